@@ -1,0 +1,47 @@
+"""What a network costs beyond the sum of its blocks; used by `lut.table` alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from results.errors import TableError
+from supernet.blocks import Block
+
+HOST_BYTES = 4  # pictures and results cross to the device as fp32, whatever it computes in
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkTerms:
+    """network = fixed_ms / batch + ms_per_mb * transferred MB + scale * sum of blocks.
+
+    All of one image. The transferred megabytes (1e6 bytes, fp32) are those of the input and
+    of the last block's output, which makes the offset a function of resolution and head.
+    """
+
+    fixed_ms: float = 0.0
+    ms_per_mb: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.fixed_ms >= 0 and self.ms_per_mb >= 0 and self.scale > 0):
+            raise TableError(f"network terms must not be negative, scale positive: {self}")
+
+    def offset_ms(self, blocks: Sequence[Block], batch: int) -> float:
+        return self.fixed_ms / batch + self.ms_per_mb * transferred_mb(blocks)
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, float]) -> "NetworkTerms":
+        try:
+            return cls(**{name: float(value) for name, value in data.items()})
+        except (TypeError, ValueError) as error:
+            raise TableError(f"bad network terms: {error}") from None
+
+
+def transferred_mb(blocks: Sequence[Block]) -> float:
+    """Input picture and last block's output of one image, fp32, in MB (1e6 bytes)."""
+    first, last = blocks[0], blocks[-1]
+    height, width = last.out_size
+    elements = first.in_channels * first.height * first.width + last.out_channels * height * width
+    return elements * HOST_BYTES / 1e6

@@ -1,0 +1,55 @@
+"""What a user can do wrong, as one tree; a command shows each as one line and exits with 2.
+
+UserError
+├── ArchError        not an architecture, or an unknown name of one
+├── SpaceError       unknown space, dimension or value; an empty space
+├── DeviceError      unknown device, runtime, precision or setting
+├── TableError       unreadable or inconsistent latency table or calibration points
+├── PredictorError   asked for what no published figure or supernet supports
+├── RunError         a run folder that is missing, taken or damaged
+└── SearchError      impossible budgets and the like
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Says what is wrong, the nearest valid value and the cure, in one line."""
+
+
+class ArchError(UserError, ValueError):
+    pass
+
+
+class SpaceError(UserError, ValueError):
+    pass
+
+
+class DeviceError(UserError, ValueError):
+    pass
+
+
+class TableError(UserError, ValueError):
+    pass
+
+
+class PredictorError(UserError, ValueError):
+    pass
+
+
+class RunError(UserError):
+    pass
+
+
+class SearchError(UserError):
+    pass
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'? (choose from x, y, z)`, to end an error with."""
+    choices = list(choices)
+    listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
+    close = difflib.get_close_matches(value.lower(), [c.lower() for c in choices], n=1, cutoff=0.5)
+    meant = next((c for c in choices if close and c.lower() == close[0]), None)
+    return (f"; did you mean {meant!r}?" if meant else "") + f" (choose from {listed})"

@@ -1,0 +1,273 @@
+"""An architecture is a value: frozen, hashable, JSON in and out.
+
+Nothing here knows how a network is put together (`supernet.blocks` does) or which
+choices a search may make (`supernet.space` does).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from results.errors import ArchError, nearest
+
+Family = Literal["b", "l"]
+LocalKind = Literal["mbconv", "fused_mbconv", "resblock", "dsconv"]
+Mixer = Literal["relu_linear", "softmax", "hyena", "retention", "rwkv", "none"]
+Task = Literal["classification", "segmentation", "super_resolution", "promptable"]
+
+UNEXPANDED: tuple[LocalKind, ...] = ("resblock", "dsconv")  # no hidden width, so expand_ratio is 1
+HEADED: tuple[Mixer, ...] = ("relu_linear", "softmax", "retention")  # have attention heads
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One resolution of the backbone: a downsampling block and the blocks after it.
+
+    Fields that the mixer or the local block gives no meaning to have one canonical value
+    (scales (), head_dim 0, expand_ratio 1), so that equal networks are equal Archs.
+    """
+
+    width: int  # output channels
+    depth: int  # as in the official lists; stages with their own downsampling block have one more
+    expand_ratio: int = 4  # hidden / input channels of the local blocks
+    kernel_size: int = 3  # of the local blocks' spatial convolution
+    local: LocalKind = "mbconv"
+    mixer: Mixer = "none"
+    scales: tuple[int, ...] = ()  # kernel of each extra branch of multi-scale LiteMLA
+    head_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.depth < 1 or self.expand_ratio < 1:
+            raise ArchError(f"width, depth and expand_ratio must be positive: {self}")
+        if self.kernel_size % 2 == 0 or any(s % 2 == 0 for s in self.scales):
+            raise ArchError(f"kernel_size and scales must be odd: {self}")
+        _check_choice("local", self.local, get_args(LocalKind))
+        _check_choice("mixer", self.mixer, get_args(Mixer))
+        if self.local in UNEXPANDED and self.expand_ratio != 1:
+            raise ArchError(f"{self.local} has no expansion, expand_ratio must be 1: {self}")
+        if self.mixer != "relu_linear" and self.scales:
+            raise ArchError(f"only relu_linear has scales: {self}")
+        if (self.mixer in HEADED) != (self.head_dim > 0):
+            raise ArchError(f"head_dim must be positive with {', '.join(HEADED)}, else 0: {self}")
+        if self.head_dim and self.width % self.head_dim:
+            raise ArchError(f"head_dim must divide width: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stem:
+    """The first convolution (3x3, stride 2) and `depth` residual blocks at half resolution."""
+
+    width: int  # output channels
+    depth: int = 1  # DSConv in family b, ResBlock in family l; 0 in SAM-XL0
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.depth < 0:
+            raise ArchError(f"stem width must be positive and depth not negative: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationHead:
+    """1x1 convolution, global pool, linear + layer norm, linear."""
+
+    widths: tuple[int, int]  # channels of the convolution, features of the first linear
+    num_classes: int = 1000
+    task: ClassVar[Task] = "classification"
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != 2 or min(*self.widths, self.num_classes) < 1:
+            raise ArchError(f"a classification head has two positive widths and classes: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationHead:
+    """Fuses stages 4, 3 and 2 at stride 8; `depth` residual blocks, then the classifier."""
+
+    width: int
+    depth: int
+    expand_ratio: int
+    local: Literal["mbconv", "fused_mbconv"]
+    final_expand: int  # hidden / input channels before the classifier; 0: no such layer
+    num_classes: int
+    upsample: Literal["bicubic", "bilinear"] = "bicubic"
+    task: ClassVar[Task] = "segmentation"
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.expand_ratio, self.num_classes) < 1 or self.depth < 0:
+            raise ArchError(f"a segmentation head needs positive sizes: {self}")
+        _check_choice("local", self.local, ("mbconv", "fused_mbconv"))
+        _check_choice("upsample", self.upsample, ("bicubic", "bilinear"))
+
+
+@dataclass(frozen=True, slots=True)
+class PromptableHead:
+    """EfficientViT-SAM's neck: fuses the last three stages at 64x64, then 256 channels."""
+
+    depth: int
+    expand_ratio: int
+    width: int = 256
+    out_channels: int = 256
+    size: int = 64  # height and width of the image embedding
+    task: ClassVar[Task] = "promptable"
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.expand_ratio, self.out_channels, self.size) < 1 or self.depth < 0:
+            raise ArchError(f"a promptable head needs positive sizes: {self}")
+
+
+Head = ClassificationHead | SegmentationHead | PromptableHead
+_HEADS: dict[str, type[Head]] = {
+    head.task: head for head in (ClassificationHead, SegmentationHead, PromptableHead)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arch:
+    """One network: backbone, input resolution and head. Hashable, so it can be a dict key.
+
+    The family fixes the activation (b: hard swish, l: tanh GELU), the stem's blocks, and
+    which stages hold attention; the last two stages follow the fewer-norm rule (biases
+    instead of normalisation on all but a block's last convolution).
+    """
+
+    family: Family
+    resolution: tuple[int, int]  # input (height, width), pixels
+    stem: Stem
+    stages: tuple[Stage, ...]  # stage 1 first; four, or five in SAM-XL
+    head: Head | None = None  # None: backbone only
+
+    def __post_init__(self) -> None:
+        _check_choice("family", self.family, get_args(Family))
+        if len(self.stages) not in ((4,) if self.family == "b" else (4, 5)):
+            raise ArchError(f"family {self.family} cannot have {len(self.stages)} stages")
+        if len(self.resolution) != 2 or min(self.resolution) < 32:
+            raise ArchError(f"resolution is (height, width), at least 32: {self.resolution}")
+        for number, stage in enumerate(self.stages, start=1):
+            if number not in self.attention_stages and stage.mixer != "none":
+                raise ArchError(f"stage {number} of family {self.family} holds no attention")
+        if isinstance(self.head, SegmentationHead) and any(side % 32 for side in self.resolution):
+            raise ArchError(
+                f"segmentation needs a height and width divisible by 32, not "
+                f"{format_resolution(self.resolution)}"
+            )
+
+    @property
+    def attention_stages(self) -> tuple[int, ...]:
+        return attention_stages(self.family, len(self.stages))
+
+    @property
+    def task(self) -> Task:
+        return self.head.task if self.head else "classification"
+
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of every normalisation; official checkpoints do not carry it."""
+        if isinstance(self.head, PromptableHead):
+            return 1e-6
+        return 1e-5 if self.family == "b" else 1e-7
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        data["head"] = {"task": self.head.task, **asdict(self.head)} if self.head else None
+        return data
+
+    def to_json(self) -> str:
+        """One line, keys in the order of the fields."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Arch":
+        """Inverse of `to_dict`. Raises ArchError where `data` describes no network."""
+        try:
+            head = data.get("head")
+            return cls(
+                family=data["family"],
+                resolution=_pair(data["resolution"]),
+                stem=Stem(**_ints(data["stem"])),
+                stages=tuple(Stage(**_ints(stage)) for stage in data["stages"]),
+                head=_head_from(head) if head else None,
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ArchError(f"not an architecture: {error}") from None
+
+    @classmethod
+    def from_json(cls, text: str) -> "Arch":
+        """Inverse of `to_json`. Raises ArchError."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ArchError(f"not JSON: {error}") from None
+        if not isinstance(data, dict):
+            raise ArchError(f"not an architecture: a JSON object is expected, not {text[:40]!r}")
+        return cls.from_dict(data)
+
+    def describe(self) -> str:
+        """Readable and short; every stage is width x depth, then what differs from k3 e4."""
+        head = ""
+        if isinstance(self.head, ClassificationHead):
+            head = " head " + "+".join(map(str, self.head.widths))
+        elif self.head:
+            head = f" head {self.head.width}x{self.head.depth}"
+        stages = " ".join(_describe_stage(stage) for stage in self.stages)
+        return f"{self.family} {self.stem.width}x{self.stem.depth} {stages}{head}"
+
+
+def attention_stages(family: Family, num_stages: int) -> tuple[int, ...]:
+    """Numbers of the stages that may hold a token mixer."""
+    return (3, 4) if family == "b" else tuple(range(4, num_stages + 1))
+
+
+def format_resolution(resolution: tuple[int, int]) -> str:
+    """224 for a square, else HEIGHTxWIDTH."""
+    height, width = resolution
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def parse_resolution(text: str) -> tuple[int, int]:
+    """Inverse of `format_resolution`. Raises ArchError."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise ArchError(f"resolution {text!r} is neither a side like 224 nor HEIGHTxWIDTH")
+    return int(parts[0]), int(parts[-1])
+
+
+def _describe_stage(stage: Stage) -> str:
+    text = f"{stage.width}x{stage.depth}e{stage.expand_ratio}"
+    if stage.kernel_size != 3:
+        text += f"k{stage.kernel_size}"
+    if stage.local != "mbconv":
+        text += {"fused_mbconv": "f", "resblock": "r", "dsconv": "d"}[stage.local]
+    if stage.mixer == "relu_linear":
+        text += "+lin" + ",".join(map(str, (1, *stage.scales)))
+    elif stage.mixer != "none":
+        text += f"+{stage.mixer}"
+    return text
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ArchError(f"{name} {value!r} does not exist{nearest(str(value), choices)}")
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    height, width = values
+    return int(height), int(width)
+
+
+def _ints(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as tuples; refuses numbers that are no integers."""
+    converted: dict[str, Any] = {}
+    for name, value in fields.items():
+        value = tuple(value) if isinstance(value, list) else value
+        for number in value if isinstance(value, tuple) else (value,):
+            if not isinstance(number, str) and type(number) is not int:
+                raise ValueError(f"{name} must be whole numbers or a name, not {value!r}")
+        converted[name] = value
+    return converted
+
+
+def _head_from(data: Mapping[str, Any]) -> Head:
+    fields = dict(data)
+    task = fields.pop("task")
+    _check_choice("task", task, tuple(_HEADS))
+    return _HEADS[task](**_ints(fields))

@@ -1,0 +1,385 @@
+"""What a network costs, counted exactly from its blocks, without PyTorch.
+
+A block is a short list of `Op`s, from which MACs, parameters, memory traffic, launches and
+peak memory all follow. Counts are those of the official formulation (1 MAC = 1 multiply-add
+of a convolution, linear layer or attention product; normalisation, activation, pooling,
+resizing and additions count none), whatever a runtime makes of it.
+
+The mixers that EfficientViT does not have (softmax, hyena, retention, rwkv) are counted in
+the formulation given at each of them here.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from supernet.arch import Arch
+from supernet.blocks import Block, blocks_of
+
+OpKind = Literal[
+    "dense",  # k x k convolution over all channels
+    "pointwise",  # 1 x 1 convolution
+    "depthwise",
+    "grouped",  # 1 x 1 convolution in groups
+    "linear",
+    "matmul",  # of two activations
+    "fft",
+    "scan",
+    "elementwise",  # add, multiply, divide, ReLU, pad, concatenate
+    "norm",  # softmax and layer or group normalisation, which cannot be folded away
+    "pool",
+    "resize",
+]
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operator as a runtime sees it after folding normalisation into convolutions."""
+
+    kind: OpKind
+    reads: tuple[int, ...]  # index of an earlier op in the block; -1, -2, ...: the block's inputs
+    in_elements: int  # activations read
+    out_elements: int  # activations written
+    macs: int = 0
+    params: int = 0
+    channels: int = 0  # of the output, where the op is a convolution
+    kernel_size: int = 1
+    activation: str = "none"  # applied to the output
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Exact counts for one image; additive over blocks."""
+
+    macs: int = 0
+    attention_macs: int = 0  # the part of `macs` in products of two activations
+    params: int = 0
+    moved_elements: int = 0  # activations read and written, and weights read, op by op
+    num_ops: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.macs + other.macs,
+            self.attention_macs + other.attention_macs,
+            self.params + other.params,
+            self.moved_elements + other.moved_elements,
+            self.num_ops + other.num_ops,
+        )
+
+    def moved_bytes(self, precision: str) -> int:
+        return self.moved_elements * BYTES[precision]
+
+
+@lru_cache(maxsize=1 << 17)
+def cost_of(block: Block) -> Cost:
+    ops = ops_of(block)
+    attention = sum(op.macs for op in ops if op.kind in ("matmul", "fft", "scan"))
+    return Cost(
+        macs=sum(op.macs for op in ops),
+        attention_macs=attention,
+        params=sum(op.params for op in ops),
+        moved_elements=sum(op.in_elements + op.out_elements + op.params for op in ops),
+        num_ops=len(ops),
+    )
+
+
+def network_cost(blocks: Sequence[Block]) -> Cost:
+    return sum((cost_of(block) for block in blocks), Cost())
+
+
+def backbone_cost(arch: Arch) -> Cost:
+    """Cost without the head: what the accuracy priors go by."""
+    return network_cost([block for block in blocks_of(arch) if block.stage != "head"])
+
+
+def memory_mb(blocks: Sequence[Block], batch: int, precision: str) -> float:
+    """Peak live activations plus weights, in MB (1e6 bytes).
+
+    Blocks and their ops run in order; a tensor lives from the op that writes it to the last
+    op that reads it, and nothing is computed in place.
+    """
+    weights = network_cost(blocks).params
+    return (peak_activations(blocks) * batch + weights) * BYTES[precision] / 1e6
+
+
+def peak_activations(blocks: Sequence[Block]) -> int:
+    """Largest sum of live activations at any op, in elements of one image."""
+    first = blocks[0]
+    sizes = [first.in_channels * first.height * first.width]  # tensor 0: the image
+    last_read = [0]
+    steps: list[tuple[int, ...]] = []  # tensors that op i reads; it writes tensor i + 1
+    outputs: list[int] = []  # tensor that block i writes
+    for index, block in enumerate(blocks):
+        inputs = [outputs[i] for i in block.inputs] or [outputs[index - 1] if index else 0]
+        base = len(sizes)
+        for op in ops_of(block):
+            reads = tuple(base + r if r >= 0 else inputs[-1 - r] for r in op.reads)
+            for tensor in reads:
+                last_read[tensor] = len(steps)
+            steps.append(reads)
+            sizes.append(op.out_elements)
+            last_read.append(len(steps) - 1)
+        outputs.append(len(sizes) - 1)
+    live = sizes[0]
+    peak = 0
+    for step, reads in enumerate(steps):
+        live += sizes[step + 1]
+        peak = max(peak, live)
+        live -= sum(sizes[tensor] for tensor in {*reads, step + 1} if last_read[tensor] == step)
+    return peak
+
+
+@lru_cache(maxsize=1 << 17)
+def ops_of(block: Block) -> tuple[Op, ...]:
+    """The operators of one block, in order of execution; the last one writes its output."""
+    ops = _Ops(block)
+    _BUILDERS[block.kind](ops, block)
+    if block.residual:
+        ops.elementwise(ops.last, -1)
+    return tuple(ops)
+
+
+class _Ops(list[Op]):
+    """A list of Ops under construction, with one method for each way to append."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.height, self.width = block.height, block.width
+        channels = block.out_channels if block.kind == "add" else block.in_channels
+        self.input_elements = channels * block.height * block.width  # of each input
+
+    @property
+    def last(self) -> int:
+        return len(self) - 1
+
+    def elements(self, tensor: int) -> int:
+        return self[tensor].out_elements if tensor >= 0 else self.input_elements
+
+    def conv(
+        self,
+        read: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        norm: bool = False,
+        activation: str = "none",
+    ) -> int:
+        self.height, self.width = -(-self.height // stride), -(-self.width // stride)
+        out = out_channels * self.height * self.width
+        taps = in_channels // groups * kernel_size**2
+        kind: OpKind = "pointwise"
+        if groups > 1:
+            kind = "depthwise" if groups == in_channels else "grouped"
+        elif kernel_size > 1:
+            kind = "dense"
+        self.append(
+            Op(
+                kind,
+                (read,),
+                self.elements(read),
+                out,
+                macs=out * taps,
+                params=out_channels * (taps + bias + 2 * norm),
+                channels=out_channels,
+                kernel_size=kernel_size,
+                activation=activation,
+            )
+        )
+        return self.last
+
+    def matmul(self, a: int, b: int, out: int, macs: int) -> int:
+        read = self.elements(a) + (self.elements(b) if b != a else 0)
+        self.append(Op("matmul", (a, b), read, out, macs=macs))
+        return self.last
+
+    def elementwise(self, *reads: int, out: int = 0, params: int = 0) -> int:
+        """Of equal shapes, unless `out` gives the elements of the result."""
+        read = sum(self.elements(tensor) for tensor in reads)
+        self.append(Op("elementwise", reads, read, out or self.elements(reads[0]), params=params))
+        return self.last
+
+    def other(self, kind: OpKind, read: int, out: int, macs: int = 0, params: int = 0) -> int:
+        self.append(Op(kind, (read,), self.elements(read), out, macs=macs, params=params))
+        return self.last
+
+
+def _conv(ops: _Ops, block: Block) -> None:
+    ops.conv(
+        -1,
+        block.in_channels,
+        block.out_channels,
+        kernel_size=block.kernel_size,
+        stride=block.stride,
+        bias=block.norm == "none",
+        norm=block.norm == "batch",
+        activation=block.activation,
+    )
+
+
+def _local(ops: _Ops, block: Block) -> None:
+    """The convolutions of a local block; `norm="fewer"` leaves biases on all but the last."""
+    mid, k, s, act = block.mid_channels, block.kernel_size, block.stride, block.activation
+    fewer = block.norm == "fewer"
+    inner = {"bias": fewer, "norm": not fewer}
+    x = -1
+    if block.kind == "mbconv":
+        x = ops.conv(x, block.in_channels, mid, activation=act, **inner)
+    if block.kind in ("mbconv", "dsconv"):
+        x = ops.conv(x, mid, mid, kernel_size=k, stride=s, groups=mid, activation=act, **inner)
+    else:
+        x = ops.conv(x, block.in_channels, mid, kernel_size=k, stride=s, activation=act, **inner)
+    last_kernel = k if block.kind == "resblock" else 1
+    ops.conv(x, mid, block.out_channels, kernel_size=last_kernel, norm=True)
+
+
+def _relu_linear(ops: _Ops, block: Block) -> None:
+    """LiteMLA: linear where there are more tokens than head_dim, else quadratic.
+
+    Source: efficientvit/models/nn/ops.py, LiteMLA.
+    """
+    heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
+    total = heads * dim
+    qkv = ops.conv(-1, block.in_channels, 3 * total)
+    branches = [qkv]
+    for scale in block.scales:
+        x = ops.conv(qkv, 3 * total, 3 * total, kernel_size=scale, groups=3 * total)
+        branches.append(ops.conv(x, 3 * total, 3 * total, groups=3 * heads))
+    groups = heads * len(branches)
+    size = groups * dim * tokens  # of q, k or v, all scales
+    if len(branches) > 1:
+        qkv = ops.elementwise(*branches, out=3 * size)
+    qk = ops.elementwise(qkv, out=2 * size)  # ReLU
+    if tokens > dim:
+        v = ops.elementwise(qkv, out=size + groups * tokens)  # row of ones
+        kv = ops.matmul(v, qk, groups * dim * (dim + 1), macs=groups * tokens * dim * (dim + 1))
+        x = ops.matmul(kv, qk, size + groups * tokens, macs=groups * tokens * dim * (dim + 1))
+        x = ops.elementwise(x, out=size)  # division by the last row
+    else:
+        attention = ops.matmul(qk, qk, groups * tokens**2, macs=groups * tokens**2 * dim)
+        attention = ops.other("norm", attention, groups * tokens**2)
+        x = ops.matmul(qkv, attention, size, macs=groups * tokens**2 * dim)
+    ops.conv(x, total * len(branches), block.out_channels, norm=True)
+
+
+def _softmax(ops: _Ops, block: Block) -> None:
+    """softmax(q k^T / sqrt(head_dim)) v between a 1x1 to q, k, v and a normalised 1x1."""
+    heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
+    qkv = ops.conv(-1, block.in_channels, 3 * heads * dim)
+    attention = ops.matmul(qkv, qkv, heads * tokens**2, macs=heads * tokens**2 * dim)
+    attention = ops.other("norm", attention, heads * tokens**2)
+    x = ops.matmul(qkv, attention, heads * dim * tokens, macs=heads * tokens**2 * dim)
+    ops.conv(x, heads * dim, block.out_channels, norm=True)
+
+
+HYENA_FEATURES = 10  # positional features of the implicit filter
+HYENA_HIDDEN = 32  # hidden features of the network that makes the filter
+
+
+def _hyena(ops: _Ops, block: Block) -> None:
+    """Hyena of order 2 in 2-D: x0 * (filter conv (x1 * v)), a 3x3 depthwise before it.
+
+    The filter comes from a small network of the position (two hidden layers, and a bias per
+    channel); it is constant at inference, as is its transform. A real FFT of M points counts
+    5/4 M log2 M MACs, on the image padded to twice its sides.
+
+    Source: Poli et al., Hyena Hierarchy, 2023, https://arxiv.org/abs/2302.10866
+    """
+    channels, tokens = block.in_channels, block.height * block.width
+    x = ops.conv(-1, channels, 3 * channels)
+    x = ops.conv(x, 3 * channels, 3 * channels, kernel_size=3, groups=3 * channels)
+    gated = ops.elementwise(x, out=channels * tokens)
+    points = 4 * tokens
+    fft = channels * (5 * points * math.ceil(math.log2(points)) // 4)
+    params = (
+        (HYENA_FEATURES + 1) * HYENA_HIDDEN
+        + (HYENA_HIDDEN + 1) * HYENA_HIDDEN
+        + (HYENA_HIDDEN + 1) * channels
+    )
+    spectrum = ops.other("fft", gated, channels * points, macs=fft)
+    spectrum = ops.elementwise(spectrum, params=params)
+    y = ops.other("fft", spectrum, channels * tokens, macs=fft)
+    y = ops.elementwise(y, x, out=channels * tokens)
+    ops.conv(y, channels, block.out_channels, norm=True)
+
+
+def _retention(ops: _Ops, block: Block) -> None:
+    """Retention with a 2-D decay in recurrent form, group norm and a gate.
+
+    Per token and head: the outer product k v^T, four decayed sums of that state (rows and
+    columns, both ways), and its product with q.
+
+    Source: Sun et al., Retentive Network, 2023, https://arxiv.org/abs/2307.08621
+    """
+    heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
+    total = heads * dim
+    qkvg = ops.conv(-1, block.in_channels, 4 * total)
+    x = ops.other("scan", qkvg, total * tokens, macs=6 * total * tokens * dim)
+    x = ops.other("norm", x, total * tokens, params=2 * total)
+    x = ops.elementwise(x, qkvg, out=total * tokens)
+    ops.conv(x, total, block.out_channels, norm=True)
+
+
+def _rwkv(ops: _Ops, block: Block) -> None:
+    """Vision-RWKV's spatial mix: 2-D token shift, bidirectional WKV, a gate.
+
+    WKV is two scans of a numerator and a denominator, 8 MACs per token and channel.
+
+    Source: Duan et al., Vision-RWKV, 2024, https://arxiv.org/abs/2403.02308
+    """
+    channels, tokens = block.in_channels, block.height * block.width
+    x = ops.elementwise(-1, params=3 * channels)
+    rkv = ops.conv(x, channels, 3 * channels)
+    wkv = ops.other("scan", rkv, channels * tokens, macs=8 * channels * tokens, params=2 * channels)
+    gated = ops.elementwise(wkv, rkv, out=channels * tokens)
+    ops.conv(gated, channels, block.out_channels, norm=True)
+
+
+def _pool(ops: _Ops, block: Block) -> None:
+    ops.other("pool", -1, block.out_channels)
+
+
+def _linear(ops: _Ops, block: Block) -> None:
+    inner, outer = block.in_channels, block.out_channels
+    bias = outer if block.norm == "none" else 0
+    ops.other("linear", -1, outer, macs=inner * outer, params=inner * outer + bias)
+    if block.norm == "layer":
+        ops.other("norm", ops.last, outer, params=2 * outer)
+
+
+def _upsample(ops: _Ops, block: Block) -> None:
+    ops.other("resize", -1, block.out_channels * block.out_height * block.out_width)
+
+
+def _add(ops: _Ops, block: Block) -> None:
+    num_inputs = block.in_channels // block.out_channels
+    ops.elementwise(*range(-1, -1 - num_inputs, -1))
+
+
+def _layer_norm(ops: _Ops, block: Block) -> None:
+    ops.other("norm", -1, ops.input_elements, params=2 * block.out_channels)
+
+
+_BUILDERS: dict[str, Callable[[_Ops, Block], None]] = {
+    "conv": _conv,
+    "dsconv": _local,
+    "mbconv": _local,
+    "fused_mbconv": _local,
+    "resblock": _local,
+    "relu_linear": _relu_linear,
+    "softmax": _softmax,
+    "hyena": _hyena,
+    "retention": _retention,
+    "rwkv": _rwkv,
+    "pool": _pool,
+    "linear": _linear,
+    "upsample": _upsample,
+    "add": _add,
+    "layer_norm": _layer_norm,
+}

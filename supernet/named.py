@@ -1,0 +1,227 @@
+"""The official networks by name, and the head that a backbone gets when nobody says which.
+
+Widths, depths and heads: https://github.com/mit-han-lab/efficientvit,
+efficientvit/models/efficientvit/{backbone,cls,seg,sam}.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+from results.errors import ArchError, nearest
+from supernet.arch import (
+    HEADED,
+    Arch,
+    ClassificationHead,
+    Head,
+    LocalKind,
+    PromptableHead,
+    SegmentationHead,
+    Stage,
+    Stem,
+    Task,
+)
+from supernet.cost import backbone_cost
+
+
+def _stages(
+    widths: tuple[int, ...],
+    depths: tuple[int, ...],
+    expand_ratios: tuple[int, ...],
+    locals_: tuple[LocalKind, ...],
+    attention: tuple[int, ...],
+    scales: tuple[int, ...],
+    head_dim: int,
+) -> tuple[Stage, ...]:
+    return tuple(
+        Stage(
+            width,
+            depth,
+            expand_ratio,
+            local=local,
+            mixer="relu_linear" if number in attention else "none",
+            scales=scales if number in attention else (),
+            head_dim=head_dim if number in attention else 0,
+        )
+        for number, (width, depth, expand_ratio, local) in enumerate(
+            zip(widths, depths, expand_ratios, locals_, strict=True), start=1
+        )
+    )
+
+
+def _b(stem: int, widths: tuple[int, ...], depths: tuple[int, ...], head_dim: int) -> Arch:
+    stages = _stages(widths, depths, (4,) * 4, ("mbconv",) * 4, (3, 4), (5,), head_dim)
+    return Arch("b", (224, 224), Stem(stem, 1), stages)
+
+
+def _l(stem: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> Arch:
+    kinds: tuple[LocalKind, ...] = ("fused_mbconv", "fused_mbconv", "mbconv", "mbconv")
+    stages = _stages(widths, depths, (4, 4, 4, 6), kinds, (4,), (5,), 32)
+    return Arch("l", (224, 224), Stem(stem, 1), stages)
+
+
+def _xl(stem_depth: int, depths: tuple[int, ...]) -> Arch:
+    kinds: tuple[LocalKind, ...] = (*("fused_mbconv",) * 3, "mbconv", "mbconv")
+    stages = _stages((64, 128, 256, 512, 1024), depths, (4, 4, 4, 4, 6), kinds, (4, 5), (3,), 32)
+    return Arch("l", (1024, 1024), Stem(32, stem_depth), stages)
+
+
+# https://github.com/mit-han-lab/efficientvit, models/efficientvit/{backbone,sam}.py
+BACKBONES: dict[str, Arch] = {
+    "b0": _b(8, (16, 32, 64, 128), (2, 2, 2, 2), 16),
+    "b1": _b(16, (32, 64, 128, 256), (2, 3, 3, 4), 16),
+    "b2": _b(24, (48, 96, 192, 384), (3, 4, 4, 6), 32),
+    "b3": _b(32, (64, 128, 256, 512), (4, 6, 6, 9), 32),
+    "l0": _l(32, (64, 128, 256, 512), (1, 1, 4, 4)),
+    "l1": _l(32, (64, 128, 256, 512), (1, 1, 6, 6)),
+    "l2": _l(32, (64, 128, 256, 512), (2, 2, 8, 8)),
+    "l3": _l(64, (128, 256, 512, 1024), (2, 2, 8, 8)),
+}
+BACKBONES |= {f"sam_{name}": BACKBONES[name] for name in ("l0", "l1", "l2")}
+BACKBONES |= {"sam_xl0": _xl(0, (1, 1, 2, 3, 3)), "sam_xl1": _xl(1, (2, 2, 4, 6, 6))}
+
+CLASSIFICATION_HEADS: dict[str, ClassificationHead] = {
+    "b0": ClassificationHead((1024, 1280)),
+    "b1": ClassificationHead((1536, 1600)),
+    "b2": ClassificationHead((2304, 2560)),
+    "b3": ClassificationHead((2304, 2560)),
+    "l1": ClassificationHead((3072, 3200)),
+    "l2": ClassificationHead((3072, 3200)),
+    "l3": ClassificationHead((6144, 6400)),
+}
+SEGMENTATION_HEADS: dict[str, dict[str, SegmentationHead]] = {
+    "cityscapes": {
+        "b0": SegmentationHead(32, 1, 4, "mbconv", 4, 19),
+        "b1": SegmentationHead(64, 3, 4, "mbconv", 4, 19),
+        "b2": SegmentationHead(96, 3, 4, "mbconv", 4, 19),
+        "b3": SegmentationHead(128, 3, 4, "mbconv", 4, 19),
+        "l1": SegmentationHead(256, 3, 1, "fused_mbconv", 0, 19),
+        "l2": SegmentationHead(256, 5, 1, "fused_mbconv", 0, 19),
+    },
+    "ade20k": {
+        "b1": SegmentationHead(64, 3, 4, "mbconv", 0, 150),
+        "b2": SegmentationHead(96, 3, 4, "mbconv", 0, 150),
+        "b3": SegmentationHead(128, 3, 4, "mbconv", 0, 150),
+        "l1": SegmentationHead(128, 3, 4, "fused_mbconv", 8, 150),
+        "l2": SegmentationHead(128, 3, 4, "fused_mbconv", 8, 150),
+    },
+}
+PROMPTABLE_HEADS: dict[str, PromptableHead] = {
+    "sam_l0": PromptableHead(4, 1),
+    "sam_l1": PromptableHead(8, 1),
+    "sam_l2": PromptableHead(12, 1),
+    "sam_xl0": PromptableHead(6, 4),
+    "sam_xl1": PromptableHead(12, 4),
+}
+
+
+# A dense task's resolutions replace those of a space.
+RESOLUTIONS: dict[str, tuple[tuple[int, int], ...]] = {
+    "cityscapes": ((512, 1024), (768, 1536), (896, 1792), (960, 1920), (1024, 2048), (1184, 2368)),
+    "ade20k": ((384, 384), (448, 448), (480, 480), (512, 512)),
+    "sa1b": ((512, 512), (1024, 1024)),
+}
+DATASETS: dict[Task, tuple[str, ...]] = {  # the first is the task's default
+    "classification": ("imagenet",),
+    "segmentation": ("cityscapes", "ade20k"),
+    "promptable": ("sa1b",),
+    "super_resolution": (),  # no published network to take a head from
+}
+
+
+def dataset_of(task: Task, dataset: str | None) -> str:
+    """`dataset`, or the task's default. Raises ArchError if the task has no such data set."""
+    choices = DATASETS[task]
+    if not choices:
+        raise ArchError(
+            f"{task}: the published figures hold two networks of unpublished shape, too few to "
+            "search on; it waits for a trained supernet (choose another --task)"
+        )
+    if dataset is not None and dataset not in choices:
+        raise ArchError(f"no dataset {dataset!r} for {task}{nearest(dataset, choices)}")
+    return dataset or choices[0]
+
+
+def heads_of(dataset: str) -> Mapping[str, Head]:
+    """The official heads for a data set, by the name of their backbone."""
+    if dataset == "imagenet":
+        return CLASSIFICATION_HEADS
+    return PROMPTABLE_HEADS if dataset == "sa1b" else SEGMENTATION_HEADS[dataset]
+
+
+def with_nearest_head(arch: Arch, dataset: str, num_classes: int | None = None) -> Arch:
+    """`arch` with the head (and in family b the head dim) of the nearest official network.
+
+    Nearest in backbone parameters, among those of its family and number of stages that have
+    such a head; parameters are counted at head dim 16, so that the rule is idempotent.
+
+    Raises ArchError if the family has no such head.
+    """
+    names = [
+        name
+        for name in heads_of(dataset)
+        if BACKBONES[name].family == arch.family
+        and (dataset == "imagenet" or len(BACKBONES[name].stages) == len(arch.stages))
+    ]
+    if not names:
+        raise ArchError(f"family {arch.family} has no official head for {dataset}; try family l")
+    params = _params_at_head_dim_16(replace(arch, head=None, resolution=(32, 32)))
+    name = min(names, key=lambda name: abs(_named_params(name) - params))
+    head = heads_of(dataset)[name]
+    if num_classes is not None and not isinstance(head, PromptableHead):
+        head = replace(head, num_classes=num_classes)
+    if arch.family == "b":
+        arch = _with_head_dim(arch, BACKBONES[name].stages[-1].head_dim)
+    return replace(arch, head=head)
+
+
+def named_arch(
+    name: str,
+    *,
+    task: Task | None = None,
+    dataset: str | None = None,
+    resolution: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+) -> Arch:
+    """An official network with the head for a task; L0's classification head is L1's, ours.
+
+    Raises ArchError for an unknown name, or a task that the family has no head for.
+    """
+    if name.lower() not in BACKBONES:
+        raise ArchError(f"no arch {name!r}{nearest(name, BACKBONES)}")
+    name = name.lower()
+    task = task or ("promptable" if name.startswith("sam_") else "classification")
+    dataset = dataset_of(task, dataset)
+    arch = BACKBONES[name]
+    if resolution is None:
+        if dataset == "sa1b":
+            resolution = (512, 512) if len(arch.stages) == 4 else (1024, 1024)
+        else:
+            resolution = DEFAULT_RESOLUTIONS[dataset]
+    return with_nearest_head(replace(arch, resolution=resolution), dataset, num_classes)
+
+
+DEFAULT_RESOLUTIONS: dict[str, tuple[int, int]] = {
+    "imagenet": (224, 224),
+    "cityscapes": (1024, 2048),
+    "ade20k": (512, 512),
+}
+
+
+def _with_head_dim(arch: Arch, head_dim: int) -> Arch:
+    stages = (
+        replace(stage, head_dim=head_dim) if stage.mixer in HEADED else stage
+        for stage in arch.stages
+    )
+    return replace(arch, stages=tuple(stages))
+
+
+def _params_at_head_dim_16(backbone: Arch) -> int:
+    if backbone.family == "b":
+        backbone = _with_head_dim(backbone, 16)
+    return backbone_cost(backbone).params
+
+
+@lru_cache
+def _named_params(name: str) -> int:
+    return _params_at_head_dim_16(replace(BACKBONES[name], resolution=(32, 32)))
