@@ -1,5 +1,6 @@
 """What a network costs beyond the sum of its blocks; used by `lut.table` alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -14,19 +15,23 @@ class NetworkTerms:
     """network = fixed_ms / batch + ms_per_mb * transferred MB + scale * sum of blocks.
 
     All of one image. The transferred megabytes (1e6 bytes, fp32) are those of the input and
-    of the last block's output, which makes the offset a function of resolution and head.
+    of the last block's output, which makes the offset a function of resolution and head. A
+    promptable network has `decoder_ms` on top: published rows include SAM's mask decoder.
     """
 
     fixed_ms: float = 0.0
     ms_per_mb: float = 0.0
     scale: float = 1.0
+    decoder_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.fixed_ms >= 0 and self.ms_per_mb >= 0 and self.scale > 0):
+        terms = (self.fixed_ms, self.ms_per_mb, self.decoder_ms)
+        if not (all(0 <= term < math.inf for term in terms) and 0 < self.scale < math.inf):
             raise TableError(f"network terms must not be negative, scale positive: {self}")
 
     def offset_ms(self, blocks: Sequence[Block], batch: int) -> float:
-        return self.fixed_ms / batch + self.ms_per_mb * transferred_mb(blocks)
+        decoder_ms = self.decoder_ms if promptable(blocks) else 0.0
+        return self.fixed_ms / batch + self.ms_per_mb * transferred_mb(blocks) + decoder_ms
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -37,6 +42,11 @@ class NetworkTerms:
             return cls(**{name: float(value) for name, value in data.items()})
         except (TypeError, ValueError) as error:
             raise TableError(f"bad network terms: {error}") from None
+
+
+def promptable(blocks: Sequence[Block]) -> bool:
+    """Whether the network ends in SAM's neck, the only head that closes with a layer norm."""
+    return blocks[-1].kind == "layer_norm"
 
 
 def transferred_mb(blocks: Sequence[Block]) -> float:

@@ -50,6 +50,10 @@ def nearest(value: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'? (choose from x, y, z)`, to end an error with."""
     choices = list(choices)
     listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
-    close = difflib.get_close_matches(value.lower(), [c.lower() for c in choices], n=1, cutoff=0.5)
-    meant = next((c for c in choices if close and c.lower() == close[0]), None)
+    if value.isdecimal() and choices and all(choice.isdecimal() for choice in choices):
+        meant: str | None = min(choices, key=lambda choice: abs(int(choice) - int(value)))
+    else:
+        lower = {choice.lower(): choice for choice in choices}
+        close = difflib.get_close_matches(value.lower(), lower, n=1, cutoff=0.5)
+        meant = lower[close[0]] if close else None
     return (f"; did you mean {meant!r}?" if meant else "") + f" (choose from {listed})"

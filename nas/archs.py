@@ -1,0 +1,64 @@
+"""`--arch NAME|FILE|RUN#ID`: an Arch by the name, file or run that a user gives."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from nas.front import read_front
+from results.errors import ArchError
+from results.files import read_text
+from supernet.arch import Arch, SegmentationHead, Task
+from supernet.named import (
+    BACKBONES,
+    SEGMENTATION_HEADS,
+    dataset_of,
+    named_arch,
+    with_nearest_head,
+)
+
+
+def resolve_arch(
+    text: str,
+    *,
+    task: Task | None = None,
+    dataset: str | None = None,
+    resolution: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+) -> Arch:
+    """The Arch that `text` names, with the head for `task` if one is given.
+
+    Raises ArchError, or RunError for a run that is not there.
+    """
+    if text.lower() in BACKBONES:
+        return named_arch(
+            text, task=task, dataset=dataset, resolution=resolution, num_classes=num_classes
+        )
+    run, hash_, number = text.rpartition("#")
+    if hash_:
+        arch = _from_run(Path(run), number)
+    elif Path(text).is_file():
+        arch = Arch.from_json(read_text(Path(text), error=ArchError))
+    else:
+        known = ", ".join(BACKBONES)
+        raise ArchError(f"no arch or file {text!r} (choose from {known}, a JSON file or RUN#ID)")
+    if resolution is not None:
+        arch = replace(arch, resolution=resolution)
+    if task or dataset or num_classes or arch.head is None:
+        arch = with_nearest_head(arch, dataset_of(task or arch.task, dataset), num_classes)
+    return arch
+
+
+def dataset_of_arch(arch: Arch) -> str:
+    """The data set whose published figures speak of networks with such a head."""
+    if arch.task != "segmentation":
+        return dataset_of(arch.task, None)
+    ade20k = {replace(head, num_classes=1) for head in SEGMENTATION_HEADS["ade20k"].values()}
+    head = arch.head
+    known = isinstance(head, SegmentationHead) and replace(head, num_classes=1) in ade20k
+    return "ade20k" if known else "cityscapes"
+
+
+def _from_run(run: Path, number: str) -> Arch:
+    candidates = read_front(run).candidates
+    if not number.isdecimal() or int(number) >= len(candidates):
+        raise ArchError(f"{run} has no candidate {number!r} (ids 0 to {len(candidates) - 1})")
+    return candidates[int(number)].arch

@@ -1,0 +1,69 @@
+"""List the devices that `--device` knows, with their tables and how wrong those are."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from results.console import main as console_main
+from results.errors import TableError
+
+
+@dataclass(frozen=True)
+class Devices:
+    """List devices with runtime, precision, batch, provenance and error."""
+
+    json: bool = False
+    """Print a JSON array."""
+
+    def run(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        rows = _rows()
+        if self.json:
+            print(json.dumps(rows, allow_nan=False))
+            return
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 160
+        table = Table(box=None)
+        for name in ("device", "runtime", "precision", "batch", "title"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("latency comes from")
+        for row in rows:
+            cells = (row[n] for n in ("device", "runtime", "precision", "batch", "title", "source"))
+            table.add_row(*map(str, cells))
+        console.print(table)
+        for device, note in {row["device"]: row["note"] for row in rows if row["note"]}.items():
+            console.print(f"{device}: {note}", soft_wrap=True)
+        console.print("search one: python -m nas.search --device NAME", soft_wrap=True)
+        console.print("add one:    python -m lut.calibrate --device NAME --points FILE")
+
+
+def _rows() -> list[dict[str, Any]]:
+    from lut.device import device_names, get_device, tables_of
+    from lut.table import load_table
+    from predictors.latency import LatencyPredictor
+
+    rows = []
+    for name in device_names():
+        device = get_device(name)
+        for path in tables_of(name):
+            row: dict[str, Any] = {"device": name, "table": path.name, "note": device.note}
+            try:
+                predictor = LatencyPredictor(load_table(path))
+                row |= predictor.provenance
+                row["source"] = predictor.describe()
+            except TableError as error:
+                broken = dict.fromkeys(("runtime", "precision", "batch", "title"), "?")
+                row |= broken | {"source": f"unusable: {error}"}
+            rows.append(row)
+    return rows
+
+
+def main() -> None:
+    console_main(Devices, "nas.devices")
+
+
+if __name__ == "__main__":
+    main()

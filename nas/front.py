@@ -1,0 +1,91 @@
+"""The result of a search, and its files front.csv and front.json."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nas.objectives import Candidate
+from results.errors import RunError
+from results.files import read_json, write_json, write_text
+from supernet.arch import Arch, format_resolution
+
+COLUMNS = (
+    "id",
+    "latency_ms",
+    "latency_std_ms",
+    "accuracy",
+    "accuracy_std",
+    "params_m",
+    "macs_g",
+    "memory_mb",
+    "resolution",
+    "arch",
+)
+
+
+@dataclass(frozen=True)
+class Front:
+    """Non-dominated candidates, fastest first, beside what they were chosen from.
+
+    A candidate's id is its position.
+    """
+
+    candidates: tuple[Candidate, ...]
+    baselines: Mapping[str, Candidate]  # official networks by name and resolution
+    trials: Sequence[tuple[float, float]]  # latency_ms and accuracy of all feasible Archs
+    title: str  # device, runtime, precision
+    metric: str  # what accuracy is, with its unit
+    latency_source: str  # provenance and error
+    accuracy_source: str
+
+    def write(self, folder: Path) -> None:
+        """front.csv and front.json, each atomically. Raises RunError."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for number, candidate in enumerate(self.candidates):
+            writer.writerow(_row(number, candidate))
+        write_text(folder / "front.csv", text.getvalue())
+        data = asdict(self)
+        data["candidates"] = [
+            {"id": number, **_to_dict(c)} for number, c in enumerate(self.candidates)
+        ]
+        data["baselines"] = {name: _to_dict(c) for name, c in self.baselines.items()}
+        data["trials"] = [[round(ms, 6), round(acc, 4)] for ms, acc in self.trials]
+        write_json(folder / "front.json", data)
+
+
+def read_front(folder: Path) -> Front:
+    """The front in a run folder. Raises RunError if there is none or it is damaged."""
+    if not folder.is_dir():
+        raise RunError(f"no run folder {folder}")
+    path = folder / "front.json"
+    if not path.exists():
+        raise RunError(f"{folder} holds no front yet; go on with `--resume {folder}`")
+    data = read_json(path)
+    try:
+        data["candidates"] = tuple(_from_dict(c) for c in data["candidates"])
+        data["baselines"] = {name: _from_dict(c) for name, c in data["baselines"].items()}
+        data["trials"] = [(float(ms), float(accuracy)) for ms, accuracy in data["trials"]]
+        return Front(**data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+
+
+def _row(number: int, candidate: Candidate) -> tuple[Any, ...]:
+    values = [f"{getattr(candidate, name):.6g}" for name in COLUMNS[1:-2]]
+    arch = candidate.arch
+    return (number, *values, format_resolution(arch.resolution), arch.to_json())
+
+
+def _to_dict(candidate: Candidate) -> dict[str, Any]:
+    return asdict(candidate) | {"arch": candidate.arch.to_dict()}
+
+
+def _from_dict(data: Mapping[str, Any]) -> Candidate:
+    names = {field.name for field in fields(Candidate)}
+    values = {name: value for name, value in data.items() if name in names}
+    return Candidate(**values | {"arch": Arch.from_dict(data["arch"])})

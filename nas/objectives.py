@@ -1,0 +1,100 @@
+"""What a search optimises and what it must keep to, as functions of an Arch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from predictors.accuracy import AccuracyPrediction, Prior
+from predictors.latency import LatencyPredictor
+from supernet.arch import Arch
+from supernet.blocks import blocks_of
+from supernet.cost import memory_mb, network_cost
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An Arch with everything that a front shows of it; all for one image, memory for a batch."""
+
+    arch: Arch
+    latency_ms: float
+    latency_std_ms: float
+    accuracy: float
+    accuracy_std: float
+    params_m: float  # millions
+    macs_g: float  # billions
+    memory_mb: float  # peak activations of a batch plus weights, 1e6 bytes
+    extrapolated: bool = False  # latency or accuracy beyond what the predictors have seen
+
+
+class AccuracyPredictor(Protocol):
+    def predict(self, arch: Arch) -> AccuracyPrediction: ...
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Evaluates an Arch by a latency table and an accuracy predictor."""
+
+    latency: LatencyPredictor
+    accuracy: AccuracyPredictor
+
+    def __call__(self, arch: Arch) -> Candidate:
+        blocks = blocks_of(arch)
+        latency = self.latency.predict(blocks)
+        accuracy = self.accuracy.predict(arch)
+        cost = network_cost(blocks)
+        table = self.latency.table
+        return Candidate(
+            arch,
+            latency.latency_ms,
+            latency.std_ms,
+            accuracy.mean,
+            accuracy.std,
+            cost.params / 1e6,
+            cost.macs / 1e9,
+            memory_mb(blocks, table.batch, table.precision),
+            latency.outside or accuracy.extrapolated,
+        )
+
+
+def describe_prior(prior: Prior) -> str:
+    """One line: provenance and error of an accuracy prior."""
+    names = len({row.name for row in prior.residuals})
+    return (
+        f"{prior.provenance}, a scaling law on {len(prior.residuals)} figures of {names} networks, "
+        f"error {prior.arch_mae:.2f} points on networks left out; blind to kernels, mixers, "
+        "scales and local blocks"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An upper limit on one of a candidate's numbers."""
+
+    flag: str  # as typed, to name it in an error
+    limit: float
+    unit: str
+    value: Callable[[Candidate], float]
+
+    def excess(self, candidate: Candidate) -> float:
+        """Positive where the limit is broken, relative to it."""
+        return self.value(candidate) / self.limit - 1
+
+
+def budgets(
+    max_latency_ms: float | None,
+    max_params_m: float | None,
+    max_macs_g: float | None,
+    max_memory_mb: float | None,
+) -> tuple[Budget, ...]:
+    """The limits that are given."""
+    every: tuple[tuple[str, float | None, str, Callable[[Candidate], float]], ...] = (
+        ("--max-latency-ms", max_latency_ms, "ms", lambda c: c.latency_ms),
+        ("--max-params-m", max_params_m, "M", lambda c: c.params_m),
+        ("--max-macs-g", max_macs_g, "G", lambda c: c.macs_g),
+        ("--max-memory-mb", max_memory_mb, "MB", lambda c: c.memory_mb),
+    )
+    return tuple(Budget(f, limit, u, v) for f, limit, u, v in every if limit is not None)
+
+
+def feasible(candidate: Candidate, limits: tuple[Budget, ...]) -> bool:
+    return all(limit.excess(candidate) <= 0 for limit in limits)

@@ -1,0 +1,47 @@
+"""Which candidates no other beats."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+
+class Scored(Protocol):
+    @property
+    def latency_ms(self) -> float: ...
+    @property
+    def accuracy(self) -> float: ...
+
+
+S = TypeVar("S", bound=Scored)
+
+
+def pareto_front(candidates: Iterable[S]) -> list[S]:
+    """Candidates that no other beats in both latency and accuracy, fastest first.
+
+    Of candidates equal in both, the first is kept. O(n log n): walking from fast to slow, a
+    candidate is on the front iff it is more accurate than all before it.
+    """
+    front: list[S] = []
+    for candidate in sorted(candidates, key=lambda c: (c.latency_ms, -c.accuracy)):
+        if not front or candidate.accuracy > front[-1].accuracy:
+            front.append(candidate)
+    return front
+
+
+def best_within(front: Iterable[S], latency_ms: float) -> S | None:
+    """The most accurate candidate that takes at most `latency_ms`."""
+    return max(
+        (c for c in front if c.latency_ms <= latency_ms), key=lambda c: c.accuracy, default=None
+    )
+
+
+T = TypeVar("T")
+
+
+def descend(start: T, cost: Callable[[T], float], neighbours: Callable[[T], Iterable[T]]) -> T:
+    """The local minimum of `cost` that steepest descent finds from `start`."""
+    best, best_cost = start, cost(start)
+    while True:
+        step = min(neighbours(best), key=cost, default=best)
+        if cost(step) >= best_cost:
+            return best
+        best, best_cost = step, cost(step)

@@ -1,0 +1,211 @@
+"""Draw fronts: a picture (front.png) and an interactive page (front.html); `python -m nas.plot`."""
+
+import html
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.front import Front, read_front
+from nas.objectives import Candidate
+from results.console import main as console_main
+from results.errors import RunError
+from results.files import write_bytes, write_text
+from supernet.arch import format_resolution
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from plotly.graph_objects import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def write_plots(fronts: Sequence[Front], folder: Path) -> None:
+    """front.png and front.html of one or several fronts. Raises RunError."""
+    _check_comparable(fronts)
+    write_bytes(folder / "front.png", _png(fronts))
+    write_text(folder / "front.html", _html(fronts))
+
+
+def _check_comparable(fronts: Sequence[Front]) -> None:
+    metrics = {front.metric for front in fronts}
+    if len(metrics) > 1:
+        raise RunError(f"runs are not comparable: metric differs, {' and '.join(sorted(metrics))}")
+
+
+def _png(fronts: Sequence[Front]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+    figure = Figure(figsize=(9, 6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Axes = figure.add_subplot()
+    axes.set_xscale("log")
+    for colour, front in zip(_cycle(len(fronts)), fronts, strict=True):
+        _draw(axes, front, colour, alone=len(fronts) == 1)
+    low, high = axes.get_xlim()
+    ticks = [m * 10.0**e for e in range(-4, 7) for m in (1, 2, 5)]
+    axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.set_xlabel("latency [ms per image]")
+    axes.set_ylabel(fronts[0].metric)
+    lines = [part for line in _title(fronts) for part in textwrap.wrap(line, 118)]
+    axes.set_title("\n".join(lines), fontsize=8.5, loc="left")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", fontsize=8)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _draw(axes: "Axes", front: Front, colour: str, *, alone: bool) -> None:
+    points = front.candidates
+    ms = [c.latency_ms for c in points]
+    accuracy = [c.accuracy for c in points]
+    if alone:
+        label = f"{len(front.trials)} archs tried"
+        axes.scatter(*_columns(front.trials), s=5, c="0.75", lw=0, label=label)
+    lower = [c.accuracy - c.accuracy_std for c in points]
+    upper = [c.accuracy + c.accuracy_std for c in points]
+    axes.fill_between(ms, lower, upper, color=colour, alpha=0.18, lw=0)
+    label = "front, ± 1 std of the accuracy" if alone else front.title
+    axes.plot(ms, accuracy, ".-", ms=3, lw=1, c=colour, label=label)
+    label = "official networks" + ("" if alone else f", {front.title}")
+    marks = [(c.latency_ms, c.accuracy) for c in front.baselines.values()]
+    colour = "black" if alone else colour
+    axes.scatter(*_columns(marks), marker="x", s=30, c=colour, label=label, zorder=3)
+    if alone:
+        _label_baselines(axes, front)
+
+
+def _label_baselines(axes: "Axes", front: Front) -> None:
+    """Names at the marks, leaving out those that would lie on another's."""
+    free_from = 0.0  # ms, where the last name ends
+    low, high = axes.get_xlim()
+    width = (high / low) ** 0.075  # of a name, as a ratio of latencies
+    for name, c in sorted(front.baselines.items(), key=lambda item: item[1].latency_ms):
+        if c.latency_ms >= free_from:
+            place = (c.latency_ms, c.accuracy)
+            axes.annotate(name, place, (4, -10), textcoords="offset points", fontsize=7)
+            free_from = c.latency_ms * width
+
+
+def _html(fronts: Sequence[Front]) -> str:
+    import plotly.graph_objects as go
+
+    figure: Figure = go.Figure()
+    for colour, front in zip(_cycle(len(fronts)), fronts, strict=True):
+        suffix = "" if len(fronts) == 1 else f", {front.title}"
+        x, y = _columns(front.trials)
+        figure.add_scattergl(
+            x=x,
+            y=y,
+            mode="markers",
+            name=f"archs tried{suffix}",
+            marker={"size": 3, "color": "lightgrey" if len(fronts) == 1 else colour},
+            opacity=0.5,
+            hoverinfo="skip",
+            visible=True if len(fronts) == 1 else "legendonly",
+        )
+        named = [(str(number), c) for number, c in enumerate(front.candidates)]
+        _trace(figure, named, f"front{suffix}", colour, "lines+markers", "circle")
+        official = list(front.baselines.items())
+        black = "black" if len(fronts) == 1 else colour
+        _trace(figure, official, f"official networks{suffix}", black, "markers", "x")
+    figure.update_layout(
+        title={"text": "<br>".join(map(html.escape, _title(fronts))), "font": {"size": 14}},
+        xaxis={"title": "latency [ms per image]", "type": "log"},
+        yaxis={"title": fronts[0].metric},
+        template="plotly_white",
+        hoverlabel={"align": "left"},
+        margin={"t": 110},
+    )
+    text: str = figure.to_html(include_plotlyjs=True, full_html=True)
+    return text.replace("<head>", "<head><title>Pareto front</title>", 1)
+
+
+def _trace(
+    figure: "Figure",
+    named: Sequence[tuple[str, Candidate]],
+    name: str,
+    colour: str,
+    mode: str,
+    symbol: str,
+) -> None:
+    figure.add_scatter(
+        x=[c.latency_ms for _, c in named],
+        y=[c.accuracy for _, c in named],
+        error_x={"array": [c.latency_std_ms for _, c in named], "thickness": 0.6, "width": 2},
+        error_y={"array": [c.accuracy_std for _, c in named], "thickness": 0.6, "width": 2},
+        mode=mode,
+        name=name,
+        marker={"size": 7, "color": colour, "symbol": symbol},
+        line={"color": colour},
+        text=[_hover(key, c) for key, c in named],
+        hoverinfo="text",
+    )
+
+
+def _hover(key: str, c: Candidate) -> str:
+    return (
+        f"<b>{html.escape(key)}</b><br>"
+        f"{c.latency_ms:.3g} ± {c.latency_std_ms:.2g} ms<br>"
+        f"{c.accuracy:.2f} ± {c.accuracy_std:.2f}<br>"
+        f"{c.params_m:.2f} M params, {c.macs_g:.3g} G MACs, {c.memory_mb:.0f} MB<br>"
+        f"{format_resolution(c.arch.resolution)} px<br>{html.escape(c.arch.describe())}"
+    )
+
+
+def _title(fronts: Sequence[Front]) -> list[str]:
+    if len(fronts) > 1:
+        return [
+            f"{fronts[0].metric}, {len(fronts)} runs",
+            *(f"{front.title}: {front.latency_source}" for front in fronts),
+        ]
+    front = fronts[0]
+    return [
+        f"{front.title}: {front.metric} against latency",
+        f"latency: {front.latency_source}",
+        f"accuracy: {front.accuracy_source}",
+    ]
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Redraw the front of a run, or lay several runs or devices over each other."""
+
+    runs: tuple[Path, ...]
+    """Run folders."""
+    out: Path | None = None
+    """Folder for front.png and front.html; by default the run itself, or results/runs/overlay
+    for several."""
+
+    def run(self) -> None:
+        if not self.runs:
+            raise RunError("name at least one run folder")
+        fronts = [read_front(run) for run in self.runs]
+        own = self.runs[0] if len(self.runs) == 1 else Path("results") / "runs" / "overlay"
+        folder = self.out or own
+        write_plots(fronts, folder)
+        print(f"wrote {folder / 'front.png'} and {folder / 'front.html'}")
+
+
+def main() -> None:
+    console_main(Plot, "nas.plot")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Optuna's samplers by name."""
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
+GENERATIONAL = ("nsga2", "nsga3")  # draw from the last population and its parents alone
+POPULATION = 100  # trials of a generation, and of a batch that is written at once
+
+
+def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
+    """A fresh sampler; the state of a search lies in its trials, not in the sampler.
+
+    Raises SearchError where the sampler needs a package that is not installed.
+    """
+    import optuna
+
+    samplers = optuna.samplers
+    if name == "nsga2":
+        return samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
+    if name == "nsga3":
+        return samplers.NSGAIIISampler(population_size=POPULATION, seed=seed)
+    if name == "tpe":
+        return samplers.TPESampler(seed=seed, multivariate=False)
+    if name == "random":
+        return samplers.RandomSampler(seed=seed)
+    try:
+        import torch  # noqa: F401  (what Optuna's Gaussian process computes with)
+    except ImportError:
+        from results.errors import SearchError
+
+        raise SearchError(
+            "--sampler gp computes with PyTorch, which is not installed; `pip install "
+            "'torch>=2.5,<2.14'`, or take --sampler tpe"
+        ) from None
+    return samplers.GPSampler(seed=seed)

@@ -1,0 +1,222 @@
+"""The search itself: an Optuna study over a space's genes, for any two objectives.
+
+It asks for Archs, gives them to a callable and keeps what comes back; it knows neither
+tables nor PyTorch. Trials run in memory, a population at a time, and each finished
+population is appended to a journal: that is what makes it fast and lets it be resumed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nas.objectives import Budget, Candidate
+from nas.samplers import GENERATIONAL, POPULATION, SamplerName, make_sampler
+from results.errors import RunError
+from supernet.arch import Arch
+from supernet.space import Space
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+STUDY = "search"
+DIRECTIONS: tuple[Literal["minimize"], Literal["maximize"]] = ("minimize", "maximize")
+
+
+class Search:
+    """A search that goes on where its journal ends.
+
+    A genetic sampler needs no more than its last population and that one's parents, so only
+    those are kept in the study that asks; Optuna goes through all trials at every ask, which
+    would make the time quadratic.
+
+    Args:
+        evaluate: gives the objectives of an Arch; called once for each distinct Arch.
+        first: at most one population of Archs to try before any other, inside the space.
+        journal: Optuna journal file; a new one is made, an existing one is gone on with.
+
+    Raises RunError where the journal cannot be read or is another search's.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        evaluate: Callable[[Arch], Candidate],
+        limits: Sequence[Budget],
+        *,
+        sampler: SamplerName,
+        seed: int,
+        first: Sequence[Arch],
+        journal: Path,
+    ) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.space = space
+        self.evaluate = evaluate
+        self.limits = limits
+        self.candidates: dict[Arch, Candidate] = {}
+        self.num_trials = 0
+        self._first = first[:POPULATION]
+        self._sampler, self._seed = sampler, seed
+        self._genes = [name for name, count in space.genes.items() if count > 1]
+        self._distributions: dict[str, Any] = {
+            name: optuna.distributions.IntDistribution(0, space.genes[name] - 1)
+            for name in self._genes
+        }
+        self._journal = _open_journal(journal)
+        self._study = self._study_with([], seed)
+        self._recall()
+
+    def run(self, trials: int, on_batch: Callable[["Search"], None]) -> None:
+        """Go on until `trials` are finished; `on_batch` is called after each population.
+
+        Ctrl-C raises KeyboardInterrupt, with all finished trials in the journal.
+        """
+        while self.num_trials < trials:
+            to_boundary = POPULATION - self.num_trials % POPULATION
+            self._batch(min(to_boundary, trials - self.num_trials))
+            on_batch(self)
+
+    def _batch(self, size: int) -> None:
+        finished: list[FrozenTrial] = []
+        try:
+            for _ in range(size):
+                trial = self._ask()
+                arch = self._arch_of(trial.params)
+                if arch not in self.candidates:
+                    self.candidates[arch] = self.evaluate(arch)
+                found = self.candidates[arch]
+                for limit in self.limits:
+                    trial.set_constraint(limit.flag, limit.excess(found))
+                trial.set_user_attr("candidate", _numbers(found))
+                finished.append(self._study.tell(trial, (found.latency_ms, found.accuracy)))
+                self.num_trials += 1
+        finally:
+            self._journal.add_trials(finished)
+        self._turn_generation()
+
+    def _ask(self) -> "Trial":
+        if self.num_trials < len(self._first):
+            genes = dict(
+                zip(self.space.genes, self.space.encode(self._first[self.num_trials]), strict=True)
+            )
+            self._study.enqueue_trial({name: genes[name] for name in self._genes})
+        return self._study.ask(self._distributions)
+
+    def _turn_generation(self) -> None:
+        """At a population's end, keep it and its parents only, and draw from a seed of its own.
+
+        The seed depends on the position alone: a resumed search draws what an uninterrupted
+        one would have.
+        """
+        if self.num_trials % POPULATION:
+            return
+        seed = _mix(self._seed, self.num_trials)
+        if self._sampler not in GENERATIONAL:
+            self._study.sampler = make_sampler(self._sampler, seed)
+            return
+        last = self._study.get_trials(deepcopy=False)
+        parents = []
+        if len(last) > POPULATION:
+            parents = self._study.sampler.get_parent_population(self._study, 1)
+        self._study = self._study_with([*parents, *last[-POPULATION:]], seed)
+
+    def _study_with(self, pool: "Sequence[FrozenTrial]", seed: int) -> "Study":
+        """A study in memory with `pool` as its first generation."""
+        import optuna
+
+        sampler = make_sampler(self._sampler, seed)
+        study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
+        # Archs that were asked for by name have no generation of their own.
+        generation = {f"{type(sampler).__name__}:generation": 0}
+        study.add_trials(
+            optuna.trial.create_trial(
+                params=trial.params,
+                distributions=trial.distributions,
+                values=trial.values,
+                user_attrs=trial.user_attrs,
+                system_attrs=trial.system_attrs | generation,
+            )
+            for trial in pool
+        )
+        return study
+
+    def _recall(self) -> None:
+        """Take up the journal's trials, population by population as they were made."""
+        from optuna.trial import TrialState
+
+        trials = self._journal.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        for trial in trials:
+            try:
+                arch = self._arch_of(trial.params)
+                self.candidates[arch] = Candidate(arch=arch, **trial.user_attrs["candidate"])
+                self._study.add_trial(trial)
+            except (KeyError, TypeError, IndexError, ValueError) as error:
+                raise RunError(
+                    f"the journal holds a trial of another space or version ({error!r}); "
+                    "start a new search"
+                ) from None
+            self.num_trials += 1
+            self._turn_generation()
+
+    def _arch_of(self, params: Mapping[str, Any]) -> Arch:
+        missing = set(self._genes) - set(params)
+        if missing:
+            raise KeyError(f"no gene {min(missing)}")
+        return self.space.decode([params.get(name, 0) for name in self.space.genes])
+
+
+def _numbers(candidate: Candidate) -> dict[str, float | bool]:
+    return {f.name: getattr(candidate, f.name) for f in fields(Candidate) if f.name != "arch"}
+
+
+def _mix(seed: int, position: int) -> int:
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
+
+
+def _open_journal(path: Path) -> "Study":
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        _drop_torn_line(path)
+        backend = JournalFileBackend(str(path), lock_obj=_no_lock(str(path)))
+        return optuna.create_study(
+            storage=JournalStorage(backend),
+            study_name=STUDY,
+            directions=DIRECTIONS,
+            load_if_exists=True,
+        )
+    except OSError as error:
+        raise RunError(f"cannot open {path}: {error.strerror or error}") from None
+    except (ValueError, KeyError) as error:
+        raise RunError(f"{path} is no journal of a search: {error}") from None
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a killed process began to write, so that the next line starts afresh."""
+    if path.exists():
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+
+def _no_lock(path: str) -> Any:
+    """The run folder is locked as a whole; Optuna's own lock would outlive a kill -9."""
+    from optuna.storages.journal import JournalFileOpenLock
+
+    class NoLock(JournalFileOpenLock):
+        def acquire(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            pass
+
+    return NoLock(path)

@@ -1,0 +1,109 @@
+"""What a finished search says on the terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.front import Front
+from nas.pareto import best_within
+from supernet.arch import format_resolution
+
+MAX_ROWS = 15
+
+
+def print_front(
+    front: Front, folder: Path, device: str, outcome: Mapping[str, Any], notes: Sequence[str]
+) -> None:
+    """At most 15 rows of the front, the gains over the official networks, sources, what next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # a file has no width to keep to
+    shown = spread(len(front.candidates), MAX_ROWS)
+    table = Table(title=f"{front.title}: {len(front.candidates)} networks on the front", box=None)
+    for heading in ("id", "latency ms", front.metric, "params M", "MACs G", "memory MB", "px"):
+        table.add_column(heading, justify="right", no_wrap=heading != front.metric)
+    table.add_column("arch", overflow="fold")
+    for number in shown:
+        c = front.candidates[number]
+        table.add_row(
+            str(number) + ("*" if c.extrapolated else ""),
+            plus_minus(c.latency_ms, c.latency_std_ms),
+            f"{c.accuracy:.2f} ± {c.accuracy_std:.2f}",
+            f"{c.params_m:.2f}",
+            f"{c.macs_g:.3g}",
+            f"{c.memory_mb:.0f}",
+            format_resolution(c.arch.resolution),
+            c.arch.describe(),
+        )
+    console.print(table)
+    if len(shown) < len(front.candidates):
+        console.print(f"{len(shown)} of {len(front.candidates)} shown; all are in front.csv")
+    if any(front.candidates[number].extrapolated for number in shown):
+        console.print("* extrapolated: unlike every network that the predictors have seen")
+    if gains := list(gains_over(front)):
+        console.print("\nagainst the official networks, at equal latency:")
+        for line in gains:
+            console.print(f"  {line}", soft_wrap=True)
+    console.print(f"\nlatency:  {front.latency_source}", soft_wrap=True)
+    console.print(f"accuracy: {front.accuracy_source}", soft_wrap=True)
+    for note in notes:
+        console.print(note, soft_wrap=True)
+    stopped = "interrupted after" if outcome["interrupted"] else "tried"
+    console.print(
+        f"{stopped} {outcome['distinct_archs']} distinct archs in {outcome['trials']} trials, "
+        f"{outcome['seconds']} s; wrote {folder}",
+        soft_wrap=True,
+    )
+    middle = shown[len(shown) // 2]
+    console.print(
+        f"next: python -m nas.predict --device {device} --arch '{folder}#{middle}'", soft_wrap=True
+    )
+
+
+def gains_over(front: Front) -> list[str]:
+    """A line for each official network, fastest first: what the front offers at its latency."""
+    lines = []
+    ordered = sorted(front.baselines.items(), key=lambda item: item[1].latency_ms)
+    for index in spread(len(ordered), 8):
+        name, baseline = ordered[index]
+        best = best_within(front.candidates, baseline.latency_ms)
+        if best is None:
+            continue
+        gain = best.accuracy - baseline.accuracy
+        std = math.hypot(best.accuracy_std, baseline.accuracy_std)
+        verdict = "" if gain > std else ", indistinguishable (below one standard deviation)"
+        text = f"{gain:+.2f} ± {std:.2f}{verdict}"
+        if best.arch == baseline.arch:
+            text = "on the front itself"
+        lines.append(
+            f"{name:>16} {plus_minus(baseline.latency_ms, baseline.latency_std_ms):>14} ms, "
+            f"{baseline.accuracy:.2f}: {text}"
+        )
+    return lines
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` indices below `count`, evenly apart, the first and the last among them.
+
+    >>> spread(3, 15), spread(10, 4), spread(0, 4)
+    ([0, 1, 2], [0, 3, 6, 9], [])
+    """
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def plus_minus(value: float, std: float) -> str:
+    """Value and standard deviation with as many digits as the deviation supports.
+
+    >>> plus_minus(12.3456, 0.52), plus_minus(1234.6, 98.0), plus_minus(0.1234, 0.0)
+    ('12.35 ± 0.52', '1235 ± 98', '0.123 ± 0')
+    """
+    if std <= 0:
+        return f"{value:.3g} ± 0"
+    digits = max(0, 1 - math.floor(math.log10(std)))
+    return f"{value:.{digits}f} ± {std:.{digits}f}"

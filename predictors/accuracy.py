@@ -1,0 +1,214 @@
+"""The `published` accuracy prior: what EfficientViT's own figures say about an architecture.
+
+The mean is a scaling law (`predictors.scaling`), fitted for each data set on few networks:
+two parameters (ceiling, scale), the exponent where it is not ImageNet's, and an offset of
+family l where three or more networks of both families were published. The standard deviation
+comes from leaving out one architecture at a time, since rows of one network resemble each
+other too much to judge by, and grows with the distance from the published shapes
+(`predictors.shape`).
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, ClassVar
+
+from predictors.scaling import Law, Point, fit_law
+from predictors.shape import MACS, Box, features
+from results.errors import PredictorError, nearest
+from supernet.arch import Arch, Family, format_resolution, parse_resolution
+from supernet.named import BACKBONES
+
+EXTRAPOLATED = 2.0  # octaves of distance above which a prediction is flagged; std has doubled
+# ADE20K's figures keep rising where those of the others level off.
+OWN_EXPONENT = ("imagenet", "ade20k")
+NEGLIGIBLE = 0.1  # percent: top-1 by chance; the law would fall below 0 for tiny networks
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyPrediction:
+    """In the metric's own points (percent)."""
+
+    mean: float
+    std: float
+    distance: float = 0.0  # from the published shapes, in octaves
+
+    @property
+    def extrapolated(self) -> bool:
+        return self.distance > EXTRAPOLATED
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """Prediction minus published value, in points, at one published figure."""
+
+    name: str
+    resolution: str
+    value: float
+    fitted: float  # by the law fitted on all points
+    row_left_out: float
+    arch_left_out: float
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Predicts a metric from the backbone alone; the head has no influence."""
+
+    dataset: str
+    metric: str
+    law: Law
+    std: float  # points, at the published shapes
+    boxes: dict[Family, Box]
+    residuals: tuple[Residual, ...]
+    num_params: int
+    provenance: ClassVar[str] = "published"
+
+    def predict(self, arch: Arch) -> AccuracyPrediction:
+        """Mean and standard deviation for any architecture and resolution.
+
+        Within a family, more resolution, width, depth or expansion never lowers the mean.
+        To the standard deviation at the published shapes, every octave of distance from them
+        adds the same again, in quadrature: an assumption, as no figure tells. Below the
+        smallest published network it also grows as the law's distance from the ceiling does.
+
+        Raises PredictorError if nothing was published for the family.
+        """
+        try:
+            box = self.boxes[arch.family]
+        except KeyError:
+            raise PredictorError(
+                f"no published {self.metric} of family {arch.family}; "
+                f"choose an architecture of family {' or '.join(self.boxes)}"
+            ) from None
+        excess = box.excess(features(arch))
+        distance = math.hypot(*excess)
+        octaves_below = max(0.0, -excess[MACS])
+        growth = math.hypot(1.0, distance) * math.pow(2.0, self.law.exponent * octaves_below)
+        return AccuracyPrediction(max(self.law(arch), NEGLIGIBLE), self.std * growth, distance)
+
+    @property
+    def row_mae(self) -> float:
+        """Mean absolute error with each row left out in turn, in points."""
+        return _mean(abs(r.row_left_out) for r in self.residuals)
+
+    @property
+    def arch_mae(self) -> float:
+        """Mean absolute error with each architecture left out in turn, in points."""
+        return _mean(abs(r.arch_left_out) for r in self.residuals)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json: everything needed to judge a prediction."""
+        return {
+            "provenance": self.provenance,
+            "dataset": self.dataset,
+            "metric": self.metric,
+            "formula": "ceiling + offset_l [family l] - scale (GMACs sqrt(blocks))^-exponent",
+            "law": asdict(self.law),
+            "num_params": self.num_params,
+            "std": self.std,
+            "extrapolated_above_distance": EXTRAPOLATED,
+            "leave_row_out_mae": self.row_mae,
+            "leave_architecture_out_mae": self.arch_mae,
+            "residuals": [asdict(r) for r in self.residuals],
+        }
+
+
+def indistinguishable(a: AccuracyPrediction, b: AccuracyPrediction) -> bool:
+    """Whether the means differ by less than one standard deviation of their difference.
+
+    Errors are taken as correlated by 1/2: those of one network at two resolutions are nearly
+    equal, those of two networks independent. Between equally uncertain predictions the
+    standard deviation of the difference is then that of either.
+    """
+    return abs(a.mean - b.mean) < math.sqrt(a.std**2 + b.std**2 - a.std * b.std)
+
+
+@lru_cache
+def load_prior(dataset: str) -> Prior:
+    """The prior fitted on the packaged figures. Raises PredictorError if there are none."""
+    rows = _published_rows()
+    if dataset not in rows:
+        known = nearest(dataset, rows)
+        raise PredictorError(f"no published accuracies for {dataset!r} to predict from{known}")
+    points = [
+        Point(
+            row["arch"],
+            replace(BACKBONES[row["arch"]], resolution=parse_resolution(row["resolution"])),
+            float(row["value"]),
+        )
+        for row in rows[dataset]
+    ]
+    own = dataset in OWN_EXPONENT
+    exponent = None if own else load_prior("imagenet").law.exponent
+    return fit_prior(points, dataset, rows[dataset][0]["metric"], exponent)
+
+
+def fit_prior(
+    points: Sequence[Point], dataset: str, metric: str, exponent: float | None = None
+) -> Prior:
+    """Fit on published figures; `exponent` None fits that too.
+
+    Every architecture weighs the same, however many resolutions it was evaluated at.
+
+    Raises PredictorError if there are too few architectures, or the figures do not rise with
+    the size of the network.
+    """
+    names = list(dict.fromkeys(point.name for point in points))
+    archs_of = {family: {p.name for p in points if p.arch.family == family} for family in "bl"}
+    with_offset = min(map(len, archs_of.values())) >= 3
+    num_params = 2 + (exponent is None) + with_offset
+    if len(names) <= num_params:
+        raise PredictorError(
+            f"{len(names)} architectures are too few for the prior's {num_params} parameters; "
+            "add published figures of others"
+        )
+
+    def law_of(kept: Iterable[Point]) -> Law:
+        return fit_law(list(kept), with_offset, exponent)
+
+    def error(law: Law, point: Point) -> float:
+        return law(point.arch) - point.value
+
+    law = law_of(points)
+    arch_out = {name: law_of(p for p in points if p.name != name) for name in names}
+    residuals = tuple(
+        Residual(
+            point.name,
+            format_resolution(point.arch.resolution),
+            point.value,
+            error(law, point),
+            error(law_of([*points[:i], *points[i + 1 :]]), point),
+            error(arch_out[point.name], point),
+        )
+        for i, point in enumerate(points)
+    )
+    by_arch = _mean(
+        _mean(r.arch_left_out**2 for r in residuals if r.name == name) for name in names
+    )
+    # So few architectures leave the error itself uncertain: the usual n / (n - parameters).
+    std = math.sqrt(by_arch * len(names) / (len(names) - num_params))
+    families: tuple[Family, ...] = ("b", "l")
+    boxes = {
+        f: Box.around([p.arch for p in points if p.arch.family == f])
+        for f in families
+        if archs_of[f]
+    }
+    return Prior(dataset, metric, law, std, boxes, residuals, num_params)
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+@lru_cache
+def _published_rows() -> dict[str, list[dict[str, str]]]:
+    """The rows of results/published/accuracy.csv, by data set."""
+    text = (files("results") / "published" / "accuracy.csv").read_text(encoding="utf-8")
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in csv.DictReader(text.splitlines()):
+        rows.setdefault(row["dataset"], []).append(row)
+    return rows

@@ -1,0 +1,105 @@
+"""A scaling law of accuracy, and its fit.
+
+value = ceiling + offset_l [family l] - scale * size^-exponent
+size = backbone GMACs * sqrt(backbone blocks)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.shape import macs_and_blocks
+from results.errors import PredictorError
+from supernet.arch import Arch
+
+EXPONENTS = (0.1, 0.6)  # admitted; five networks would else fit any curvature
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One published figure."""
+
+    name: str  # of the architecture; all points of one name are left out together
+    arch: Arch
+    value: float  # percent
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """Rises with size towards a ceiling, in percent. Never falls with size: scale > 0."""
+
+    ceiling: float
+    offset_l: float
+    scale: float
+    exponent: float
+
+    def __call__(self, arch: Arch) -> float:
+        offset = self.offset_l if arch.family == "l" else 0.0
+        return self.ceiling + offset - self.scale * math.pow(size(arch), -self.exponent)
+
+
+def size(arch: Arch) -> float:
+    """GMACs times the square root of the number of blocks, of the canonical backbone.
+
+    Deeper at equal MACs is better: half the weight that ImageNet's figures would give it,
+    and what Cityscapes' and SA-1B's favour too. Parameters and resolution added nothing.
+    """
+    macs, num_blocks = macs_and_blocks(arch)
+    return macs / 1e9 * math.sqrt(num_blocks)
+
+
+def fit_law(points: Sequence[Point], with_offset: bool, exponent: float | None) -> Law:
+    """Least squares, every architecture with equal weight; `exponent` None fits that too.
+
+    For a given exponent the law is linear in its other parameters. `with_offset` fits
+    offset_l, which is 0 otherwise.
+
+    Raises PredictorError if the figures do not rise with the size of the network.
+    """
+    sizes = np.array([size(p.arch) for p in points])
+    values = np.array([p.value for p in points])
+    names = [p.name for p in points]
+    root_weights = np.array([names.count(name) ** -0.5 for name in names])
+    family_l = np.array([float(p.arch.family == "l") for p in points])
+
+    def solve(exponent: float) -> tuple[float, Vector]:
+        columns = [np.ones_like(sizes), -(sizes**-exponent)] + [family_l] * with_offset
+        design = np.stack(columns, axis=1) * root_weights[:, None]
+        target = values * root_weights
+        solution: Vector = np.linalg.lstsq(design, target, rcond=None)[0]
+        return float(np.sum((design @ solution - target) ** 2)), solution
+
+    if exponent is None:
+        exponent = _minimize(lambda e: solve(e)[0], *EXPONENTS)
+    _, (ceiling, scale, *offset) = solve(exponent)
+    if not (scale > 0 and ceiling < 100 and ceiling + sum(offset) < 100):
+        raise PredictorError(
+            "the published figures do not rise towards a ceiling below 100 % as networks grow; "
+            "check their values and resolutions"
+        )
+    return Law(float(ceiling), float(sum(offset)), float(scale), exponent)
+
+
+def _minimize(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where `function` is least in [low, high], to 1e-6: a coarse scan, then golden section."""
+    step = (high - low) / 10
+    best = min((low + i * step for i in range(11)), key=function)
+    low, high = max(low, best - step), min(high, best + step)
+    ratio = (math.sqrt(5) - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = function(left), function(right)
+    while high - low > 1e-6:
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = function(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = function(right)
+    return (low + high) / 2

@@ -1,0 +1,57 @@
+"""Files that are whole or not there: written under a temporary name, then renamed."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from results.errors import RunError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text`, atomically. Raises RunError where it cannot be written."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, atomically. Raises RunError where it cannot be written."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode is private
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Indented JSON; NaN and infinity are refused, as other programs cannot read them."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def read_text(path: Path, *, error: type[Exception] = RunError) -> str:
+    """The text of `path`. Raises `error`, with the path and the reason."""
+    try:
+        return path.read_text()
+    except OSError as reason:
+        raise error(f"cannot read {path}: {reason.strerror or reason}") from None
+    except UnicodeDecodeError:
+        raise error(f"cannot read {path}: it is not text") from None
+
+
+def read_json(path: Path, *, error: type[Exception] = RunError) -> Any:
+    """The JSON value in `path`. Raises `error`, with the path and the reason."""
+    try:
+        return json.loads(read_text(path, error=error))
+    except json.JSONDecodeError as reason:
+        raise error(f"cannot read {path}: not JSON ({reason})") from None

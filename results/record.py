@@ -1,0 +1,69 @@
+"""The circumstances of a result: what run.json says beside every table and front."""
+
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("efficientvit-nas", "numpy", "optuna", "scipy")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """How a result was made: the command's flags, and where its numbers come from."""
+
+    command: str
+    settings: dict[str, Any]
+    sources: dict[str, Any]
+    seed: int | None = None
+    started: str = field(default_factory=lambda: now().isoformat(timespec="seconds"))
+    commit: str | None = field(default_factory=lambda: commit())
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+    host: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def now() -> datetime:
+    return datetime.now(UTC).astimezone()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this code runs from, or None where it is no checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def command_line(module: str) -> str:
+    """The command as typed, to repeat it."""
+    import shlex
+
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])

@@ -1,0 +1,66 @@
+"""Run folders: one command's output, never mixed with another's."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from results.errors import RunError
+from results.files import read_json
+from results.record import now
+
+RECORD = "run.json"
+
+
+def create_run_folder(out: Path | None, name: str) -> Path:
+    """Make `out`, or results/runs/NAME-TIME under the current directory.
+
+    Raises RunError if the folder exists and is not empty, or cannot be written.
+    """
+    folder = out
+    if folder is None:
+        base = Path("results") / "runs" / f"{name}-{now():%Y%m%d-%H%M%S}"
+        folder = base
+        count = 1
+        while folder.exists():
+            count += 1
+            folder = base.with_name(f"{base.name}-{count}")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            held = "holds another run" if (folder / RECORD).exists() else "is not an empty folder"
+            raise RunError(
+                f"{folder} {held}; nothing was written. Choose another --out, or go on with a "
+                f"run by --resume {folder}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another --out"
+        ) from None
+    return folder
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json of a run. Raises RunError if `folder` is no run."""
+    if not (folder / RECORD).is_file():
+        raise RunError(f"{folder} is no run folder: it has no {RECORD}")
+    record = read_json(folder / RECORD)
+    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+        raise RunError(f"{folder / RECORD} is damaged: it has no settings")
+    return record
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder. Raises RunError if another process holds it; freed even by kill -9."""
+    try:
+        with (folder / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{folder} is in use by another process; wait for it") from None
+            yield
+    except PermissionError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror}") from None

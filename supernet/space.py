@@ -1,0 +1,528 @@
+"""Search spaces: which choices there are, and Archs as vectors of genes.
+
+A space is a union of parts, one for each family. A part is a product of dimensions
+(`stage3.width` → 64, 96, …); the genes of the union are those of all parts by name, so that
+a crossover between families keeps what they share. Where parts have a different number of
+choices, a gene counts in the longest list and is scaled to the shorter one, in order.
+"""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from results.errors import SpaceError, nearest
+from supernet.arch import (
+    HEADED,
+    UNEXPANDED,
+    Arch,
+    ClassificationHead,
+    Family,
+    Stage,
+    Stem,
+    Task,
+    attention_stages,
+    format_resolution,
+)
+from supernet.named import BACKBONES, dataset_of, with_nearest_head
+
+Value = int | str | tuple[int, ...]
+SPACES = ("family", "b", "l", "all", "tiny")
+RESOLUTIONS: dict[str, tuple[Value, ...]] = {  # replace a space's own for a dense task
+    "cityscapes": tuple((h, 2 * h) for h in (512, 768, 896, 960, 1024, 1184)),
+    "ade20k": tuple((side, side) for side in (384, 448, 480, 512)),
+    "sa1b": ((512, 512), (1024, 1024)),
+}
+# The published results say nothing about these; see `Space.fixed_as_published`.
+UNPUBLISHED = ("kernel_size", "local", "mixer", "scales")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The dimensions of one family; `reference` is its official network that fixes the rest."""
+
+    name: str  # b, l, or xl for SAM-XL's five stages
+    reference: Arch
+    dimensions: dict[str, tuple[Value, ...]]
+
+    @property
+    def family(self) -> Family:
+        return self.reference.family
+
+    def official(self, dimension: str) -> Value:
+        """The value that the family's official networks have."""
+        return self.values(self.reference)[dimension]
+
+    def values(self, arch: Arch) -> dict[str, Value]:
+        """Every dimension's value in `arch`, those that this part does not search included."""
+        values: dict[str, Value] = {
+            "resolution": arch.resolution,
+            "stem.width": arch.stem.width,
+            "stem.depth": arch.stem.depth,
+        }
+        for number, stage in enumerate(arch.stages, start=1):
+            for name in Stage.__dataclass_fields__:
+                values[f"stage{number}.{name}"] = getattr(stage, name)
+        if isinstance(arch.head, ClassificationHead):
+            values["head.widths"] = arch.head.widths
+        return values
+
+    def build(self, values: dict[str, Value], num_classes: int) -> Arch:
+        """The Arch with these values, canonical where one makes another meaningless."""
+        chosen: dict[str, Any] = self.values(self.reference) | values
+        stages = []
+        for number in range(1, len(self.reference.stages) + 1):
+            fields = {name: chosen[f"stage{number}.{name}"] for name in Stage.__dataclass_fields__}
+            stages.append(Stage(**canonical(fields)))
+        widths = chosen.get("head.widths")
+        return Arch(
+            family=self.family,
+            resolution=chosen["resolution"],
+            stem=Stem(chosen["stem.width"], chosen["stem.depth"]),
+            stages=tuple(stages),
+            head=ClassificationHead(widths, num_classes) if widths else None,
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of distinct Archs, exactly: distinct Stages multiply."""
+        groups: dict[str, list[str]] = {}
+        for name in self.dimensions:
+            groups.setdefault(name.partition(".")[0], []).append(name)
+        total = 1
+        for group, names in groups.items():
+            if group.startswith("stage"):
+                total *= self._distinct_stages(group, names)
+            else:
+                total *= math.prod(len(self.dimensions[name]) for name in names)
+        return total
+
+    def _distinct_stages(self, group: str, names: list[str]) -> int:
+        reference: dict[str, Any] = {
+            name.partition(".")[2]: value
+            for name, value in self.values(self.reference).items()
+            if name.startswith(f"{group}.")
+        }
+        # Only these decide each other's meaning; the others multiply.
+        entangled = ("local", "expand_ratio", "mixer", "scales", "head_dim")
+        free = [n for n in names if n.partition(".")[2] not in entangled]
+        bound = [n for n in names if n not in free]
+        distinct = {
+            tuple(canonical(reference | dict(zip(bound_fields, values, strict=True))).values())
+            for bound_fields in [[n.partition(".")[2] for n in bound]]
+            for values in product(*(self.dimensions[n] for n in bound))
+        }
+        return len(distinct) * math.prod(len(self.dimensions[name]) for name in free)
+
+
+def canonical(stage: dict[str, Any]) -> dict[str, Any]:
+    """A stage's fields, with the one canonical value where another field makes it meaningless."""
+    stage = dict(stage)
+    if stage["local"] in UNEXPANDED:
+        stage["expand_ratio"] = 1
+    if stage["mixer"] != "relu_linear":
+        stage["scales"] = ()
+    if stage["mixer"] not in HEADED:
+        stage["head_dim"] = 0
+    return stage
+
+
+@dataclass(frozen=True)
+class Space:
+    """A set of Archs that can be counted, sampled, encoded as genes and narrowed.
+
+    `dataset` names where the head comes from: None searches `head.widths` (and head dims);
+    otherwise every Arch gets the head of the official network nearest to it.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    dataset: str | None = None
+    num_classes: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of distinct Archs."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def genes(self) -> dict[str, int]:
+        """Number of choices by gene, in the order of `encode` and `decode`."""
+        genes = {"family": len(self.parts)} if len(self.parts) > 1 else {}
+        for part in self.parts:
+            for name, choices in part.dimensions.items():
+                genes[name] = max(genes.get(name, 0), len(choices))
+        return genes
+
+    def decode(self, genes: Sequence[int]) -> Arch:
+        """The Arch of a vector of genes, each from 0 to its number of choices - 1."""
+        named = dict(zip(self.genes, genes, strict=True))
+        counts = self.genes
+        part = self.parts[named.get("family", 0)]
+        return self._build(
+            part,
+            {
+                name: choices[named[name] * len(choices) // counts[name]]
+                for name, choices in part.dimensions.items()
+            },
+        )
+
+    def encode(self, arch: Arch) -> tuple[int, ...]:
+        """Genes of `arch`: decode(encode(arch)) == arch.
+
+        Raises SpaceError, naming the dimension, if `arch` is outside the space.
+        """
+        position, part = self._part_of(arch)
+        counts = self.genes
+        genes = dict.fromkeys(counts, 0)
+        if "family" in genes:
+            genes["family"] = position
+        chosen = self._chosen(part, arch)
+        for name, choices in part.dimensions.items():
+            position = choices.index(chosen[name])
+            genes[name] = -(-position * counts[name] // len(choices))
+        if self._build(part, chosen) != arch:
+            raise SpaceError(f"{arch.describe()} differs from space {self.name} in a fixed choice")
+        return tuple(genes.values())
+
+    def __contains__(self, arch: Arch) -> bool:
+        try:
+            self.encode(arch)
+        except SpaceError:
+            return False
+        return True
+
+    def sample(self, rng: random.Random) -> Arch:
+        """A part, then every dimension, uniformly."""
+        part = rng.choice(self.parts)
+        return self._build(part, {n: rng.choice(c) for n, c in part.dimensions.items()})
+
+    def neighbours(self, arch: Arch) -> Iterator[Arch]:
+        """All distinct Archs of the same part that differ from `arch` in one dimension."""
+        _, part = self._part_of(arch)
+        values = self._chosen(part, arch)
+        seen = {arch}
+        for name, choices in part.dimensions.items():
+            for choice in choices:
+                neighbour = self._build(part, values | {name: choice})
+                if neighbour not in seen:
+                    seen.add(neighbour)
+                    yield neighbour
+
+    def crossover(self, a: Arch, b: Arch, rng: random.Random) -> Arch:
+        """A child with every gene from either parent, uniformly."""
+        pairs = zip(self.encode(a), self.encode(b), strict=True)
+        return self.decode([rng.choice(pair) for pair in pairs])
+
+    def enumerate(self) -> Iterator[Arch]:
+        """Every distinct Arch; for small spaces."""
+        seen: set[Arch] = set()
+        for part in self.parts:
+            for values in product(*part.dimensions.values()):
+                arch = self._build(part, dict(zip(part.dimensions, values, strict=True)))
+                if arch not in seen:
+                    seen.add(arch)
+                    yield arch
+
+    def extremes(self) -> Iterator[Arch]:
+        """The first and the last choice of every dimension, in each part."""
+        for part in self.parts:
+            for index in (0, -1):
+                yield self._build(part, {n: c[index] for n, c in part.dimensions.items()})
+
+    def freeze(self, settings: Sequence[str]) -> "Space":
+        """Keep only the named values: `resolution=128,160`, `stage3.mixer=relu_linear`.
+
+        A part that is left without a choice is dropped. Raises SpaceError for an unknown
+        dimension, and for a value that no part is left with.
+        """
+        space = self
+        for setting in settings:
+            name, _, text = setting.partition("=")
+            wanted = [value.strip() for value in text.split(",") if value.strip()]
+            if not wanted:
+                raise SpaceError(f"--freeze {setting!r} is not DIMENSION=VALUE[,VALUE...]")
+            space = space._narrow(name.strip(), wanted)
+        return space
+
+    def fixed_as_published(self, settings: Sequence[str] = ()) -> "Space":
+        """Fix what no published result tells apart, except the dimensions named in `settings`."""
+        chosen = {setting.partition("=")[0].strip() for setting in settings}
+        parts = []
+        for part in self.parts:
+            fixed: dict[str, tuple[Value, ...]] = {
+                name: (part.official(name),)
+                for name, choices in part.dimensions.items()
+                if name.partition(".")[2] in UNPUBLISHED
+                and name not in chosen
+                and part.official(name) in choices
+            }
+            parts.append(replace(part, dimensions=part.dimensions | fixed))
+        return replace(self, parts=tuple(parts))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a run's record: every dimension with its choices."""
+        return {
+            "name": self.name,
+            "size": self.size,
+            "dataset": self.dataset,
+            "parts": {
+                part.name: {n: [format_value(n, v) for v in c] for n, c in part.dimensions.items()}
+                for part in self.parts
+            },
+        }
+
+    def _build(self, part: Part, values: dict[str, Value]) -> Arch:
+        arch = part.build(values, self.num_classes or 1000)
+        return with_nearest_head(arch, self.dataset, self.num_classes) if self.dataset else arch
+
+    def _chosen(self, part: Part, arch: Arch) -> dict[str, Value]:
+        """The choice of every dimension; the first where another choice decides it."""
+        values = part.values(arch)
+        chosen: dict[str, Value] = {}
+        for name, choices in part.dimensions.items():
+            value = values.get(name, choices[0])
+            if value not in choices:
+                if not _meaningless(name, values):
+                    raise SpaceError(
+                        f"{name}={format_value(name, value)} is not in space {self.name} "
+                        f"(choose from {', '.join(format_value(name, c) for c in choices)})"
+                    )
+                value = choices[0]
+            chosen[name] = value
+        return chosen
+
+    def _part_of(self, arch: Arch) -> tuple[int, Part]:
+        for position, part in enumerate(self.parts):
+            same_stages = len(arch.stages) == len(part.reference.stages)
+            if arch.family == part.family and same_stages:
+                return position, part
+        raise SpaceError(
+            f"space {self.name} has no arch of family {arch.family} with {len(arch.stages)} stages"
+        )
+
+    def _narrow(self, name: str, wanted: list[str]) -> "Space":
+        if name == "family":
+            names = [part.name for part in self.parts]
+            _check_wanted(name, wanted, names)
+            return replace(self, parts=tuple(p for p in self.parts if p.name in wanted))
+        if name not in self.genes:
+            if self.dataset and (name == "head.widths" or name.endswith(".head_dim")):
+                raise SpaceError(
+                    f"{name} is not searched: head and head dim follow the nearest official "
+                    "network until a supernet has something to say of them"
+                )
+            raise SpaceError(
+                f"space {self.name} has no dimension {name!r}{nearest(name, self.genes)}"
+            )
+        choices = [format_value(name, v) for p in self.parts for v in p.dimensions.get(name, ())]
+        _check_wanted(name, wanted, list(dict.fromkeys(choices)))
+        parts = []
+        for part in self.parts:
+            if name in part.dimensions:
+                kept = tuple(c for c in part.dimensions[name] if format_value(name, c) in wanted)
+                part = replace(part, dimensions=part.dimensions | {name: kept})
+            if all(part.dimensions.values()):
+                parts.append(part)
+        return replace(self, parts=tuple(parts))
+
+
+def get_space(
+    name: str,
+    *,
+    task: Task = "classification",
+    dataset: str | None = None,
+    freeze: Sequence[str] = (),
+    nearest_head: bool = True,
+    num_classes: int | None = None,
+) -> Space:
+    """A space by name, for a task.
+
+    Args:
+        freeze: settings for `Space.freeze`.
+        nearest_head: give every Arch the head (and in family b the head dim) of the nearest
+            official network, instead of searching them; dense tasks always do.
+
+    Raises SpaceError for an unknown name or setting, and where the task has no such family.
+    """
+    if name not in SPACES:
+        raise SpaceError(f"no space {name!r}{nearest(name, SPACES)}")
+    dataset = dataset_of(task, dataset)
+    parts = _PARTS[name]()
+    if dataset in RESOLUTIONS:
+        resolutions = {"resolution": RESOLUTIONS[dataset]}
+        parts = [replace(p, dimensions=p.dimensions | resolutions) for p in parts]
+    if dataset == "sa1b":
+        parts = [part for part in parts if part.family == "l"]
+        if not parts:
+            raise SpaceError(f"space {name} has no network for {task}; choose --space l")
+        parts.append(_xl(name == "all"))
+    space = Space(name, tuple(parts), None, num_classes)
+    if nearest_head or task != "classification":
+        space = replace(space, parts=tuple(map(_without_head, parts)), dataset=dataset)
+    return space.freeze(freeze)
+
+
+def format_value(name: str, value: Any) -> str:
+    """As written in `--freeze`: 224 or 1024x2048, relu_linear, 3+5, none for ()."""
+    if name == "resolution":
+        return format_resolution(value)
+    if isinstance(value, tuple):
+        return "+".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _check_wanted(name: str, wanted: list[str], choices: list[str]) -> None:
+    for value in wanted:
+        if value not in choices:
+            raise SpaceError(f"{name}={value} is no choice{nearest(value, choices)}")
+
+
+def _meaningless(name: str, values: dict[str, Value]) -> bool:
+    """Whether a canonical value stands at `name` because another choice decides it."""
+    group, _, field = name.partition(".")
+    if not group.startswith("stage"):
+        return False
+    stage = {f: values[f"{group}.{f}"] for f in Stage.__dataclass_fields__}
+    marked = stage | {field: object()}
+    return bool(canonical(marked)[field] == stage[field])
+
+
+def _without_head(part: Part) -> Part:
+    searched = {
+        name: choices
+        for name, choices in part.dimensions.items()
+        if not name.startswith("head.") and not name.endswith(".head_dim")
+    }
+    return replace(part, dimensions=searched)
+
+
+_SCALES: tuple[Value, ...] = ((), (3,), (5,), (3, 5))
+_LOCALS: tuple[Value, ...] = ("mbconv", "fused_mbconv", "resblock", "dsconv")
+_MIXERS: tuple[Value, ...] = ("relu_linear", "softmax", "hyena", "retention", "rwkv", "none")
+
+
+def _range(first: int, last: int, step: int = 1) -> tuple[Value, ...]:
+    return tuple(range(first, last + 1, step))
+
+
+def _squares(first: int, last: int) -> tuple[Value, ...]:
+    return tuple((side, side) for side in range(first, last + 1, 32))
+
+
+def _part(
+    name: str,
+    reference: Arch,
+    resolutions: tuple[Value, ...],
+    stem: tuple[tuple[Value, ...], tuple[Value, ...]],
+    widths: Sequence[tuple[Value, ...]],
+    depths: Sequence[tuple[Value, ...]],
+    expand_ratios: tuple[Value, ...],
+    kernel_sizes: tuple[Value, ...],
+    head_dims: tuple[Value, ...],
+    head_widths: tuple[Value, ...],
+    every_block: bool,
+) -> Part:
+    dimensions: dict[str, tuple[Value, ...]] = {"resolution": resolutions}
+    dimensions["stem.width"], dimensions["stem.depth"] = stem
+    attention = attention_stages(reference.family, len(reference.stages))
+    for number, stage in enumerate(reference.stages, start=1):
+        key = f"stage{number}"
+        dimensions[f"{key}.width"] = widths[number - 1]
+        dimensions[f"{key}.depth"] = depths[number - 1]
+        dimensions[f"{key}.expand_ratio"] = expand_ratios
+        dimensions[f"{key}.kernel_size"] = kernel_sizes
+        dimensions[f"{key}.local"] = _LOCALS if every_block else (stage.local,)
+        if number in attention:
+            dimensions[f"{key}.mixer"] = _MIXERS if every_block else ("relu_linear",)
+            dimensions[f"{key}.scales"] = _SCALES
+            dimensions[f"{key}.head_dim"] = head_dims
+    dimensions["head.widths"] = head_widths
+    return Part(name, reference, dimensions)
+
+
+def _b(every_block: bool = False) -> Part:
+    return _part(
+        "b",
+        BACKBONES["b1"],
+        _squares(128, 320),
+        ((8, 16, 24, 32), (1, 2)),
+        (
+            (16, 24, 32, 48, 64),
+            (32, 48, 64, 96, 128),
+            (64, 96, 128, 192, 256),
+            (128, 192, 256, 384, 512),
+        ),
+        (_range(1, 4), _range(1, 6), _range(1, 6), _range(1, 9)),
+        (3, 4, 6),
+        (3, 5, 7),
+        (16, 32),
+        ((1024, 1280), (1536, 1600), (2304, 2560)),
+        every_block,
+    )
+
+
+def _l(every_block: bool = False) -> Part:
+    return _part(
+        "l",
+        BACKBONES["l1"],
+        _squares(160, 512),
+        ((32, 48, 64), (1,)),
+        ((64, 96, 128), (128, 192, 256), (256, 384, 512), (512, 768, 1024)),
+        (_range(1, 2), _range(1, 3), _range(2, 8), _range(2, 8)),
+        (4, 6),
+        (3, 5),
+        (32,),
+        ((3072, 3200), (6144, 6400)),
+        every_block,
+    )
+
+
+def _xl(every_block: bool = False) -> Part:
+    """Around SAM-XL0 and XL1, whose fifth stage halves the resolution once more."""
+    return _part(
+        "xl",
+        BACKBONES["sam_xl1"],
+        RESOLUTIONS["sa1b"][1:],
+        ((32, 48, 64), (0, 1)),
+        ((64, 96, 128), (128, 192, 256), (256, 384, 512), (512, 768), (1024,)),
+        (_range(1, 2), _range(1, 2), _range(2, 4), _range(3, 6), _range(3, 6)),
+        (4, 6),
+        (3, 5),
+        (32,),
+        (),
+        every_block,
+    )
+
+
+def _tiny() -> Part:
+    """3,072 archs around B0's lower half, for tests and small pictures."""
+    part = _b()
+    fixed = {name: choices[:1] for name, choices in part.dimensions.items()}
+    chosen: dict[str, tuple[Value, ...]] = {
+        "resolution": ((64, 64), (96, 96)),
+        "stage1.kernel_size": (3, 5),
+        "stage2.width": (16, 32),
+        "stage2.depth": (1, 2),
+        "stage3.width": (32, 64),
+        "stage3.depth": (1, 2),
+        "stage3.mixer": ("relu_linear", "none"),
+        "stage3.scales": ((), (5,)),
+        "stage4.width": (64, 128),
+        "stage4.depth": (1, 2),
+        "stage4.mixer": ("relu_linear", "softmax", "none"),
+        "stage4.scales": ((), (5,)),
+    }
+    expand: dict[str, tuple[Value, ...]] = {f"stage{n}.expand_ratio": (4,) for n in range(1, 5)}
+    return Part("b", BACKBONES["b0"], fixed | expand | chosen)
+
+
+_PARTS = {
+    "family": lambda: [_b(), _l()],
+    "b": lambda: [_b()],
+    "l": lambda: [_l()],
+    "all": lambda: [_b(True), _l(True)],
+    "tiny": lambda: [_tiny()],
+}
