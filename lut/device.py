@@ -29,6 +29,7 @@ class Device:
     precision: str
     batch: dict[str, int] = field(default_factory=dict)  # by data set; 1 where not listed
     throughput: bool = False  # published as images/s: milliseconds are per image of a batch
+    processor: str = ""  # class of device that a calibration starts from: a key of fit.PRIORS
     note: str = ""
 
     @property
@@ -96,6 +97,7 @@ def get_device(spec: str) -> Device:
         precision=precision or str(found["precision"]),
         batch={str(k): int(v) for k, v in found.get("batch", {}).items()},
         throughput=bool(found.get("throughput", False)),
+        processor=str(found.get("processor", "")),
         note=str(found.get("note", "")),
     )
 

@@ -17,7 +17,8 @@ from lut.roofline import Roofline
 from lut.terms import NetworkTerms
 from results.errors import TableError, nearest
 from results.files import read_json, read_text, write_json, write_text
-from supernet.blocks import Block, BlockKind
+from supernet.blocks import Activation, Block, BlockKind, Norm, UpsampleMode
+from supernet.cost import BYTES
 
 SCHEMA_VERSION = 1
 PROVENANCES = ("measured", "interpolated", "calibrated")
@@ -25,6 +26,13 @@ KEY_COLUMNS = tuple(f.name for f in fields(Block) if f.compare)
 VALUE_COLUMNS = ("latency_ms", "latency_std_ms", "num_samples", "provenance")
 OPTIONAL_COLUMNS = ("energy_mj",)
 COLUMNS = KEY_COLUMNS + VALUE_COLUMNS
+CHOICES: dict[str, tuple[str, ...]] = {
+    "kind": get_args(BlockKind),
+    "norm": get_args(Norm),
+    "activation": get_args(Activation),
+    "mode": get_args(UpsampleMode),
+    "provenance": PROVENANCES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,22 @@ class Table:
     roofline: Roofline | None = None  # gives the blocks that no row lists
     sidecar: Mapping[str, Any] | None = None  # all other fields, kept as they are
     path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in BYTES:
+            raise TableError(f"no precision {self.precision!r}{nearest(self.precision, BYTES)}")
+        if type(self.batch) is not int or self.batch < 1:
+            raise TableError(f"batch must be a positive whole number, not {self.batch!r}")
+        for name in ("relative_std", "min_ms", "max_ms", "mape_percent"):
+            value = self.error.get(name, 1.0)
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise TableError(f"error.{name} must be a finite number, not {value!r}")
+
+    @property
+    def error(self) -> Mapping[str, Any]:
+        """How wrong the table is on whole networks; empty where never checked."""
+        found: Mapping[str, Any] = (self.sidecar or {}).get("error") or {}
+        return found
 
     @property
     def provenance(self) -> str:
@@ -88,7 +112,7 @@ class Table:
     @property
     def relative_std(self) -> float | None:
         """Standard deviation of a whole network's relative error; None where never checked."""
-        value = (self.sidecar or {}).get("error", {}).get("relative_std")
+        value = self.error.get("relative_std")
         return None if value is None else float(value)
 
     def save(self, path: Path) -> None:
@@ -145,8 +169,8 @@ def load_table(path: Path) -> Table:
             },
             path=path,
         )
-    except (KeyError, TypeError) as error:
-        raise TableError(f"{path.with_suffix('.json')}: bad or missing field {error}") from None
+    except (KeyError, TypeError, AttributeError, TableError) as error:
+        raise TableError(f"{path.with_suffix('.json')}: bad or missing field: {error}") from None
 
 
 def read_rows(path: Path) -> dict[Block, Entry]:
@@ -196,7 +220,7 @@ def _parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
                 key[column] = tuple(int(part) for part in text.split("+") if part)
             elif column == "residual":
                 key[column] = {"0": False, "1": True}[text]
-            elif column in ("kind", "norm", "activation", "mode"):
+            elif column in CHOICES:
                 key[column] = text
             else:
                 key[column] = int(text)
@@ -212,14 +236,10 @@ def _parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
         raise TableError(
             f"{where}: {column} is {row[column]!r}; a finite number, not negative, is expected"
         ) from None
-    if key["kind"] not in get_args(BlockKind):
-        raise TableError(
-            f"{where}: no kind {key['kind']!r}{nearest(key['kind'], get_args(BlockKind))}"
-        )
-    if row["provenance"] not in PROVENANCES:
-        raise TableError(
-            f"{where}: no provenance {row['provenance']!r}{nearest(row['provenance'], PROVENANCES)}"
-        )
+    for column, choices in CHOICES.items():
+        value = row[column]
+        if value not in choices:
+            raise TableError(f"{where}: no {column} {value!r}{nearest(value, choices)}")
     return Block(**key), Entry(latency_ms, std_ms, num_samples, row["provenance"], energy_mj)
 
 

@@ -1,12 +1,12 @@
 """Optuna's samplers by name."""
 
+import warnings
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
-GENERATIONAL = ("nsga2", "nsga3")  # draw from the last population and its parents alone
 POPULATION = 100  # trials of a generation, and of a batch that is written at once
 
 
@@ -17,6 +17,8 @@ def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
     """
     import optuna
 
+    # Optuna calls nsga3 and parts of others experimental: a name, no fault of the user's.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     samplers = optuna.samplers
     if name == "nsga2":
         return samplers.NSGAIISampler(population_size=POPULATION, seed=seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nas.objectives import Budget, Candidate
-from nas.samplers import GENERATIONAL, POPULATION, SamplerName, make_sampler
+from nas.samplers import POPULATION, SamplerName, make_sampler
 from results.errors import RunError
 from supernet.arch import Arch
 from supernet.space import Space
@@ -111,16 +111,22 @@ class Search:
         The seed depends on the position alone: a resumed search draws what an uninterrupted
         one would have.
         """
+        from optuna.samplers import BaseGASampler
+
         if self.num_trials % POPULATION:
             return
         seed = _mix(self._seed, self.num_trials)
-        if self._sampler not in GENERATIONAL:
+        sampler = self._study.sampler
+        if not isinstance(sampler, BaseGASampler):
             self._study.sampler = make_sampler(self._sampler, seed)
             return
         last = self._study.get_trials(deepcopy=False)
         parents = []
         if len(last) > POPULATION:
-            parents = self._study.sampler.get_parent_population(self._study, 1)
+            # Optuna's order depends on whether it had them cached.
+            parents = sorted(
+                sampler.get_parent_population(self._study, 1), key=lambda trial: trial.number
+            )
         self._study = self._study_with([*parents, *last[-POPULATION:]], seed)
 
     def _study_with(self, pool: "Sequence[FrozenTrial]", seed: int) -> "Study":
@@ -194,8 +200,8 @@ def _open_journal(path: Path) -> "Study":
         )
     except OSError as error:
         raise RunError(f"cannot open {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError) as error:
-        raise RunError(f"{path} is no journal of a search: {error}") from None
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise RunError(f"{path} is no journal of a search ({error}); start a new one") from None
 
 
 def _drop_torn_line(path: Path) -> None:

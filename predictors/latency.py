@@ -34,7 +34,7 @@ class LatencyPredictor:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._relative_std = table.relative_std
-        error = (table.sidecar or {}).get("error", {})
+        error = table.error
         self._seen_ms: tuple[float, float] | None = None
         if error.get("min_ms") and error.get("max_ms"):
             self._seen_ms = float(error["min_ms"]), float(error["max_ms"])
@@ -78,16 +78,17 @@ class LatencyPredictor:
             "batch": table.batch,
             "threads": table.threads,
             "provenance": table.provenance,
-            "error": dict((table.sidecar or {}).get("error", {})),
+            "error": dict(table.error),
             "table": table.path.name if table.path else None,
         }
 
     def describe(self) -> str:
         """One line: provenance and error of the table."""
-        error = (self.table.sidecar or {}).get("error", {})
+        error = self.table.error
         text = self.table.provenance
         if "mape_percent" in error:
-            text += f", error {error['mape_percent']:.1f} % on {error['judged_on']}"
+            judged_on = error.get("judged_on", "whole networks")
+            text += f", error {error['mape_percent']:.1f} % on {judged_on}"
         else:
             text += ", never validated on whole networks"
         if self.table.batch != 1:

@@ -41,6 +41,7 @@ BlockKind = Literal[
 # layer: no bias, layer norm. none: bias instead. The official code knows no other combination.
 Norm = Literal["batch", "fewer", "layer", "none"]
 Activation = Literal["hswish", "gelu_tanh", "none"]
+UpsampleMode = Literal["", "bicubic", "bilinear"]  # empty for all other kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Block:
     scales: tuple[int, ...] = ()
     out_height: int = 0  # upsample only; 0: follows from height and stride
     out_width: int = 0
-    mode: Literal["", "bicubic", "bilinear"] = ""  # upsample only
+    mode: UpsampleMode = ""
     inputs: tuple[int, ...] = field(default=(), compare=False)  # indices; (): the one before
     stage: str = field(default="", compare=False)  # stem, stage1, ..., head
 
@@ -231,7 +232,7 @@ def _fuse(
     taps: dict[int, int],
     width: int,
     size: tuple[int, int],
-    mode: Literal["bicubic", "bilinear"],
+    mode: UpsampleMode,
 ) -> None:
     """Bring the tapped stages to `width` channels and `size`, and add them."""
     branches = []

@@ -7,7 +7,7 @@ from importlib.resources import files
 import pytest
 from hypothesis import given, settings
 
-from supernet.arch import parse_resolution
+from supernet.arch import Task, parse_resolution
 from supernet.blocks import Block, blocks_of
 from supernet.cost import (
     backbone_cost,
@@ -22,7 +22,11 @@ from tests.strategies import any_arch
 
 COUNTS = files("results") / "published" / "efficientvit_reference_counts.csv"
 REFERENCES = list(csv.DictReader(COUNTS.read_text().splitlines()))
-TASKS = {"cls": "classification", "seg": "segmentation", "sam_image_encoder": "promptable"}
+TASKS: dict[str, Task] = {
+    "cls": "classification",
+    "seg": "segmentation",
+    "sam_image_encoder": "promptable",
+}
 
 
 def reference_arch(row):
@@ -84,10 +88,10 @@ def slow_peak(blocks):
     """Peak by asking at every op which tensors anybody still needs."""
     tensors = {"image": blocks[0].in_channels * blocks[0].height * blocks[0].width}
     steps = []
-    outputs = []
+    outputs: list[str] = []
     for index, block in enumerate(blocks):
         sources = [outputs[i] for i in block.inputs] or [outputs[-1] if outputs else "image"]
-        names = []
+        names: list[str] = []
         for number, op in enumerate(ops_of(block)):
             reads = {names[r] if r >= 0 else sources[-1 - r] for r in op.reads}
             name = f"{index}.{number}"

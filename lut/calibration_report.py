@@ -1,0 +1,99 @@
+"""A calibration as a page and a picture: every row predicted by a fit without its architecture."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from results.files import write_bytes, write_text
+from supernet.arch import format_resolution
+
+if TYPE_CHECKING:
+    from lut.device import Device
+    from lut.fit import Calibration, Row
+
+NAMED_FROM_PERCENT = 5  # rows with a larger error have their name beside them
+DRAWN_PERCENT = 30
+
+
+def write_report(device: "Device", found: "Calibration", folder: Path) -> None:
+    """Write NAME.md and NAME.png. Raises RunError where `folder` cannot be written."""
+    write_bytes(folder / f"{device.name}.png", _picture(device, found))
+    write_text(folder / f"{device.name}.md", _page(device, found))
+
+
+def _page(device: "Device", found: "Calibration") -> str:
+    summary = found.summary
+    lines = [
+        f"# {device.label}",
+        "",
+        device.note,
+        "",
+        f"Leave-architecture-out: MAPE {summary.mape_percent:.1f} % "
+        f"({summary.mape_beyond_rounding_percent:.1f} % beyond the published rounding), worst row "
+        f"{summary.worst_percent:.1f} % beyond rounding, {summary.num_ordered_pairs} of "
+        f"{summary.num_pairs} pairs more than 8 % apart in their published order, Kendall τ "
+        f"{summary.kendall_tau:.3f}, on {summary.num_rows} rows of {summary.num_architectures} "
+        "architectures.",
+        "",
+        "Fitted parameters: "
+        + ", ".join(f"{k} {v:.4g}" for k, v in found.parameters.items())
+        + ".",
+        "",
+        f"![predicted against published]({device.name}.png)",
+        "",
+        "| network | px | batch | published ms | fitted ms | left out ms | error % | kind | notes |"
+        "\n|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found.rows:
+        point = row.point
+        kind = point.kind if point.fitted else f"{point.kind} (compared only)"
+        lines.append(
+            f"| {_name(row)} | {format_resolution(point.arch.resolution)} | {point.batch} "
+            f"| {point.latency_ms:.4g} | {row.fitted_ms:.4g} | {row.leave_out_ms:.4g} "
+            f"| {row.leave_out_error_percent:+.1f} | {kind} | {point.notes} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _picture(device: "Device", found: "Calibration") -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 7), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    for fitted, marker, label in ((True, "o", "fitted kinds"), (False, "x", "compared only")):
+        rows = [row for row in found.rows if row.point.fitted == fitted]
+        if rows:
+            published = [row.point.latency_ms for row in rows]
+            upper.loglog(published, [r.leave_out_ms for r in rows], marker, ms=5, label=label)
+            errors = [_clipped(row) for row in rows]
+            lower.semilogx(published, errors, marker, ms=5)
+    every = [row.point.latency_ms for row in found.rows]
+    ends = [min(every) * 0.8, max(every) * 1.25]
+    upper.plot(ends, ends, "k-", lw=0.8)
+    lower.axhline(0, color="k", lw=0.8)
+    lower.axhspan(-10, 10, color="0.9", label="± 10 %", zorder=0)
+    for row in sorted(found.rows, key=lambda row: -abs(row.leave_out_error_percent)):
+        if row.point.fitted and abs(row.leave_out_error_percent) > NAMED_FROM_PERCENT:
+            text = f"{_name(row)} {format_resolution(row.point.arch.resolution)}"
+            place = (row.point.latency_ms, _clipped(row))
+            lower.annotate(text, place, (6, -3), textcoords="offset points", fontsize=7)
+    lower.set_xlabel("published [ms per image]")
+    upper.set_ylabel("predicted without the\narchitecture's own rows [ms per image]")
+    lower.set_ylabel(f"error [%], drawn up to ± {DRAWN_PERCENT}")
+    error = found.summary.mape_percent
+    upper.set_title(f"{device.label}, leave-architecture-out MAPE {error:.1f} %", fontsize=10)
+    upper.legend(loc="upper left")
+    lower.legend(loc="upper right", fontsize=7)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _clipped(row: "Row") -> float:
+    return max(-DRAWN_PERCENT, min(DRAWN_PERCENT, row.leave_out_error_percent))
+
+
+def _name(row: "Row") -> str:
+    return f"{row.point.name} {row.point.dataset or row.point.arch.task}"

@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lut.points import FITTED_KINDS, Point, read_points
+from results.errors import TableError
+from supernet.named import named_arch
+
+PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "points"
+DEVICES = ("snapdragon8gen1", "orin", "a100", "jetson-nano")
+
+
+def read(tmp_path: Path, text: str) -> list[Point]:
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+    return read_points(path)
+
+
+def test_two_columns_are_enough(tmp_path):
+    b1, sam = read(tmp_path, "arch,latency_ms\nb1,19\nsam_l0,8.2\n")
+    assert b1.arch == named_arch("b1", resolution=(224, 224))
+    assert (b1.latency_ms, b1.batch, b1.fitted) == (19.0, 1, True)
+    assert sam.arch.task == "promptable"
+    assert sam.backbone == read(tmp_path, "arch,latency_ms\nl0,2\n")[0].backbone
+
+
+def test_latency_is_per_image_however_it_is_given(tmp_path):
+    rows = "arch,batch,latency_ms,throughput_img_s\nb1,4,20,\nb1,4,,200\n"
+    assert [point.latency_ms for point in read(tmp_path, rows)] == [5.0, 5.0]
+
+
+def test_every_column_is_read(tmp_path):
+    header = "arch,task,dataset,resolution,rounding_percent,kind,includes,latency_ms,source,notes\n"
+    (point,) = read(
+        tmp_path, header + 'b2,segmentation,ade20k,512,5,issue,mask_decoder,7,web,"a, b"\n'
+    )
+    assert point.arch == named_arch("b2", task="segmentation", dataset="ade20k")
+    assert (point.rounding, point.kind, point.fitted) == (0.05, "issue", False)
+    assert (point.includes, point.source, point.notes) == ("mask_decoder", "web", "a, b")
+
+
+def test_an_arch_may_be_json(tmp_path):
+    arch = named_arch("b0", resolution=(160, 160))
+    quoted = json.dumps(arch.to_dict()).replace('"', '""')
+    (point,) = read(tmp_path, f'arch,latency_ms\n"{quoted}",3\n')
+    assert (point.arch, point.name) == (arch, "custom")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["first line", "arch,latency_ms"]),
+        ("arch,latency_ms\n", ["no points"]),
+        ("arch\nb1\n", ["arch,latency_ms"]),
+        ("latency_ms\n1\n", ["arch,latency_ms"]),
+        ("arch,latency\nb1,1\n", ["'latency'", "did you mean 'latency_ms'"]),
+        ("arch,latency_ms\nb1,19\nb11,3\n", ["row 3", "column arch", "did you mean 'b1'"]),
+        ("arch,latency_ms\nb1,-3\n", ["row 2", "column latency_ms", "'-3'"]),
+        ("arch,latency_ms\nb1,nan\n", ["row 2", "column latency_ms", "'nan'"]),
+        ("arch,latency_ms\nb1,inf\n", ["row 2", "column latency_ms"]),
+        ("arch,latency_ms\nb1,0\n", ["row 2", "column latency_ms"]),
+        ("arch,latency_ms\nb1,19 ms\n", ["row 2", "column latency_ms", "'19 ms'"]),
+        ("arch,latency_ms\nb1,\n", ["row 2", "exactly one of latency_ms and throughput_img_s"]),
+        ("arch,latency_ms,throughput_img_s\nb1,2,500\n", ["row 2", "exactly one of"]),
+        ("arch,latency_ms,batch\nb1,2,1.5\n", ["row 2", "column batch"]),
+        ("arch,latency_ms,resolution\nb1,2,big\n", ["row 2", "column resolution", "'big'"]),
+        ("arch,latency_ms,task\nb1,2,segment\n", ["column task", "did you mean 'segmentation'"]),
+        ("arch,latency_ms,kind\nb1,2,tabel\n", ["column kind", "did you mean 'table'"]),
+        ("arch,latency_ms,includes\nb1,2,decoder\n", ["column includes", "mask_decoder"]),
+        ("arch,latency_ms\nb1,2,3\n", ["row 2", "more fields than columns"]),
+        ('arch,latency_ms\n"{""family"":""b""}",2\n', ["row 2", "column arch"]),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(tmp_path, text, parts):
+    with pytest.raises(TableError) as caught:
+        read(tmp_path, text)
+    message = str(caught.value)
+    assert "points.csv" in message
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(TableError, match=r"nowhere\.csv"):
+        read_points(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_published_points_are_distinct_and_sourced(device):
+    points = read_points(PUBLISHED / f"{device}.csv")
+    fitted = [(point.arch, point.batch) for point in points if point.fitted]
+    assert len(fitted) == len(set(fitted))
+    assert all(point.source for point in points)
+    assert all(0 < point.rounding < 0.1 for point in points)
+
+
+def test_published_points_hold_all_printed_measurements():
+    fitted = {
+        device: sum(
+            point.kind in FITTED_KINDS for point in read_points(PUBLISHED / f"{device}.csv")
+        )
+        for device in DEVICES
+    }
+    assert fitted == {"snapdragon8gen1": 13, "orin": 24, "a100": 28, "jetson-nano": 16}

@@ -1,0 +1,191 @@
+"""The search loop with plain functions as objectives: fronts, constraints, resuming."""
+
+import json
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+
+from nas.objectives import Budget, Candidate, feasible
+from nas.pareto import pareto_front
+from nas.samplers import POPULATION
+from nas.study import Search
+from results.errors import RunError
+from supernet.blocks import blocks_of
+from supernet.cost import network_cost
+from supernet.space import get_space
+
+TINY = get_space("tiny", nearest_head=False)
+
+
+def evaluate(arch):
+    """Latency by MACs and accuracy by parameters: a real trade-off without any table."""
+    cost = network_cost(blocks_of(arch))
+    macs = cost.macs / 1e6
+    return Candidate(arch, macs, 0.1 * macs, cost.params / 1e5, 0.5, 1.0, 1.0, 1.0)
+
+
+class Counting:
+    def __init__(self, stop_after=None):
+        self.archs = []
+        self.stop_after = stop_after
+
+    def __call__(self, arch):
+        if self.stop_after == len(self.archs):
+            raise KeyboardInterrupt
+        self.archs.append(arch)
+        return evaluate(arch)
+
+
+def a_search(folder, evaluate=evaluate, limits=(), sampler="nsga2", seed=3, first=()):
+    return Search(
+        TINY,
+        evaluate,
+        limits,
+        sampler=sampler,
+        seed=seed,
+        first=first,
+        journal=folder / "study.log",
+    )
+
+
+def front_of(search, limits=()):
+    found = [c for c in search.candidates.values() if feasible(c, limits)]
+    return [(c.latency_ms, c.accuracy, c.arch) for c in pareto_front(found)]
+
+
+TRUE_FRONT = pareto_front(evaluate(arch) for arch in TINY.enumerate())
+
+
+def test_nsga2_comes_near_the_true_front_and_beats_random(tmp_path):
+    shares = {}
+    for sampler in ("nsga2", "random"):
+        (tmp_path / sampler).mkdir()
+        search = a_search(tmp_path / sampler, sampler=sampler)
+        search.run(1000, lambda _: None)
+        shares[sampler] = hypervolume(front_of(search)) / hypervolume(
+            [(c.latency_ms, c.accuracy) for c in TRUE_FRONT]
+        )
+    assert 0.97 < shares["nsga2"] <= 1 + 1e-9
+    assert shares["nsga2"] > shares["random"]
+
+
+def hypervolume(front):
+    """Area dominated up to the slowest true latency and down to the lowest true accuracy."""
+    slowest, least = TRUE_FRONT[-1].latency_ms, TRUE_FRONT[0].accuracy
+    area = 0.0
+    for (ms, accuracy, *_), following in zip(
+        front, [*[row[0] for row in front[1:]], slowest], strict=True
+    ):
+        area += max(0.0, min(following, slowest) - ms) * (accuracy - least)
+    return area
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3", "tpe", "random"])
+def test_same_seed_same_trials(tmp_path, sampler):
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        search = a_search(tmp_path / name, sampler=sampler)
+        search.run(130, lambda _: None)
+        runs.append(list(search.candidates))
+    assert runs[0] == runs[1]
+    (tmp_path / "c").mkdir()
+    other = a_search(tmp_path / "c", sampler=sampler, seed=4)
+    other.run(130, lambda _: None)
+    assert list(other.candidates) != runs[0]
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "random"])
+def test_resumed_at_a_population_equals_uninterrupted(tmp_path, sampler):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "halves").mkdir()
+    whole = a_search(tmp_path / "whole", sampler=sampler)
+    whole.run(450, lambda _: None)
+    a_search(tmp_path / "halves", sampler=sampler).run(2 * POPULATION, lambda _: None)
+    second = a_search(tmp_path / "halves", sampler=sampler)
+    assert second.num_trials == 2 * POPULATION
+    second.run(450, lambda _: None)
+    assert list(second.candidates.items()) == list(whole.candidates.items())
+
+
+def test_no_arch_is_evaluated_twice_even_across_a_resume(tmp_path):
+    first = Counting(stop_after=170)
+    search = a_search(tmp_path, first)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(400, lambda _: None)
+    second = Counting()
+    resumed = a_search(tmp_path, second)
+    assert resumed.num_trials >= 170
+    resumed.run(400, lambda _: None)
+    evaluated = first.archs + second.archs
+    assert len(evaluated) == len(set(evaluated)) == len(resumed.candidates)
+
+
+def test_ctrl_c_keeps_every_finished_trial(tmp_path):
+    search = a_search(tmp_path, Counting(stop_after=37))
+    with pytest.raises(KeyboardInterrupt):
+        search.run(400, lambda _: None)
+    assert search.num_trials >= 37
+    resumed = a_search(tmp_path)
+    assert resumed.num_trials == search.num_trials
+    assert resumed.candidates == search.candidates
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    a_search(tmp_path).run(150, lambda _: None)
+    journal = tmp_path / "study.log"
+    whole = journal.read_bytes()
+    for cut in (1, 40, 700):
+        journal.write_bytes(whole[:-cut])
+        resumed = a_search(tmp_path)
+        assert 100 <= resumed.num_trials < 150
+        resumed.run(200, lambda _: None)
+        assert resumed.num_trials == 200
+        assert a_search(tmp_path).num_trials == 200
+
+
+def test_a_journal_of_something_else_is_refused(tmp_path):
+    (tmp_path / "study.log").write_text('{"op_code": "none"}\n')
+    with pytest.raises(RunError):
+        a_search(tmp_path)
+
+
+def test_a_journal_of_another_space_is_refused(tmp_path):
+    a_search(tmp_path).run(20, lambda _: None)
+    with pytest.raises(RunError, match="another space or version"):
+        Search(
+            get_space("l"), evaluate, (), sampler="nsga2", seed=0, first=(),
+            journal=tmp_path / "study.log",
+        )  # fmt: skip
+
+
+def test_first_archs_are_tried_first_and_breed(tmp_path):
+    first = list(islice(TINY.enumerate(), 0, 3000, 600))
+    search = a_search(tmp_path, first=first)
+    search.run(150, lambda _: None)
+    assert list(search.candidates)[: len(first)] == first
+
+
+def test_constraints_steer_the_search(tmp_path):
+    limit = Budget("--max-latency-ms", 9.0, "ms", lambda c: c.latency_ms)
+    search = a_search(tmp_path, limits=(limit,))
+    search.run(600, lambda _: None)
+    late = list(search.candidates.values())[-100:]
+    share = sum(feasible(c, (limit,)) for c in late) / len(late)
+    all_feasible = sum(feasible(evaluate(a), (limit,)) for a in TINY.enumerate()) / TINY.size
+    assert share > 1.5 * all_feasible
+    assert all(ms <= 9.0 for ms, _, _ in front_of(search, (limit,)))
+
+
+def test_the_journal_is_readable_json_lines(tmp_path):
+    a_search(tmp_path).run(10, lambda _: None)
+    lines = (tmp_path / "study.log").read_text().splitlines()
+    assert len([json.loads(line) for line in lines]) >= 10
+
+
+def test_excess_is_relative_and_feasible_at_the_limit():
+    limit = Budget("--max-params-m", 4.0, "M", lambda c: c.params_m)
+    candidate = evaluate(next(TINY.enumerate()))
+    assert limit.excess(replace(candidate, params_m=6.0)) == 0.5
+    assert feasible(replace(candidate, params_m=4.0), (limit,))

@@ -1,0 +1,217 @@
+"""Latency tables: a round trip, and every way a hand-edited file can be wrong."""
+
+import csv
+import json
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lut.table import Entry, Table, load_table
+from lut.terms import NetworkTerms
+from results.errors import TableError
+from supernet.blocks import blocks_of
+from supernet.named import named_arch
+from tests.strategies import any_arch
+
+BLOCKS = list(dict.fromkeys(blocks_of(named_arch("b1"))))
+
+
+def a_table(**changes):
+    entries = {
+        replace(block, inputs=(), stage=""): Entry(0.5 + i / 7, 0.01 * i, 20 + i, "measured")
+        for i, block in enumerate(BLOCKS)
+    }
+    fields: dict[str, Any] = {
+        "device": "bench",
+        "title": "Test bench",
+        "runtime": "onnxruntime",
+        "precision": "fp32",
+        "batch": 1,
+        "entries": entries,
+        "terms": NetworkTerms(fixed_ms=0.25, ms_per_mb=0.1, scale=0.9),
+        "threads": 1,
+    }
+    return Table(**fields | changes)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "bench-onnxruntime-fp32.csv"
+    a_table().save(path)
+    return path
+
+
+milliseconds = st.floats(1e-6, 1e6).map(lambda ms: float(f"{ms:.6g}"))
+entries = st.builds(
+    Entry,
+    milliseconds,
+    milliseconds,
+    st.integers(0, 10**6),
+    st.sampled_from(["measured", "interpolated", "calibrated"]),
+    st.none() | milliseconds,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arch=any_arch, data=st.data())
+def test_a_table_survives_a_round_trip(tmp_path, arch, data):
+    blocks = list(dict.fromkeys(blocks_of(arch)))
+    rows = {replace(b, inputs=(), stage=""): data.draw(entries) for b in blocks[:6]}
+    table = a_table(entries=rows, sidecar={"error": {"relative_std": 0.03}})
+    table.save(tmp_path / "t.csv")
+    again = load_table(tmp_path / "t.csv")
+    assert dict(again.entries) == rows
+    assert again.terms == table.terms
+    assert again.relative_std == 0.03
+
+
+def test_a_network_is_offset_plus_scaled_sum(saved):
+    table = load_table(saved)
+    blocks = blocks_of(named_arch("b1"))
+    by_hand = 0.0
+    for block in blocks:
+        by_hand += 0.9 * table.entries[block].latency_ms
+    by_hand += 0.25 + 0.1 * (3 * 224 * 224 + 1000) * 4 / 1e6
+    assert table.network_ms(blocks) == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_the_decoder_is_part_of_promptable_networks_alone():
+    terms = NetworkTerms(decoder_ms=2.0)
+    assert terms.offset_ms(blocks_of(named_arch("sam_l0")), 1) == 2.0
+    assert terms.offset_ms(blocks_of(named_arch("l1")), 1) == 0.0
+
+
+def test_reordered_rows_and_columns_load(saved):
+    table = load_table(saved)
+    with saved.open() as file:
+        rows = list(csv.reader(file))
+    order = list(range(len(rows[0])))
+    random.Random(1).shuffle(order)
+    body = rows[1:]
+    random.Random(2).shuffle(body)
+    with saved.open("w", newline="") as file:
+        csv.writer(file).writerows([row[i] for i in order] for row in [rows[0], *body])
+    assert dict(load_table(saved).entries) == dict(table.entries)
+
+
+def test_a_missing_block_names_the_nearest_and_the_cure(saved):
+    table = load_table(saved)
+    wider = replace(BLOCKS[3], out_channels=BLOCKS[3].out_channels + 8)
+    with pytest.raises(TableError) as caught:
+        table.entry(wider)
+    assert str(replace(BLOCKS[3], inputs=(), stage="")) in str(caught.value)
+    assert "python -m lut.calibrate --device bench" in str(caught.value)
+
+
+def edit(path, change):
+    with path.open() as file:
+        rows = list(csv.reader(file))
+    rows = change(rows) or rows
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def set_cell(column, value):
+    def change(rows):
+        rows[2][rows[0].index(column)] = value
+
+    return change
+
+
+def drop_column(column):
+    def change(rows):
+        index = rows[0].index(column)
+        return [row[:index] + row[index + 1 :] for row in rows]
+
+    return change
+
+
+def rename(column, new):
+    def change(rows):
+        rows[0][rows[0].index(column)] = new
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (set_cell("latency_ms", "-0.1"), "line 3: latency_ms is '-0.1'"),
+        (set_cell("latency_ms", "nan"), "line 3: latency_ms is 'nan'"),
+        (set_cell("latency_ms", "inf"), "line 3: latency_ms is 'inf'"),
+        (set_cell("latency_ms", ""), "line 3: latency_ms is ''"),
+        (set_cell("latency_std_ms", "-1"), "line 3: latency_std_ms"),
+        (set_cell("num_samples", "many"), "line 3: num_samples"),
+        (set_cell("in_channels", "16.5"), "line 3: in_channels"),
+        (set_cell("kind", "mbconf"), "did you mean 'mbconv'"),
+        (set_cell("norm", "bacth"), "did you mean 'batch'"),
+        (set_cell("activation", "hswich"), "did you mean 'hswish'"),
+        (set_cell("provenance", "guessed"), "no provenance 'guessed'"),
+        (drop_column("kernel_size"), "column 'kernel_size' is missing"),
+        (drop_column("latency_ms"), "column 'latency_ms' is missing"),
+        (rename("latency_ms", "latency_us"), "found 'latency_us', convert it to milliseconds"),
+        (rename("stride", "strid"), "column 'stride' is missing"),
+        (lambda rows: [*rows, rows[4]], "the same block as line 5"),
+        (lambda rows: rows[:-3], "cut short or was edited"),
+        (lambda rows: [*rows[:-1], rows[-1][:5]], "5 fields instead of"),
+        (lambda rows: [[*row, "x"] for row in rows], "unknown column 'x'"),
+        (lambda rows: [[*row, row[0]] for row in rows], "stands twice"),
+        (lambda rows: rows[:1], "no rows"),
+    ],
+)
+def test_a_hand_edited_table_is_refused_in_one_line(saved, change, says):
+    edit(saved, change)
+    with pytest.raises(TableError) as caught:
+        load_table(saved)
+    assert says in str(caught.value)
+    assert saved.name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_file_is_refused(saved):
+    text = saved.read_text()
+    for length in (0, 10, len(text) // 2, len(text) - 3):
+        saved.write_text(text[:length])
+        with pytest.raises(TableError, match=saved.name):
+            load_table(saved)
+
+
+def test_binary_and_missing_files_are_refused(saved, tmp_path):
+    with pytest.raises(TableError, match="cannot read"):
+        load_table(tmp_path / "none.csv")
+    saved.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TableError, match="it is not text"):
+        load_table(saved)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda d: d.update(schema_version=99),
+        lambda d: d.pop("network_terms"),
+        lambda d: d.update(network_terms={"fixed_ms": -1}),
+        lambda d: d.update(network_terms={"fixed": 1}),
+        lambda d: d.update(roofline={"speed": 1}),
+        lambda d: d.pop("batch"),
+        lambda d: d.update(batch=0),
+        lambda d: d.update(precision="fp64"),
+    ],
+)
+def test_a_damaged_sidecar_is_refused(saved, damage):
+    sidecar = saved.with_suffix(".json")
+    data = json.loads(sidecar.read_text())
+    damage(data)
+    sidecar.write_text(json.dumps(data))
+    with pytest.raises(TableError):
+        load_table(saved)
+
+
+def test_provenance_is_the_weakest_of_the_rows():
+    table = a_table()
+    assert table.provenance == "measured"
+    mixed = dict(table.entries) | {next(iter(table.entries)): Entry(1.0, provenance="interpolated")}
+    assert replace(table, entries=mixed).provenance == "interpolated"
