@@ -1,11 +1,13 @@
 """What a search optimises and what it must keep to, as functions of an Arch."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from predictors.accuracy import AccuracyPrediction, Prior
 from predictors.latency import LatencyPredictor
+from results.errors import SearchError
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import memory_mb, network_cost
@@ -80,20 +82,27 @@ class Budget:
         return self.value(candidate) / self.limit - 1
 
 
-def budgets(
-    max_latency_ms: float | None,
-    max_params_m: float | None,
-    max_macs_g: float | None,
-    max_memory_mb: float | None,
-) -> tuple[Budget, ...]:
-    """The limits that are given."""
-    every: tuple[tuple[str, float | None, str, Callable[[Candidate], float]], ...] = (
-        ("--max-latency-ms", max_latency_ms, "ms", lambda c: c.latency_ms),
-        ("--max-params-m", max_params_m, "M", lambda c: c.params_m),
-        ("--max-macs-g", max_macs_g, "G", lambda c: c.macs_g),
-        ("--max-memory-mb", max_memory_mb, "MB", lambda c: c.memory_mb),
-    )
-    return tuple(Budget(f, limit, u, v) for f, limit, u, v in every if limit is not None)
+# By the name of the flag that sets the limit.
+BUDGETS: dict[str, tuple[str, Callable[[Candidate], float]]] = {
+    "max_latency_ms": ("ms", lambda c: c.latency_ms),
+    "max_params_m": ("M", lambda c: c.params_m),
+    "max_macs_g": ("G", lambda c: c.macs_g),
+    "max_memory_mb": ("MB", lambda c: c.memory_mb),
+    "max_accuracy_std": ("points", lambda c: c.accuracy_std),
+}
+
+
+def budgets(flags: object) -> tuple[Budget, ...]:
+    """The limits that `flags` sets. Raises SearchError for one that is not positive."""
+    limits = []
+    for name, (unit, value) in BUDGETS.items():
+        limit = getattr(flags, name)
+        flag = "--" + name.replace("_", "-")
+        if limit is not None and not 0 < limit < math.inf:
+            raise SearchError(f"{flag} must be a positive number, not {limit:g}")
+        if limit is not None:
+            limits.append(Budget(flag, limit, unit, value))
+    return tuple(limits)
 
 
 def feasible(candidate: Candidate, limits: tuple[Budget, ...]) -> bool:

@@ -55,6 +55,8 @@ class SearchCommand:
     """Budget of multiply-adds, in billions."""
     max_memory_mb: float | None = None
     """Budget of peak memory, activations of a batch and weights."""
+    max_accuracy_std: float | None = None
+    """Limit on the accuracy's standard deviation, in points: how far from published networks."""
 
     trials: int = 3000
     """Architectures to try."""
@@ -143,10 +145,6 @@ class Setting:
             raise SearchError("--trials must be positive")
         if command.seed < 0:
             raise SearchError("--seed must not be negative")
-        for name in ("max_latency_ms", "max_params_m", "max_macs_g", "max_memory_mb"):
-            limit = getattr(command, name)
-            if limit is not None and not 0 < limit < float("inf"):
-                raise SearchError(f"--{name.replace('_', '-')} must be a positive number")
         device = get_device(command.device[0])
         dataset = dataset_of(command.task, command.dataset)
         prior = load_prior(dataset)
@@ -161,12 +159,7 @@ class Setting:
             latency = load_predictor(device, dataset)
         else:
             latency = LatencyPredictor(load_table(command.table))
-        limits = budgets(
-            command.max_latency_ms,
-            command.max_params_m,
-            command.max_macs_g,
-            command.max_memory_mb,
-        )
+        limits = budgets(command)
         return cls(command, device, dataset, space, Predicted(latency, prior), prior, limits)
 
     def check_budgets(self) -> "list[Arch]":

@@ -7,6 +7,7 @@ from typing import Any
 
 from nas.front import Front
 from nas.pareto import best_within
+from predictors.accuracy import difference_std
 from supernet.arch import format_resolution
 
 MAX_ROWS = 15
@@ -42,8 +43,12 @@ def print_front(
     console.print(table)
     if len(shown) < len(front.candidates):
         console.print(f"{len(shown)} of {len(front.candidates)} shown; all are in front.csv")
-    if any(front.candidates[number].extrapolated for number in shown):
-        console.print("* extrapolated: unlike every network that the predictors have seen")
+    if unlike := sum(c.extrapolated for c in front.candidates):
+        console.print(
+            f"* {unlike} of {len(front.candidates)} extrapolated: unlike every network that the "
+            "predictors have seen; --max-accuracy-std or --freeze keeps nearer to those",
+            soft_wrap=True,
+        )
     if gains := list(gains_over(front)):
         console.print("\nagainst the official networks, at equal latency:")
         for line in gains:
@@ -74,8 +79,10 @@ def gains_over(front: Front) -> list[str]:
         if best is None:
             continue
         gain = best.accuracy - baseline.accuracy
-        std = math.hypot(best.accuracy_std, baseline.accuracy_std)
-        verdict = "" if gain > std else ", indistinguishable (below one standard deviation)"
+        std = difference_std(best.accuracy_std, baseline.accuracy_std)
+        verdict = ", extrapolated" if best.extrapolated else ""
+        if gain < std:
+            verdict = ", indistinguishable (below one standard deviation)"
         text = f"{gain:+.2f} ± {std:.2f}{verdict}"
         if best.arch == baseline.arch:
             text = "on the front itself"

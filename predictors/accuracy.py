@@ -116,14 +116,19 @@ class Prior:
         }
 
 
-def indistinguishable(a: AccuracyPrediction, b: AccuracyPrediction) -> bool:
-    """Whether the means differ by less than one standard deviation of their difference.
+def difference_std(a_std: float, b_std: float) -> float:
+    """Standard deviation of the difference of two predictions.
 
     Errors are taken as correlated by 1/2: those of one network at two resolutions are nearly
     equal, those of two networks independent. Between equally uncertain predictions the
     standard deviation of the difference is then that of either.
     """
-    return abs(a.mean - b.mean) < math.sqrt(a.std**2 + b.std**2 - a.std * b.std)
+    return math.sqrt(a_std**2 + b_std**2 - a_std * b_std)
+
+
+def indistinguishable(a: AccuracyPrediction, b: AccuracyPrediction) -> bool:
+    """Whether the means differ by less than one standard deviation of their difference."""
+    return abs(a.mean - b.mean) < difference_std(a.std, b.std)
 
 
 @lru_cache
