@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from results.console import main as console_main
-from results.errors import DeviceError, TableError
+from results.errors import DeviceError, TableError, check_choice
 
 if TYPE_CHECKING:
     from lut.device import Device
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 _PUBLISHED = files("results") / "published" / "points"
 
 
-Processor = Literal["cpu", "gpu", "tensor_core_gpu"]
-
-
 @dataclass(frozen=True)
 class Calibrate:
     """Fit a physical per-block model to whole-network latencies and write it as a table."""
@@ -36,9 +33,9 @@ class Calibrate:
     points: Path | None = None
     """CSV with columns arch and latency_ms (and resolution, task, dataset, batch, kind, …); by
     default the published latencies, where the device has any."""
-    processor: Processor | None = None
-    """Whose physics to start from; by default the device's own, tensor_core_gpu for tensorrt,
-    else cpu."""
+    processor: str | None = None
+    """Whose physics to start from: cpu, gpu or tensor_core_gpu; by default the device's own,
+    tensor_core_gpu for tensorrt, else cpu."""
     title: str | None = None
     """What to call the device in titles."""
     out: Path | None = None
@@ -57,6 +54,7 @@ class Calibrate:
         points = self._read(device, read_points)
         guess = "tensor_core_gpu" if device.runtime == "tensorrt" else "cpu"
         processor = self.processor or device.processor or guess
+        check_choice("processor", processor, PRIORS, DeviceError)
         found = fit(points, device.precision, PRIORS[processor])
         folder = self.out or user_data_dir() / "tables"
         paths = [

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from results.errors import DeviceError, nearest
+from results.errors import DeviceError, check_choice, nearest
 from results.files import read_text
 
 SHIPPED = Path(__file__).parent
@@ -72,10 +72,10 @@ def split_spec(spec: str) -> tuple[str, str | None, str | None]:
     """`NAME[:runtime[:precision]]` in its parts. Raises DeviceError for an unknown suffix."""
     name, _, suffix = spec.partition(":")
     runtime, _, precision = suffix.partition(":")
-    if runtime and runtime not in RUNTIMES:
-        raise DeviceError(f"no runtime {runtime!r}{nearest(runtime, RUNTIMES)}")
-    if precision and precision not in PRECISIONS:
-        raise DeviceError(f"no precision {precision!r}{nearest(precision, PRECISIONS)}")
+    if runtime:
+        check_choice("runtime", runtime, RUNTIMES, DeviceError)
+    if precision:
+        check_choice("precision", precision, PRECISIONS, DeviceError)
     return name.lower(), runtime or None, precision or None
 
 

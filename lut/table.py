@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from lut.roofline import Roofline
 from lut.terms import NetworkTerms
-from results.errors import TableError, nearest
+from results.errors import TableError, check_choice, nearest
 from results.files import read_json, read_text, write_json, write_text
 from supernet.blocks import Activation, Block, BlockKind, Norm, UpsampleMode
 from supernet.cost import BYTES
@@ -63,8 +63,7 @@ class Table:
     path: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.precision not in BYTES:
-            raise TableError(f"no precision {self.precision!r}{nearest(self.precision, BYTES)}")
+        check_choice("precision", self.precision, BYTES, TableError)
         if type(self.batch) is not int or self.batch < 1:
             raise TableError(f"batch must be a positive whole number, not {self.batch!r}")
         for name in ("relative_std", "min_ms", "max_ms", "mape_percent"):
@@ -237,9 +236,8 @@ def _parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
             f"{where}: {column} is {row[column]!r}; a finite number, not negative, is expected"
         ) from None
     for column, choices in CHOICES.items():
-        value = row[column]
-        if value not in choices:
-            raise TableError(f"{where}: no {column} {value!r}{nearest(value, choices)}")
+        if row[column] not in choices:
+            raise TableError(f"{where}: no {column} {row[column]!r}{nearest(row[column], choices)}")
     return Block(**key), Entry(latency_ms, std_ms, num_samples, row["provenance"], energy_mj)
 
 

@@ -8,6 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tyro.conf import Positional
+
 from nas.front import Front, read_front
 from nas.objectives import Candidate
 from results.console import main as console_main
@@ -187,7 +189,7 @@ def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[fl
 class Plot:
     """Redraw the front of a run, or lay several runs or devices over each other."""
 
-    runs: tuple[Path, ...]
+    runs: Positional[tuple[Path, ...]]
     """Run folders."""
     out: Path | None = None
     """Folder for front.png and front.html; by default the run itself, or results/runs/overlay

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from results.console import main as console_main
 from results.errors import ArchError, DeviceError, SpaceError, UserError
-from supernet.arch import Task, format_resolution, parse_resolution
+from supernet.arch import format_resolution, parse_resolution
 
 if TYPE_CHECKING:
     from lut.device import Device
@@ -31,8 +31,8 @@ class Predict:
     """b0 to b3, l0 to l3, sam_l0 to sam_xl1, a JSON file, or RUN#ID."""
     resolution: str | None = None
     """224, or HEIGHTxWIDTH; by default the one that the network was published at."""
-    task: Task | None = None
-    """By default that of the arch."""
+    task: str | None = None
+    """classification, segmentation or promptable; by default that of the arch."""
     dataset: str | None = None
     """imagenet, cityscapes, ade20k or sa1b."""
     num_classes: int | None = None
@@ -61,13 +61,14 @@ class Predict:
             self._sample(self.sample)
             return
         from nas.archs import dataset_of_arch, resolve_arch
+        from supernet.named import check_task
 
         assert self.arch is not None
         if self.num_classes is not None and self.num_classes < 1:
             raise ArchError("--num-classes must be positive")
         arch = resolve_arch(
             self.arch,
-            task=self.task,
+            task=check_task(self.task) if self.task else None,
             dataset=self.dataset,
             resolution=parse_resolution(self.resolution) if self.resolution else None,
             num_classes=self.num_classes,
@@ -95,14 +96,14 @@ class Predict:
     def _sample(self, count: int) -> None:
         from results.files import write_text
         from supernet.blocks import blocks_of
-        from supernet.named import dataset_of
+        from supernet.named import check_task, dataset_of
         from supernet.space import get_space
 
         if self.csv is None:
             raise UserError("--sample writes to a file; name it with --csv FILE")
         if count < 1:
             raise UserError("--sample must be positive")
-        task = self.task or "classification"
+        task = check_task(self.task or "classification")
         space = get_space(
             self.space,
             task=task,

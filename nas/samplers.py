@@ -1,20 +1,23 @@
 """Optuna's samplers by name."""
 
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from results.errors import SearchError, check_choice
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
+SAMPLERS = ("nsga2", "nsga3", "tpe", "gp", "random")
 POPULATION = 100  # trials of a generation, and of a batch that is written at once
 
 
-def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
+def make_sampler(name: str, seed: int) -> "BaseSampler":
     """A fresh sampler; the state of a search lies in its trials, not in the sampler.
 
-    Raises SearchError where the sampler needs a package that is not installed.
+    Raises SearchError for an unknown name, and where a package is missing.
     """
+    check_choice("sampler", name, SAMPLERS, SearchError)
     import optuna
 
     # Optuna calls nsga3 and parts of others experimental: a name, no fault of the user's.
@@ -31,8 +34,6 @@ def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
     try:
         import torch  # noqa: F401  (what Optuna's Gaussian process computes with)
     except ImportError:
-        from results.errors import SearchError
-
         raise SearchError(
             "--sampler gp computes with PyTorch, which is not installed; `pip install "
             "'torch>=2.5,<2.14'`, or take --sampler tpe"

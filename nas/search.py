@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.samplers import SamplerName
+from nas.samplers import SAMPLERS
 from results.console import EXIT_INTERRUPTED
 from results.console import main as console_main
-from results.errors import DeviceError, RunError, SearchError
-from supernet.arch import Task
+from results.errors import DeviceError, RunError, SearchError, check_choice
 
 if TYPE_CHECKING:
     from lut.device import Device
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from nas.objectives import Budget, Candidate, Predicted
     from nas.study import Search
     from predictors.accuracy import Prior
-    from supernet.arch import Arch
+    from supernet.arch import Arch, Task
     from supernet.space import Space
 
 
@@ -35,8 +34,8 @@ class SearchCommand:
     device: tuple[str, ...] = ()
     """NAME[:runtime[:precision]] of the device the model is meant for; `python -m nas.devices`
     lists them."""
-    task: Task = "classification"
-    """What the network is for."""
+    task: str = "classification"
+    """classification, segmentation, promptable or super_resolution."""
     dataset: str | None = None
     """Data set whose published accuracies count: imagenet, cityscapes, ade20k, sa1b."""
     space: str = "family"
@@ -60,8 +59,8 @@ class SearchCommand:
 
     trials: int = 3000
     """Architectures to try."""
-    sampler: SamplerName = "nsga2"
-    """Optuna sampler; gp needs PyTorch and is meant for a few hundred trials."""
+    sampler: str = "nsga2"
+    """Optuna's nsga2, nsga3, tpe, gp (needs PyTorch; for a few hundred trials) or random."""
     seed: int = 0
     """Same seed, same front."""
 
@@ -117,6 +116,7 @@ class Setting:
 
     command: SearchCommand
     device: "Device"
+    task: "Task"
     dataset: str
     space: "Space"
     evaluate: "Predicted"
@@ -131,7 +131,7 @@ class Setting:
         from nas.objectives import Predicted, budgets
         from predictors.accuracy import load_prior
         from predictors.latency import LatencyPredictor, load_predictor
-        from supernet.named import dataset_of
+        from supernet.named import check_task, dataset_of
         from supernet.space import get_space
 
         if not command.device:
@@ -146,11 +146,13 @@ class Setting:
         if command.seed < 0:
             raise SearchError("--seed must not be negative")
         device = get_device(command.device[0])
-        dataset = dataset_of(command.task, command.dataset)
+        check_choice("sampler", command.sampler, SAMPLERS, SearchError)
+        task = check_task(command.task)
+        dataset = dataset_of(task, command.dataset)
         prior = load_prior(dataset)
         space = get_space(
             command.space,
-            task=command.task,
+            task=task,
             dataset=dataset,
             freeze=command.freeze,
             num_classes=command.num_classes,
@@ -160,7 +162,7 @@ class Setting:
         else:
             latency = LatencyPredictor(load_table(command.table))
         limits = budgets(command)
-        return cls(command, device, dataset, space, Predicted(latency, prior), prior, limits)
+        return cls(command, device, task, dataset, space, Predicted(latency, prior), prior, limits)
 
     def check_budgets(self) -> "list[Arch]":
         """The fastest Arch of the space, and the smallest by each budget.
@@ -256,7 +258,7 @@ class Setting:
         for row in self.prior.residuals:
             arch = named_arch(
                 row.name,
-                task=self.command.task,
+                task=self.task,
                 dataset=self.dataset,
                 resolution=parse_resolution(row.resolution),
                 num_classes=self.command.num_classes,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nas.objectives import Budget, Candidate
-from nas.samplers import POPULATION, SamplerName, make_sampler
+from nas.samplers import POPULATION, make_sampler
 from results.errors import RunError
 from supernet.arch import Arch
 from supernet.space import Space
@@ -45,7 +45,7 @@ class Search:
         evaluate: Callable[[Arch], Candidate],
         limits: Sequence[Budget],
         *,
-        sampler: SamplerName,
+        sampler: str,
         seed: int,
         first: Sequence[Arch],
         journal: Path,

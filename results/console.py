@@ -30,7 +30,11 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
         command,
         prog=f"python -m {module}",
         args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction),
+        config=(
+            tyro.conf.FlagCreatePairsOff,
+            tyro.conf.UseAppendAction,
+            tyro.conf.DisallowNone,
+        ),
     )
     try:
         parsed.run()

@@ -46,6 +46,15 @@ class SearchError(UserError):
     pass
 
 
+def check_choice(
+    name: str, value: object, choices: Iterable[str], error: type[UserError] = UserError
+) -> None:
+    """Raise `error`, with the nearest choice, unless `value` is one of `choices`."""
+    choices = list(choices)
+    if value not in choices:
+        raise error(f"no {name} {value!r}{nearest(str(value), choices)}")
+
+
 def nearest(value: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'? (choose from x, y, z)`, to end an error with."""
     choices = list(choices)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from results.errors import ArchError, nearest
+from results.errors import ArchError, check_choice
 
 Family = Literal["b", "l"]
 LocalKind = Literal["mbconv", "fused_mbconv", "resblock", "dsconv"]
@@ -42,8 +42,8 @@ class Stage:
             raise ArchError(f"width, depth and expand_ratio must be positive: {self}")
         if self.kernel_size % 2 == 0 or any(s % 2 == 0 for s in self.scales):
             raise ArchError(f"kernel_size and scales must be odd: {self}")
-        _check_choice("local", self.local, get_args(LocalKind))
-        _check_choice("mixer", self.mixer, get_args(Mixer))
+        check_choice("local", self.local, get_args(LocalKind), ArchError)
+        check_choice("mixer", self.mixer, get_args(Mixer), ArchError)
         if self.local in UNEXPANDED and self.expand_ratio != 1:
             raise ArchError(f"{self.local} has no expansion, expand_ratio must be 1: {self}")
         if self.mixer != "relu_linear" and self.scales:
@@ -95,8 +95,8 @@ class SegmentationHead:
     def __post_init__(self) -> None:
         if min(self.width, self.expand_ratio, self.num_classes) < 1 or self.depth < 0:
             raise ArchError(f"a segmentation head needs positive sizes: {self}")
-        _check_choice("local", self.local, ("mbconv", "fused_mbconv"))
-        _check_choice("upsample", self.upsample, ("bicubic", "bilinear"))
+        check_choice("local", self.local, ("mbconv", "fused_mbconv"), ArchError)
+        check_choice("upsample", self.upsample, ("bicubic", "bilinear"), ArchError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Arch:
     head: Head | None = None  # None: backbone only
 
     def __post_init__(self) -> None:
-        _check_choice("family", self.family, get_args(Family))
+        check_choice("family", self.family, get_args(Family), ArchError)
         if len(self.stages) not in ((4,) if self.family == "b" else (4, 5)):
             raise ArchError(f"family {self.family} cannot have {len(self.stages)} stages")
         if len(self.resolution) != 2 or min(self.resolution) < 32:
@@ -244,11 +244,6 @@ def _describe_stage(stage: Stage) -> str:
     return text
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ArchError(f"{name} {value!r} does not exist{nearest(str(value), choices)}")
-
-
 def _pair(values: Any) -> tuple[int, int]:
     height, width = values
     return int(height), int(width)
@@ -269,5 +264,5 @@ def _ints(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _head_from(data: Mapping[str, Any]) -> Head:
     fields = dict(data)
     task = fields.pop("task")
-    _check_choice("task", task, tuple(_HEADS))
+    check_choice("task", task, tuple(_HEADS), ArchError)
     return _HEADS[task](**_ints(fields))

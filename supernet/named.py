@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from results.errors import ArchError, nearest
+from results.errors import ArchError, check_choice, nearest
 from supernet.arch import (
     HEADED,
     Arch,
@@ -129,6 +129,12 @@ DATASETS: dict[Task, tuple[str, ...]] = {  # the first is the task's default
 }
 
 
+def check_task(text: str) -> Task:
+    """`text` as a Task. Raises ArchError with the nearest one."""
+    check_choice("task", text, DATASETS, ArchError)
+    return next(task for task in DATASETS if task == text)
+
+
 def dataset_of(task: Task, dataset: str | None) -> str:
     """`dataset`, or the task's default. Raises ArchError if the task has no such data set."""
     choices = DATASETS[task]
@@ -187,9 +193,8 @@ def named_arch(
 
     Raises ArchError for an unknown name, or a task that the family has no head for.
     """
-    if name.lower() not in BACKBONES:
-        raise ArchError(f"no arch {name!r}{nearest(name, BACKBONES)}")
     name = name.lower()
+    check_choice("arch", name, BACKBONES, ArchError)
     task = task or ("promptable" if name.startswith("sam_") else "classification")
     dataset = dataset_of(task, dataset)
     arch = BACKBONES[name]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from results.errors import SpaceError, nearest
+from results.errors import SpaceError, check_choice, nearest
 from supernet.arch import (
     HEADED,
     UNEXPANDED,
@@ -347,8 +347,7 @@ def get_space(
 
     Raises SpaceError for an unknown name or setting, and where the task has no such family.
     """
-    if name not in SPACES:
-        raise SpaceError(f"no space {name!r}{nearest(name, SPACES)}")
+    check_choice("space", name, SPACES, SpaceError)
     dataset = dataset_of(task, dataset)
     parts = _PARTS[name]()
     if dataset in RESOLUTIONS:
