@@ -70,13 +70,17 @@ def _draw(axes: "Axes", front: Front, colour: str, *, alone: bool) -> None:
     ms = [c.latency_ms for c in points]
     accuracy = [c.accuracy for c in points]
     if alone:
-        label = f"{len(front.trials)} archs tried"
-        axes.scatter(*_columns(front.trials), s=5, c="0.75", lw=0, label=label)
+        tried = f"{len(front.trials)} archs tried"
+        axes.scatter(*_columns(front.trials), s=5, c="0.75", lw=0, label=tried)
     lower = [c.accuracy - c.accuracy_std for c in points]
     upper = [c.accuracy + c.accuracy_std for c in points]
     axes.fill_between(ms, lower, upper, color=colour, alpha=0.18, lw=0)
-    label = "front, ± 1 std of the accuracy" if alone else front.title
+    label: str | None = "front, ± 1 std of the accuracy" if alone else front.title
     axes.plot(ms, accuracy, ".-", ms=3, lw=1, c=colour, label=label)
+    near = [(c.latency_ms, c.accuracy) for c in points if not c.extrapolated]
+    if near:
+        label = "of these, near the published networks" if alone else None
+        axes.scatter(*_columns(near), s=22, fc="white", ec=colour, lw=1, label=label, zorder=2.5)
     label = "official networks" + ("" if alone else f", {front.title}")
     marks = [(c.latency_ms, c.accuracy) for c in front.baselines.values()]
     colour = "black" if alone else colour
@@ -160,6 +164,7 @@ def _hover(key: str, c: Candidate) -> str:
         f"{c.accuracy:.2f} ± {c.accuracy_std:.2f}<br>"
         f"{c.params_m:.2f} M params, {c.macs_g:.3g} G MACs, {c.memory_mb:.0f} MB<br>"
         f"{format_resolution(c.arch.resolution)} px<br>{html.escape(c.arch.describe())}"
+        + ("<br>extrapolated: unlike every published network" if c.extrapolated else "")
     )
 
 

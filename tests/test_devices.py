@@ -1,0 +1,170 @@
+"""Devices and their tables: the shipped ones, and those that a user makes."""
+
+import json
+
+import pytest
+
+from lut.calibrate import Calibrate
+from lut.device import SHIPPED, find_table, get_device, tables_of, user_data_dir
+from lut.table import load_table
+from nas.devices import Devices
+from nas.predict import Predict
+from results.console import main
+from results.errors import TableError
+from supernet.blocks import blocks_of
+from supernet.named import named_arch
+from supernet.space import SPACES, get_space
+
+POINTS = """arch,resolution,latency_ms
+b0,224,4.1
+b1,224,19.5
+b1,288,31
+b2,224,57
+b2,256,75
+b3,224,143
+l1,224,190
+l2,224,250
+"""
+
+
+@pytest.fixture
+def points(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text(POINTS)
+    return path
+
+
+def test_shipped_tables_are_what_calibrating_gives(tmp_path):
+    """On another machine the last digits may differ: the fit is floating-point arithmetic."""
+    for name in ("snapdragon8gen1", "orin", "a100", "jetson-nano"):
+        main(Calibrate, "lut.calibrate", ["--device", name, "--out", str(tmp_path), "--json"])
+    shipped = sorted(path.name for path in (SHIPPED / "tables").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == shipped
+    for name in shipped:
+        if name.endswith(".csv"):
+            new, old = load_table(tmp_path / name), load_table(SHIPPED / "tables" / name)
+            assert set(new.entries) == set(old.entries)
+            for block, entry in old.entries.items():
+                assert new.entries[block].latency_ms == pytest.approx(entry.latency_ms, rel=1e-3)
+            assert new.error["mape_percent"] == pytest.approx(old.error["mape_percent"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("device", "mape_percent", "rows"),
+    [("snapdragon8gen1", 5, 13), ("orin", 4, 24), ("a100", 5, 28), ("jetson-nano", 3, 16)],
+)
+def test_shipped_tables_carry_their_sources_and_errors(device, mape_percent, rows):
+    for path in tables_of(device):
+        table = load_table(path)
+        sidecar = table.sidecar
+        fitted = [row for row in sidecar["calibration"]["rows"] if row["fitted"]]
+        assert len(fitted) == rows
+        assert all(row["source"] for row in sidecar["calibration"]["rows"])
+        errors = [abs(row["leave_out_error_percent"]) for row in fitted]
+        assert table.error["mape_percent"] == pytest.approx(sum(errors) / len(errors))
+        assert table.error["mape_percent"] <= mape_percent
+        assert table.provenance == "calibrated"
+        assert sidecar["validation"] is None
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_table_covers_every_block_of_the_spaces(space):
+    import random
+
+    table = load_table(find_table(get_device("orin"), 1))
+    rng = random.Random(0)
+    for task in ("classification", "segmentation"):
+        whole = get_space(space, task=task, nearest_head=False)
+        for _ in range(30):
+            for block in blocks_of(whole.sample(rng)):
+                assert table.entry(block).latency_ms > 0
+                assert table.entry(block).provenance == "calibrated"
+
+
+def test_rows_of_a_shipped_table_equal_its_model():
+    table = load_table(find_table(get_device("orin"), 1))
+    for block, entry in list(table.entries.items())[::50]:
+        model_ms = table.roofline.block_ms(block, 1, "fp16")
+        assert entry.latency_ms == pytest.approx(model_ms, rel=1e-5)
+
+
+def test_a_new_device_is_found_by_name_once_calibrated(points, capsys):
+    flags = ["--device", "desk:onnxruntime:fp32", "--points", str(points), "--title", "My desk"]
+    main(Calibrate, "lut.calibrate", flags)
+    shown = capsys.readouterr().out
+    assert "next: python -m nas.search --device desk" in shown
+    assert (user_data_dir() / "tables" / "desk-onnxruntime-fp32.csv").exists()
+    assert get_device("desk").runtime == "onnxruntime"
+    main(Predict, "nas.predict", ["--device", "desk", "--arch", "b2", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["title"] == "My desk"
+    assert answer["latency_ms"] == pytest.approx(57, rel=0.1)
+    main(Devices, "nas.devices", ["--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert "desk" in {row["device"] for row in rows}
+
+
+def test_a_users_table_goes_before_the_shipped_one(points, capsys):
+    main(Calibrate, "lut.calibrate", ["--device", "orin", "--points", str(points)])
+    capsys.readouterr()
+    assert find_table(get_device("orin"), 1).is_relative_to(user_data_dir())
+    shipped = SHIPPED / "tables" / "orin-tensorrt-fp16.csv"
+    assert load_table(shipped).network_ms(blocks_of(named_arch("b2"))) < 10
+
+
+def test_measured_latencies_are_never_overwritten_by_a_calibration(points, tmp_path, fails):
+
+    from tests.test_table import a_table
+
+    path = tmp_path / "bench-onnxruntime-fp32.csv"
+    a_table().save(path)
+    before = path.read_bytes()
+    flags = ("--device", "bench:onnxruntime:fp32", "--points", points, "--out", tmp_path)
+    assert "holds measured latencies" in fails(Calibrate, "lut.calibrate", *flags)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--device", "desk"], "name its runtime and precision"),
+        (["--device", "desk:onnxruntime:fp32"], "nothing is published for desk"),
+        (["--device", "../desk:litert:fp32"], "letters, digits"),
+        (["--device", "orin", "--processor", "gppu"], "did you mean 'gpu'"),
+        ([], "give one --device"),
+    ],
+)
+def test_bad_devices_are_one_line(fails, flags, says):
+    assert says in fails(Calibrate, "lut.calibrate", *flags)
+
+
+def test_bad_points_are_one_line(tmp_path, fails):
+    path = tmp_path / "points.csv"
+    for text, says in (
+        ("arch,latency_ms\nb9,3\n", "b9"),
+        ("arch,latency_ms\nb1,-3\n", "latency_ms"),
+        ("arch\nb1\n", "latency_ms"),
+        ("", "points.csv"),
+        ("arch,latency_ms\nb1,3\nb1,4\n", "one architecture"),
+    ):
+        path.write_text(text)
+        flags = ("--device", "desk:litert:fp32", "--points", path)
+        assert says in fails(Calibrate, "lut.calibrate", *flags)
+
+
+def test_listing_shows_runtime_precision_and_error(run):
+    shown = run("nas.devices").stdout
+    for word in ("snapdragon8gen1", "orin", "a100", "jetson-nano", "tensorrt", "calibrated, error"):
+        assert word in shown
+
+
+def test_a_broken_table_of_the_users_does_not_hide_the_others(capsys):
+    folder = user_data_dir() / "tables"
+    folder.mkdir(parents=True)
+    (folder / "broken-litert-fp32.csv").write_text("nothing")
+    main(Devices, "nas.devices", ["--json"])
+    rows = {row["device"]: row["source"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["broken"].startswith("unusable: ")
+    assert rows["orin"].startswith("calibrated")
+    with pytest.raises(TableError):
+        load_table(folder / "broken-litert-fp32.csv")

@@ -1,0 +1,187 @@
+"""What `nas.predict` says of named, filed and found networks."""
+
+import csv
+import json
+
+import pytest
+
+from lut.device import get_device
+from lut.points import read_points
+from nas.predict import Predict
+from predictors.latency import LatencyPredictor, load_predictor
+from supernet.arch import Arch
+from supernet.blocks import blocks_of
+from supernet.named import named_arch
+from supernet.space import get_space
+from tests.conftest import ROOT
+
+POINTS = ROOT / "results" / "published" / "points"
+
+
+def predict(capsys, *flags):
+    from results.console import main
+
+    main(Predict, "nas.predict", [*map(str, flags), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_has_the_promised_fields_and_exact_counts(capsys):
+    answer = predict(capsys, "--device", "orin", "--arch", "b2", "--resolution", "288")
+    promised = "latency_ms latency_std_ms accuracy accuracy_std metric params_m macs_g memory_mb"
+    assert {*promised.split(), "provenance"} <= set(answer)
+    assert answer["params_m"] == pytest.approx(24.330712, abs=1e-9)
+    assert answer["macs_g"] == pytest.approx(2.614475776, abs=1e-9)
+    assert answer["metric"] == "ImageNet top-1 [%]"
+    assert answer["provenance"]["latency"]["provenance"] == "calibrated"
+    assert answer["provenance"]["accuracy"]["provenance"] == "published"
+    assert "throughput_img_s" not in answer
+
+
+def test_stages_sum_to_the_whole(capsys):
+    answer = predict(capsys, "--device", "snapdragon8gen1", "--arch", "b3")
+    assert sum(answer["stages_ms"].values()) == pytest.approx(answer["latency_ms"])
+    assert set(answer["stages_ms"]) == {
+        "offset", "stem", "stage1", "stage2", "stage3", "stage4", "head"
+    }  # fmt: skip
+
+
+def test_throughput_devices_say_so_and_take_the_batch_of_the_task(capsys):
+    for flags, batch in (
+        (["--arch", "l2"], 64),
+        (["--arch", "l2", "--task", "segmentation", "--dataset", "ade20k"], 16),
+        (["--arch", "l2", "--task", "segmentation"], 1),
+        (["--arch", "sam_l0"], 16),
+    ):
+        answer = predict(capsys, "--device", "a100", *flags)
+        assert answer["batch"] == batch
+        assert answer["throughput_img_s"] == pytest.approx(1000 / answer["latency_ms"])
+
+
+@pytest.mark.parametrize("device", ["snapdragon8gen1", "orin", "a100", "jetson-nano"])
+def test_published_rows_are_met(device):
+    """Fitted rows: 15 % is the worst that the calibration reports for any left-out row."""
+    spec = get_device(device)
+    errors = []
+    for point in read_points(POINTS / f"{device}.csv"):
+        if point.fitted:
+            predictor = load_predictor(spec, point.dataset)
+            found = predictor.predict(blocks_of(point.arch))
+            assert found.std_ms > 0
+            errors.append(abs(found.latency_ms / point.latency_ms - 1))
+    assert len(errors) >= 13
+    assert max(errors) < 0.15
+    assert sum(errors) / len(errors) < 0.04
+
+
+@pytest.mark.parametrize("device", ["snapdragon8gen1", "orin", "a100", "jetson-nano"])
+def test_a_larger_picture_never_costs_less(device):
+    predictor = load_predictor(get_device(device), "imagenet")
+    for name in ("b0", "b3", "l1"):
+        times = [
+            predictor.predict(blocks_of(named_arch(name, resolution=(s, s)))).latency_ms
+            for s in range(128, 513, 32)
+        ]
+        assert times == sorted(times)
+
+
+def test_the_error_widens_away_from_what_the_fit_has_seen():
+    predictor = load_predictor(get_device("orin"), "imagenet")
+    inside = predictor.predict(blocks_of(named_arch("b2")))
+    tiny = predictor.predict(blocks_of(next(iter(get_space("b").extremes()))))
+    assert not inside.outside
+    assert inside.std_ms / inside.latency_ms == pytest.approx(predictor.table.relative_std)
+    assert tiny.outside
+    assert tiny.std_ms / tiny.latency_ms > 1.5 * inside.std_ms / inside.latency_ms
+    # no row of the phone has a fused MBConv
+    phone = load_predictor(get_device("snapdragon8gen1"), "imagenet")
+    assert phone.predict(blocks_of(named_arch("l2"))).outside
+    assert not phone.predict(blocks_of(named_arch("b2"))).outside
+
+
+def test_measured_blocks_err_independently():
+    from tests.test_table import a_table
+
+    table = a_table()
+    blocks = blocks_of(named_arch("b1"))
+    by_hand = sum(table.entries[block].latency_std_ms ** 2 for block in blocks) ** 0.5
+    assert LatencyPredictor(table).predict(blocks).std_ms == pytest.approx(0.9 * by_hand)
+
+
+def test_an_arch_from_a_file_and_from_a_run(tmp_path, capsys, run):
+    arch = next(iter(get_space("l").extremes()))
+    (tmp_path / "mine.json").write_text(arch.to_json())
+    answer = predict(capsys, "--device", "orin", "--arch", tmp_path / "mine.json")
+    assert Arch.from_dict(answer["arch"]) == arch
+    run("nas.search", "--device", "orin", "--trials", 100, "--out", tmp_path / "run", "--quiet")
+    front = json.loads((tmp_path / "run" / "front.json").read_text())["candidates"]
+    answer = predict(capsys, "--device", "orin", "--arch", f"{tmp_path / 'run'}#3")
+    assert answer["latency_ms"] == pytest.approx(front[3]["latency_ms"])
+    assert answer["arch"] == front[3]["arch"]
+    flags = ["--task", "segmentation", "--dataset", "cityscapes", "--resolution", "512x1024"]
+    dense = predict(capsys, "--device", "orin", "--arch", f"{tmp_path / 'run'}#3", *flags)
+    assert dense["metric"] == "Cityscapes mIoU [%]"
+    assert dense["resolution"] == "512x1024"
+
+
+def test_classes_change_the_head_alone(capsys):
+    flags = ("--device", "orin", "--arch", "b1", "--num-classes", 10)
+    answer = predict(capsys, *flags)
+    assert answer["params_m"] * 1e6 == pytest.approx(9_102_024 - 990 * 1601)
+
+
+def test_samples_are_a_plain_csv(tmp_path, capsys):
+    file = tmp_path / "costs.csv"
+    flags = ("--device", "orin", "--sample", 40, "--space", "tiny", "--csv", file)
+    assert predict(capsys, *flags)["archs"] == 40
+    with file.open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert list(rows[0]) == ["arch", "latency_ms", "latency_std_ms"]
+    archs = [Arch.from_json(row["arch"]) for row in rows]
+    assert len(set(archs)) == 40
+    space = get_space("tiny")
+    predictor = load_predictor(get_device("orin"), "imagenet")
+    for arch, row in zip(archs, rows, strict=True):
+        assert arch in space
+        found = predictor.predict(blocks_of(arch))
+        assert float(row["latency_ms"]) == pytest.approx(found.latency_ms, rel=1e-5)
+    again = tmp_path / "again.csv"
+    predict(capsys, *flags[:-1], again)
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_people_see_sources_and_stages(run):
+    shown = run("nas.predict", "--device", "orin", "--arch", "b2", "--resolution", 288).stdout
+    assert "calibrated, error" in shown
+    assert "published" in shown
+    assert "stage4" in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "give either --arch or --sample"),
+        (["--arch", "b1"], "give one --device"),
+        (["--arch", "b1", "--device", "orn"], "did you mean 'orin'"),
+        (["--arch", "b7", "--device", "orin"], "choose from b0, b1"),
+        (["--arch", "b1", "--device", "orin", "--resolution", "big"], "neither a side"),
+        (["--arch", "b1", "--device", "orin", "--task", "promptable"], "try family l"),
+        (["--arch", "b1", "--device", "orin", "--task", "segmentation", "--resolution", "500"],
+         "divisible by 32"),
+        (["--arch", "b1", "--device", "orin", "--dataset", "ade20k"], "choose from imagenet"),
+        (["--arch", "b1", "--device", "orin", "--num-classes", "0"], "must be positive"),
+        (["--arch", "none#3", "--device", "orin"], "no run folder none"),
+        (["--sample", "3", "--device", "orin"], "--csv FILE"),
+        (["--sample", "0", "--device", "orin", "--csv", "x"], "must be positive"),
+        (["--sample", "9999", "--device", "orin", "--csv", "x", "--space", "tiny"], "only 3072"),
+        (["--sample", "9", "--device", "orin", "--csv", "/dev/null/x"], "cannot write"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(fails, flags, says):
+    assert says in fails(Predict, "nas.predict", *flags)
+
+
+def test_broken_arch_files_are_one_line(tmp_path, fails):
+    for text in ("", "{}", "[1]", '{"family": "b"}', "\0"):
+        (tmp_path / "arch.json").write_text(text)
+        says = fails(Predict, "nas.predict", "--device", "orin", "--arch", tmp_path / "arch.json")
+        assert "not" in says

@@ -1,0 +1,378 @@
+"""The main command: what it writes, that it repeats, resumes and refuses."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lut.device import SHIPPED, get_device
+from nas.front import COLUMNS, read_front
+from nas.search import SearchCommand
+from predictors.latency import load_predictor
+from results.errors import RunError
+from supernet.arch import Arch
+from supernet.blocks import blocks_of
+from supernet.cost import network_cost
+from tests.conftest import ROOT
+
+FILES = {".lock", "front.csv", "front.html", "front.json", "front.png", "run.json", "study.log"}
+
+
+def dominates(a, b):
+    no_worse = a.latency_ms <= b.latency_ms and a.accuracy >= b.accuracy
+    return no_worse and (a.latency_ms, a.accuracy) != (b.latency_ms, b.accuracy)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run on the shipped table, in the process that a user would start."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    done = search(folder, "--trials", 400)
+    return folder, done.stdout
+
+
+def search(folder, *arguments, device="snapdragon8gen1", hash_seed="random"):
+    return subprocess.run(
+        [sys.executable, "-m", "nas.search", "--device", device, "--out", str(folder)]
+        + [str(argument) for argument in arguments],
+        cwd=folder.parent,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_a_run_folder_holds_the_promised_files(finished):
+    folder, _ = finished
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_front_is_non_dominated_and_spans_the_space(finished):
+    front = read_front(finished[0])
+    candidates = front.candidates
+    assert len(candidates) >= 15
+    assert not any(dominates(a, b) for a in candidates for b in candidates)
+    assert not any(dominates(b, c) for b in front.baselines.values() for c in candidates)
+    assert candidates[-1].latency_ms / candidates[0].latency_ms >= 10
+    within = [(ms, accuracy) for ms, accuracy in front.trials]
+    assert max(accuracy for _, accuracy in within) == pytest.approx(
+        candidates[-1].accuracy, abs=1e-3
+    )
+    assert min(ms for ms, _ in within) == pytest.approx(candidates[0].latency_ms, rel=1e-5)
+
+
+def test_the_official_networks_are_baselines(finished):
+    names = {name.split("@")[0] for name in read_front(finished[0]).baselines}
+    assert {"b0", "b1", "b2", "b3", "l1", "l2", "l3"} <= names
+
+
+def test_front_csv_and_json_say_the_same_and_hold_what_they_claim(finished):
+    folder, _ = finished
+    front = read_front(folder)
+    predictor = load_predictor(get_device("snapdragon8gen1"), "imagenet")
+    with (folder / "front.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == len(front.candidates)
+    for row, candidate in zip(rows[::10], front.candidates[::10], strict=True):
+        arch = Arch.from_json(row["arch"])
+        assert arch == candidate.arch
+        blocks = blocks_of(arch)
+        cost = network_cost(blocks)
+        assert float(row["params_m"]) == pytest.approx(cost.params / 1e6, rel=1e-5)
+        assert float(row["macs_g"]) == pytest.approx(cost.macs / 1e9, rel=1e-5)
+        assert float(row["latency_ms"]) == pytest.approx(predictor.predict(blocks).latency_ms, 1e-5)
+
+
+def test_run_json_tells_how_the_run_came_about(finished):
+    record = json.loads((finished[0] / "run.json").read_text())
+    assert record["metric"] == "ImageNet top-1 [%]"
+    assert record["settings"]["trials"] == 400
+    assert record["sources"]["latency"]["provenance"] == "calibrated"
+    assert record["sources"]["latency"]["error"]["mape_percent"] > 0
+    assert record["sources"]["accuracy"]["provenance"] == "published"
+    assert {"python", "numpy", "optuna"} <= set(record["versions"])
+    assert record["outcome"]["trials"] == 400
+    assert record["outcome"]["interrupted"] is False
+
+
+def test_the_terminal_shows_sources_and_the_next_command(finished):
+    folder, shown = finished
+    assert "latency:  calibrated, error" in shown
+    assert "accuracy: published" in shown
+    assert "at equal latency" in shown
+    next_command = shown.strip().splitlines()[-1].removeprefix("next: ")
+    assert next_command.startswith("python -m nas.predict --device snapdragon8gen1 --arch ")
+    assert str(folder) in next_command
+    table = shown.split("all are in front.csv")[0].splitlines()[2:]
+    assert (
+        len([line for line in table if line.strip() and line.split()[0].rstrip("*").isdigit()])
+        == 15
+    )
+
+
+def test_same_seed_same_front_in_a_process_with_another_hash_seed(tmp_path):
+    for seed in ("1", "2"):
+        search(tmp_path / seed, "--trials", 250, "--quiet", hash_seed=seed)
+    fronts = [(tmp_path / seed / "front.csv").read_bytes() for seed in ("1", "2")]
+    assert fronts[0] == fronts[1] != b""
+
+
+@pytest.mark.parametrize("device", ["orin", "a100", "jetson-nano"])
+def test_every_shipped_device_gives_a_wide_front(tmp_path, device):
+    search(tmp_path / "run", "--trials", 200, "--quiet", device=device)
+    front = read_front(tmp_path / "run")
+    assert len(front.candidates) >= 15
+    assert front.candidates[-1].latency_ms / front.candidates[0].latency_ms >= 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "device", "metric", "shown"),
+    [
+        (["--task", "segmentation"], "orin", "Cityscapes mIoU", "1024x2048"),
+        (["--task", "segmentation", "--dataset", "ade20k"], "a100", "ADE20K mIoU", "batch 16"),
+        (["--task", "promptable"], "a100", "COCO box-prompted mAP", "sam_xl1@1024"),
+    ],
+)
+def test_dense_tasks_bring_their_metric_resolutions_and_batch(
+    tmp_path, flags, device, metric, shown
+):
+    done = search(tmp_path / "run", *flags, "--trials", 120, device=device)
+    front = read_front(tmp_path / "run")
+    assert metric in front.metric
+    assert shown in done.stdout
+    heads = {c.arch.task for c in front.candidates}
+    assert heads == {flags[1]}
+
+
+def test_budgets_hold(tmp_path):
+    flags = ["--max-latency-ms", 30, "--max-params-m", 8, "--max-macs-g", 0.6]
+    flags += ["--max-memory-mb", 30, "--max-accuracy-std", 1.2]
+    search(tmp_path / "run", "--trials", 500, *flags, "--json")
+    front = read_front(tmp_path / "run")
+    assert front.candidates
+    for c in front.candidates:
+        assert c.latency_ms <= 30
+        assert c.params_m <= 8
+        assert c.macs_g <= 0.6
+        assert c.memory_mb <= 30
+        assert c.accuracy_std <= 1.2
+
+
+def test_json_prints_one_object(tmp_path):
+    done = search(tmp_path / "run", "--trials", 100, "--json")
+    summary = json.loads(done.stdout)
+    assert summary["trials"] == 100
+    assert summary["front"] == len(read_front(tmp_path / "run").candidates)
+
+
+def test_freezing_reaches_the_front(tmp_path):
+    flags = ["--freeze", "resolution=160,192", "--freeze", "family=b", "--space", "all"]
+    search(tmp_path / "run", "--trials", 100, *flags, "--freeze", "stage4.mixer=none,softmax")
+    archs = [c.arch for c in read_front(tmp_path / "run").candidates]
+    assert {a.resolution[0] for a in archs} <= {160, 192}
+    assert {a.stages[3].mixer for a in archs} <= {"none", "softmax"}
+    assert {a.stages[2].mixer for a in archs} == {"relu_linear"}
+
+
+def test_by_default_kernels_mixers_and_scales_are_the_official_ones(finished):
+    for candidate in read_front(finished[0]).candidates:
+        for stage in candidate.arch.stages:
+            assert stage.kernel_size == 3
+            assert stage.scales in ((), (5,))
+            assert stage.mixer in ("relu_linear", "none")
+
+
+def test_a_killed_search_resumes_and_ends_as_if_it_had_not_been_killed(tmp_path):
+    search(tmp_path / "whole", "--trials", 500, "--quiet")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nas.search", "--device", "snapdragon8gen1", "--trials", "500",
+         "--out", str(killed), "--quiet"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+    )  # fmt: skip
+    journal = killed / "study.log"
+    wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 150)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done_before = journal.read_bytes().count(b'"state"')
+    subprocess.run(
+        [sys.executable, "-m", "nas.search", "--resume", str(killed), "--quiet"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        check=True,
+    )
+    assert json.loads((killed / "run.json").read_text())["outcome"]["trials"] == 500
+    assert journal.read_bytes().count(b'"state"') == 500 > done_before > 0
+    whole, resumed = read_front(tmp_path / "whole"), read_front(killed)
+    assert not any(dominates(b, c) for b in resumed.baselines.values() for c in resumed.candidates)
+    if done_before % 100 == 0:  # killed between two populations: even the same front
+        assert resumed.candidates == whole.candidates
+
+
+def test_ctrl_c_writes_the_front_so_far(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nas.search", "--device", "orin", "--trials", "100000",
+         "--out", str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    journal = folder / "study.log"
+    wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 120)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in out + err
+    assert "interrupted after" in out
+    assert read_front(folder).candidates
+    record = json.loads((folder / "run.json").read_text())
+    assert record["outcome"]["interrupted"] is True
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened within a minute"
+        time.sleep(0.02)
+
+
+def test_progress_without_a_terminal_is_plain_lines(tmp_path):
+    done = search(tmp_path / "run", "--trials", 300)
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith("300/300 trials")
+    assert 2 <= len(lines) <= 12
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_resume_takes_only_the_amount_of_work(tmp_path, fails):
+    folder = tmp_path / "run"
+    search(folder, "--trials", 100, "--seed", 7, "--quiet")
+    says = fails(SearchCommand, "nas.search", "--resume", folder, "--seed", 8)
+    assert "--seed cannot change" in says
+    SearchCommand(resume=folder, trials=200, quiet=True).run()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["outcome"]["trials"] == 200
+    assert record["settings"]["seed"] == 7
+
+
+def test_two_at_once_on_one_run_are_refused(tmp_path, fails):
+    from results.runs import locked
+
+    folder = tmp_path / "run"
+    search(folder, "--trials", 100, "--quiet")
+    with locked(folder):
+        assert "in use" in fails(SearchCommand, "nas.search", "--resume", folder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "--device is missing"),
+        (["--device", "snapdragon8gen2"], "did you mean 'snapdragon8gen1'"),
+        (["--device", "list"], "`python -m nas.devices` lists them"),
+        (["--device", "orin", "--device", "a100"], "one --device at a time"),
+        (["--device", "orin:tensort"], "did you mean 'tensorrt'"),
+        (["--device", "orin:tensorrt:fp61"], "did you mean 'fp16'"),
+        (["--device", "orin:litert"], "there is orin-tensorrt-fp16"),
+        (["--device", "orin", "--space", "famlly"], "did you mean 'family'"),
+        (["--device", "orin", "--sampler", "ngsa2"], "did you mean 'nsga2'"),
+        (["--device", "orin", "--task", "segmentaton"], "did you mean 'segmentation'"),
+        (["--device", "orin", "--dataset", "imagnet"], "did you mean 'imagenet'"),
+        (["--device", "orin", "--task", "super_resolution"], "waits for a trained supernet"),
+        (["--device", "orin", "--freeze", "stage3.mixr=none"], "did you mean 'stage3.mixer'"),
+        (["--device", "orin", "--freeze", "resolution=225"], "did you mean '224'"),
+        (["--device", "orin", "--max-latency-ms", "0.001"], "the smallest has 0.3"),
+        (["--device", "orin", "--max-params-m", "0.5"], "try --max-params-m"),
+        (["--device", "orin", "--max-macs-g", "0"], "must be a positive number"),
+        (["--device", "orin", "--max-memory-mb", "nan"], "must be a positive number"),
+        (["--device", "orin", "--trials", "0"], "--trials must be positive"),
+        (["--device", "orin", "--seed", "-1"], "--seed must not be negative"),
+        (["--device", "orin", "--table", "none.csv"], "cannot read"),
+        (["--resume", "nowhere"], "is no run folder"),
+        (["--device", "orin", "--task", "promptable", "--space", "b"], "--space l"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, fails, flags, says):
+    monkeypatch.chdir(tmp_path)
+    assert says in fails(SearchCommand, "nas.search", *flags)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_that_is_offered_as_the_cure_works(tmp_path, monkeypatch, fails):
+    monkeypatch.chdir(tmp_path)
+    says = fails(SearchCommand, "nas.search", "--device", "orin", "--max-latency-ms", "0.001")
+    cure = says.strip().rpartition("try ")[2].split()
+    search(tmp_path / "run", "--trials", 100, *cure, device="orin")
+    assert read_front(tmp_path / "run").candidates
+
+
+def test_a_table_cut_short_is_refused(tmp_path, fails):
+    for ending in (".csv", ".json"):
+        name = f"orin-tensorrt-fp16{ending}"
+        (tmp_path / name).write_bytes((SHIPPED / "tables" / name).read_bytes())
+    table = tmp_path / "orin-tensorrt-fp16.csv"
+    table.write_bytes(table.read_bytes()[:20_000])
+    says = fails(SearchCommand, "nas.search", "--device", "orin", "--table", table)
+    assert "orin-tensorrt-fp16.csv" in says
+
+
+def test_nothing_is_overwritten(tmp_path, fails):
+    folder = tmp_path / "run"
+    search(folder, "--trials", 100, "--quiet")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    says = fails(SearchCommand, "nas.search", "--device", "orin", "--out", folder)
+    assert "holds another run" in says
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    says = fails(SearchCommand, "nas.search", "--device", "orin", "--out", other)
+    assert "not an empty folder" in says
+    below_a_file = other / "mine.txt" / "run"
+    says = fails(SearchCommand, "nas.search", "--device", "orin", "--out", below_a_file)
+    assert "cannot write" in says
+    assert (other / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes to read-only folders")
+def test_a_read_only_folder_is_refused(tmp_path, fails):
+    tmp_path.chmod(0o500)
+    says = fails(SearchCommand, "nas.search", "--device", "orin", "--out", tmp_path / "run")
+    tmp_path.chmod(0o700)
+    assert "cannot write" in says
+
+
+def test_a_damaged_front_is_refused(tmp_path, finished):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(RunError, match="holds no front"):
+        read_front(folder)
+    data = json.loads((finished[0] / "front.json").read_text())
+    data["candidates"][0].pop("accuracy")
+    (folder / "front.json").write_text(json.dumps(data))
+    with pytest.raises(RunError, match="damaged"):
+        read_front(folder)
+
+
+def test_a_front_survives_a_round_trip(tmp_path, finished):
+    front = read_front(finished[0])
+    front.write(tmp_path)
+    again = read_front(tmp_path)
+    assert again.candidates == front.candidates
+    assert again.baselines == front.baselines
+    assert replace(again, trials=[]) == replace(front, trials=[])
+    assert isinstance(finished[0], Path)
