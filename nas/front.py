@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nas.objectives import Candidate
 from results.errors import RunError
 from results.files import read_json, write_json, write_text
 from supernet.arch import Arch, format_resolution
@@ -24,6 +23,21 @@ COLUMNS = (
     "resolution",
     "arch",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An Arch with everything that a front shows of it; all for one image, memory for a batch."""
+
+    arch: Arch
+    latency_ms: float
+    latency_std_ms: float
+    accuracy: float
+    accuracy_std: float
+    params_m: float  # millions
+    macs_g: float  # billions
+    memory_mb: float  # peak activations of a batch plus weights, 1e6 bytes
+    extrapolated: bool = False  # latency or accuracy beyond what the predictors have seen
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from nas.front import Candidate
 from predictors.accuracy import AccuracyPrediction, Prior
 from predictors.latency import LatencyPredictor
 from results.errors import SearchError
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import memory_mb, network_cost
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An Arch with everything that a front shows of it; all for one image, memory for a batch."""
-
-    arch: Arch
-    latency_ms: float
-    latency_std_ms: float
-    accuracy: float
-    accuracy_std: float
-    params_m: float  # millions
-    macs_g: float  # billions
-    memory_mb: float  # peak activations of a batch plus weights, 1e6 bytes
-    extrapolated: bool = False  # latency or accuracy beyond what the predictors have seen
 
 
 class AccuracyPredictor(Protocol):

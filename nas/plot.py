@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from nas.front import Front, read_front
-from nas.objectives import Candidate
+from nas.front import Candidate, Front, read_front
 from results.console import main as console_main
 from results.errors import RunError
 from results.files import write_bytes, write_text

@@ -19,8 +19,8 @@ from results.errors import DeviceError, RunError, SearchError, check_choice
 
 if TYPE_CHECKING:
     from lut.device import Device
-    from nas.front import Front
-    from nas.objectives import Budget, Candidate, Predicted
+    from nas.front import Candidate, Front
+    from nas.objectives import Budget, Predicted
     from nas.study import Search
     from predictors.accuracy import Prior
     from supernet.arch import Arch, Task

@@ -10,7 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nas.objectives import Budget, Candidate
+from nas.front import Candidate
+from nas.objectives import Budget
 from nas.samplers import POPULATION, make_sampler
 from results.errors import RunError
 from supernet.arch import Arch

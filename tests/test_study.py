@@ -6,7 +6,8 @@ from itertools import islice
 
 import pytest
 
-from nas.objectives import Budget, Candidate, feasible
+from nas.front import Candidate
+from nas.objectives import Budget, feasible
 from nas.pareto import pareto_front
 from nas.samplers import POPULATION
 from nas.study import Search
