@@ -1,0 +1,75 @@
+"""The README's commands and its Python run as written, in order, in an empty folder."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_architecture import COMMANDS
+
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+SHELL = [block for language, block in BLOCKS if language == "sh"]
+LINES = [line for block in SHELL[2:] for line in block.splitlines() if line]
+
+
+def test_it_opens_with_the_two_commands():
+    main, tests = (block.strip() for block in SHELL[:2])
+    assert "\n" not in main + tests
+    setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -e "
+    assert main == f"{setup}. && python -m nas.search --device snapdragon8gen1"
+    assert tests == f'{setup}".[test]" && pytest'
+
+
+def test_every_command_is_shown():
+    shown = {line.split()[2] for line in LINES}
+    assert shown == set(COMMANDS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_runs(line, folder, monkeypatch):
+    """One after the other in one folder: later ones use what earlier ones made."""
+    program, *arguments = shlex.split(line)
+    assert program == "python"
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+    if "--out" in arguments and "nas.search" in arguments:
+        assert (folder / arguments[arguments.index("--out") + 1] / "front.png").exists()
+
+
+def test_its_python_runs_and_prints(run):
+    (code,) = [block for language, block in BLOCKS if language == "python"]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    latency, macs = done.stdout.splitlines()
+    assert re.fullmatch(r"[\d.]+ ± [\d.]+ ms, [\d.]+ ± [\d.]+ %", latency)
+    assert macs == "2614475776"  # results/published/efficientvit_reference_counts.csv
+
+
+def test_files_and_links_exist():
+    for target in re.findall(r"\]\(([\w./-]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_errors_it_quotes_are_the_tables_own():
+    from lut.device import find_table, get_device
+    from lut.table import load_table
+
+    for name, quoted in re.findall(r"^\| `([\w-]+)`.*?\| ([\d.]+) % \|", TEXT, re.MULTILINE):
+        device = get_device(name)
+        table = load_table(find_table(device, device.batch_for("imagenet")))
+        assert f"{table.error['mape_percent']:.1f}" == quoted
+    assert TEXT.count(" rows, ") >= 3
