@@ -33,15 +33,20 @@ class Predicted:
         table = self.latency.table
         return Candidate(
             arch,
-            latency.latency_ms,
-            latency.std_ms,
-            accuracy.mean,
-            accuracy.std,
-            cost.params / 1e6,
-            cost.macs / 1e9,
-            memory_mb(blocks, table.batch, table.precision),
-            latency.outside or accuracy.extrapolated,
+            latency_ms=_as_written(latency.latency_ms),
+            latency_std_ms=_as_written(latency.std_ms),
+            accuracy=_as_written(accuracy.mean),
+            accuracy_std=_as_written(accuracy.std),
+            params_m=cost.params / 1e6,
+            macs_g=cost.macs / 1e9,
+            memory_mb=memory_mb(blocks, table.batch, table.precision),
+            extrapolated=latency.outside or accuracy.extrapolated,
         )
+
+
+def _as_written(value: float) -> float:
+    """Six significant digits, as in front.csv: who dominates whom must not hang on others."""
+    return float(f"{value:.6g}")
 
 
 def describe_prior(prior: Prior) -> str:

@@ -1,6 +1,6 @@
 """Which candidates no other beats."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 
@@ -32,16 +32,3 @@ def best_within(front: Iterable[S], latency_ms: float) -> S | None:
     return max(
         (c for c in front if c.latency_ms <= latency_ms), key=lambda c: c.accuracy, default=None
     )
-
-
-T = TypeVar("T")
-
-
-def descend(start: T, cost: Callable[[T], float], neighbours: Callable[[T], Iterable[T]]) -> T:
-    """The local minimum of `cost` that steepest descent finds from `start`."""
-    best, best_cost = start, cost(start)
-    while True:
-        step = min(neighbours(best), key=cost, default=best)
-        if cost(step) >= best_cost:
-            return best
-        best, best_cost = step, cost(step)

@@ -6,8 +6,7 @@ python -m nas.search --device snapdragon8gen1
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,14 +75,17 @@ class SearchCommand:
     """Print nothing but errors."""
 
     def run(self) -> None:
+        from nas.feasibility import starting_points
         from results.runs import create_run_folder, locked
 
         command = self if self.resume is None else self._resumed(self.resume)
         setting = Setting.of(command)
-        fastest = setting.check_budgets()
+        if self.resume is not None:
+            setting.check_same_sources(self.resume)
+        starts = starting_points(setting.space, setting.evaluate, setting.limits)
         folder = self.resume or create_run_folder(command.out, setting.device.name)
         with locked(folder):
-            interrupted = setting.search(folder, fastest)
+            interrupted = setting.search(folder, starts)
         if interrupted:
             sys.exit(EXIT_INTERRUPTED)
 
@@ -164,44 +166,10 @@ class Setting:
         limits = budgets(command)
         return cls(command, device, task, dataset, space, Predicted(latency, prior), prior, limits)
 
-    def check_budgets(self) -> "list[Arch]":
-        """The fastest Arch of the space, and the smallest by each budget.
-
-        Raises SearchError at once where no Arch of the space keeps to a budget.
-        """
-        from nas.pareto import descend
-
-        known: dict[Arch, Candidate] = {}
-
-        def look_up(arch: "Arch") -> "Candidate":
-            if arch not in known:
-                known[arch] = self.evaluate(arch)
-            return known[arch]
-
-        def smallest(value: Any) -> "Arch":
-            starts = list(self.space.extremes())
-            ends = [
-                descend(start, lambda a: float(value(look_up(a))), self.space.neighbours)
-                for start in starts[::2]
-            ]
-            return min(ends, key=lambda a: float(value(look_up(a))))
-
-        found = [smallest(lambda c: c.latency_ms)]
-        for limit in self.limits:
-            arch = smallest(limit.value)
-            least = limit.value(look_up(arch))
-            if least > limit.limit:
-                raise SearchError(
-                    f"no arch of space {self.space.name} keeps to {limit.flag} {limit.limit:g}: "
-                    f"the smallest has {least:.4g} {limit.unit} ({arch.describe()}, resolution "
-                    f"{_format(arch)}); try {limit.flag} {_rounded_up(least):g}"
-                )
-            found.append(arch)
-        return found
-
-    def search(self, folder: Path, fastest: "Sequence[Arch]") -> bool:
+    def search(self, folder: Path, starts: "Sequence[Arch]") -> bool:
         """Run the trials, write the run and print it; True if Ctrl-C ended it early."""
         from nas.plot import write_plots
+        from nas.progress import progress
         from nas.study import Search
         from nas.summary import print_front
 
@@ -217,12 +185,13 @@ class Setting:
             self.limits,
             sampler=self.command.sampler,
             seed=self.command.seed,
-            first=list(dict.fromkeys([*inside, *fastest, *largest])),
+            first=list(dict.fromkeys([*inside, *starts, *largest])),
             journal=folder / "study.log",
         )
-        with self._progress() as on_batch:
+        silent = self.command.quiet or self.command.json
+        with progress(self.command.trials, silent=silent) as show:
             try:
-                search.run(self.command.trials, on_batch)
+                search.run(self.command.trials, lambda search: show(search.num_trials))
             except KeyboardInterrupt:
                 interrupted = True
         front = self._front(search, baselines)
@@ -243,7 +212,7 @@ class Setting:
         }
         self._write_record(folder, outcome)
         if self.command.json:
-            summary = {"run": str(folder), **outcome, "columns": str(folder / "front.csv")}
+            summary = {"run": str(folder), **outcome, "front_csv": str(folder / "front.csv")}
             print(json.dumps(summary, allow_nan=False))
         elif not self.command.quiet:
             print_front(front, folder, self.command.device[0], outcome, self._notes())
@@ -289,22 +258,43 @@ class Setting:
 
     def _notes(self) -> list[str]:
         """What a reader of the front must know."""
+        from supernet.space import UNPUBLISHED
+
         notes = [f"device: {self.device.note}"] if self.device.note else []
-        blind = sorted(
-            {
-                name.partition(".")[2]
-                for part in self.space.parts
-                for name, choices in part.dimensions.items()
-                if name.partition(".")[2] in ("kernel_size", "local", "mixer", "scales")
-                and len(choices) > 1
-            }
-        )
+        asked = {
+            name.partition(".")[2]
+            for part in self.space.parts
+            for name, choices in part.dimensions.items()
+            if name.partition(".")[2] in UNPUBLISHED and choices != (part.official(name),)
+        }
         fixed = "kernel sizes, local blocks, mixers and scales are EfficientViT's own"
-        if blind:
-            fixed = f"{', '.join(blind)}: searched as asked, but the accuracy says nothing of them"
-        head = "head and head dim those of the nearest official network"
+        if asked:
+            fixed = f"{', '.join(sorted(asked))} as asked for: the accuracy says nothing of them"
+        head = "head and head dim, unless frozen, those of the nearest official network"
         notes.append(f"space: {self.space.size:,} archs of {self.space.name}; {fixed}; {head}")
         return notes
+
+    def _sources(self) -> dict[str, Any]:
+        """Where the numbers come from, as JSON has it."""
+        sources = {
+            "latency": self.evaluate.latency.provenance,
+            "accuracy": self.prior.to_dict(),
+            "space": self.space.to_dict(),
+        }
+        found: dict[str, Any] = json.loads(json.dumps(sources))
+        return found
+
+    def check_same_sources(self, folder: Path) -> None:
+        """Raises RunError if the run in `folder` was begun with another table, law or space."""
+        from results.runs import read_record
+
+        recorded = read_record(folder).get("sources")
+        for name, source in self._sources().items():
+            if not isinstance(recorded, dict) or recorded.get(name) != source:
+                raise RunError(
+                    f"the {name} source is not what {folder} was begun with, so its trials would "
+                    "not compare; start a new run"
+                )
 
     def _write_record(self, folder: Path, outcome: dict[str, Any] | None) -> None:
         from results.files import write_json
@@ -319,12 +309,7 @@ class Setting:
         record = RunRecord(
             command=command_line("nas.search"),
             settings=settings,
-            sources={
-                "latency": self.evaluate.latency.provenance,
-                "accuracy": self.prior.to_dict(),
-                "space": self.space.to_dict(),
-                "metric": self.prior.metric,
-            },
+            sources=self._sources(),
             seed=self.command.seed,
         ).to_dict()
         if (folder / RECORD).exists():
@@ -332,44 +317,11 @@ class Setting:
             record |= {"command": first["command"], "started": first["started"]}
         write_json(folder / RECORD, record | {"metric": self.prior.metric, "outcome": outcome})
 
-    @contextmanager
-    def _progress(self) -> Iterator[Any]:
-        """Gives the callable that shows the trials done: a live bar, or lines without a tty."""
-        total = self.command.trials
-        if self.command.quiet or self.command.json:
-            yield lambda search: None
-        elif not sys.stderr.isatty():
-            started = time.monotonic()
-
-            def line(search: "Search") -> None:
-                tenth = max(1, total // 10)
-                done = search.num_trials
-                if done // tenth > (done - 100) // tenth or done == total:
-                    seconds = time.monotonic() - started
-                    print(f"{done}/{total} trials, {seconds:.0f} s", file=sys.stderr, flush=True)
-
-            yield line
-        else:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            with Progress(console=Console(stderr=True)) as bar:
-                task = bar.add_task("searching", total=total)
-                yield lambda search: bar.update(task, completed=search.num_trials)
-
 
 def _format(arch: "Arch") -> str:
     from supernet.arch import format_resolution
 
     return format_resolution(arch.resolution)
-
-
-def _rounded_up(value: float) -> float:
-    """`value` rounded up to three significant digits."""
-    import math
-
-    unit = 10 ** (math.floor(math.log10(value)) - 2)
-    return float(math.ceil(value / unit) * unit)
 
 
 def _plain(value: Any) -> Any:

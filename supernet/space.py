@@ -134,7 +134,8 @@ class Space:
     """A set of Archs that can be counted, sampled, encoded as genes and narrowed.
 
     `dataset` names where the head comes from: None searches `head.widths` (and head dims);
-    otherwise every Arch gets the head of the official network nearest to it.
+    otherwise every Arch gets the head (and head dim) of the official network nearest to it,
+    but for those that are dimensions of the part.
     """
 
     name: str
@@ -276,7 +277,14 @@ class Space:
 
     def _build(self, part: Part, values: dict[str, Value]) -> Arch:
         arch = part.build(values, self.num_classes or 1000)
-        return with_nearest_head(arch, self.dataset, self.num_classes) if self.dataset else arch
+        if not self.dataset:
+            return arch
+        arch = with_nearest_head(arch, self.dataset, self.num_classes)
+        chosen = {name: value for name, value in values.items() if _of_head(name)}
+        if not chosen:
+            return arch
+        own = part.build(part.values(arch) | chosen, self.num_classes or 1000)
+        return own if "head.widths" in chosen else replace(own, head=arch.head)
 
     def _chosen(self, part: Part, arch: Arch) -> dict[str, Value]:
         """The choice of every dimension; the first where another choice decides it."""
@@ -309,11 +317,6 @@ class Space:
             _check_wanted(name, wanted, names)
             return replace(self, parts=tuple(p for p in self.parts if p.name in wanted))
         if name not in self.genes:
-            if self.dataset and (name == "head.widths" or name.endswith(".head_dim")):
-                raise SpaceError(
-                    f"{name} is not searched: head and head dim follow the nearest official "
-                    "network until a supernet has something to say of them"
-                )
             raise SpaceError(
                 f"space {self.name} has no dimension {name!r}{nearest(name, self.genes)}"
             )
@@ -343,7 +346,8 @@ def get_space(
     Args:
         freeze: settings for `Space.freeze`.
         nearest_head: give every Arch the head (and in family b the head dim) of the nearest
-            official network, instead of searching them; dense tasks always do.
+            official network, but for what `freeze` sets, instead of searching them; dense tasks
+            always do.
 
     Raises SpaceError for an unknown name or setting, and where the task has no such family.
     """
@@ -360,7 +364,9 @@ def get_space(
         parts.append(_xl(name == "all"))
     space = Space(name, tuple(parts), None, num_classes)
     if nearest_head or task != "classification":
-        space = replace(space, parts=tuple(map(_without_head, parts)), dataset=dataset)
+        asked = {setting.partition("=")[0].strip() for setting in freeze}
+        parts = [_without_head(part, asked, task == "classification") for part in parts]
+        space = replace(space, parts=tuple(parts), dataset=dataset)
     return space.freeze(freeze)
 
 
@@ -389,11 +395,16 @@ def _meaningless(name: str, values: dict[str, Value]) -> bool:
     return bool(canonical(marked)[field] == stage[field])
 
 
-def _without_head(part: Part) -> Part:
+def _of_head(name: str) -> bool:
+    return name == "head.widths" or name.endswith(".head_dim")
+
+
+def _without_head(part: Part, asked: set[str], classification: bool) -> Part:
+    """Leave head and head dims to the nearest official network, but for those asked for."""
     searched = {
         name: choices
         for name, choices in part.dimensions.items()
-        if not name.startswith("head.") and not name.endswith(".head_dim")
+        if not _of_head(name) or (name in asked and (classification or name != "head.widths"))
     }
     return replace(part, dimensions=searched)
 

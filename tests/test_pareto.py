@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.pareto import best_within, descend, pareto_front
+from nas.pareto import best_within, pareto_front
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,3 @@ def test_best_within_is_the_most_accurate_that_is_fast_enough(found, limit):
     best = best_within(found, limit)
     within = [c.accuracy for c in found if c.latency_ms <= limit]
     assert (best.accuracy if best else None) == (max(within) if within else None)
-
-
-@given(st.integers(-50, 50), st.integers(-50, 50))
-def test_descent_finds_the_minimum_of_a_convex_function(start, target):
-    found = descend(start, lambda x: float((x - target) ** 2), lambda x: (x - 1, x + 1))
-    assert found == target

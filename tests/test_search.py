@@ -113,7 +113,7 @@ def test_the_terminal_shows_sources_and_the_next_command(finished):
     next_command = shown.strip().splitlines()[-1].removeprefix("next: ")
     assert next_command.startswith("python -m nas.predict --device snapdragon8gen1 --arch ")
     assert str(folder) in next_command
-    table = shown.split("all are in front.csv")[0].splitlines()[2:]
+    table = shown.split("\n15 of ")[0].splitlines()[2:]
     assert (
         len([line for line in table if line.strip() and line.split()[0].rstrip("*").isdigit()])
         == 15
@@ -267,6 +267,20 @@ def test_resume_takes_only_the_amount_of_work(tmp_path, fails):
     record = json.loads((folder / "run.json").read_text())
     assert record["outcome"]["trials"] == 200
     assert record["settings"]["seed"] == 7
+
+
+def test_a_run_goes_on_only_with_the_table_it_was_begun_with(tmp_path, fails):
+    for ending in (".csv", ".json"):
+        name = f"orin-tensorrt-fp16{ending}"
+        (tmp_path / name).write_bytes((SHIPPED / "tables" / name).read_bytes())
+    table = tmp_path / "orin-tensorrt-fp16.csv"
+    folder = tmp_path / "run"
+    search(folder, "--trials", 100, "--table", table, "--quiet", device="orin")
+    sidecar = json.loads(table.with_suffix(".json").read_text())
+    sidecar["error"]["mape_percent"] = 9.0
+    table.with_suffix(".json").write_text(json.dumps(sidecar))
+    says = fails(SearchCommand, "nas.search", "--resume", folder, "--trials", 200)
+    assert "latency source is not what" in says
 
 
 def test_two_at_once_on_one_run_are_refused(tmp_path, fails):

@@ -167,8 +167,7 @@ def test_freezing_drops_a_family_without_the_value():
         ("stage3.mixer=hyena", "choose from relu_linear"),
         ("family=c", "choose from b, l"),
         ("resolution", "not DIMENSION=VALUE"),
-        ("stage3.head_dim=16", "not searched"),
-        ("head.widths=1024+1280", "not searched"),
+        ("stage3.head_dim=16", "no dimension 'stage3.head_dim'"),
     ],
 )
 def test_a_wrong_setting_names_the_nearest(setting, says):
@@ -189,6 +188,25 @@ def test_what_no_publication_tells_apart_is_fixed_unless_asked_for(name):
             blind = dimension.endswith((".kernel_size", ".mixer", ".scales", ".local"))
             if blind and dimension != "stage4.kernel_size":
                 assert choices == (part.official(dimension),)
+
+
+def test_a_head_that_is_asked_for_goes_before_the_nearest():
+    settings = ["family=b", "head.widths=1024+1280,1536+1600", "stage3.head_dim=32"]
+    space = get_space("family", freeze=settings)
+    rng = random.Random(0)
+    archs = [space.sample(rng) for _ in range(100)]
+    assert {getattr(a.head, "widths", None) for a in archs} == {(1024, 1280), (1536, 1600)}
+    assert {a.stages[2].head_dim for a in archs} == {32}
+    assert {a.stages[3].head_dim for a in archs} == {16, 32}  # still the nearest network's
+    assert all(space.decode(space.encode(a)) == a for a in archs)
+    assert space.size == 2 * get_space("b").size
+    dense = get_space("b", task="segmentation", freeze=["stage4.head_dim=16"])
+    drawn = [dense.sample(rng) for _ in range(30)]
+    assert {a.stages[3].head_dim for a in drawn} == {16}
+    assert {a.task for a in drawn} == {"segmentation"}
+    assert all(a.head is not None and a in dense for a in drawn)
+    with pytest.raises(SpaceError, match="no dimension"):
+        get_space("b", task="segmentation", freeze=["head.widths=1024+1280"])
 
 
 def test_unknown_space_and_impossible_task():
