@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -148,7 +149,7 @@ class Space:
         """Number of distinct Archs."""
         return sum(part.size for part in self.parts)
 
-    @property
+    @cached_property
     def genes(self) -> dict[str, int]:
         """Number of choices by gene, in the order of `encode` and `decode`."""
         genes = {"family": len(self.parts)} if len(self.parts) > 1 else {}
