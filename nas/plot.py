@@ -107,13 +107,12 @@ def _html(fronts: Sequence[Front]) -> str:
     for colour, front in zip(_cycle(len(fronts)), fronts, strict=True):
         suffix = "" if len(fronts) == 1 else f", {front.title}"
         x, y = _columns(front.trials)
-        figure.add_scattergl(
+        figure.add_scatter(
             x=x,
             y=y,
             mode="markers",
             name=f"archs tried{suffix}",
-            marker={"size": 3, "color": "lightgrey" if len(fronts) == 1 else colour},
-            opacity=0.5,
+            marker={"size": 3, "color": "silver" if len(fronts) == 1 else colour},
             hoverinfo="skip",
             visible=True if len(fronts) == 1 else "legendonly",
         )
@@ -130,7 +129,7 @@ def _html(fronts: Sequence[Front]) -> str:
         hoverlabel={"align": "left"},
         margin={"t": 110},
     )
-    text: str = figure.to_html(include_plotlyjs=True, full_html=True)
+    text: str = figure.to_html(include_plotlyjs=True, full_html=True, default_height="97vh")
     return text.replace("<head>", "<head><title>Pareto front</title>", 1)
 
 
@@ -145,11 +144,11 @@ def _trace(
     figure.add_scatter(
         x=[c.latency_ms for _, c in named],
         y=[c.accuracy for _, c in named],
-        error_x={"array": [c.latency_std_ms for _, c in named], "thickness": 0.6, "width": 2},
-        error_y={"array": [c.accuracy_std for _, c in named], "thickness": 0.6, "width": 2},
+        error_x={"array": [c.latency_std_ms for _, c in named], "thickness": 0.4, "width": 0},
+        error_y={"array": [c.accuracy_std for _, c in named], "thickness": 0.4, "width": 0},
         mode=mode,
         name=name,
-        marker={"size": 7, "color": colour, "symbol": symbol},
+        marker={"size": 5, "color": colour, "symbol": symbol},
         line={"color": colour},
         text=[_hover(key, c) for key, c in named],
         hoverinfo="text",
