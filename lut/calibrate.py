@@ -59,7 +59,7 @@ class Calibrate:
         folder = self.out or user_data_dir() / "tables"
         paths = [
             _write_table(device, found, batch, folder, processor)
-            for batch in sorted(_datasets_by_batch(device, points))
+            for batch in _datasets_by_batch(device, points)
         ]
         if self.report is not None:
             from lut.calibration_report import write_report
@@ -93,11 +93,15 @@ class Calibrate:
         if self.points is not None:
             found: list[Point] = read(self.points)
             return found
+        from lut.device import get_device
+
         published = _PUBLISHED / f"{device.name}.csv"
-        if not published.is_file():
+        own = get_device(device.name) if published.is_file() else device
+        if not published.is_file() or replace(device, title=own.title) != own:
             raise TableError(
-                f"nothing is published for {device.name}; give latencies of known networks with "
-                "--points FILE (columns arch and latency_ms)"
+                f"nothing is published for {device.name} with {device.runtime} "
+                f"{device.precision}; give latencies of known networks with --points FILE "
+                "(columns arch and latency_ms)"
             )
         with as_file(published) as path:
             found = read(path)
@@ -105,34 +109,26 @@ class Calibrate:
 
 
 def _datasets_by_batch(device: "Device", points: "Sequence[Point]") -> dict[int, list[str]]:
-    """Batch sizes to make a table for, and the data sets whose networks each one lists."""
+    """The batch sizes that the points have, and the data sets whose networks each table lists."""
     from supernet.named import DATASETS
 
     every = [dataset for datasets in DATASETS.values() for dataset in datasets]
-    batches: dict[int, list[str]] = {}
-    if device.batch:
-        for dataset in every:
-            batches.setdefault(device.batch_for(dataset), []).append(dataset)
-    else:
-        batches = {point.batch: every for point in points if point.fitted}
-    return batches
+    return {
+        batch: [dataset for dataset in every if device.batch_for(dataset) == batch] or every
+        for batch in sorted({point.batch for point in points if point.fitted})
+    }
 
 
 def _write_table(
     device: "Device", found: "Calibration", batch: int, folder: Path, processor: str
 ) -> Path:
-    from lut.table import Table, load_table, rows_for
+    from lut.table import Table, rows_for
     from supernet.blocks import blocks_of
 
     path = folder / f"{device.table_name(batch)}.csv"
-    if path.exists() and load_table(path).provenance != "calibrated":
-        raise TableError(
-            f"{path} holds measured latencies, which a calibration would overwrite; give the "
-            "device another name, or another --out"
-        )
+    _make_way(path)
     rows = [row for row in found.rows if row.point.fitted]
     seen = [r.point.latency_ms for r in rows if r.point.batch == batch]
-    seen = seen or [r.point.latency_ms for r in rows]
     summary = found.summary
     every_batch = {row.point.batch for row in rows}
     datasets = _datasets_by_batch(device, [row.point for row in rows])[batch]
@@ -152,7 +148,7 @@ def _write_table(
         terms=found.model.terms,
         roofline=found.model.roofline,
         sidecar={
-            "provenance": "calibrated",
+            "note": device.note,
             "error": {
                 "mape_percent": summary.mape_percent,
                 "worst_percent": summary.worst_percent,
@@ -178,6 +174,26 @@ def _write_table(
     )
     table.save(path)
     return path
+
+
+def _make_way(path: Path) -> None:
+    """Keep what cannot be read as .bak. Raises TableError rather than lose a measurement."""
+    from lut.table import load_table
+
+    if not path.exists():
+        return
+    try:
+        kinds = {entry.provenance for entry in load_table(path).entries.values()}
+    except TableError:
+        for file in (path, path.with_suffix(".json")):
+            if file.exists():
+                file.replace(file.with_name(file.name + ".bak"))
+        return
+    if kinds != {"calibrated"}:
+        raise TableError(
+            f"{path} holds measured latencies, which a calibration would overwrite; give the "
+            "device another name, or another --out"
+        )
 
 
 def _official_blocks(datasets: Iterable[str]) -> "list[Block]":
@@ -210,7 +226,7 @@ def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> Non
 
     from supernet.arch import format_resolution
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 120
     table = Table(
@@ -239,7 +255,8 @@ def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> Non
         soft_wrap=True,
     )
     console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
-    console.print(f"next: python -m nas.search --device {device.name}", soft_wrap=True)
+    spec = f"{device.name}:{device.runtime}:{device.precision}"
+    console.print(f"next: python -m nas.search --device {spec}", soft_wrap=True)
 
 
 def main() -> None:

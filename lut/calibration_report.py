@@ -83,7 +83,8 @@ def _picture(device: "Device", found: "Calibration") -> bytes:
     upper.set_ylabel("predicted without the\narchitecture's own rows [ms per image]")
     lower.set_ylabel(f"error [%], drawn up to ± {DRAWN_PERCENT}")
     error = found.summary.mape_percent
-    upper.set_title(f"{device.label}, leave-architecture-out MAPE {error:.1f} %", fontsize=10)
+    title = f"{device.label}, leave-architecture-out MAPE {error:.1f} %"
+    upper.set_title(title, fontsize=10, parse_math=False)
     upper.legend(loc="upper left")
     lower.legend(loc="upper right", fontsize=7)
     buffer = BytesIO()

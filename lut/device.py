@@ -5,11 +5,11 @@ that the user built: then its sidecar tells the rest.
 """
 
 import os
+import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from results.errors import DeviceError, check_choice, nearest
 from results.files import read_text
@@ -17,6 +17,10 @@ from results.files import read_text
 SHIPPED = Path(__file__).parent
 RUNTIMES = ("onnxruntime", "litert", "pytorch", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
+_TABLE_NAME = re.compile(
+    rf"(?P<device>.+)-(?P<runtime>{'|'.join(RUNTIMES)})-(?P<precision>{'|'.join(PRECISIONS)})"
+    r"(?:-b(?P<batch>[1-9][0-9]*))?"
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,12 @@ def user_data_dir() -> Path:
     """Where a user's own devices and tables live; $EFFICIENTVIT_NAS_DATA overrides it."""
     if own := os.environ.get("EFFICIENTVIT_NAS_DATA"):
         return Path(own)
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "efficientvit-nas"
+    if base := os.environ.get("XDG_DATA_HOME"):
+        return Path(base) / "efficientvit-nas"
+    try:
+        return Path.home() / ".local" / "share" / "efficientvit-nas"
+    except RuntimeError:
+        raise DeviceError("there is no home folder; set EFFICIENTVIT_NAS_DATA to one") from None
 
 
 def table_folders() -> tuple[Path, Path]:
@@ -63,9 +71,9 @@ def table_folders() -> tuple[Path, Path]:
 
 def device_names() -> list[str]:
     """All devices that `--device` finds, sorted."""
-    names = {path.stem for path in _device_files()}
-    names |= {_device_in(path.stem) for path in _tables()}
-    return sorted(names)
+    return sorted(
+        {path.stem.lower() for path in _device_files()} | {n["device"] for n, _ in _tables()}
+    )
 
 
 def split_spec(spec: str) -> tuple[str, str | None, str | None]:
@@ -89,57 +97,82 @@ def get_device(spec: str) -> Device:
             f"no device {name!r}{hint}; `python -m nas.devices` lists them, "
             f"`python -m lut.calibrate --device NAME --points FILE` adds one"
         )
-    found = _settings(name)
-    return Device(
-        name=name,
-        title=str(found.get("title", name)),
-        runtime=runtime or str(found["runtime"]),
-        precision=precision or str(found["precision"]),
-        batch={str(k): int(v) for k, v in found.get("batch", {}).items()},
-        throughput=bool(found.get("throughput", False)),
-        processor=str(found.get("processor", "")),
-        note=str(found.get("note", "")),
-    )
+    own = _described(name)
+    if (runtime or own.runtime, precision or own.precision) == (own.runtime, own.precision):
+        return own
+    # What was said of the device was said of its own runtime and precision.
+    return Device(name, own.title, runtime or own.runtime, precision or own.precision)
 
 
 def find_table(device: Device, batch: int) -> Path:
     """Path of the CSV table. Raises DeviceError naming the tables that there are."""
     wanted = device.table_name(batch)
-    for folder in table_folders():
-        if (folder / f"{wanted}.csv").is_file():
-            return folder / f"{wanted}.csv"
-    own = [path.stem for path in tables_of(device.name)]
+    tables = tables_of(device.name)
+    for path in tables:
+        if path.stem == wanted:
+            return path
     raise DeviceError(
-        f"no table {wanted} for device {device.name} (there is {', '.join(own) or 'none'}); make "
-        f"one with `python -m lut.calibrate --device {device.name}:{device.runtime}:"
-        f"{device.precision} --points FILE`"
+        f"no table {wanted} for device {device.name} (there is "
+        f"{', '.join(path.stem for path in tables) or 'none'}); make one with `python -m "
+        f"lut.calibrate --device {device.name}:{device.runtime}:{device.precision} --points FILE`"
     )
 
 
 def tables_of(name: str) -> list[Path]:
     """All tables of a device, the user's own before a shipped one of the same name."""
     found: dict[str, Path] = {}
-    for path in _tables():
-        if _device_in(path.stem) == name:
+    for parts, path in _tables():
+        if parts["device"] == name:
             found.setdefault(path.stem, path)
     return list(found.values())
 
 
-def _settings(name: str) -> dict[str, Any]:
+def _described(name: str) -> Device:
+    """What is known of a device: its file, else what the names of its tables tell."""
     for path in _device_files():
-        if path.stem == name:
-            try:
-                return tomllib.loads(read_text(path, error=DeviceError))
-            except tomllib.TOMLDecodeError as error:
-                raise DeviceError(f"cannot read {path}: {error}") from None
-    for path in _tables():
-        runtime = _runtime_in(path.stem)
-        if _device_in(path.stem) == name:
-            tail = path.stem.partition(f"-{runtime}-")[2]
-            precision, _, batch = tail.partition("-b")
-            every = dict.fromkeys(("imagenet", "cityscapes", "ade20k", "sa1b"), int(batch or 1))
-            return {"runtime": runtime, "precision": precision, "batch": every}
-    raise AssertionError(f"{name} is neither a device file nor a table")
+        if path.stem.lower() == name:
+            return _read_device(path)
+    own = [parts for parts, _ in _tables() if parts["device"] == name]
+    first = min(own, key=lambda parts: int(parts["batch"] or 1))
+    batch = int(first["batch"] or 1)
+    every = ("imagenet", "cityscapes", "ade20k", "sa1b")
+    return Device(
+        name,
+        name,
+        first["runtime"],
+        first["precision"],
+        batch=dict.fromkeys(every, batch) if batch != 1 else {},
+    )
+
+
+def _read_device(path: Path) -> Device:
+    """A device file. Raises DeviceError naming the file and what is wrong in it."""
+    try:
+        found = tomllib.loads(read_text(path, error=DeviceError))
+    except tomllib.TOMLDecodeError as error:
+        raise DeviceError(f"cannot read {path}: {error}") from None
+    for key, kind in _FIELDS.items():
+        if key in found and type(found[key]) is not kind:
+            raise DeviceError(f"{path}: {key} must be a {kind.__name__}, not {found[key]!r}")
+    for key in found:
+        check_choice(f"key in {path}", key, _FIELDS, DeviceError)
+    for key, choices in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
+        check_choice(f"{key} in {path}", found.get(key, ""), choices, DeviceError)
+    batch = found.get("batch", {})
+    if any(type(size) is not int or size < 1 for size in batch.values()):
+        raise DeviceError(f"{path}: [batch] must have positive whole numbers, not {batch}")
+    return Device(name=path.stem.lower(), **{"title": path.stem} | found)
+
+
+_FIELDS: dict[str, type] = {
+    "title": str,
+    "runtime": str,
+    "precision": str,
+    "batch": dict,
+    "throughput": bool,
+    "processor": str,
+    "note": str,
+}
 
 
 def _device_files() -> Iterator[Path]:
@@ -147,14 +180,9 @@ def _device_files() -> Iterator[Path]:
         yield from sorted(folder.glob("*.toml"))
 
 
-def _tables() -> Iterator[Path]:
+def _tables() -> Iterator[tuple[Mapping[str, str], Path]]:
+    """Every table with the parts of its name; other files in the folders are passed over."""
     for folder in table_folders():
-        yield from (p for p in sorted(folder.glob("*.csv")) if _runtime_in(p.stem))
-
-
-def _device_in(stem: str) -> str:
-    return stem.partition(f"-{_runtime_in(stem)}-")[0]
-
-
-def _runtime_in(stem: str) -> str:
-    return next((r for r in RUNTIMES if f"-{r}-" in stem), "")
+        for path in sorted(folder.glob("*.csv")):
+            if parts := _TABLE_NAME.fullmatch(path.stem):
+                yield parts.groupdict(), path

@@ -8,7 +8,7 @@ rows of one architecture say too much about each other.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -161,25 +161,6 @@ def fit(points: Sequence[Point], precision: str, prior: Prior) -> Calibration:
     )
     free = {name: found[name] for name in _free(network, chosen, prior)}
     return Calibration(_model(found), precision, free, rows, summarise(rows))
-
-
-def leave_one_architecture_out(
-    points: Sequence[Point], precision: str, prior: Prior
-) -> list[float]:
-    """Milliseconds per image of each point, by a fit to the points of other architectures.
-
-    An architecture is a backbone: resolutions and heads do not make it another.
-    """
-    chosen = np.array([point.fitted for point in points])
-    return [float(ms) for ms in _leave_out(_Networks(points, precision), chosen, prior)]
-
-
-def predict_ms(model: Model, point: Point, precision: str) -> float:
-    """Milliseconds per image of `point`'s network, by the same path as a table's sum."""
-    blocks = blocks_of(point.arch)
-    total = sum(model.roofline.block_ms(block, point.batch, precision) for block in blocks)
-    terms = model.terms if point.includes else replace(model.terms, decoder_ms=0.0)
-    return terms.offset_ms(blocks, point.batch) + terms.scale * total
 
 
 def summarise(rows: Sequence[Row]) -> Summary:

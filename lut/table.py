@@ -6,6 +6,7 @@ are. All times are of one image (time of a batch / batch).
 """
 
 import csv
+import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from supernet.cost import BYTES
 
 SCHEMA_VERSION = 1
 PROVENANCES = ("measured", "interpolated", "calibrated")
+UNCHECKED_STD = 0.3  # relative, by assumption, of a modelled block nobody has checked
 KEY_COLUMNS = tuple(f.name for f in fields(Block) if f.compare)
 VALUE_COLUMNS = ("latency_ms", "latency_std_ms", "num_samples", "provenance")
 OPTIONAL_COLUMNS = ("energy_mj",)
@@ -61,36 +63,42 @@ class Table:
     roofline: Roofline | None = None  # gives the blocks that no row lists
     sidecar: Mapping[str, Any] | None = None  # all other fields, kept as they are
     path: Path | None = None
+    sha256: str | None = None  # of both files, as read
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, BYTES, TableError)
         if type(self.batch) is not int or self.batch < 1:
             raise TableError(f"batch must be a positive whole number, not {self.batch!r}")
         for name in ("relative_std", "min_ms", "max_ms", "mape_percent"):
-            value = self.error.get(name, 1.0)
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            value = self.error.get(name)
+            if value is not None and not (type(value) in (int, float) and 0 <= value < math.inf):
                 raise TableError(f"error.{name} must be a finite number, not {value!r}")
+        kinds = self.error.get("block_kinds", [])
+        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+            raise TableError(f"error.block_kinds must be a list of names, not {kinds!r}")
 
     @property
     def error(self) -> Mapping[str, Any]:
         """How wrong the table is on whole networks; empty where never checked."""
-        found: Mapping[str, Any] = (self.sidecar or {}).get("error") or {}
+        found = (self.sidecar or {}).get("error") or {}
+        if not isinstance(found, dict):
+            raise TableError(f"error must be an object, not {found!r}")
         return found
 
     @property
     def provenance(self) -> str:
-        """`measured` only where every row is."""
+        """The weakest that an answer may have; `measured` only where every block was."""
         found = {entry.provenance for entry in self.entries.values()}
-        return next((p for p in reversed(PROVENANCES) if p in found), "calibrated")
+        return weakest(found | ({"calibrated"} if self.roofline else set()))
 
     def entry(self, block: Block) -> Entry:
         """Latency of `block`: its row, else the fitted model's. Raises TableError."""
         if block in self.entries:
             return self.entries[block]
         if self.roofline is not None:
-            return Entry(
-                self.roofline.block_ms(block, self.batch, self.precision), provenance="calibrated"
-            )
+            ms = self.roofline.block_ms(block, self.batch, self.precision)
+            std = self.relative_std if self.relative_std is not None else UNCHECKED_STD
+            return Entry(ms, ms * std, provenance="calibrated")
         alike = [b for b in self.entries if b.kind == block.kind]
         closest = min(alike, key=lambda b: _distance(b, block), default=None)
         raise TableError(
@@ -99,14 +107,17 @@ class Table:
             f"`python -m lut.calibrate --device {self.device} --points FILE`"
         )
 
-    def network_ms(self, blocks: Sequence[Block]) -> float:
-        """Latency of a whole network on one image of the table's batch."""
-        total = sum(self.entry(block).latency_ms for block in blocks)
-        return self.offset_ms(blocks) + self.terms.scale * total
-
     def offset_ms(self, blocks: Sequence[Block]) -> float:
         """The part of a network's latency that no block causes: start, input and output."""
         return self.terms.offset_ms(blocks, self.batch)
+
+    def block_ms(self, block: Block) -> float:
+        """What `block` adds to a network's latency, scaled."""
+        return self.terms.scale * self.entry(block).latency_ms
+
+    def network_ms(self, blocks: Sequence[Block]) -> float:
+        """Latency of a whole network on one image of the table's batch."""
+        return self.offset_ms(blocks) + sum(self.block_ms(block) for block in blocks)
 
     @property
     def relative_std(self) -> float | None:
@@ -139,6 +150,16 @@ class Table:
         write_json(path.with_suffix(".json"), sidecar | dict(self.sidecar or {}))
 
 
+def weakest(provenances: Iterable[str]) -> str:
+    """The one of several that says least; `calibrated` for none.
+
+    >>> weakest(["measured", "interpolated", "measured"])
+    'interpolated'
+    """
+    found = set(provenances)
+    return next((p for p in reversed(PROVENANCES) if p in found), "calibrated")
+
+
 def load_table(path: Path) -> Table:
     """Read a table and its sidecar. Raises TableError naming the file, line and column."""
     sidecar = read_json(path.with_suffix(".json"), error=TableError)
@@ -153,6 +174,7 @@ def load_table(path: Path) -> Table:
             f"{path}: {len(entries)} rows, but its sidecar says {sidecar.get('num_rows')}: the "
             "file is cut short or was edited; make it again, or correct num_rows in the sidecar"
         )
+    digest = hashlib.sha256(path.read_bytes() + path.with_suffix(".json").read_bytes())
     known = {"device", "title", "runtime", "precision", "batch", "threads"}
     try:
         roofline = sidecar["roofline"]
@@ -167,6 +189,7 @@ def load_table(path: Path) -> Table:
                 if name not in known | {"schema_version", "num_rows", "network_terms", "roofline"}
             },
             path=path,
+            sha256=digest.hexdigest(),
         )
     except (KeyError, TypeError, AttributeError, TableError) as error:
         raise TableError(f"{path.with_suffix('.json')}: bad or missing field: {error}") from None
@@ -175,19 +198,23 @@ def load_table(path: Path) -> Table:
 def read_rows(path: Path) -> dict[Block, Entry]:
     """The rows of a table's CSV. Raises TableError naming line and column."""
     reader = csv.reader(io.StringIO(read_text(path, error=TableError)))
-    header = next(reader, [])
+    try:
+        lines_read = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise TableError(f"{path}, line {reader.line_num}: {error}") from None
+    header = lines_read[0][1] if lines_read else []
     _check_header(path, header)
     entries: dict[Block, Entry] = {}
     lines: dict[Block, int] = {}
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
+    for line, row in lines_read[1:]:
+        where = f"{path}, line {line}"
         if len(row) != len(header):
             raise TableError(f"{where}: {len(row)} fields instead of {len(header)}; is it cut off?")
         block, entry = _parse_row(dict(zip(header, row, strict=True)), where)
         if block in entries:
             raise TableError(f"{where}: the same block as line {lines[block]}; remove one of them")
         entries[block] = entry
-        lines[block] = reader.line_num
+        lines[block] = line
     if not entries:
         raise TableError(f"{path}: no rows; make the table again")
     return entries

@@ -1,4 +1,4 @@
-"""What a network costs beyond the sum of its blocks; used by `lut.table` alone."""
+"""What a network costs beyond the sum of its blocks: read by `lut.table`, fitted by `lut.fit`."""
 
 import math
 from collections.abc import Mapping, Sequence

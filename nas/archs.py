@@ -6,7 +6,7 @@ from pathlib import Path
 from nas.front import read_front
 from results.errors import ArchError
 from results.files import read_text
-from supernet.arch import Arch, SegmentationHead, Task
+from supernet.arch import Arch, PromptableHead, SegmentationHead, Task
 from supernet.named import (
     BACKBONES,
     SEGMENTATION_HEADS,
@@ -24,7 +24,9 @@ def resolve_arch(
     resolution: tuple[int, int] | None = None,
     num_classes: int | None = None,
 ) -> Arch:
-    """The Arch that `text` names, with the head for `task` if one is given.
+    """The Arch that `text` names; it keeps its own head unless `task` or `dataset` asks for one.
+
+    `text` may also be an Arch as JSON itself.
 
     Raises ArchError, or RunError for a run that is not there.
     """
@@ -33,18 +35,31 @@ def resolve_arch(
             text, task=task, dataset=dataset, resolution=resolution, num_classes=num_classes
         )
     run, hash_, number = text.rpartition("#")
-    if hash_:
-        arch = _from_run(Path(run), number)
-    elif Path(text).is_file():
+    if text.lstrip().startswith("{"):
+        arch = Arch.from_json(text)
+    elif _is_file(text):
         arch = Arch.from_json(read_text(Path(text), error=ArchError))
+    elif hash_:
+        arch = _from_run(Path(run), number)
     else:
         known = ", ".join(BACKBONES)
-        raise ArchError(f"no arch or file {text!r} (choose from {known}, a JSON file or RUN#ID)")
+        raise ArchError(
+            f"no arch or file {text[:80]!r} (choose from {known}, a JSON file or RUN#ID)"
+        )
     if resolution is not None:
         arch = replace(arch, resolution=resolution)
-    if task or dataset or num_classes or arch.head is None:
+    if task or dataset or arch.head is None:
         arch = with_nearest_head(arch, dataset_of(task or arch.task, dataset), num_classes)
+    elif num_classes is not None and not isinstance(arch.head, PromptableHead):
+        arch = replace(arch, head=replace(arch.head, num_classes=num_classes))
     return arch
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # too long for a file name, say
+        return False
 
 
 def dataset_of_arch(arch: Arch) -> str:
@@ -59,6 +74,6 @@ def dataset_of_arch(arch: Arch) -> str:
 
 def _from_run(run: Path, number: str) -> Arch:
     candidates = read_front(run).candidates
-    if not number.isdecimal() or int(number) >= len(candidates):
-        raise ArchError(f"{run} has no candidate {number!r} (ids 0 to {len(candidates) - 1})")
+    if not number.isdecimal() or len(number) > 9 or int(number) >= len(candidates):
+        raise ArchError(f"{run} has no candidate {number[:20]!r} (ids 0 to {len(candidates) - 1})")
     return candidates[int(number)].arch

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.console import main as console_main
-from results.errors import TableError
+from results.errors import DeviceError, TableError
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Devices:
         if self.json:
             print(json.dumps(rows, allow_nan=False))
             return
-        console = Console(highlight=False)
+        console = Console(highlight=False, markup=False)
         if not console.is_terminal:
             console.width = 160
         table = Table(box=None)
@@ -47,18 +47,24 @@ def _rows() -> list[dict[str, Any]]:
 
     rows = []
     for name in device_names():
-        device = get_device(name)
+        note = ""
+        try:
+            note = get_device(name).note
+        except DeviceError as error:
+            rows.append(_unusable(name, error))
         for path in tables_of(name):
-            row: dict[str, Any] = {"device": name, "table": path.name, "note": device.note}
             try:
                 predictor = LatencyPredictor(load_table(path))
-                row |= predictor.provenance
-                row["source"] = predictor.describe()
+                source = predictor.describe().removesuffix(f"; {predictor.note}")
+                rows.append(predictor.provenance | {"note": note, "source": source})
             except TableError as error:
-                broken = dict.fromkeys(("runtime", "precision", "batch", "title"), "?")
-                row |= broken | {"source": f"unusable: {error}"}
-            rows.append(row)
+                rows.append(_unusable(name, error))
     return rows
+
+
+def _unusable(name: str, error: Exception) -> dict[str, Any]:
+    unknown = dict.fromkeys(("runtime", "precision", "batch", "title"), "?")
+    return {"device": name, "note": "", **unknown, "source": f"unusable: {error}"}
 
 
 def main() -> None:

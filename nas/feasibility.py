@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from nas.budgets import Budget
 from nas.front import Candidate
-from nas.objectives import Budget
 from results.errors import SearchError
 from supernet.arch import Arch, format_resolution
 from supernet.space import Space
@@ -14,12 +14,16 @@ T = TypeVar("T")
 
 
 def starting_points(
-    space: Space, evaluate: Callable[[Arch], Candidate], limits: Sequence[Budget]
+    space: Space,
+    evaluate: Callable[[Arch], Candidate],
+    limits: Sequence[Budget],
+    known_archs: Sequence[Arch] = (),
 ) -> list[Arch]:
     """The fastest Arch, the smallest by each budget, and one near to keeping all of them.
 
     Each is a local minimum, found by steepest descent over the space's neighbours from the
-    smallest choices: nearly always the least there is, as every dimension's cost rises with it.
+    smallest choices and from the best of `known_archs`, which are in the space: nearly always
+    the least there is, as every dimension's cost rises with it.
 
     Raises SearchError where none keeps to a budget, with the least there is.
     """
@@ -34,7 +38,8 @@ def starting_points(
         def cost(arch: Arch) -> float:
             return value(look_up(arch))
 
-        return min((descend(start, cost, space.neighbours) for start in starts), key=cost)
+        begin = dict.fromkeys([*starts, *sorted(known_archs, key=cost)[:1]])
+        return min((descend(start, cost, space.neighbours) for start in begin), key=cost)
 
     smallest = list(space.extremes())[::2]
     found = [least(lambda c: c.latency_ms, smallest)]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,8 +12,7 @@ from results.errors import RunError
 from results.files import read_json, write_json, write_text
 from supernet.arch import Arch, format_resolution
 
-COLUMNS = (
-    "id",
+NUMBERS = (
     "latency_ms",
     "latency_std_ms",
     "accuracy",
@@ -20,9 +20,8 @@ COLUMNS = (
     "params_m",
     "macs_g",
     "memory_mb",
-    "resolution",
-    "arch",
 )
+COLUMNS = ("id", *NUMBERS, "resolution", "arch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,14 @@ class Candidate:
     macs_g: float  # billions
     memory_mb: float  # peak activations of a batch plus weights, 1e6 bytes
     extrapolated: bool = False  # latency or accuracy beyond what the predictors have seen
+
+    def __post_init__(self) -> None:
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number, not {value!r}")
+        if type(self.extrapolated) is not bool or self.latency_ms == 0:
+            raise ValueError(f"not a candidate: {self}")
 
 
 @dataclass(frozen=True)
@@ -84,13 +91,15 @@ def read_front(folder: Path) -> Front:
         data["candidates"] = tuple(_from_dict(c) for c in data["candidates"])
         data["baselines"] = {name: _from_dict(c) for name, c in data["baselines"].items()}
         data["trials"] = [(float(ms), float(accuracy)) for ms, accuracy in data["trials"]]
+        if not data["candidates"]:
+            raise ValueError("it has no candidates")
         return Front(**data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
 
 
 def _row(number: int, candidate: Candidate) -> tuple[Any, ...]:
-    values = [f"{getattr(candidate, name):.6g}" for name in COLUMNS[1:-2]]
+    values = [f"{getattr(candidate, name):.6g}" for name in NUMBERS]
     arch = candidate.arch
     return (number, *values, format_resolution(arch.resolution), arch.to_json())
 

@@ -14,6 +14,7 @@ from nas.front import Candidate, Front, read_front
 from results.console import main as console_main
 from results.errors import RunError
 from results.files import write_bytes, write_text
+from results.runs import create_run_folder
 from supernet.arch import format_resolution
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def write_plots(fronts: Sequence[Front], folder: Path) -> None:
-    """front.png and front.html of one or several fronts. Raises RunError."""
-    _check_comparable(fronts)
+    """front.png and front.html of one or several fronts of one metric. Raises RunError."""
     write_bytes(folder / "front.png", _png(fronts))
     write_text(folder / "front.html", _html(fronts))
 
@@ -56,9 +56,10 @@ def _png(fronts: Sequence[Front]) -> bytes:
     axes.set_xlabel("latency [ms per image]")
     axes.set_ylabel(fronts[0].metric)
     lines = [part for line in _title(fronts) for part in textwrap.wrap(line, 118)]
-    axes.set_title("\n".join(lines), fontsize=8.5, loc="left")
+    axes.set_title("\n".join(lines), fontsize=8.5, loc="left", parse_math=False)
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right", fontsize=8)
+    for text in axes.legend(loc="lower right", fontsize=8).get_texts():
+        text.set_parse_math(False)
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -195,17 +196,23 @@ class Plot:
     runs: Positional[tuple[Path, ...]]
     """Run folders."""
     out: Path | None = None
-    """Folder for front.png and front.html; by default the run itself, or results/runs/overlay
-    for several."""
+    """New folder for front.png and front.html; by default the run's own, or for several runs
+    results/runs/overlay-TIME."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         if not self.runs:
             raise RunError("name at least one run folder")
         fronts = [read_front(run) for run in self.runs]
-        own = self.runs[0] if len(self.runs) == 1 else Path("results") / "runs" / "overlay"
-        folder = self.out or own
+        _check_comparable(fronts)
+        if len(fronts) == 1 and self.out in (None, self.runs[0]):
+            folder = self.runs[0]
+        else:
+            folder = create_run_folder(self.out, "overlay")
         write_plots(fronts, folder)
-        print(f"wrote {folder / 'front.png'} and {folder / 'front.html'}")
+        if not self.quiet:
+            print(f"wrote {folder / 'front.png'} and {folder / 'front.html'}")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.console import main as console_main
-from results.errors import ArchError, DeviceError, SpaceError, UserError
+from results.errors import DeviceError, SpaceError, UserError
 from supernet.arch import format_resolution, parse_resolution
 
 if TYPE_CHECKING:
@@ -53,19 +53,23 @@ class Predict:
     """Latency table (.csv, with its .json beside it) instead of the device's own."""
     json: bool = False
     """Print one JSON object."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         if (self.arch is None) == (self.sample is None):
             raise UserError("give either --arch or --sample N --csv FILE")
         if self.sample is not None:
+            if self.resolution is not None:
+                raise UserError("--sample takes its resolutions by --freeze resolution=224,256")
             self._sample(self.sample)
             return
+        if self.csv is not None or self.freeze:
+            raise UserError("--csv and --freeze go with --sample, not with --arch")
         from nas.archs import dataset_of_arch, resolve_arch
         from supernet.named import check_task
 
         assert self.arch is not None
-        if self.num_classes is not None and self.num_classes < 1:
-            raise ArchError("--num-classes must be positive")
         arch = resolve_arch(
             self.arch,
             task=check_task(self.task) if self.task else None,
@@ -78,20 +82,16 @@ class Predict:
         answer = _answer(device, latency, arch, dataset)
         if self.json:
             print(json.dumps(answer, allow_nan=False))
-        else:
+        elif not self.quiet:
             _print(self.arch, answer)
 
     def _latency(self, dataset: str) -> "tuple[Device, LatencyPredictor]":
-        from lut.device import device_names, get_device
-        from lut.table import load_table
-        from predictors.latency import LatencyPredictor, load_predictor
+        from lut.device import device_names
+        from predictors.latency import choose_predictor
 
         if len(self.device) != 1:
             raise DeviceError(f"give one --device: {', '.join(device_names())}")
-        device = get_device(self.device[0])
-        if self.table is not None:
-            return device, LatencyPredictor(load_table(self.table))
-        return device, load_predictor(device, dataset)
+        return choose_predictor(self.device[0], self.table, dataset)
 
     def _sample(self, count: int) -> None:
         from results.files import write_text
@@ -129,7 +129,7 @@ class Predict:
         summary = {"csv": str(self.csv), "archs": count, "provenance": latency.provenance}
         if self.json:
             print(json.dumps(summary, allow_nan=False))
-        else:
+        elif not self.quiet:
             print(f"wrote {count} archs of space {space.name} to {self.csv}")
             print(f"latency: {latency.describe()}")
 
@@ -163,7 +163,8 @@ def _answer(
         "resolution": format_resolution(arch.resolution),
         "stages_ms": latency.by_stage(blocks_of(arch)),
         "provenance": {
-            "latency": latency.provenance,
+            "latency": latency.provenance
+            | {"provenance": latency.predict(blocks_of(arch)).provenance},
             "accuracy": prior.to_dict(),
             "latency_source": latency.describe(),
             "accuracy_source": describe_prior(prior),
@@ -181,7 +182,7 @@ def _print(name: str, answer: dict[str, Any]) -> None:
     from nas.summary import plus_minus
     from supernet.arch import Arch
 
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True, markup=False)
     arch = Arch.from_dict(answer["arch"])
     out.print(f"{name}: {arch.describe()}, {answer['resolution']} px")
     out.print(

@@ -20,22 +20,23 @@ def make_sampler(name: str, seed: int) -> "BaseSampler":
     check_choice("sampler", name, SAMPLERS, SearchError)
     import optuna
 
-    # Optuna calls nsga3 and parts of others experimental: a name, no fault of the user's.
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     samplers = optuna.samplers
-    if name == "nsga2":
-        return samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
-    if name == "nsga3":
-        return samplers.NSGAIIISampler(population_size=POPULATION, seed=seed)
-    if name == "tpe":
-        return samplers.TPESampler(seed=seed, multivariate=False)
-    if name == "random":
-        return samplers.RandomSampler(seed=seed)
-    try:
-        import torch  # noqa: F401  (what Optuna's Gaussian process computes with)
-    except ImportError:
-        raise SearchError(
-            "--sampler gp computes with PyTorch, which is not installed; `pip install "
-            "'torch>=2.5,<2.14'`, or take --sampler tpe"
-        ) from None
-    return samplers.GPSampler(seed=seed)
+    with warnings.catch_warnings():
+        # Optuna calls nsga3 and parts of others experimental: a name, no fault of the user's.
+        warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+        if name == "nsga2":
+            return samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
+        if name == "nsga3":
+            return samplers.NSGAIIISampler(population_size=POPULATION, seed=seed)
+        if name == "tpe":
+            return samplers.TPESampler(seed=seed)
+        if name == "random":
+            return samplers.RandomSampler(seed=seed)
+        try:
+            import torch  # noqa: F401  (what Optuna's Gaussian process computes with)
+        except ImportError:
+            raise SearchError(
+                "--sampler gp computes with PyTorch, which is not installed; `pip install "
+                "'torch>=2.5,<2.14'`, or take --sampler tpe"
+            ) from None
+        return samplers.GPSampler(seed=seed)

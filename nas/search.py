@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from results.errors import DeviceError, RunError, SearchError, check_choice
 
 if TYPE_CHECKING:
     from lut.device import Device
+    from nas.budgets import Budget
     from nas.front import Candidate, Front
-    from nas.objectives import Budget, Predicted
+    from nas.objectives import Predicted
     from nas.study import Search
     from predictors.accuracy import Prior
     from supernet.arch import Arch, Task
@@ -56,8 +58,8 @@ class SearchCommand:
     max_accuracy_std: float | None = None
     """Limit on the accuracy's standard deviation, in points: how far from published networks."""
 
-    trials: int = 3000
-    """Architectures to try."""
+    trials: int | None = None
+    """Architectures to try; by default 3000, or what the resumed run was begun with."""
     sampler: str = "nsga2"
     """Optuna's nsga2, nsga3, tpe, gp (needs PyTorch; for a few hundred trials) or random."""
     seed: int = 0
@@ -79,10 +81,12 @@ class SearchCommand:
         from results.runs import create_run_folder, locked
 
         command = self if self.resume is None else self._resumed(self.resume)
-        setting = Setting.of(command)
+        trials = TRIALS if command.trials is None else command.trials
+        setting = Setting.of(replace(command, trials=trials))
         if self.resume is not None:
             setting.check_same_sources(self.resume)
-        starts = starting_points(setting.space, setting.evaluate, setting.limits)
+        official = [c.arch for c in setting.baselines.values()]
+        starts = starting_points(setting.space, setting.evaluate, setting.limits, official)
         folder = self.resume or create_run_folder(command.out, setting.device.name)
         with locked(folder):
             interrupted = setting.search(folder, starts)
@@ -90,26 +94,53 @@ class SearchCommand:
             sys.exit(EXIT_INTERRUPTED)
 
     def _resumed(self, run: Path) -> "SearchCommand":
+        """This command with the flags of `run`. Raises RunError where they contradict."""
         from results.runs import read_record
 
-        settings = read_record(run)["settings"]
-        own = {"trials", "resume", "json", "quiet"}
-        defaults = SearchCommand()
-        for name in (field.name for field in fields(self) if field.name not in own):
-            if getattr(self, name) not in (getattr(defaults, name), _typed(settings, name)):
+        record = read_record(run)
+        recorded = _recorded(record["settings"], run)
+        if record.get("outcome") and not (run / "study.log").exists():
+            raise RunError(f"{run} has lost its study.log; start a new run")
+        for name, value in recorded.items():
+            if name not in FREE and getattr(self, name) not in (getattr(DEFAULTS, name), value):
                 raise RunError(
                     f"--{name.replace('_', '-')} cannot change in a resumed run; leave it out, or "
                     "start a new run"
                 )
-        recorded = {
-            field.name: _typed(settings, field.name)
-            for field in fields(self)
-            if field.name not in own | {"out"} and field.name in settings
-        }
-        trials = self.trials if self.trials != defaults.trials else int(settings["trials"])
-        if trials < 1:
-            raise SearchError("--trials must be positive")
-        return replace(self, **recorded, trials=trials, out=None)
+        if self.out is not None:
+            raise RunError("--out cannot change in a resumed run; leave it out")
+        trials = recorded["trials"] if self.trials is None else self.trials
+        return replace(self, **recorded | {"trials": trials})
+
+
+TRIALS = 3000
+DEFAULTS = SearchCommand()
+FREE = ("trials", "resume", "out", "json", "quiet")  # flags that a resumed run may set anew
+UNRECORDED = ("resume", "out", "json", "quiet")
+_TYPES: dict[Any, tuple[type, ...]] = {  # in JSON, by the flag's annotation
+    tuple[str, ...]: (list,),
+    str: (str,),
+    str | None: (str, type(None)),
+    int: (int,),
+    int | None: (int, type(None)),
+    float | None: (float, int, type(None)),
+    Path | None: (str, type(None)),
+}
+
+
+def _recorded(settings: dict[str, Any], run: Path) -> dict[str, Any]:
+    """The flags that run.json holds. Raises RunError for one that is missing or of another type."""
+    found: dict[str, Any] = {}
+    for flag in fields(SearchCommand):
+        if flag.name in UNRECORDED:
+            continue
+        value = settings.get(flag.name, ...)
+        if type(value) not in _TYPES[flag.type]:
+            raise RunError(f"{run / 'run.json'} is damaged: its {flag.name} is {value!r}")
+        if isinstance(value, list):
+            value = tuple(map(str, value))
+        found[flag.name] = Path(value) if flag.name == "table" and value is not None else value
+    return found
 
 
 @dataclass(frozen=True)
@@ -117,6 +148,7 @@ class Setting:
     """A search command with everything that its flags name looked up."""
 
     command: SearchCommand
+    trials: int
     device: "Device"
     task: "Task"
     dataset: str
@@ -128,11 +160,11 @@ class Setting:
     @classmethod
     def of(cls, command: SearchCommand) -> "Setting":
         """Raises UserError for whatever the flags name wrongly."""
-        from lut.device import device_names, get_device
-        from lut.table import load_table
-        from nas.objectives import Predicted, budgets
+        from lut.device import device_names
+        from nas.budgets import budgets
+        from nas.objectives import Predicted
         from predictors.accuracy import load_prior
-        from predictors.latency import LatencyPredictor, load_predictor
+        from predictors.latency import choose_predictor
         from supernet.named import check_task, dataset_of
         from supernet.space import get_space
 
@@ -143,11 +175,10 @@ class Setting:
             )
         if len(command.device) > 1:
             raise DeviceError("one --device at a time; run the search once for each")
-        if command.trials < 1:
+        if command.trials is None or command.trials < 1:
             raise SearchError("--trials must be positive")
-        if command.seed < 0:
-            raise SearchError("--seed must not be negative")
-        device = get_device(command.device[0])
+        if not 0 <= command.seed < 2**32:
+            raise SearchError("--seed must be from 0 to 4294967295")
         check_choice("sampler", command.sampler, SAMPLERS, SearchError)
         task = check_task(command.task)
         dataset = dataset_of(task, command.dataset)
@@ -159,12 +190,10 @@ class Setting:
             freeze=command.freeze,
             num_classes=command.num_classes,
         ).fixed_as_published(command.freeze)
-        if command.table is None:
-            latency = load_predictor(device, dataset)
-        else:
-            latency = LatencyPredictor(load_table(command.table))
+        device, latency = choose_predictor(command.device[0], command.table, dataset)
         limits = budgets(command)
-        return cls(command, device, task, dataset, space, Predicted(latency, prior), prior, limits)
+        evaluate = Predicted(latency, prior)
+        return cls(command, command.trials, device, task, dataset, space, evaluate, prior, limits)
 
     def search(self, folder: Path, starts: "Sequence[Arch]") -> bool:
         """Run the trials, write the run and print it; True if Ctrl-C ended it early."""
@@ -175,8 +204,7 @@ class Setting:
 
         started = time.monotonic()
         self._write_record(folder, None)
-        baselines = self.baselines()
-        inside = [c.arch for c in baselines.values() if c.arch in self.space]
+        official = [c.arch for c in self.baselines.values()]
         largest = list(self.space.extremes())[1::2]
         interrupted = False
         search = Search(
@@ -185,16 +213,16 @@ class Setting:
             self.limits,
             sampler=self.command.sampler,
             seed=self.command.seed,
-            first=list(dict.fromkeys([*inside, *starts, *largest])),
+            first=list(dict.fromkeys([*official, *starts, *largest])),
             journal=folder / "study.log",
         )
         silent = self.command.quiet or self.command.json
-        with progress(self.command.trials, silent=silent) as show:
+        with progress(self.trials, silent=silent) as show:
             try:
-                search.run(self.command.trials, lambda search: show(search.num_trials))
+                search.run(self.trials, lambda search: show(search.num_trials))
             except KeyboardInterrupt:
                 interrupted = True
-        front = self._front(search, baselines)
+        front = self._front(search)
         if not front.candidates:
             raise SearchError(
                 f"none of {search.num_trials} trials keeps to all budgets together; loosen one, "
@@ -218,33 +246,51 @@ class Setting:
             print_front(front, folder, self.command.device[0], outcome, self._notes())
         return interrupted
 
+    @cached_property
     def baselines(self) -> "dict[str, Candidate]":
-        """The official networks at their published resolutions, by name."""
-        from supernet.arch import parse_resolution
+        """The official networks that are in the space, by name and resolution.
+
+        At their published resolutions, or where none of those is in the space, at the nearest
+        one that is.
+        """
+        from supernet.arch import format_resolution, parse_resolution
         from supernet.named import named_arch
 
-        found = {}
+        published: dict[str, list[tuple[int, int]]] = {}
         for row in self.prior.residuals:
-            arch = named_arch(
-                row.name,
-                task=self.task,
-                dataset=self.dataset,
-                resolution=parse_resolution(row.resolution),
-                num_classes=self.command.num_classes,
-            )
-            found[f"{row.name}@{row.resolution}"] = self.evaluate(arch)
+            published.setdefault(row.name, []).append(parse_resolution(row.resolution))
+        found = {}
+        for name, resolutions in published.items():
+            inside: dict[tuple[int, int], Arch] = {}
+            for resolution in [*resolutions, *self.space.resolutions]:
+                arch = named_arch(
+                    name,
+                    task=self.task,
+                    dataset=self.dataset,
+                    resolution=resolution,
+                    num_classes=self.command.num_classes,
+                )
+                if arch in self.space:
+                    inside[resolution] = arch
+            kept = [r for r in resolutions if r in inside]
+            if inside and not kept:
+                kept = [min(inside, key=lambda r: min(abs(r[0] - p[0]) for p in resolutions))]
+            for resolution in kept:
+                arch = inside[resolution]
+                found[f"{name}@{format_resolution(resolution)}"] = self.evaluate(arch)
         return found
 
-    def _front(self, search: "Search", baselines: "dict[str, Candidate]") -> "Front":
+    def _front(self, search: "Search") -> "Front":
+        from nas.budgets import feasible
         from nas.front import Front
-        from nas.objectives import describe_prior, feasible
+        from nas.objectives import describe_prior
         from nas.pareto import pareto_front
 
         kept = [c for c in search.candidates.values() if feasible(c, self.limits)]
         latency = self.evaluate.latency
         return Front(
             candidates=tuple(pareto_front(kept)),
-            baselines={n: c for n, c in baselines.items() if feasible(c, self.limits)},
+            baselines={n: c for n, c in self.baselines.items() if feasible(c, self.limits)},
             trials=[(c.latency_ms, c.accuracy) for c in kept],
             title=self._title(),
             metric=self.prior.metric,
@@ -260,7 +306,6 @@ class Setting:
         """What a reader of the front must know."""
         from supernet.space import UNPUBLISHED
 
-        notes = [f"device: {self.device.note}"] if self.device.note else []
         asked = {
             name.partition(".")[2]
             for part in self.space.parts
@@ -271,8 +316,7 @@ class Setting:
         if asked:
             fixed = f"{', '.join(sorted(asked))} as asked for: the accuracy says nothing of them"
         head = "head and head dim, unless frozen, those of the nearest official network"
-        notes.append(f"space: {self.space.size:,} archs of {self.space.name}; {fixed}; {head}")
-        return notes
+        return [f"space: {self.space.size:,} archs of {self.space.name}; {fixed}; {head}"]
 
     def _sources(self) -> dict[str, Any]:
         """Where the numbers come from, as JSON has it."""
@@ -304,7 +348,7 @@ class Setting:
         settings = {
             name: _plain(value)
             for name, value in asdict(self.command).items()
-            if name not in ("resume", "out", "json", "quiet")
+            if name not in UNRECORDED
         }
         record = RunRecord(
             command=command_line("nas.search"),
@@ -314,28 +358,14 @@ class Setting:
         ).to_dict()
         if (folder / RECORD).exists():
             first = read_record(folder)
-            record |= {"command": first["command"], "started": first["started"]}
+            record |= {key: first[key] for key in ("command", "started") if key in first}
         write_json(folder / RECORD, record | {"metric": self.prior.metric, "outcome": outcome})
-
-
-def _format(arch: "Arch") -> str:
-    from supernet.arch import format_resolution
-
-    return format_resolution(arch.resolution)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.resolve())
     return list(value) if isinstance(value, tuple) else value
-
-
-def _typed(settings: dict[str, Any], name: str) -> Any:
-    """A recorded setting as the command has it."""
-    value = settings.get(name, getattr(SearchCommand(), name))
-    if name == "table" and value is not None:
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def main() -> None:

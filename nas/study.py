@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from nas.budgets import Budget
 from nas.front import Candidate
-from nas.objectives import Budget
 from nas.samplers import POPULATION, make_sampler
 from results.errors import RunError
 from supernet.arch import Arch
@@ -59,6 +59,7 @@ class Search:
         self.limits = limits
         self.candidates: dict[Arch, Candidate] = {}
         self.num_trials = 0
+        self._num_journaled = 0
         self._first = first[:POPULATION]
         self._sampler, self._seed = sampler, seed
         self._genes = [name for name, count in space.genes.items() if count > 1]
@@ -82,6 +83,7 @@ class Search:
 
     def _batch(self, size: int) -> None:
         finished: list[FrozenTrial] = []
+        journaled = max(0, self._num_journaled - self.num_trials)  # of this batch, already
         try:
             for _ in range(size):
                 trial = self._ask()
@@ -95,7 +97,8 @@ class Search:
                 finished.append(self._study.tell(trial, (found.latency_ms, found.accuracy)))
                 self.num_trials += 1
         finally:
-            self._journal.add_trials(finished)
+            self._journal.add_trials(finished[journaled:])
+            self._num_journaled = max(self._num_journaled, self.num_trials)
         self._turn_generation()
 
     def _ask(self) -> "Trial":
@@ -151,22 +154,30 @@ class Search:
         return study
 
     def _recall(self) -> None:
-        """Take up the journal's trials, population by population as they were made."""
+        """Take up the journal's trials, population by population as they were made.
+
+        A last population that was cut off is asked for again, from the same seed: its known
+        Archs are not evaluated again nor its trials written again, and it ends as it would
+        have without the cut.
+        """
         from optuna.trial import TrialState
 
         trials = self._journal.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        whole = len(trials) - len(trials) % POPULATION
         for trial in trials:
             try:
                 arch = self._arch_of(trial.params)
                 self.candidates[arch] = Candidate(arch=arch, **trial.user_attrs["candidate"])
-                self._study.add_trial(trial)
+                if self.num_trials < whole:
+                    self._study.add_trial(trial)
+                    self.num_trials += 1
+                    self._turn_generation()
             except (KeyError, TypeError, IndexError, ValueError) as error:
                 raise RunError(
                     f"the journal holds a trial of another space or version ({error!r}); "
                     "start a new search"
                 ) from None
-            self.num_trials += 1
-            self._turn_generation()
+        self._num_journaled = len(trials)
 
     def _arch_of(self, params: Mapping[str, Any]) -> Arch:
         missing = set(self._genes) - set(params)

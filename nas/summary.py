@@ -1,6 +1,7 @@
 """What a finished search says on the terminal."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from predictors.accuracy import difference_std
 from supernet.arch import format_resolution
 
 MAX_ROWS = 15
+WIDE = 130  # columns of a terminal, from which on a network has one line
 
 
 def print_front(
@@ -20,27 +22,36 @@ def print_front(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=False, highlight=False)
+    console = Console(soft_wrap=False, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 160  # a file has no width to keep to
     shown = spread(len(front.candidates), MAX_ROWS)
+    wide = console.width >= WIDE
     table = Table(title=f"{front.title}: {len(front.candidates)} networks on the front", box=None)
     for heading in ("id", "latency ms", front.metric, "params M", "MACs G", "memory MB", "px"):
-        table.add_column(heading, justify="right", no_wrap=heading != front.metric)
-    table.add_column("arch", overflow="fold")
+        if wide or heading not in ("params M", "memory MB"):
+            table.add_column(heading, justify="right", no_wrap=heading != front.metric)
+    if wide:
+        table.add_column("arch", overflow="fold")
     for number in shown:
         c = front.candidates[number]
-        table.add_row(
+        cells = [
             str(number) + ("*" if c.extrapolated else ""),
             plus_minus(c.latency_ms, c.latency_std_ms),
             f"{c.accuracy:.2f} ± {c.accuracy_std:.2f}",
-            f"{c.params_m:.2f}",
             f"{c.macs_g:.3g}",
-            f"{c.memory_mb:.0f}",
             format_resolution(c.arch.resolution),
-            c.arch.describe(),
-        )
+        ]
+        if wide:
+            cells.insert(3, f"{c.params_m:.2f}")
+            cells.insert(5, f"{c.memory_mb:.0f}")
+            cells.append(c.arch.describe())
+        table.add_row(*cells)
     console.print(table)
+    if not wide:
+        for number in shown:
+            arch = front.candidates[number].arch
+            console.print(f"{number:>4}  {arch.describe()}", soft_wrap=True)
     if len(shown) < len(front.candidates):
         console.print(f"{len(shown)} of {len(front.candidates)} shown; all are in front.csv")
     if unlike := sum(c.extrapolated for c in front.candidates):
@@ -64,9 +75,9 @@ def print_front(
         soft_wrap=True,
     )
     middle = shown[len(shown) // 2]
-    console.print(
-        f"next: python -m nas.predict --device {device} --arch '{folder}#{middle}'", soft_wrap=True
-    )
+    found = shlex.quote(f"{folder}#{middle}")
+    command = f"next: python -m nas.predict --device {device} --arch {found}"
+    console.print(command, soft_wrap=True)
 
 
 def gains_over(front: Front) -> list[str]:
@@ -81,7 +92,7 @@ def gains_over(front: Front) -> list[str]:
         gain = best.accuracy - baseline.accuracy
         std = difference_std(best.accuracy_std, baseline.accuracy_std)
         verdict = ", extrapolated" if best.extrapolated else ""
-        if gain < std:
+        if abs(gain) < std:
             verdict = ", indistinguishable (below one standard deviation)"
         text = f"{gain:+.2f} ± {std:.2f}{verdict}"
         if best.arch == baseline.arch:

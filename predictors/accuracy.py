@@ -126,11 +126,6 @@ def difference_std(a_std: float, b_std: float) -> float:
     return math.sqrt(a_std**2 + b_std**2 - a_std * b_std)
 
 
-def indistinguishable(a: AccuracyPrediction, b: AccuracyPrediction) -> bool:
-    """Whether the means differ by less than one standard deviation of their difference."""
-    return abs(a.mean - b.mean) < difference_std(a.std, b.std)
-
-
 @lru_cache
 def load_prior(dataset: str) -> Prior:
     """The prior fitted on the packaged figures. Raises PredictorError if there are none."""

@@ -1,12 +1,15 @@
 """Latency of a whole network from a table, with a standard deviation."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
-from lut.device import Device, find_table
-from lut.table import Table, load_table
+from lut.device import Device, device_names, find_table, get_device, split_spec
+from lut.table import Table, load_table, weakest
+from results.errors import TableError
 from supernet.blocks import Block, BlockKind
 
 OUTSIDE = 0.25  # of widening, above which a latency counts as extrapolated
@@ -14,21 +17,23 @@ OUTSIDE = 0.25  # of widening, above which a latency counts as extrapolated
 
 @dataclass(frozen=True, slots=True)
 class LatencyPrediction:
-    """Of one image; `outside` where the table's error was never checked at such a latency."""
+    """Of one image."""
 
     latency_ms: float
     std_ms: float
-    outside: bool = False
+    provenance: str  # the weakest of the blocks'
+    outside: bool = False  # the table's error was never checked on anything alike
 
 
 class LatencyPredictor:
     """A table's sum, and how far to trust it.
 
-    The blocks of a measured table err independently, so their variances add. A calibrated
-    table errs as a whole: its relative error is that of architectures left out of the fit.
-    Where the fit has seen nothing alike the error is widened, by assumption, as no published
-    row tells how it goes on there: by the logarithmic distance from the latencies it has
-    seen, and by the share of the latency in kinds of block it has not seen.
+    The rows of a measured table err independently, so their variances add; a block that a
+    network repeats repeats its error. A calibrated table errs as a whole: its relative error
+    is that of architectures left out of the fit. Where the fit has seen nothing alike the
+    error is widened, by assumption, as no published row tells how it goes on there: by the
+    logarithmic distance from the latencies it has seen, and by the share of the latency in
+    kinds of block it has not seen.
     """
 
     def __init__(self, table: Table) -> None:
@@ -42,28 +47,24 @@ class LatencyPredictor:
 
     def predict(self, blocks: Sequence[Block]) -> LatencyPrediction:
         """Latency of the network that `blocks` make up. Raises TableError for a missing one."""
-        entries = [self.table.entry(block) for block in blocks]
-        scale = self.table.terms.scale
-        in_blocks = scale * sum(entry.latency_ms for entry in entries)
-        total = in_blocks + self.table.offset_ms(blocks)
+        total = self.table.network_ms(blocks)
+        entries = {block: self.table.entry(block) for block in blocks}
+        provenance = weakest(entry.provenance for entry in entries.values())
         if self._relative_std is None:
-            variance = sum(entry.latency_std_ms**2 for entry in entries)
-            return LatencyPrediction(total, scale * math.sqrt(variance))
-        unseen = scale * sum(
-            entry.latency_ms
-            for entry, block in zip(entries, blocks, strict=True)
-            if block.kind not in self._seen_kinds
-        )
+            repeats = Counter(blocks)
+            scale = self.table.terms.scale
+            variance = sum((n * entries[b].latency_std_ms) ** 2 for b, n in repeats.items())
+            return LatencyPrediction(total, scale * math.sqrt(variance), provenance)
+        unseen = sum(self.table.block_ms(b) for b in blocks if b.kind not in self._seen_kinds)
         distance = self._distance(total) + unseen / total
         std = total * self._relative_std * (1 + distance)
-        return LatencyPrediction(total, std, outside=distance > OUTSIDE)
+        return LatencyPrediction(total, std, provenance, outside=distance > OUTSIDE)
 
     def by_stage(self, blocks: Sequence[Block]) -> dict[str, float]:
         """Milliseconds by stage in order of execution; `offset` is what no block causes."""
         parts: dict[str, float] = {"offset": self.table.offset_ms(blocks)}
         for block in blocks:
-            ms = self.table.terms.scale * self.table.entry(block).latency_ms
-            parts[block.stage] = parts.get(block.stage, 0.0) + ms
+            parts[block.stage] = parts.get(block.stage, 0.0) + self.table.block_ms(block)
         return parts
 
     @property
@@ -79,21 +80,28 @@ class LatencyPredictor:
             "threads": table.threads,
             "provenance": table.provenance,
             "error": dict(table.error),
+            "note": self.note,
             "table": table.path.name if table.path else None,
+            "sha256": table.sha256,
         }
+
+    @property
+    def note(self) -> str:
+        """What else must be known of the table's origin; may be empty."""
+        return str((self.table.sidecar or {}).get("note", ""))
 
     def describe(self) -> str:
         """One line: provenance and error of the table."""
         error = self.table.error
         text = self.table.provenance
-        if "mape_percent" in error:
+        if error.get("mape_percent") is not None:
             judged_on = error.get("judged_on", "whole networks")
             text += f", error {error['mape_percent']:.1f} % on {judged_on}"
         else:
             text += ", never validated on whole networks"
         if self.table.batch != 1:
             text += f", ms per image of a batch of {self.table.batch}"
-        return text
+        return text + (f"; {self.note}" if self.note else "")
 
     def _distance(self, ms: float) -> float:
         if self._seen_ms is None:
@@ -105,3 +113,25 @@ class LatencyPredictor:
 def load_predictor(device: Device, dataset: str) -> LatencyPredictor:
     """The predictor of `device` for a data set. Raises DeviceError and TableError."""
     return LatencyPredictor(load_table(find_table(device, device.batch_for(dataset))))
+
+
+def choose_predictor(
+    spec: str, table: Path | None, dataset: str
+) -> tuple[Device, LatencyPredictor]:
+    """What `--device` and `--table` name together; a table may bring a device of its own.
+
+    Raises DeviceError, and TableError where the table is another device's.
+    """
+    if table is None:
+        device = get_device(spec)
+        return device, load_predictor(device, dataset)
+    predictor = LatencyPredictor(load_table(table))
+    found = predictor.table
+    asked = zip(split_spec(spec), (found.device, found.runtime, found.precision), strict=True)
+    if any(part is not None and part != own for part, own in asked):
+        raise TableError(
+            f"{table} is of device {found.device}:{found.runtime}:{found.precision}, not {spec}"
+        )
+    if found.device in device_names():
+        return get_device(f"{found.device}:{found.runtime}:{found.precision}"), predictor
+    return Device(found.device, found.title, found.runtime, found.precision), predictor

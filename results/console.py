@@ -24,19 +24,19 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
     Exits with 2 after a UserError (one line on stderr) or a usage error, with 130 after
     Ctrl-C. `module` is what follows `python -m`.
     """
-    import tyro
-
-    parsed = tyro.cli(
-        command,
-        prog=f"python -m {module}",
-        args=arguments,
-        config=(
-            tyro.conf.FlagCreatePairsOff,
-            tyro.conf.UseAppendAction,
-            tyro.conf.DisallowNone,
-        ),
-    )
     try:
+        import tyro
+
+        parsed = tyro.cli(
+            command,
+            prog=f"python -m {module}",
+            args=arguments,
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.UseAppendAction,
+                tyro.conf.DisallowNone,
+            ),
+        )
         parsed.run()
         sys.stdout.flush()
     except UserError as error:
@@ -46,6 +46,9 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a folder that may not be read
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror or error}")
 
 
 def fail(message: str) -> None:

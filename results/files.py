@@ -11,7 +11,7 @@ from results.errors import RunError
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text`, atomically. Raises RunError where it cannot be written."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -42,10 +42,10 @@ def write_json(path: Path, data: Any) -> None:
 def read_text(path: Path, *, error: type[Exception] = RunError) -> str:
     """The text of `path`. Raises `error`, with the path and the reason."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except OSError as reason:
         raise error(f"cannot read {path}: {reason.strerror or reason}") from None
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, ValueError):
         raise error(f"cannot read {path}: it is not text") from None
 
 
@@ -53,5 +53,5 @@ def read_json(path: Path, *, error: type[Exception] = RunError) -> Any:
     """The JSON value in `path`. Raises `error`, with the path and the reason."""
     try:
         return json.loads(read_text(path, error=error))
-    except json.JSONDecodeError as reason:
+    except (ValueError, RecursionError) as reason:
         raise error(f"cannot read {path}: not JSON ({reason})") from None

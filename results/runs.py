@@ -11,6 +11,7 @@ from results.files import read_json
 from results.record import now
 
 RECORD = "run.json"
+LOCK = ".lock"
 
 
 def create_run_folder(out: Path | None, name: str) -> Path:
@@ -27,19 +28,23 @@ def create_run_folder(out: Path | None, name: str) -> Path:
             count += 1
             folder = base.with_name(f"{base.name}-{count}")
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            held = "holds another run" if (folder / RECORD).exists() else "is not an empty folder"
-            raise RunError(
-                f"{folder} {held}; nothing was written. Choose another --out, or go on with a "
-                f"run by --resume {folder}"
-            )
+        if folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
+            if folder.is_dir() and (folder / RECORD).exists():
+                held, cure = "holds another run", f", or go on with it by --resume {folder}"
+            else:
+                held, cure = "is not an empty folder", ""
+            raise RunError(f"{folder} {held}; nothing was written. Choose another --out{cure}")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
+        (folder / LOCK).touch()
     except OSError as error:
         raise RunError(
             f"cannot write to {folder}: {error.strerror or error}; choose another --out"
         ) from None
     return folder
+
+
+def _holds_anything(folder: Path) -> bool:
+    return any(path.name != LOCK for path in folder.iterdir())
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -56,11 +61,12 @@ def read_record(folder: Path) -> dict[str, Any]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder. Raises RunError if another process holds it; freed even by kill -9."""
     try:
-        with (folder / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"{folder} is in use by another process; wait for it") from None
-            yield
-    except PermissionError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror}") from None
+        file = (folder / LOCK).open("a")
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror or error}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{folder} is in use by another process; wait for it") from None
+        yield

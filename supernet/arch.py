@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from results.errors import ArchError, check_choice
+from results.errors import ArchError, check_choice, nearest
 
 Family = Literal["b", "l"]
 LocalKind = Literal["mbconv", "fused_mbconv", "resblock", "dsconv"]
@@ -17,6 +17,7 @@ Mixer = Literal["relu_linear", "softmax", "hyena", "retention", "rwkv", "none"]
 Task = Literal["classification", "segmentation", "super_resolution", "promptable"]
 
 UNEXPANDED: tuple[LocalKind, ...] = ("resblock", "dsconv")  # no hidden width, so expand_ratio is 1
+MAX_CHANNELS, MAX_DEPTH, MAX_EXPAND, MAX_KERNEL, MAX_SIDE = 1_000_000, 1000, 100, 99, 65_536
 HEADED: tuple[Mixer, ...] = ("relu_linear", "softmax", "retention")  # have attention heads
 
 
@@ -38,10 +39,14 @@ class Stage:
     head_dim: int = 0
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.depth < 1 or self.expand_ratio < 1:
-            raise ArchError(f"width, depth and expand_ratio must be positive: {self}")
-        if self.kernel_size % 2 == 0 or any(s % 2 == 0 for s in self.scales):
-            raise ArchError(f"kernel_size and scales must be odd: {self}")
+        _check_range("stage width", self.width, 1, MAX_CHANNELS)
+        _check_range("stage depth", self.depth, 1, MAX_DEPTH)
+        _check_range("expand_ratio", self.expand_ratio, 1, MAX_EXPAND)
+        _check_range("head_dim", self.head_dim, 0, MAX_CHANNELS)
+        for size in (self.kernel_size, *self.scales):
+            _check_range("kernel_size and scales", size, 1, MAX_KERNEL)
+            if size % 2 == 0:
+                raise ArchError(f"kernel_size and scales must be odd: {self}")
         check_choice("local", self.local, get_args(LocalKind), ArchError)
         check_choice("mixer", self.mixer, get_args(Mixer), ArchError)
         if self.local in UNEXPANDED and self.expand_ratio != 1:
@@ -62,8 +67,8 @@ class Stem:
     depth: int = 1  # DSConv in family b, ResBlock in family l; 0 in SAM-XL0
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.depth < 0:
-            raise ArchError(f"stem width must be positive and depth not negative: {self}")
+        _check_range("stem width", self.width, 1, MAX_CHANNELS)
+        _check_range("stem depth", self.depth, 0, MAX_DEPTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,11 @@ class ClassificationHead:
     task: ClassVar[Task] = "classification"
 
     def __post_init__(self) -> None:
-        if len(self.widths) != 2 or min(*self.widths, self.num_classes) < 1:
-            raise ArchError(f"a classification head has two positive widths and classes: {self}")
+        if len(self.widths) != 2:
+            raise ArchError(f"a classification head has two widths, not {self.widths}")
+        for width in self.widths:
+            _check_range("head width", width, 1, MAX_CHANNELS)
+        _check_range("num_classes", self.num_classes, 1, MAX_CHANNELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +101,11 @@ class SegmentationHead:
     task: ClassVar[Task] = "segmentation"
 
     def __post_init__(self) -> None:
-        if min(self.width, self.expand_ratio, self.num_classes) < 1 or self.depth < 0:
-            raise ArchError(f"a segmentation head needs positive sizes: {self}")
+        _check_range("head width", self.width, 1, MAX_CHANNELS)
+        _check_range("head depth", self.depth, 0, MAX_DEPTH)
+        _check_range("head expand_ratio", self.expand_ratio, 1, MAX_EXPAND)
+        _check_range("final_expand", self.final_expand, 0, MAX_EXPAND)
+        _check_range("num_classes", self.num_classes, 1, MAX_CHANNELS)
         check_choice("local", self.local, ("mbconv", "fused_mbconv"), ArchError)
         check_choice("upsample", self.upsample, ("bicubic", "bilinear"), ArchError)
 
@@ -111,8 +122,11 @@ class PromptableHead:
     task: ClassVar[Task] = "promptable"
 
     def __post_init__(self) -> None:
-        if min(self.width, self.expand_ratio, self.out_channels, self.size) < 1 or self.depth < 0:
-            raise ArchError(f"a promptable head needs positive sizes: {self}")
+        _check_range("head width", self.width, 1, MAX_CHANNELS)
+        _check_range("head depth", self.depth, 0, MAX_DEPTH)
+        _check_range("head expand_ratio", self.expand_ratio, 1, MAX_EXPAND)
+        _check_range("out_channels", self.out_channels, 1, MAX_CHANNELS)
+        _check_range("size", self.size, 1, MAX_SIDE)
 
 
 Head = ClassificationHead | SegmentationHead | PromptableHead
@@ -140,8 +154,10 @@ class Arch:
         check_choice("family", self.family, get_args(Family), ArchError)
         if len(self.stages) not in ((4,) if self.family == "b" else (4, 5)):
             raise ArchError(f"family {self.family} cannot have {len(self.stages)} stages")
-        if len(self.resolution) != 2 or min(self.resolution) < 32:
-            raise ArchError(f"resolution is (height, width), at least 32: {self.resolution}")
+        if len(self.resolution) != 2:
+            raise ArchError(f"resolution is (height, width), not {self.resolution}")
+        for side in self.resolution:
+            _check_range("height and width", side, 32, MAX_SIDE)
         for number, stage in enumerate(self.stages, start=1):
             if number not in self.attention_stages and stage.mixer != "none":
                 raise ArchError(f"stage {number} of family {self.family} holds no attention")
@@ -178,16 +194,22 @@ class Arch:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Arch":
         """Inverse of `to_dict`. Raises ArchError where `data` describes no network."""
+        unknown = set(data) - set(cls.__dataclass_fields__)
+        if unknown:
+            name = min(unknown)
+            raise ArchError(
+                f"not an architecture: {name!r}{nearest(name, cls.__dataclass_fields__)}"
+            )
         try:
             head = data.get("head")
             return cls(
                 family=data["family"],
-                resolution=_pair(data["resolution"]),
+                resolution=_ints({"resolution": data["resolution"]})["resolution"],
                 stem=Stem(**_ints(data["stem"])),
                 stages=tuple(Stage(**_ints(stage)) for stage in data["stages"]),
                 head=_head_from(head) if head else None,
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ArchError(f"not an architecture: {error}") from None
 
     @classmethod
@@ -195,7 +217,7 @@ class Arch:
         """Inverse of `to_json`. Raises ArchError."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ArchError(f"not JSON: {error}") from None
         if not isinstance(data, dict):
             raise ArchError(f"not an architecture: a JSON object is expected, not {text[:40]!r}")
@@ -226,7 +248,7 @@ def format_resolution(resolution: tuple[int, int]) -> str:
 def parse_resolution(text: str) -> tuple[int, int]:
     """Inverse of `format_resolution`. Raises ArchError."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+    if len(parts) > 2 or not all(p.isascii() and p.isdecimal() and len(p) < 7 for p in parts):
         raise ArchError(f"resolution {text!r} is neither a side like 224 nor HEIGHTxWIDTH")
     return int(parts[0]), int(parts[-1])
 
@@ -244,9 +266,10 @@ def _describe_stage(stage: Stage) -> str:
     return text
 
 
-def _pair(values: Any) -> tuple[int, int]:
-    height, width = values
-    return int(height), int(width)
+def _check_range(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        shown = value if abs(value) < 10**9 else "that"
+        raise ArchError(f"{name} must be from {least} to {most}, not {shown}")
 
 
 def _ints(fields: Mapping[str, Any]) -> dict[str, Any]:

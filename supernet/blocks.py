@@ -114,11 +114,6 @@ def blocks_of(arch: Arch) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def backbone_blocks_of(arch: Arch) -> tuple[Block, ...]:
-    """The blocks of stem and stages, without the head."""
-    return tuple(block for block in blocks_of(arch) if block.stage != "head")
-
-
 def activation_of(arch: Arch) -> Activation:
     return "hswish" if arch.family == "b" else "gelu_tanh"
 

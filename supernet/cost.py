@@ -69,9 +69,6 @@ class Cost:
             self.num_ops + other.num_ops,
         )
 
-    def moved_bytes(self, precision: str) -> int:
-        return self.moved_elements * BYTES[precision]
-
 
 @lru_cache(maxsize=1 << 17)
 def cost_of(block: Block) -> Cost:

@@ -115,12 +115,6 @@ PROMPTABLE_HEADS: dict[str, PromptableHead] = {
 }
 
 
-# A dense task's resolutions replace those of a space.
-RESOLUTIONS: dict[str, tuple[tuple[int, int], ...]] = {
-    "cityscapes": ((512, 1024), (768, 1536), (896, 1792), (960, 1920), (1024, 2048), (1184, 2368)),
-    "ade20k": ((384, 384), (448, 448), (480, 480), (512, 512)),
-    "sa1b": ((512, 512), (1024, 1024)),
-}
 DATASETS: dict[Task, tuple[str, ...]] = {  # the first is the task's default
     "classification": ("imagenet",),
     "segmentation": ("cityscapes", "ade20k"),

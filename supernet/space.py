@@ -158,6 +158,12 @@ class Space:
                 genes[name] = max(genes.get(name, 0), len(choices))
         return genes
 
+    @property
+    def resolutions(self) -> list[tuple[int, int]]:
+        """All (height, width), smallest first."""
+        found: Any = {value for part in self.parts for value in part.dimensions["resolution"]}
+        return sorted(found)
+
     def decode(self, genes: Sequence[int]) -> Arch:
         """The Arch of a vector of genes, each from 0 to its number of choices - 1."""
         named = dict(zip(self.genes, genes, strict=True))

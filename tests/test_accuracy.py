@@ -14,10 +14,9 @@ from scipy.optimize import least_squares
 
 from predictors.accuracy import (
     OWN_EXPONENT,
-    AccuracyPrediction,
     Prior,
+    difference_std,
     fit_prior,
-    indistinguishable,
     load_prior,
 )
 from predictors.scaling import EXPONENTS, Point
@@ -354,12 +353,13 @@ def test_head_has_no_influence() -> None:
     assert predictions == {prior.predict(with_nearest_head(arch, "cityscapes"))}
 
 
-def test_a_gain_below_one_standard_deviation_is_indistinguishable() -> None:
-    base = AccuracyPrediction(80.0, 0.5)
-    assert indistinguishable(base, AccuracyPrediction(80.49, 0.5))
-    assert indistinguishable(AccuracyPrediction(80.49, 0.5), base)
-    assert not indistinguishable(base, AccuracyPrediction(80.51, 0.5))
-    assert indistinguishable(base, AccuracyPrediction(80.9, 1.5))
+def test_the_error_of_a_difference_is_that_of_errors_correlated_by_one_half() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.standard_normal(200_000)
+    a, b = (math.sqrt(0.5) * (shared + rng.standard_normal(200_000)) for _ in range(2))
+    for a_std, b_std in ((0.5, 0.5), (0.4, 1.5), (2.0, 0.1)):
+        drawn = np.std(a_std * a - b_std * b)
+        assert difference_std(a_std, b_std) == pytest.approx(drawn, rel=0.02)
 
 
 def test_data_sets_without_figures_are_refused_in_one_line() -> None:

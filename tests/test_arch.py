@@ -30,7 +30,10 @@ def test_named_archs_survive_json(name):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"depth": 0}, "positive"),
+        ({"depth": 0}, "from 1 to 1000, not 0"),
+        ({"width": 10**400}, "not that"),
+        ({"kernel_size": -3}, "from 1 to 99"),
+        ({"scales": (-5,)}, "from 1 to 99"),
         ({"kernel_size": 4}, "odd"),
         ({"local": "mbcon"}, "did you mean 'mbconv'"),
         ({"mixer": "hyenna", "scales": (), "head_dim": 0}, "did you mean 'hyena'"),
@@ -69,6 +72,12 @@ def test_segmentation_refuses_sizes_that_its_branches_cannot_meet_at():
         lambda d: d["head"].update(task="cooking"),
         lambda d: d.update(stages=[]),
         lambda d: d.update(family="c"),
+        lambda d: d.update(hed=d.pop("head")),
+        lambda d: d.update(resolution=[224.9, 224.9]),
+        lambda d: d.update(resolution=[float("inf"), 224]),
+        lambda d: d.update(resolution="ab"),
+        lambda d: d["head"].update(num_classes=10**30),
+        lambda d: d["stem"].update(width=-8),
     ],
 )
 def test_damaged_json_is_refused_in_one_line(damage):
@@ -90,7 +99,7 @@ def test_resolution_round_trip(resolution):
     assert parse_resolution(format_resolution(resolution)) == resolution
 
 
-@pytest.mark.parametrize("text", ["", "x", "224x", "-1", "1x2x3", "224.5", "big"])
+@pytest.mark.parametrize("text", ["", "x", "224x", "-1", "1x2x3", "224.5", "big", "9" * 5000, "²"])
 def test_bad_resolutions_are_refused(text):
     with pytest.raises(ArchError, match="neither a side like 224 nor HEIGHTxWIDTH"):
         parse_resolution(text)

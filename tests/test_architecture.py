@@ -89,6 +89,11 @@ SearchCommand(device=("orin",), trials=60, out=Path({str(tmp_path / "run")!r}), 
     assert "torch" not in loaded
 
 
+def test_the_search_itself_knows_neither_tables_nor_predictors():
+    loaded = module_names("import nas.study")
+    assert not {name for name in loaded if name.split(".")[0] in ("lut", "predictors", "torch")}
+
+
 @pytest.mark.parametrize("name", ["arch", "space", "blocks", "cost", "named"])
 def test_descriptions_of_networks_need_no_packages(name):
     loaded = module_names(f"import supernet.{name}")

@@ -1,6 +1,7 @@
 """Devices and their tables: the shipped ones, and those that a user makes."""
 
 import json
+import re
 
 import pytest
 
@@ -130,6 +131,8 @@ def test_measured_latencies_are_never_overwritten_by_a_calibration(points, tmp_p
     [
         (["--device", "desk"], "name its runtime and precision"),
         (["--device", "desk:onnxruntime:fp32"], "nothing is published for desk"),
+        (["--device", "orin:litert:fp32"], "nothing is published for orin with litert fp32"),
+        (["--device", "orin:tensorrt:int8"], "nothing is published for orin with tensorrt int8"),
         (["--device", "../desk:litert:fp32"], "letters, digits"),
         (["--device", "orin", "--processor", "gppu"], "did you mean 'gpu'"),
         ([], "give one --device"),
@@ -169,3 +172,121 @@ def test_a_broken_table_of_the_users_does_not_hide_the_others(capsys):
     assert rows["orin"].startswith("calibrated")
     with pytest.raises(TableError):
         load_table(folder / "broken-litert-fp32.csv")
+
+
+def calibrate(capsys, *flags):
+    main(Calibrate, "lut.calibrate", [*map(str, flags), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_every_batch_has_its_table_and_batch_1_goes_first(tmp_path, capsys):
+    rows = POINTS.splitlines()
+    lines = [rows[0] + ",batch", *(f"{row},1" for row in rows[1:])]
+    for row in rows[1:]:
+        arch, px, ms = row.split(",")
+        lines.append(f"{arch},{px},{8 * 0.8 * float(ms)},8")
+    (tmp_path / "points.csv").write_text("\n".join(lines))
+    flags = ("--device", "desk:onnxruntime:fp32", "--points", tmp_path / "points.csv")
+    for _ in range(2):  # the second time the device is known
+        assert len(calibrate(capsys, *flags)["tables"]) == 2
+    table = load_table(find_table(get_device("desk"), 1))
+    assert table.network_ms(blocks_of(named_arch("b1"))) == pytest.approx(19.5, rel=0.1)
+    batched = load_table(find_table(get_device("desk"), 8))
+    assert batched.network_ms(blocks_of(named_arch("b1"))) == pytest.approx(0.8 * 19.5, rel=0.1)
+
+
+def test_points_replace_the_table_of_their_own_batch_alone(points, capsys):
+    assert len(calibrate(capsys, "--device", "a100", "--points", points)["tables"]) == 1
+    device = get_device("a100")
+    assert find_table(device, 64).is_relative_to(SHIPPED)
+    assert find_table(device, 1).is_relative_to(user_data_dir())
+
+
+def test_another_runtime_takes_nothing_of_the_devices_own(points, capsys):
+    calibrate(capsys, "--device", "a100:litert:fp32", "--points", points)
+    device = get_device("a100:litert:fp32")
+    assert (device.batch, device.throughput, device.note, device.processor) == ({}, False, "", "")
+    table = load_table(find_table(device, 1))
+    assert (table.sidecar or {})["calibration"]["processor"] == "cpu"
+
+
+def test_a_device_with_a_runtime_in_its_name_is_found(points, capsys):
+    name = "my-onnxruntime-box"
+    calibrate(capsys, "--device", f"{name}:litert:fp32", "--points", points)
+    assert get_device(name).runtime == "litert"
+    assert get_device(name.upper()).name == name
+
+
+def test_other_files_in_the_tables_folder_are_passed_over(points, capsys):
+    calibrate(capsys, "--device", "desk:litert:fp32", "--points", points)
+    folder = user_data_dir() / "tables"
+    table = folder / "desk-litert-fp32.csv"
+    for name in ("desk-litert-fp32-backup.csv", "desk-litert-fp32-b0.csv", "notes.csv"):
+        (folder / name).write_bytes(table.read_bytes())
+    assert [path.name for path in tables_of("desk")] == [table.name]
+
+
+def test_an_unreadable_table_makes_way_and_is_kept(points, capsys):
+    flags = ("--device", "desk:litert:fp32", "--points", points)
+    calibrate(capsys, *flags)
+    table = user_data_dir() / "tables" / "desk-litert-fp32.csv"
+    table.write_text("cut sho")
+    calibrate(capsys, *flags)
+    assert load_table(table).entries
+    assert table.with_name(table.name + ".bak").read_text() == "cut sho"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('precision = "fp32"', "no runtime"),
+        ('runtime = "litter"\nprecision = "fp32"', "did you mean 'litert'"),
+        ('runtime = "litert"\nprecision = "fp32"\nbatch = 5', "batch must be a dict"),
+        ('runtime = "litert"\nprecision = "fp32"\n[batch]\nimagenet = "a"', "whole numbers"),
+        ('runtime = "litert"\nprecision = "fp32"\ntitel = "x"', "did you mean 'title'"),
+        ("runtime =", "cannot read"),
+    ],
+)
+def test_a_wrong_device_file_is_one_line_and_hides_no_other(text, says, fails, capsys):
+    folder = user_data_dir() / "devices"
+    folder.mkdir(parents=True)
+    (folder / "MyDev.toml").write_text(text)
+    assert says in fails(Predict, "nas.predict", "--device", "mydev", "--arch", "b1")
+    main(Devices, "nas.devices", ["--json"])
+    rows = {row["device"]: row["source"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["mydev"].startswith("unusable: ")
+    assert rows["orin"].startswith("calibrated")
+
+
+def test_without_a_home_there_is_a_cure(monkeypatch, fails):
+    for name in ("EFFICIENTVIT_NAS_DATA", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    assert "set EFFICIENTVIT_NAS_DATA" in fails(Devices, "nas.devices")
+
+
+def test_the_documented_errors_are_the_tables_own():
+    text = (SHIPPED.parent / "docs" / "calibration.md").read_text()
+    rows = re.findall(
+        r"^\| \[.*?\]\(calibration/(.*?)\.md\) \|.*?\| (\d+) / (\d+) \| ([\d.]+) % \| "
+        r"([\d.]+) % \| (\d+) of (\d+) \|",
+        text,
+        re.MULTILINE,
+    )
+    assert len(rows) == 4
+    for name, *quoted in rows:
+        device = get_device(name)
+        sidecar = load_table(find_table(device, device.batch_for("imagenet"))).sidecar or {}
+        found = sidecar["calibration"]["summary"]
+        assert quoted == [
+            str(found["num_rows"]),
+            str(found["num_architectures"]),
+            f"{found['mape_percent']:.1f}",
+            f"{found['worst_percent']:.1f}",
+            str(found["num_ordered_pairs"]),
+            str(found["num_pairs"]),
+        ]

@@ -13,10 +13,8 @@ from tests.conftest import ROOT
 PACKAGES = ("nas", "supernet", "predictors", "lut", "results")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A folder that the project is installed to, from a copy of what git would clone."""
-    copy = tmp_path_factory.mktemp("source") / "copy"
+def copy_of_the_project(copy):
+    """What git would clone, as far as an install needs it."""
     copy.mkdir()
     for name in (*PACKAGES, "pyproject.toml", "README.md", "LICENSE"):
         source = ROOT / name
@@ -25,6 +23,13 @@ def site(tmp_path_factory):
             shutil.copytree(source, copy / name, ignore=ignored)
         else:
             shutil.copy(source, copy / name)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder that the project is installed to."""
+    copy = tmp_path_factory.mktemp("source") / "copy"
+    copy_of_the_project(copy)
     site = tmp_path_factory.mktemp("site")
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, copy],
@@ -51,6 +56,32 @@ def test_a_search_runs_from_an_installed_package(site, tmp_path):
     assert read_front(run).candidates
     assert str(run.relative_to(tmp_path)) in done.stdout
     assert not (site / "results" / "runs").exists()
+
+
+def test_an_editable_install_works_twice_in_any_folder(tmp_path):
+    """The first run makes results/ in the working folder, which must not hide the package."""
+    source = tmp_path / "source"
+    copy_of_the_project(source)
+    python = tmp_path / "venv" / "bin" / "python"
+    venv = [sys.executable, "-m", "venv", "--system-site-packages", tmp_path / "venv"]
+    subprocess.run(venv, check=True)
+    install = [python, "-m", "pip", "install", "-q", "--no-deps", "-e", source]
+    subprocess.run(install, check=True, capture_output=True)
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    paths = [path for path in sys.path if path.endswith("site-packages")]  # the dependencies
+    for _ in range(2):
+        flags = ["-m", "nas.search", "--device", "a100", "--trials", "60", "--json"]
+        done = subprocess.run(
+            [python, *flags],
+            cwd=here,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert len(list((here / "results" / "runs").iterdir())) == 2
 
 
 def test_calibrating_finds_the_published_figures(site, tmp_path):

@@ -1,15 +1,20 @@
 """The pictures: redrawn, overlaid, and opened in a real browser without a network."""
 
+import json
 import random
+import re
+import shlex
 import shutil
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from nas.front import Candidate, Front, read_front
 from nas.pareto import pareto_front
 from nas.plot import Plot
-from nas.summary import gains_over
+from nas.summary import gains_over, print_front
 from supernet.named import named_arch
 from supernet.space import get_space
 
@@ -98,16 +103,87 @@ def test_the_page_draws_in_a_browser_without_a_network(runs, tmp_path):
     assert "&lt;on&gt;" in drawn  # text of a run is no HTML
 
 
+def with_baseline(accuracy, std=0.4, latency_ms=20.0):
+    baseline = Candidate(named_arch("b1"), latency_ms, 1.0, accuracy, std, 1.0, 1.0, 1.0)
+    return replace(a_front(), baselines={"b1@224": baseline})
+
+
 def test_gains_compare_at_equal_latency():
-    front = a_front()
-    (line,) = gains_over(front)
-    fast = [c for c in front.candidates if c.latency_ms <= 20.0]
-    gain = max(c.accuracy for c in fast) - 65.0
+    best = max(c.accuracy for c in a_front().candidates if c.latency_ms <= 20.0)
+    (line,) = gains_over(with_baseline(65.0))
+    assert f"{best - 65.0:+.2f}" in line
+    assert "b1@224" in line
+    assert "indistinguishable" not in line
+
+
+@pytest.mark.parametrize(
+    ("gain", "std", "close"),
+    [(0.6, 0.5, False), (0.4, 0.5, True), (-0.4, 0.5, True), (-0.6, 0.5, False), (0.9, 1.2, True)],
+)
+def test_only_what_lies_below_one_standard_deviation_is_indistinguishable(gain, std, close):
+    """The front's own std is 0.5; of equals the difference has that of either."""
+    best = max(c.accuracy for c in a_front().candidates if c.latency_ms <= 20.0)
+    (line,) = gains_over(with_baseline(best - gain, std))
     assert f"{gain:+.2f}" in line
-    assert "b0@224" in line
-    even = Front(
-        front.candidates,
-        {"x": Candidate(named_arch("b1"), 20.0, 1.0, 65.0 + gain, 0.4, 1, 1, 1)},
-        [], "", "", "", "",
-    )  # fmt: skip
-    assert "indistinguishable" in gains_over(even)[0]
+    assert ("indistinguishable" in line) == close
+
+
+def test_a_gain_by_extrapolation_says_so():
+    assert "extrapolated" in gains_over(with_baseline(60.0, latency_ms=90.0))[0]
+    assert "extrapolated" not in gains_over(with_baseline(60.0, latency_ms=20.0))[0]
+
+
+def test_no_run_is_drawn_over(runs, fails):
+    Plot((runs[0],)).run()
+    before = (runs[0] / "front.png").read_bytes()
+    says = fails(Plot, "nas.plot", *runs, "--out", runs[0])
+    assert "not an empty folder" in says
+    assert (runs[0] / "front.png").read_bytes() == before
+
+
+def test_text_of_a_run_is_no_formula(tmp_path):
+    (tmp_path / "odd").mkdir()
+    a_front(title=r"Box $\frac$ [/b] <i>").write(tmp_path / "odd")
+    Plot((tmp_path / "odd",)).run()
+    Plot((tmp_path / "odd", tmp_path / "odd"), out=tmp_path / "two").run()
+    assert size_of_png(tmp_path / "two" / "front.png") == (1350, 900)
+
+
+def test_a_narrow_terminal_keeps_a_line_a_network(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    outcome = {"interrupted": False, "distinct_archs": 60, "trials": 60, "seconds": 1.0}
+    front = a_front(title="Box [/b]")
+    print_front(front, Path("it's") / "run", "orin", outcome, ["note [x]"])
+    shown = capsys.readouterr().out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert "Box [/b]" in plain
+    assert shlex.split(plain.strip().splitlines()[-1])[-1].startswith("it's/run#")
+    rows = [line for line in plain.splitlines() if re.match(r" *\d+\*? .*±", line)]
+    assert len(rows) == min(15, len(front.candidates))
+    for line, candidate in zip(rows[:1], front.candidates[:1], strict=True):
+        assert f"{candidate.accuracy:.2f}" in line
+        assert candidate.arch.describe() not in line
+    assert front.candidates[0].arch.describe() in plain
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda d: d["candidates"][0].update(latency_ms="3"),
+        lambda d: d["candidates"][0].update(latency_ms=None),
+        lambda d: d["candidates"][0].update(latency_ms=-1),
+        lambda d: d["candidates"][0].update(accuracy=float("nan")),
+        lambda d: d["candidates"][0].update(extrapolated="no"),
+        lambda d: d.update(candidates=[]),
+        lambda d: d.update(trials=[1]),
+        lambda d: d.pop("metric"),
+    ],
+)
+def test_a_damaged_front_is_refused(runs, fails, damage):
+    path = runs[0] / "front.json"
+    data = json.loads(path.read_text())
+    damage(data)
+    path.write_text(json.dumps(data))
+    assert "damaged" in fails(Plot, "nas.plot", runs[0])

@@ -2,18 +2,23 @@
 
 import csv
 import json
+import random
+import statistics
+from dataclasses import replace
 
 import pytest
 
-from lut.device import get_device
+from lut.device import SHIPPED, get_device
 from lut.points import read_points
 from nas.predict import Predict
 from predictors.latency import LatencyPredictor, load_predictor
-from supernet.arch import Arch
+from supernet.arch import Arch, ClassificationHead
 from supernet.blocks import blocks_of
+from supernet.cost import network_cost
 from supernet.named import named_arch
 from supernet.space import get_space
 from tests.conftest import ROOT
+from tests.test_cost import slow_peak
 
 POINTS = ROOT / "results" / "published" / "points"
 
@@ -98,13 +103,60 @@ def test_the_error_widens_away_from_what_the_fit_has_seen():
     assert not phone.predict(blocks_of(named_arch("b2"))).outside
 
 
-def test_measured_blocks_err_independently():
+def test_the_error_of_a_measured_sum_is_that_of_drawn_rows():
+    """Rows err independently, and a block that repeats repeats its error."""
     from tests.test_table import a_table
 
     table = a_table()
     blocks = blocks_of(named_arch("b1"))
-    by_hand = sum(table.entries[block].latency_std_ms ** 2 for block in blocks) ** 0.5
-    assert LatencyPredictor(table).predict(blocks).std_ms == pytest.approx(0.9 * by_hand)
+    rng = random.Random(0)
+    sums = []
+    for _ in range(4000):
+        drawn = {b: rng.gauss(e.latency_ms, e.latency_std_ms) for b, e in table.entries.items()}
+        sums.append(0.9 * sum(drawn[block] for block in blocks))
+    found = LatencyPredictor(table).predict(blocks)
+    assert found.std_ms == pytest.approx(statistics.pstdev(sums), rel=0.05)
+    assert found.provenance == "measured"
+
+
+def test_an_answer_is_as_good_as_its_weakest_block():
+    from tests.test_table import a_table
+
+    blocks = blocks_of(named_arch("b1"))
+    shipped = load_predictor(get_device("orin"), "imagenet").table
+    some = dict(list(a_table().entries.items())[:2])
+    table = a_table(entries=some, roofline=shipped.roofline)
+    found = LatencyPredictor(table).predict(blocks)
+    assert found.provenance == table.provenance == "calibrated"
+    assert found.std_ms > 0.02 * found.latency_ms
+
+
+def test_memory_is_that_of_the_tables_batch_and_precision(capsys):
+    for device, batch, bytes_ in (("snapdragon8gen1", 1, 4), ("orin", 1, 2), ("a100", 64, 2)):
+        answer = predict(capsys, "--device", device, "--arch", "b1")
+        blocks = blocks_of(named_arch("b1"))
+        elements = batch * slow_peak(blocks) + network_cost(blocks).params
+        assert answer["memory_mb"] == pytest.approx(bytes_ * elements / 1e6, rel=1e-5)
+
+
+def test_what_nobody_has_seen_is_marked(capsys):
+    assert predict(capsys, "--device", "orin", "--arch", "b2")["extrapolated"] is False
+    arch = next(iter(get_space("b").extremes())).to_json()
+    assert predict(capsys, "--device", "orin", "--arch", arch)["extrapolated"] is True
+
+
+def test_every_answer_of_a100_says_that_the_batch_is_assumed(capsys):
+    answer = predict(capsys, "--device", "a100", "--arch", "l2")
+    assert "batch assumed to be 64" in answer["provenance"]["latency_source"]
+    assert "batch assumed to be 64" in answer["provenance"]["latency"]["note"]
+
+
+def test_a_table_is_used_for_its_own_device_only(fails, capsys):
+    table = SHIPPED / "tables" / "a100-tensorrt-fp16-b64.csv"
+    flags = ("--arch", "l2", "--table", table)
+    says = fails(Predict, "nas.predict", "--device", "orin", *flags)
+    assert "is of device a100:tensorrt:fp16, not orin" in says
+    assert predict(capsys, "--device", "a100", *flags)["throughput_img_s"] > 0
 
 
 def test_an_arch_from_a_file_and_from_a_run(tmp_path, capsys, run):
@@ -121,6 +173,15 @@ def test_an_arch_from_a_file_and_from_a_run(tmp_path, capsys, run):
     dense = predict(capsys, "--device", "orin", "--arch", f"{tmp_path / 'run'}#3", *flags)
     assert dense["metric"] == "Cityscapes mIoU [%]"
     assert dense["resolution"] == "512x1024"
+
+
+def test_an_own_head_is_kept(tmp_path, capsys):
+    own = replace(named_arch("b1"), head=ClassificationHead((512, 640), 7))
+    (tmp_path / "a#1.json").write_text(own.to_json())
+    flags = ("--device", "orin", "--arch", tmp_path / "a#1.json")
+    assert Arch.from_dict(predict(capsys, *flags)["arch"]) == own
+    ten = Arch.from_dict(predict(capsys, *flags, "--num-classes", 10)["arch"])
+    assert ten.head == ClassificationHead((512, 640), 10)
 
 
 def test_classes_change_the_head_alone(capsys):
@@ -168,7 +229,13 @@ def test_people_see_sources_and_stages(run):
         (["--arch", "b1", "--device", "orin", "--task", "segmentation", "--resolution", "500"],
          "divisible by 32"),
         (["--arch", "b1", "--device", "orin", "--dataset", "ade20k"], "choose from imagenet"),
-        (["--arch", "b1", "--device", "orin", "--num-classes", "0"], "must be positive"),
+        (["--arch", "b1", "--device", "orin", "--num-classes", "0"], "num_classes must be from 1"),
+        (["--arch", "b1", "--device", "orin", "--num-classes", "9" * 400], "not that"),
+        (["--arch", "b1", "--device", "orin", "--resolution", "9" * 9], "neither a side"),
+        (["--arch", "b1", "--device", "orin", "--csv", "x"], "go with --sample"),
+        (["--sample", "9", "--device", "orin", "--csv", "x", "--resolution", "224"], "--freeze"),
+        (["--arch", "x" * 5000, "--device", "orin"], "no arch or file"),
+        (["--arch", "{}", "--device", "orin"], "not an architecture"),
         (["--arch", "none#3", "--device", "orin"], "no run folder none"),
         (["--sample", "3", "--device", "orin"], "--csv FILE"),
         (["--sample", "0", "--device", "orin", "--csv", "x"], "must be positive"),

@@ -73,3 +73,16 @@ def test_the_errors_it_quotes_are_the_tables_own():
         table = load_table(find_table(device, device.batch_for("imagenet")))
         assert f"{table.error['mape_percent']:.1f}" == quoted
     assert TEXT.count(" rows, ") >= 3
+
+
+def test_the_accuracy_error_it_quotes_is_the_priors_own():
+    from predictors.accuracy import load_prior
+
+    (points, figures, networks) = re.findall(
+        r"\(ImageNet\): error ([\d.]+) points on networks left out, (\d+) figures of (\d+)",
+        TEXT,
+    )[0]
+    prior = load_prior("imagenet")
+    assert points == f"{prior.arch_mae:.2f}"
+    assert int(figures) == len(prior.residuals)
+    assert int(networks) == len({row.name for row in prior.residuals})

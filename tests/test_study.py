@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 
 import pytest
 
+from nas.budgets import Budget, feasible
 from nas.front import Candidate
-from nas.objectives import Budget, feasible
 from nas.pareto import pareto_front
 from nas.samplers import POPULATION
 from nas.study import Search
@@ -117,20 +117,48 @@ def test_no_arch_is_evaluated_twice_even_across_a_resume(tmp_path):
         search.run(400, lambda _: None)
     second = Counting()
     resumed = a_search(tmp_path, second)
-    assert resumed.num_trials >= 170
     resumed.run(400, lambda _: None)
     evaluated = first.archs + second.archs
     assert len(evaluated) == len(set(evaluated)) == len(resumed.candidates)
+
+
+def journaled(folder):
+    return (folder / "study.log").read_text().count('"state"')
 
 
 def test_ctrl_c_keeps_every_finished_trial(tmp_path):
     search = a_search(tmp_path, Counting(stop_after=37))
     with pytest.raises(KeyboardInterrupt):
         search.run(400, lambda _: None)
-    assert search.num_trials >= 37
-    resumed = a_search(tmp_path)
-    assert resumed.num_trials == search.num_trials
-    assert resumed.candidates == search.candidates
+    assert journaled(tmp_path) == search.num_trials >= 37
+    assert a_search(tmp_path).candidates == search.candidates
+
+
+@pytest.mark.parametrize(
+    ("sampler", "stop_after"),
+    [*product(("nsga2", "random"), (1, 60, 130, 163)), ("nsga3", 130), ("tpe", 60)],
+)
+def test_interrupted_anywhere_it_ends_as_if_it_had_not_been(tmp_path, sampler, stop_after):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    trials = 250 if sampler != "tpe" else 120
+    whole = a_search(tmp_path / "whole", sampler=sampler)
+    whole.run(trials, lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        a_search(tmp_path / "cut", Counting(stop_after), sampler=sampler).run(
+            trials, lambda _: None
+        )
+    resumed = a_search(tmp_path / "cut", sampler=sampler)
+    resumed.run(trials, lambda _: None)
+    assert list(resumed.candidates.items()) == list(whole.candidates.items())
+    assert journaled(tmp_path / "cut") == journaled(tmp_path / "whole") == trials
+
+
+def test_populations_are_drawn_from_seeds_of_their_own(tmp_path):
+    """With one seed for all of them, random populations would be the same one again."""
+    search = a_search(tmp_path, sampler="random")
+    search.run(300, lambda _: None)
+    assert len(search.candidates) > 250
 
 
 def test_a_torn_last_line_is_dropped(tmp_path):
@@ -140,9 +168,9 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     for cut in (1, 40, 700):
         journal.write_bytes(whole[:-cut])
         resumed = a_search(tmp_path)
-        assert 100 <= resumed.num_trials < 150
+        assert 100 <= journaled(tmp_path) < 150
         resumed.run(200, lambda _: None)
-        assert resumed.num_trials == 200
+        assert journaled(tmp_path) == 200
         assert a_search(tmp_path).num_trials == 200
 
 
@@ -159,6 +187,14 @@ def test_a_journal_of_another_space_is_refused(tmp_path):
             get_space("l"), evaluate, (), sampler="nsga2", seed=0, first=(),
             journal=tmp_path / "study.log",
         )  # fmt: skip
+
+
+def test_a_journal_with_damaged_numbers_is_refused(tmp_path):
+    a_search(tmp_path).run(20, lambda _: None)
+    journal = tmp_path / "study.log"
+    journal.write_text(journal.read_text().replace('"params_m":1.0', '"params_m":"1"', 1))
+    with pytest.raises(RunError, match="must be a finite number"):
+        a_search(tmp_path)
 
 
 def test_first_archs_are_tried_first_and_breed(tmp_path):

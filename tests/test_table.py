@@ -199,6 +199,10 @@ def test_binary_and_missing_files_are_refused(saved, tmp_path):
         lambda d: d.pop("batch"),
         lambda d: d.update(batch=0),
         lambda d: d.update(precision="fp64"),
+        lambda d: d.update(error=[1]),
+        lambda d: d.update(error={"block_kinds": 5}),
+        lambda d: d.update(error={"relative_std": "low"}),
+        lambda d: d.update(error={"min_ms": float("nan")}),
     ],
 )
 def test_a_damaged_sidecar_is_refused(saved, damage):
@@ -208,6 +212,33 @@ def test_a_damaged_sidecar_is_refused(saved, damage):
     sidecar.write_text(json.dumps(data))
     with pytest.raises(TableError):
         load_table(saved)
+
+
+def test_what_was_never_checked_may_be_null(saved):
+    sidecar = saved.with_suffix(".json")
+    data = json.loads(sidecar.read_text())
+    data["error"] = {"relative_std": None, "block_kinds": []}
+    sidecar.write_text(json.dumps(data))
+    assert load_table(saved).relative_std is None
+
+
+def test_what_a_spreadsheet_writes_loads(saved):
+    table = load_table(saved)
+    text = saved.read_text().replace("\n", "\r\n")
+    saved.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert dict(load_table(saved).entries) == dict(table.entries)
+
+
+def test_a_file_has_its_hash(saved):
+    first = load_table(saved).sha256
+    saved.write_text(saved.read_text().replace("measured", "interpolated", 1))
+    assert load_table(saved).sha256 != first
+
+
+def test_a_fixed_offset_is_shared_by_a_batch():
+    blocks = blocks_of(named_arch("b0"))
+    terms = NetworkTerms(fixed_ms=8.0)
+    assert a_table(terms=terms, batch=16).offset_ms(blocks) == 0.5
 
 
 def test_provenance_is_the_weakest_of_the_rows():
