@@ -4,6 +4,7 @@ python -m lut.calibrate --device mydevice:onnxruntime:fp32 --points points.csv
 """
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # The published latencies that the shipped tables are made from, and what they ran on.
 _PUBLISHED = files("results") / "published" / "points"
+
+REFUSED_PERCENT = 50  # error from which on a table would only mislead
+DOUBTED_PERCENT = 10  # and from which on it says so
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ class Calibrate:
         processor = self.processor or device.processor or guess
         check_choice("processor", processor, PRIORS, DeviceError)
         found = fit(points, device.precision, PRIORS[processor])
+        if found.summary.mape_percent > REFUSED_PERCENT:
+            raise TableError(_contradiction(found))
+        if self.points is not None:
+            device = replace(device, note="")  # which speaks of the published points
         folder = self.out or user_data_dir() / "tables"
         paths = [
             _write_table(device, found, batch, folder, processor)
@@ -108,6 +116,18 @@ class Calibrate:
         return found
 
 
+def _contradiction(found: "Calibration") -> str:
+    rows = [row for row in found.rows if row.point.fitted]
+    worst = max(rows, key=lambda row: abs(row.leave_out_error_percent))
+    given_ms, fitting_ms = worst.point.latency_ms, worst.leave_out_ms
+    return (
+        "these points contradict each other: architectures left out are predicted "
+        f"{found.summary.mape_percent:.0f} % wrong, so no table is written. Farthest off is "
+        f"{worst.point.name} with {given_ms:.4g} ms where {fitting_ms:.4g} ms would fit the "
+        "others; check units and typing errors"
+    )
+
+
 def _datasets_by_batch(device: "Device", points: "Sequence[Point]") -> dict[int, list[str]]:
     """The batch sizes that the points have, and the data sets whose networks each table lists."""
     from supernet.named import DATASETS
@@ -158,8 +178,8 @@ def _write_table(
                 "max_ms": max(seen),
                 "block_kinds": sorted({b.kind for r in rows for b in blocks_of(r.point.arch)}),
                 "judged_on": (
-                    f"{summary.num_rows} networks, each of {summary.num_architectures} "
-                    "architectures left out of the fit in turn"
+                    f"{summary.num_rows} rows of {summary.num_architectures} architectures, "
+                    "each architecture left out of the fit in turn"
                 ),
             },
             "validation": None,
@@ -224,6 +244,7 @@ def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> Non
     from rich.console import Console
     from rich.table import Table
 
+    from lut.device import SHIPPED, user_data_dir
     from supernet.arch import format_resolution
 
     console = Console(highlight=False, markup=False)
@@ -232,7 +253,7 @@ def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> Non
     table = Table(
         title=f"{device.label}: each architecture predicted without its own rows", box=None
     )
-    for heading in ("network", "batch", "published ms", "predicted ms", "error %", "kind"):
+    for heading in ("network", "batch", "given ms", "predicted ms", "error %", "kind"):
         table.add_column(heading, justify="left" if heading in ("network", "kind") else "right")
     for row in found.rows:
         point = row.point
@@ -254,8 +275,16 @@ def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> Non
         "apart in order",
         soft_wrap=True,
     )
+    if summary.mape_percent > DOUBTED_PERCENT:
+        console.print("such an error is large: check the rows that are farthest off")
     console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
     spec = f"{device.name}:{device.runtime}:{device.precision}"
+    if not paths[0].is_relative_to(user_data_dir()):
+        file = shlex.quote(str(paths[0]))
+        console.print(f"next: python -m nas.search --device {spec} --table {file}", soft_wrap=True)
+        return
+    if any((SHIPPED / "tables" / path.name).exists() for path in paths):
+        console.print("it goes before the shipped table; delete it to go back to that one")
     console.print(f"next: python -m nas.search --device {spec}", soft_wrap=True)
 
 

@@ -29,9 +29,9 @@ def _page(device: "Device", found: "Calibration") -> str:
         device.note,
         "",
         f"Leave-architecture-out: MAPE {summary.mape_percent:.1f} % "
-        f"({summary.mape_beyond_rounding_percent:.1f} % beyond the published rounding), worst row "
+        f"({summary.mape_beyond_rounding_percent:.1f} % beyond the rounding given), worst row "
         f"{summary.worst_percent:.1f} % beyond rounding, {summary.num_ordered_pairs} of "
-        f"{summary.num_pairs} pairs more than 8 % apart in their published order, Kendall τ "
+        f"{summary.num_pairs} pairs more than 8 % apart in their order, Kendall τ "
         f"{summary.kendall_tau:.3f}, on {summary.num_rows} rows of {summary.num_architectures} "
         "architectures.",
         "",
@@ -39,9 +39,9 @@ def _page(device: "Device", found: "Calibration") -> str:
         + ", ".join(f"{k} {v:.4g}" for k, v in found.parameters.items())
         + ".",
         "",
-        f"![predicted against published]({device.name}.png)",
+        f"![predicted against given]({device.name}.png)",
         "",
-        "| network | px | batch | published ms | fitted ms | left out ms | error % | kind | notes |"
+        "| network | px | batch | given ms | fitted ms | left out ms | error % | kind | notes |"
         "\n|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found.rows:
@@ -79,7 +79,7 @@ def _picture(device: "Device", found: "Calibration") -> bytes:
             text = f"{_name(row)} {format_resolution(row.point.arch.resolution)}"
             place = (row.point.latency_ms, _clipped(row))
             lower.annotate(text, place, (6, -3), textcoords="offset points", fontsize=7)
-    lower.set_xlabel("published [ms per image]")
+    lower.set_xlabel("given [ms per image]")
     upper.set_ylabel("predicted without the\narchitecture's own rows [ms per image]")
     lower.set_ylabel(f"error [%], drawn up to ± {DRAWN_PERCENT}")
     error = found.summary.mape_percent

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from results.errors import ArchError, TableError, nearest
+from results.errors import ArchError, TableError, check_choice, nearest
+from results.files import read_text
 from supernet.arch import Arch, Task, parse_resolution
 from supernet.named import named_arch
 
@@ -70,28 +71,42 @@ class Point:
 
 
 def read_points(path: Path) -> list[Point]:
-    """The points in `path`, in its order. Raises TableError, naming the row and column."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"cannot read points from {path}: {error}") from None
-    reader = csv.DictReader(text.splitlines())
-    header = reader.fieldnames or []
-    for column in header:
-        if column not in COLUMNS:
-            raise TableError(f"{path}: no column {column!r}{nearest(str(column), COLUMNS)}")
+    """The points in `path`, in its order. Raises TableError, naming the row and column.
+
+    Reads what spreadsheets write: semicolons or tabs between fields (then with decimal
+    commas, too), a byte order mark, capital letters in the header, empty rows and columns.
+    """
+    lines = read_text(path, error=TableError).splitlines()
+    first = lines[0] if lines else ""
+    delimiter = max(",;\t", key=first.count)
+    rows = csv.reader(lines, delimiter=delimiter)
+    header = [name.strip().lower() for name in next(rows, [])]
+    for column in filter(None, header):
+        check_choice(f"column in {path}:", column, COLUMNS, TableError)
     if "arch" not in header or not {"latency_ms", "throughput_img_s"} & set(header):
         raise TableError(f"{path}: the first line must name the columns, at least arch,latency_ms")
-    points = [_point(f"{path}, row {n}", row) for n, row in enumerate(reader, start=2)]
+    points = []
+    for number, row in enumerate(rows, start=2):
+        where = f"{path}, row {number}"
+        if len(row) > len(header):
+            raise TableError(f"{where}: more fields than columns; quote fields that hold a comma")
+        fields = dict.fromkeys(COLUMNS, "") | {
+            name: value.strip() for name, value in zip(header, row, strict=False) if name
+        }
+        if not any(fields.values()):
+            continue
+        if delimiter != ",":
+            fields |= {name: fields[name].replace(",", ".") for name in _NUMBERS}
+        points.append(_point(where, fields))
     if not points:
         raise TableError(f"{path}: no points; add rows of arch,latency_ms")
     return points
 
 
-def _point(where: str, row: Mapping[str, str | None]) -> Point:
-    if None in row:
-        raise TableError(f"{where}: more fields than columns; quote fields that hold a comma")
-    fields = {name: (row.get(name) or "").strip() for name in COLUMNS}
+_NUMBERS = ("batch", "latency_ms", "throughput_img_s", "rounding_percent")
+
+
+def _point(where: str, fields: Mapping[str, str]) -> Point:
     latency = _number(where, fields, "latency_ms")
     throughput = _number(where, fields, "throughput_img_s")
     batch = _number(where, fields, "batch")
@@ -148,8 +163,8 @@ def _number(
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise TableError(f"{where}, column {column}: {text!r} is not a positive number")
+    if not (1e-9 <= value <= 1e9 or (zero and value == 0)):  # nan and infinity included
+        raise TableError(f"{where}, column {column}: {text[:40]!r} is not a positive number")
     return value
 
 

@@ -41,6 +41,11 @@ def resolve_arch(
         arch = Arch.from_json(read_text(Path(text), error=ArchError))
     elif hash_:
         arch = _from_run(Path(run), number)
+    elif _is_folder(text):
+        last = len(read_front(Path(text)).candidates) - 1
+        raise ArchError(
+            f"{text} is a run; name a candidate of it as {text}#ID, ID from 0 to {last}"
+        )
     else:
         known = ", ".join(BACKBONES)
         raise ArchError(
@@ -59,6 +64,13 @@ def _is_file(text: str) -> bool:
     try:
         return Path(text).is_file()
     except OSError:  # too long for a file name, say
+        return False
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:
         return False
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from results.errors import RunError
 from results.files import read_json, write_json, write_text
+from results.runs import RECORD
 from supernet.arch import Arch, format_resolution
 
 NUMBERS = (
@@ -36,14 +37,16 @@ class Candidate:
     params_m: float  # millions
     macs_g: float  # billions
     memory_mb: float  # peak activations of a batch plus weights, 1e6 bytes
-    extrapolated: bool = False  # latency or accuracy beyond what the predictors have seen
+    latency_extrapolated: bool = False  # beyond what the predictor was ever checked on
+    accuracy_extrapolated: bool = False
 
     def __post_init__(self) -> None:
         for name in NUMBERS:
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
-        if type(self.extrapolated) is not bool or self.latency_ms == 0:
+        marks = (self.latency_extrapolated, self.accuracy_extrapolated)
+        if any(type(mark) is not bool for mark in marks) or self.latency_ms == 0:
             raise ValueError(f"not a candidate: {self}")
 
 
@@ -84,6 +87,8 @@ def read_front(folder: Path) -> Front:
     if not folder.is_dir():
         raise RunError(f"no run folder {folder}")
     path = folder / "front.json"
+    if not path.exists() and not (folder / RECORD).exists():
+        raise RunError(f"{folder} is no run folder: it has no {RECORD}")
     if not path.exists():
         raise RunError(f"{folder} holds no front yet; go on with `--resume {folder}`")
     data = read_json(path)

@@ -37,7 +37,8 @@ class Predicted:
             params_m=cost.params / 1e6,
             macs_g=cost.macs / 1e9,
             memory_mb=memory_mb(blocks, table.batch, table.precision),
-            extrapolated=latency.outside or accuracy.extrapolated,
+            latency_extrapolated=latency.outside,
+            accuracy_extrapolated=accuracy.extrapolated,
         )
 
 
@@ -51,6 +52,6 @@ def describe_prior(prior: Prior) -> str:
     names = len({row.name for row in prior.residuals})
     return (
         f"{prior.provenance}, a scaling law on {len(prior.residuals)} figures of {names} networks, "
-        f"error {prior.arch_mae:.2f} points on networks left out; blind to kernels, mixers, "
-        "scales and local blocks"
+        f"error {prior.arch_mae:.2f} points on average on networks left out, std {prior.std:.2f} "
+        "near them; blind to kernels, mixers, scales and local blocks"
     )

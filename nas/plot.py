@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from plotly.graph_objects import Figure
 
+TICKS_MS = [m * 10.0**e for e in range(-4, 7) for m in (1, 2, 5)]
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -49,8 +50,8 @@ def _png(fronts: Sequence[Front]) -> bytes:
     for colour, front in zip(_cycle(len(fronts)), fronts, strict=True):
         _draw(axes, front, colour, alone=len(fronts) == 1)
     low, high = axes.get_xlim()
-    ticks = [m * 10.0**e for e in range(-4, 7) for m in (1, 2, 5)]
-    axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+    axes.set_xlim(low, high * (high / low) ** 0.05)  # room for the last name
+    axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS_MS if low <= t <= high]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("latency [ms per image]")
@@ -70,16 +71,16 @@ def _draw(axes: "Axes", front: Front, colour: str, *, alone: bool) -> None:
     ms = [c.latency_ms for c in points]
     accuracy = [c.accuracy for c in points]
     if alone:
-        tried = f"{len(front.trials)} archs tried"
+        tried = f"{len(front.trials)} archs tried, within the budgets"
         axes.scatter(*_columns(front.trials), s=5, c="0.75", lw=0, label=tried)
     lower = [c.accuracy - c.accuracy_std for c in points]
     upper = [c.accuracy + c.accuracy_std for c in points]
     axes.fill_between(ms, lower, upper, color=colour, alpha=0.18, lw=0)
     label: str | None = "front, ± 1 std of the accuracy" if alone else front.title
     axes.plot(ms, accuracy, ".-", ms=3, lw=1, c=colour, label=label)
-    near = [(c.latency_ms, c.accuracy) for c in points if not c.extrapolated]
+    near = [(c.latency_ms, c.accuracy) for c in points if not c.accuracy_extrapolated]
     if near:
-        label = "of these, near the published networks" if alone else None
+        label = "of these, shaped like the published networks" if alone else None
         axes.scatter(*_columns(near), s=22, fc="white", ec=colour, lw=1, label=label, zorder=2.5)
     label = "official networks" + ("" if alone else f", {front.title}")
     marks = [(c.latency_ms, c.accuracy) for c in front.baselines.values()]
@@ -119,12 +120,20 @@ def _html(fronts: Sequence[Front]) -> str:
         )
         named = [(str(number), c) for number, c in enumerate(front.candidates)]
         _trace(figure, named, f"front{suffix}", colour, "lines+markers", "circle")
+        near = [(key, c) for key, c in named if not c.accuracy_extrapolated]
+        name = f"of these, shaped like the published networks{suffix}"
+        _trace(figure, near, name, colour, "markers", "circle-open")
         official = list(front.baselines.items())
         black = "black" if len(fronts) == 1 else colour
         _trace(figure, official, f"official networks{suffix}", black, "markers", "x")
     figure.update_layout(
         title={"text": "<br>".join(map(html.escape, _title(fronts))), "font": {"size": 14}},
-        xaxis={"title": "latency [ms per image]", "type": "log"},
+        xaxis={
+            "title": "latency [ms per image]",
+            "type": "log",
+            "tickvals": TICKS_MS,
+            "ticktext": [f"{tick:g}" for tick in TICKS_MS],
+        },
         yaxis={"title": fronts[0].metric},
         template="plotly_white",
         hoverlabel={"align": "left"},
@@ -149,7 +158,7 @@ def _trace(
         error_y={"array": [c.accuracy_std for _, c in named], "thickness": 0.4, "width": 0},
         mode=mode,
         name=name,
-        marker={"size": 5, "color": colour, "symbol": symbol},
+        marker={"size": 9 if symbol == "circle-open" else 5, "color": colour, "symbol": symbol},
         line={"color": colour},
         text=[_hover(key, c) for key, c in named],
         hoverinfo="text",
@@ -163,7 +172,8 @@ def _hover(key: str, c: Candidate) -> str:
         f"{c.accuracy:.2f} ± {c.accuracy_std:.2f}<br>"
         f"{c.params_m:.2f} M params, {c.macs_g:.3g} G MACs, {c.memory_mb:.0f} MB<br>"
         f"{format_resolution(c.arch.resolution)} px<br>{html.escape(c.arch.describe())}"
-        + ("<br>extrapolated: unlike every published network" if c.extrapolated else "")
+        + ("<br>latency extrapolated" if c.latency_extrapolated else "")
+        + ("<br>accuracy extrapolated" if c.accuracy_extrapolated else "")
     )
 
 

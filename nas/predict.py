@@ -159,7 +159,8 @@ def _answer(
         "params_m": found.params_m,
         "macs_g": found.macs_g,
         "memory_mb": found.memory_mb,
-        "extrapolated": found.extrapolated,
+        "latency_extrapolated": found.latency_extrapolated,
+        "accuracy_extrapolated": found.accuracy_extrapolated,
         "resolution": format_resolution(arch.resolution),
         "stages_ms": latency.by_stage(blocks_of(arch)),
         "provenance": {
@@ -202,8 +203,9 @@ def _print(name: str, answer: dict[str, Any]) -> None:
     out.print(f"  params     {answer['params_m']:.3f} M")
     out.print(f"  MACs       {answer['macs_g']:.4g} G")
     out.print(f"  memory     {answer['memory_mb']:.1f} MB, peak activations and weights")
-    if answer["extrapolated"]:
-        out.print("  extrapolated: unlike every network that the predictors have seen")
+    for name in ("latency", "accuracy"):
+        if answer[f"{name}_extrapolated"]:
+            out.print(f"  {name} extrapolated: unlike everything that it was checked on")
     out.print("  where the milliseconds go:")
     total = answer["latency_ms"]
     for stage, part in answer["stages_ms"].items():

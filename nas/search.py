@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.samplers import SAMPLERS
+from nas.samplers import make_sampler
 from results.console import EXIT_INTERRUPTED
 from results.console import main as console_main
-from results.errors import DeviceError, RunError, SearchError, check_choice
+from results.errors import DeviceError, RunError, SearchError
 
 if TYPE_CHECKING:
     from lut.device import Device
@@ -40,7 +40,8 @@ class SearchCommand:
     dataset: str | None = None
     """Data set whose published accuracies count: imagenet, cityscapes, ade20k, sa1b."""
     space: str = "family"
-    """Search space: family (b and l), b, l, all or tiny."""
+    """Search space: family (b and l), b, l, tiny, or all, which has more local blocks and mixers
+    for --freeze to choose from."""
     freeze: tuple[str, ...] = ()
     """DIMENSION=VALUE[,VALUE...], such as resolution=128,160 or stage3.mixer=relu_linear;
     repeatable."""
@@ -179,7 +180,7 @@ class Setting:
             raise SearchError("--trials must be positive")
         if not 0 <= command.seed < 2**32:
             raise SearchError("--seed must be from 0 to 4294967295")
-        check_choice("sampler", command.sampler, SAMPLERS, SearchError)
+        make_sampler(command.sampler, command.seed)  # refused before anything is written
         task = check_task(command.task)
         dataset = dataset_of(task, command.dataset)
         prior = load_prior(dataset)
@@ -243,7 +244,14 @@ class Setting:
             summary = {"run": str(folder), **outcome, "front_csv": str(folder / "front.csv")}
             print(json.dumps(summary, allow_nan=False))
         elif not self.command.quiet:
-            print_front(front, folder, self.command.device[0], outcome, self._notes())
+            print_front(
+                front,
+                folder,
+                self.command.device[0],
+                outcome,
+                self._notes(),
+                self.command.max_latency_ms,
+            )
         return interrupted
 
     @cached_property
@@ -313,6 +321,8 @@ class Setting:
             if name.partition(".")[2] in UNPUBLISHED and choices != (part.official(name),)
         }
         fixed = "kernel sizes, local blocks, mixers and scales are EfficientViT's own"
+        if self.space.name == "all" and not asked:
+            fixed += " (--freeze stage4.mixer=softmax,none and the like search them)"
         if asked:
             fixed = f"{', '.join(sorted(asked))} as asked for: the accuracy says nothing of them"
         head = "head and head dim, unless frozen, those of the nearest official network"

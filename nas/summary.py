@@ -16,7 +16,12 @@ WIDE = 130  # columns of a terminal, from which on a network has one line
 
 
 def print_front(
-    front: Front, folder: Path, device: str, outcome: Mapping[str, Any], notes: Sequence[str]
+    front: Front,
+    folder: Path,
+    device: str,
+    outcome: Mapping[str, Any],
+    notes: Sequence[str],
+    max_latency_ms: float | None = None,
 ) -> None:
     """At most 15 rows of the front, the gains over the official networks, sources, what next."""
     from rich.console import Console
@@ -36,9 +41,9 @@ def print_front(
     for number in shown:
         c = front.candidates[number]
         cells = [
-            str(number) + ("*" if c.extrapolated else ""),
-            plus_minus(c.latency_ms, c.latency_std_ms),
-            f"{c.accuracy:.2f} ± {c.accuracy_std:.2f}",
+            str(number),
+            plus_minus(c.latency_ms, c.latency_std_ms) + " *"[c.latency_extrapolated],
+            f"{c.accuracy:.2f} ± {c.accuracy_std:.2f}" + " *"[c.accuracy_extrapolated],
             f"{c.macs_g:.3g}",
             format_resolution(c.arch.resolution),
         ]
@@ -54,14 +59,18 @@ def print_front(
             console.print(f"{number:>4}  {arch.describe()}", soft_wrap=True)
     if len(shown) < len(front.candidates):
         console.print(f"{len(shown)} of {len(front.candidates)} shown; all are in front.csv")
-    if unlike := sum(c.extrapolated for c in front.candidates):
+    total = len(front.candidates)
+    if unlike := sum(c.latency_extrapolated for c in front.candidates):
+        text = f"* {unlike} of {total} latencies extrapolated: unlike what the table was checked on"
+        console.print(text, soft_wrap=True)
+    if unlike := sum(c.accuracy_extrapolated for c in front.candidates):
         console.print(
-            f"* {unlike} of {len(front.candidates)} extrapolated: unlike every network that the "
-            "predictors have seen; --max-accuracy-std or --freeze keeps nearer to those",
+            f"* {unlike} of {total} accuracies extrapolated: unlike every published network; "
+            "--max-accuracy-std keeps nearer to those",
             soft_wrap=True,
         )
     if gains := list(gains_over(front)):
-        console.print("\nagainst the official networks, at equal latency:")
+        console.print("\nagainst the official networks (as predicted, too), at equal latency:")
         for line in gains:
             console.print(f"  {line}", soft_wrap=True)
     console.print(f"\nlatency:  {front.latency_source}", soft_wrap=True)
@@ -74,8 +83,26 @@ def print_front(
         f"{outcome['seconds']} s; wrote {folder}",
         soft_wrap=True,
     )
-    middle = shown[len(shown) // 2]
-    found = shlex.quote(f"{folder}#{middle}")
+    if outcome["interrupted"]:
+        run = shlex.quote(str(folder))
+        console.print(f"go on: python -m nas.search --resume {run}", soft_wrap=True)
+    chosen = shown[len(shown) // 2] if max_latency_ms is None else total - 1
+    if max_latency_ms is not None:
+        best = front.candidates[chosen]
+        console.print(
+            f"most accurate within {max_latency_ms:g} ms: #{chosen}, "
+            f"{plus_minus(best.latency_ms, best.latency_std_ms)} ms, {best.accuracy:.2f} ± "
+            f"{best.accuracy_std:.2f}, {best.arch.describe()}",
+            soft_wrap=True,
+        )
+        if best.latency_ms + best.latency_std_ms > max_latency_ms:
+            safe = max_latency_ms * (1 - best.latency_std_ms / best.latency_ms)
+            console.print(
+                f"it may take longer, as the ± says; --max-latency-ms {safe:.3g} leaves a margin "
+                "of one standard deviation",
+                soft_wrap=True,
+            )
+    found = shlex.quote(f"{folder}#{chosen}")
     command = f"next: python -m nas.predict --device {device} --arch {found}"
     console.print(command, soft_wrap=True)
 
@@ -91,7 +118,8 @@ def gains_over(front: Front) -> list[str]:
             continue
         gain = best.accuracy - baseline.accuracy
         std = difference_std(best.accuracy_std, baseline.accuracy_std)
-        verdict = ", extrapolated" if best.extrapolated else ""
+        extrapolated = best.latency_extrapolated or best.accuracy_extrapolated
+        verdict = ", extrapolated" if extrapolated else ""
         if abs(gain) < std:
             verdict = ", indistinguishable (below one standard deviation)"
         text = f"{gain:+.2f} ± {std:.2f}{verdict}"

@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Any, ClassVar
 
 from predictors.scaling import Law, Point, fit_law
-from predictors.shape import MACS, Box, features
+from predictors.shape import MACS, RESOLUTION, Box, features
 from results.errors import PredictorError, nearest
 from supernet.arch import Arch, Family, format_resolution, parse_resolution
 from supernet.named import BACKBONES
@@ -25,6 +25,9 @@ from supernet.named import BACKBONES
 EXTRAPOLATED = 2.0  # octaves of distance above which a prediction is flagged; std has doubled
 # ADE20K's figures keep rising where those of the others level off.
 OWN_EXPONENT = ("imagenet", "ade20k")
+# Labels per pixel suffer more from a smaller picture than the MACs that it saves tell, and all
+# figures are of nearly one resolution: by assumption, an octave counts as three.
+FINE_LABELS, FINE_WEIGHT = ("cityscapes", "ade20k"), 3.0
 NEGLIGIBLE = 0.1  # percent: top-1 by chance; the law would fall below 0 for tiny networks
 
 
@@ -83,7 +86,9 @@ class Prior:
                 f"no published {self.metric} of family {arch.family}; "
                 f"choose an architecture of family {' or '.join(self.boxes)}"
             ) from None
-        excess = box.excess(features(arch))
+        excess = list(box.excess(features(arch)))
+        if self.dataset in FINE_LABELS:
+            excess[RESOLUTION] *= FINE_WEIGHT
         distance = math.hypot(*excess)
         octaves_below = max(0.0, -excess[MACS])
         growth = math.hypot(1.0, distance) * math.pow(2.0, self.law.exponent * octaves_below)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from lut.device import Device, device_names, find_table, get_device, split_spec
+from lut.device import SHIPPED, Device, device_names, find_table, get_device, split_spec
 from lut.table import Table, load_table, weakest
 from results.errors import TableError
 from supernet.blocks import Block, BlockKind
@@ -93,7 +93,9 @@ class LatencyPredictor:
     def describe(self) -> str:
         """One line: provenance and error of the table."""
         error = self.table.error
-        text = self.table.provenance
+        path = self.table.path
+        own = path is not None and not path.is_relative_to(SHIPPED)
+        text = ("own table, " if own else "") + self.table.provenance
         if error.get("mape_percent") is not None:
             judged_on = error.get("judged_on", "whole networks")
             text += f", error {error['mape_percent']:.1f} % on {judged_on}"

@@ -2,6 +2,9 @@
 
 value = ceiling + offset_l [family l] - scale * size^-exponent
 size = backbone GMACs * sqrt(backbone blocks)
+
+An advantage of family l is not carried to sizes that it was not seen at: below the smallest
+of its networks in the fit it fades, to nothing at a quarter of that size.
 """
 
 import math
@@ -16,6 +19,8 @@ from results.errors import PredictorError
 from supernet.arch import Arch
 
 EXPONENTS = (0.1, 0.6)  # admitted; five networks would else fit any curvature
+
+FADES_OVER = 2.0  # octaves of size, by assumption
 
 Vector = NDArray[np.float64]
 
@@ -37,10 +42,15 @@ class Law:
     offset_l: float
     scale: float
     exponent: float
+    smallest_l: float  # size of the smallest network of family l in the fit; 0 without an offset
 
     def __call__(self, arch: Arch) -> float:
+        own = size(arch)
         offset = self.offset_l if arch.family == "l" else 0.0
-        return self.ceiling + offset - self.scale * math.pow(size(arch), -self.exponent)
+        if offset > 0:
+            octaves_below = math.log2(self.smallest_l / own)
+            offset *= min(1.0, max(0.0, 1 - octaves_below / FADES_OVER))
+        return self.ceiling + offset - self.scale * math.pow(own, -self.exponent)
 
 
 def size(arch: Arch) -> float:
@@ -82,7 +92,8 @@ def fit_law(points: Sequence[Point], with_offset: bool, exponent: float | None) 
             "the published figures do not rise towards a ceiling below 100 % as networks grow; "
             "check their values and resolutions"
         )
-    return Law(float(ceiling), float(sum(offset)), float(scale), exponent)
+    smallest_l = min(sizes[family_l > 0]) if with_offset else 0.0
+    return Law(float(ceiling), float(sum(offset)), float(scale), exponent, float(smallest_l))
 
 
 def _minimize(function: Callable[[float], float], low: float, high: float) -> float:

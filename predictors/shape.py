@@ -16,7 +16,7 @@ from supernet.blocks import blocks_of
 from supernet.cost import cost_of
 from supernet.named import BACKBONES
 
-MACS = 0  # index of that feature
+MACS, RESOLUTION = 0, 1  # indices of those features
 _LAST_STAGES = 4  # that every architecture has; SAM-XL's stage 5 is aligned with stage 4
 
 
@@ -70,7 +70,7 @@ def features(arch: Arch) -> tuple[float, ...]:
     widths = [arch.stem.width, *(stage.width for stage in arch.stages)]
     values = [
         math.log2(macs),  # MACS
-        math.log2(height * width) / 2,
+        math.log2(height * width) / 2,  # RESOLUTION
         math.log2(width / height),
         float(len(arch.stages)),
         math.log2(1 + arch.stem.depth),

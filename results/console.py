@@ -1,5 +1,6 @@
 """The common frame of a command: flags from a dataclass, errors as one line, exit codes."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
     Exits with 2 after a UserError (one line on stderr) or a usage error, with 130 after
     Ctrl-C. `module` is what follows `python -m`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may not know every sign
     try:
         import tyro
 

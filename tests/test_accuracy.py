@@ -153,8 +153,12 @@ def test_errors_equal_those_of_a_plain_nonlinear_fit(dataset: str) -> None:
     def errors(kept: np.ndarray) -> np.ndarray:
         weights = np.array([max(1, (names[kept] == name).sum()) ** -0.5 for name in names])
 
+        seen_l = sizes[kept & (family_l > 0)]
+        smallest = seen_l.min() if len(seen_l) else 1.0
+        fade = np.clip(1 - np.log2(smallest / sizes) / 2, 0, 1) * family_l
+
         def predict(p: np.ndarray) -> np.ndarray:
-            return np.asarray(p[0] + p[1] * family_l - p[2] * sizes ** -p[3])
+            return np.asarray(p[0] + p[1] * fade - p[2] * sizes ** -p[3])
 
         def residuals(p: np.ndarray) -> np.ndarray:
             return np.asarray(((predict(p) - values) * weights)[kept])
@@ -399,3 +403,22 @@ def test_stages_of_named_backbones_are_canonical_but_for_the_head_dim() -> None:
             ),
         )
         assert canonical(replace(named_arch(name), resolution=arch.resolution)) == expected
+
+
+def test_an_advantage_of_family_l_fades_below_the_sizes_it_was_seen_at() -> None:
+    law = load_prior("imagenet").law
+    without = replace(law, offset_l=0.0)
+    l1, l0 = BACKBONES["l1"], replace(BACKBONES["l0"], resolution=(160, 160))
+    assert law(l1) - without(l1) == pytest.approx(law.offset_l)
+    assert 0 < law(l0) - without(l0) < 0.6 * law.offset_l
+    tiny = replace(l0, resolution=(64, 64))
+    assert law(tiny) == without(tiny)
+
+
+def test_a_coarser_picture_costs_dense_predictions_their_trust() -> None:
+    prior = load_prior("cityscapes")
+    whole = prior.predict(replace(BACKBONES["l2"], resolution=(1024, 2048)))
+    half = prior.predict(replace(BACKBONES["l2"], resolution=(512, 1024)))
+    assert not whole.extrapolated
+    assert half.extrapolated
+    assert half.std > 3 * whole.std

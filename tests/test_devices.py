@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 
@@ -106,9 +107,29 @@ def test_a_new_device_is_found_by_name_once_calibrated(points, capsys):
     assert "desk" in {row["device"] for row in rows}
 
 
+def test_a_table_elsewhere_is_used_as_the_next_command_says(points, tmp_path, capsys):
+    flags = ["--device", "desk:litert:fp32", "--points", str(points), "--out", str(tmp_path / "t")]
+    main(Calibrate, "lut.calibrate", flags)
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    arguments = shlex.split(last.removeprefix("next: python -m nas.search "))
+    assert "desk" not in [row["device"] for row in devices(capsys)]
+    main(Predict, "nas.predict", [*arguments, "--arch", "b2", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["device"] == "desk"
+    assert answer["provenance"]["latency_source"].startswith("own table, calibrated")
+
+
+def devices(capsys):
+    main(Devices, "nas.devices", ["--json"])
+    return json.loads(capsys.readouterr().out)
+
+
 def test_a_users_table_goes_before_the_shipped_one(points, capsys):
     main(Calibrate, "lut.calibrate", ["--device", "orin", "--points", str(points)])
-    capsys.readouterr()
+    assert "delete it to go back" in capsys.readouterr().out
+    assert next(r["source"] for r in devices(capsys) if r["device"] == "orin").startswith(
+        "own table"
+    )
     assert find_table(get_device("orin"), 1).is_relative_to(user_data_dir())
     shipped = SHIPPED / "tables" / "orin-tensorrt-fp16.csv"
     assert load_table(shipped).network_ms(blocks_of(named_arch("b2"))) < 10
@@ -150,6 +171,7 @@ def test_bad_points_are_one_line(tmp_path, fails):
         ("arch\nb1\n", "latency_ms"),
         ("", "points.csv"),
         ("arch,latency_ms\nb1,3\nb1,4\n", "one architecture"),
+        ("arch,latency_ms\nb0,4\nb1,20\nb2,57\nb3,1.4\n", "contradict each other"),
     ):
         path.write_text(text)
         flags = ("--device", "desk:litert:fp32", "--points", path)

@@ -29,7 +29,9 @@ def a_front(title="Bench", metric="ImageNet top-1 [%]", factor=1.0):
         ms = factor * rng.uniform(1, 100)
         accuracy = 60 + 10 * rng.random() * ms**0.2
         found.append(
-            Candidate(space.sample(rng), ms, 0.1 * ms, accuracy, 0.5, 1.0, 1.0, 1.0, ms > 50)
+            Candidate(
+                space.sample(rng), ms, 0.1 * ms, accuracy, 0.5, 1.0, 1.0, 1.0, ms > 50, ms > 80
+            )
         )
     baseline = Candidate(named_arch("b0"), 20.0 * factor, 1.0, 65.0, 0.4, 3.4, 0.1, 10.0)
     return Front(
@@ -168,6 +170,20 @@ def test_a_narrow_terminal_keeps_a_line_a_network(monkeypatch, capsys):
     assert front.candidates[0].arch.describe() in plain
 
 
+def test_within_a_budget_the_most_accurate_is_named_with_its_margin(capsys):
+    outcome = {"interrupted": True, "distinct_archs": 60, "trials": 60, "seconds": 1.0}
+    front = a_front()
+    best = front.candidates[-1]
+    print_front(front, Path("run"), "orin", outcome, [], best.latency_ms + 0.001)
+    shown = capsys.readouterr().out
+    assert f"#{len(front.candidates) - 1}, " in shown
+    assert shown.strip().endswith(f"'run#{len(front.candidates) - 1}'")
+    assert "--max-latency-ms" in shown  # 10 % of error do not fit into 0.001 ms
+    assert "go on: python -m nas.search --resume run" in shown
+    print_front(front, Path("run"), "orin", outcome, [], 2 * best.latency_ms)
+    assert "--max-latency-ms" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -175,7 +191,7 @@ def test_a_narrow_terminal_keeps_a_line_a_network(monkeypatch, capsys):
         lambda d: d["candidates"][0].update(latency_ms=None),
         lambda d: d["candidates"][0].update(latency_ms=-1),
         lambda d: d["candidates"][0].update(accuracy=float("nan")),
-        lambda d: d["candidates"][0].update(extrapolated="no"),
+        lambda d: d["candidates"][0].update(latency_extrapolated="no"),
         lambda d: d.update(candidates=[]),
         lambda d: d.update(trials=[1]),
         lambda d: d.pop("metric"),

@@ -104,3 +104,22 @@ def test_published_points_hold_all_printed_measurements():
         for device in DEVICES
     }
     assert fitted == {"snapdragon8gen1": 13, "orin": 24, "a100": 28, "jetson-nano": 16}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "arch;resolution;latency_ms\r\nb1;224;9,5\r\nb2;256;30\r\n",
+        "arch\tresolution\tlatency_ms\nb1\t224\t9.5\nb2\t256\t30\n",
+        "\ufeffArch, Resolution ,Latency_ms\nb1,224,9.5\n\n,,\nb2,256,30\n",
+        "arch,resolution,latency_ms,,\nb1,224,9.5,,\nb2,256,30,,\n",
+    ],
+)
+def test_what_spreadsheets_write_is_read(tmp_path, text):
+    path = tmp_path / "points.csv"
+    path.write_bytes(text.encode())
+    points = read_points(path)
+    assert [(p.name, p.arch.resolution[0], p.latency_ms) for p in points] == [
+        ("b1", 224, 9.5),
+        ("b2", 256, 30.0),
+    ]

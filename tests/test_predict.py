@@ -140,9 +140,16 @@ def test_memory_is_that_of_the_tables_batch_and_precision(capsys):
 
 
 def test_what_nobody_has_seen_is_marked(capsys):
-    assert predict(capsys, "--device", "orin", "--arch", "b2")["extrapolated"] is False
-    arch = next(iter(get_space("b").extremes())).to_json()
-    assert predict(capsys, "--device", "orin", "--arch", arch)["extrapolated"] is True
+    def marks(*flags):
+        answer = predict(capsys, "--device", *flags)
+        return answer["latency_extrapolated"], answer["accuracy_extrapolated"]
+
+    assert marks("orin", "--arch", "b2") == (False, False)
+    odd = next(iter(get_space("b").extremes())).to_json()
+    assert marks("orin", "--arch", odd) == (True, True)
+    assert marks("snapdragon8gen1", "--arch", "l1") == (True, False)
+    flags = ("--task", "segmentation", "--resolution", "512x1024")
+    assert marks("orin", "--arch", "b2", *flags) == (False, True)
 
 
 def test_every_answer_of_a100_says_that_the_batch_is_assumed(capsys):
@@ -236,6 +243,7 @@ def test_people_see_sources_and_stages(run):
         (["--sample", "9", "--device", "orin", "--csv", "x", "--resolution", "224"], "--freeze"),
         (["--arch", "x" * 5000, "--device", "orin"], "no arch or file"),
         (["--arch", "{}", "--device", "orin"], "not an architecture"),
+        (["--arch", "/", "--device", "orin"], "no run folder"),
         (["--arch", "none#3", "--device", "orin"], "no run folder none"),
         (["--sample", "3", "--device", "orin"], "--csv FILE"),
         (["--sample", "0", "--device", "orin", "--csv", "x"], "must be positive"),
