@@ -455,7 +455,10 @@ def test_a_read_only_folder_is_refused(tmp_path, fails):
 def test_a_damaged_front_is_refused(tmp_path, finished):
     folder = tmp_path / "run"
     folder.mkdir()
-    with pytest.raises(RunError, match="holds no front"):
+    with pytest.raises(RunError, match="no run folder"):
+        read_front(folder)
+    shutil.copy(finished[0] / "run.json", folder)
+    with pytest.raises(RunError, match="holds no front yet; go on"):
         read_front(folder)
     data = json.loads((finished[0] / "front.json").read_text())
     data["candidates"][0].pop("accuracy")
