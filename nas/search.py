@@ -3,29 +3,14 @@
 python -m nas.search --device snapdragon8gen1
 """
 
-import json
 import sys
-import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nas.samplers import make_sampler
 from results.console import EXIT_INTERRUPTED
 from results.console import main as console_main
-from results.errors import DeviceError, RunError, SearchError
-
-if TYPE_CHECKING:
-    from lut.device import Device
-    from nas.budgets import Budget
-    from nas.front import Candidate, Front
-    from nas.objectives import Predicted
-    from nas.study import Search
-    from predictors.accuracy import Prior
-    from supernet.arch import Arch, Task
-    from supernet.space import Space
+from results.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -79,6 +64,7 @@ class SearchCommand:
 
     def run(self) -> None:
         from nas.feasibility import starting_points
+        from nas.setting import Setting
         from results.runs import create_run_folder, locked
 
         command = self if self.resume is None else self._resumed(self.resume)
@@ -94,6 +80,12 @@ class SearchCommand:
         if interrupted:
             sys.exit(EXIT_INTERRUPTED)
 
+    def settings(self) -> dict[str, Any]:
+        """The flags that make the search what it is, as run.json has them."""
+        return {
+            name: _plain(value) for name, value in asdict(self).items() if name not in UNRECORDED
+        }
+
     def _resumed(self, run: Path) -> "SearchCommand":
         """This command with the flags of `run`. Raises RunError where they contradict."""
         from results.runs import read_record
@@ -103,7 +95,7 @@ class SearchCommand:
         if record.get("outcome") and not (run / "study.log").exists():
             raise RunError(f"{run} has lost its study.log; start a new run")
         for name, value in recorded.items():
-            if name not in FREE and getattr(self, name) not in (getattr(DEFAULTS, name), value):
+            if name != "trials" and getattr(self, name) not in (getattr(DEFAULTS, name), value):
                 raise RunError(
                     f"--{name.replace('_', '-')} cannot change in a resumed run; leave it out, or "
                     "start a new run"
@@ -116,8 +108,7 @@ class SearchCommand:
 
 TRIALS = 3000
 DEFAULTS = SearchCommand()
-FREE = ("trials", "resume", "out", "json", "quiet")  # flags that a resumed run may set anew
-UNRECORDED = ("resume", "out", "json", "quiet")
+UNRECORDED = ("resume", "out", "json", "quiet")  # flags that are no part of the search
 _TYPES: dict[Any, tuple[type, ...]] = {  # in JSON, by the flag's annotation
     tuple[str, ...]: (list,),
     str: (str,),
@@ -142,234 +133,6 @@ def _recorded(settings: dict[str, Any], run: Path) -> dict[str, Any]:
             value = tuple(map(str, value))
         found[flag.name] = Path(value) if flag.name == "table" and value is not None else value
     return found
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A search command with everything that its flags name looked up."""
-
-    command: SearchCommand
-    trials: int
-    device: "Device"
-    task: "Task"
-    dataset: str
-    space: "Space"
-    evaluate: "Predicted"
-    prior: "Prior"
-    limits: "tuple[Budget, ...]"
-
-    @classmethod
-    def of(cls, command: SearchCommand) -> "Setting":
-        """Raises UserError for whatever the flags name wrongly."""
-        from lut.device import device_names
-        from nas.budgets import budgets
-        from nas.objectives import Predicted
-        from predictors.accuracy import load_prior
-        from predictors.latency import choose_predictor
-        from supernet.named import check_task, dataset_of
-        from supernet.space import get_space
-
-        if not command.device:
-            raise DeviceError(
-                f"--device is missing: choose from {', '.join(device_names())}; "
-                "`python -m nas.devices` tells more"
-            )
-        if len(command.device) > 1:
-            raise DeviceError("one --device at a time; run the search once for each")
-        if command.trials is None or command.trials < 1:
-            raise SearchError("--trials must be positive")
-        if not 0 <= command.seed < 2**32:
-            raise SearchError("--seed must be from 0 to 4294967295")
-        make_sampler(command.sampler, command.seed)  # refused before anything is written
-        task = check_task(command.task)
-        dataset = dataset_of(task, command.dataset)
-        prior = load_prior(dataset)
-        space = get_space(
-            command.space,
-            task=task,
-            dataset=dataset,
-            freeze=command.freeze,
-            num_classes=command.num_classes,
-        ).fixed_as_published(command.freeze)
-        device, latency = choose_predictor(command.device[0], command.table, dataset)
-        limits = budgets(command)
-        evaluate = Predicted(latency, prior)
-        return cls(command, command.trials, device, task, dataset, space, evaluate, prior, limits)
-
-    def search(self, folder: Path, starts: "Sequence[Arch]") -> bool:
-        """Run the trials, write the run and print it; True if Ctrl-C ended it early."""
-        from nas.plot import write_plots
-        from nas.progress import progress
-        from nas.study import Search
-        from nas.summary import print_front
-
-        started = time.monotonic()
-        self._write_record(folder, None)
-        official = [c.arch for c in self.baselines.values()]
-        largest = list(self.space.extremes())[1::2]
-        interrupted = False
-        search = Search(
-            self.space,
-            self.evaluate,
-            self.limits,
-            sampler=self.command.sampler,
-            seed=self.command.seed,
-            first=list(dict.fromkeys([*official, *starts, *largest])),
-            journal=folder / "study.log",
-        )
-        silent = self.command.quiet or self.command.json
-        with progress(self.trials, silent=silent) as show:
-            try:
-                search.run(self.trials, lambda search: show(search.num_trials))
-            except KeyboardInterrupt:
-                interrupted = True
-        front = self._front(search)
-        if not front.candidates:
-            raise SearchError(
-                f"none of {search.num_trials} trials keeps to all budgets together; loosen one, "
-                f"or go on with `python -m nas.search --resume {folder} --trials "
-                f"{2 * search.num_trials}`"
-            )
-        front.write(folder)
-        write_plots([front], folder)
-        outcome = {
-            "trials": search.num_trials,
-            "distinct_archs": len(search.candidates),
-            "front": len(front.candidates),
-            "interrupted": interrupted,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        self._write_record(folder, outcome)
-        if self.command.json:
-            summary = {"run": str(folder), **outcome, "front_csv": str(folder / "front.csv")}
-            print(json.dumps(summary, allow_nan=False))
-        elif not self.command.quiet:
-            print_front(
-                front,
-                folder,
-                self.command.device[0],
-                outcome,
-                self._notes(),
-                self.command.max_latency_ms,
-            )
-        return interrupted
-
-    @cached_property
-    def baselines(self) -> "dict[str, Candidate]":
-        """The official networks that are in the space, by name and resolution.
-
-        At their published resolutions, or where none of those is in the space, at the nearest
-        one that is.
-        """
-        from supernet.arch import format_resolution, parse_resolution
-        from supernet.named import named_arch
-
-        published: dict[str, list[tuple[int, int]]] = {}
-        for row in self.prior.residuals:
-            published.setdefault(row.name, []).append(parse_resolution(row.resolution))
-        found = {}
-        for name, resolutions in published.items():
-            inside: dict[tuple[int, int], Arch] = {}
-            for resolution in [*resolutions, *self.space.resolutions]:
-                arch = named_arch(
-                    name,
-                    task=self.task,
-                    dataset=self.dataset,
-                    resolution=resolution,
-                    num_classes=self.command.num_classes,
-                )
-                if arch in self.space:
-                    inside[resolution] = arch
-            kept = [r for r in resolutions if r in inside]
-            if inside and not kept:
-                kept = [min(inside, key=lambda r: min(abs(r[0] - p[0]) for p in resolutions))]
-            for resolution in kept:
-                arch = inside[resolution]
-                found[f"{name}@{format_resolution(resolution)}"] = self.evaluate(arch)
-        return found
-
-    def _front(self, search: "Search") -> "Front":
-        from nas.budgets import feasible
-        from nas.front import Front
-        from nas.objectives import describe_prior
-        from nas.pareto import pareto_front
-
-        kept = [c for c in search.candidates.values() if feasible(c, self.limits)]
-        latency = self.evaluate.latency
-        return Front(
-            candidates=tuple(pareto_front(kept)),
-            baselines={n: c for n, c in self.baselines.items() if feasible(c, self.limits)},
-            trials=[(c.latency_ms, c.accuracy) for c in kept],
-            title=self._title(),
-            metric=self.prior.metric,
-            latency_source=latency.describe(),
-            accuracy_source=describe_prior(self.prior),
-        )
-
-    def _title(self) -> str:
-        table = self.evaluate.latency.table
-        return f"{table.title}, {table.runtime} {table.precision}, batch {table.batch}"
-
-    def _notes(self) -> list[str]:
-        """What a reader of the front must know."""
-        from supernet.space import UNPUBLISHED
-
-        asked = {
-            name.partition(".")[2]
-            for part in self.space.parts
-            for name, choices in part.dimensions.items()
-            if name.partition(".")[2] in UNPUBLISHED and choices != (part.official(name),)
-        }
-        fixed = "kernel sizes, local blocks, mixers and scales are EfficientViT's own"
-        if self.space.name == "all" and not asked:
-            fixed += " (--freeze stage4.mixer=softmax,none and the like search them)"
-        if asked:
-            fixed = f"{', '.join(sorted(asked))} as asked for: the accuracy says nothing of them"
-        head = "head and head dim, unless frozen, those of the nearest official network"
-        return [f"space: {self.space.size:,} archs of {self.space.name}; {fixed}; {head}"]
-
-    def _sources(self) -> dict[str, Any]:
-        """Where the numbers come from, as JSON has it."""
-        sources = {
-            "latency": self.evaluate.latency.provenance,
-            "accuracy": self.prior.to_dict(),
-            "space": self.space.to_dict(),
-        }
-        found: dict[str, Any] = json.loads(json.dumps(sources))
-        return found
-
-    def check_same_sources(self, folder: Path) -> None:
-        """Raises RunError if the run in `folder` was begun with another table, law or space."""
-        from results.runs import read_record
-
-        recorded = read_record(folder).get("sources")
-        for name, source in self._sources().items():
-            if not isinstance(recorded, dict) or recorded.get(name) != source:
-                raise RunError(
-                    f"the {name} source is not what {folder} was begun with, so its trials would "
-                    "not compare; start a new run"
-                )
-
-    def _write_record(self, folder: Path, outcome: dict[str, Any] | None) -> None:
-        from results.files import write_json
-        from results.record import RunRecord, command_line
-        from results.runs import RECORD, read_record
-
-        settings = {
-            name: _plain(value)
-            for name, value in asdict(self.command).items()
-            if name not in UNRECORDED
-        }
-        record = RunRecord(
-            command=command_line("nas.search"),
-            settings=settings,
-            sources=self._sources(),
-            seed=self.command.seed,
-        ).to_dict()
-        if (folder / RECORD).exists():
-            first = read_record(folder)
-            record |= {key: first[key] for key in ("command", "started") if key in first}
-        write_json(folder / RECORD, record | {"metric": self.prior.metric, "outcome": outcome})
 
 
 def _plain(value: Any) -> Any:

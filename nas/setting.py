@@ -1,0 +1,228 @@
+"""A search with everything looked up that its flags name, and the run that it leaves behind."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lut.device import Device, device_names
+from nas.budgets import Budget, budgets, feasible
+from nas.front import Candidate, Front
+from nas.objectives import Predicted, describe_prior
+from nas.pareto import pareto_front
+from nas.plot import write_plots
+from nas.progress import progress
+from nas.samplers import make_sampler
+from nas.study import Search
+from nas.summary import print_front
+from predictors.accuracy import Prior, load_prior
+from predictors.latency import choose_predictor
+from results.errors import DeviceError, RunError, SearchError
+from results.files import write_json
+from results.record import RunRecord, command_line
+from results.runs import RECORD, read_record
+from supernet.arch import Arch, Task, format_resolution, parse_resolution
+from supernet.named import check_task, dataset_of, named_arch
+from supernet.space import UNPUBLISHED, Space, get_space
+
+if TYPE_CHECKING:
+    from nas.search import SearchCommand
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A search command with everything that its flags name looked up."""
+
+    command: "SearchCommand"
+    trials: int
+    device: Device
+    task: Task
+    dataset: str
+    space: Space
+    evaluate: Predicted
+    prior: Prior
+    limits: tuple[Budget, ...]
+
+    @classmethod
+    def of(cls, command: "SearchCommand") -> "Setting":
+        """Raises UserError for whatever the flags name wrongly."""
+        if not command.device:
+            raise DeviceError(
+                f"--device is missing: choose from {', '.join(device_names())}; "
+                "`python -m nas.devices` tells more"
+            )
+        if len(command.device) > 1:
+            raise DeviceError("one --device at a time; run the search once for each")
+        if command.trials is None or command.trials < 1:
+            raise SearchError("--trials must be positive")
+        if not 0 <= command.seed < 2**32:
+            raise SearchError("--seed must be from 0 to 4294967295")
+        make_sampler(command.sampler, command.seed)  # refused before anything is written
+        task = check_task(command.task)
+        dataset = dataset_of(task, command.dataset)
+        prior = load_prior(dataset)
+        space = get_space(
+            command.space,
+            task=task,
+            dataset=dataset,
+            freeze=command.freeze,
+            num_classes=command.num_classes,
+        ).fixed_as_published(command.freeze)
+        device, latency = choose_predictor(command.device[0], command.table, dataset)
+        limits = budgets(command)
+        evaluate = Predicted(latency, prior)
+        return cls(command, command.trials, device, task, dataset, space, evaluate, prior, limits)
+
+    def search(self, folder: Path, starts: Sequence[Arch]) -> bool:
+        """Run the trials, write the run and print it; True if Ctrl-C ended it early."""
+        started = time.monotonic()
+        self._write_record(folder, None)
+        official = [c.arch for c in self.baselines.values()]
+        largest = list(self.space.extremes())[1::2]
+        interrupted = False
+        search = Search(
+            self.space,
+            self.evaluate,
+            self.limits,
+            sampler=self.command.sampler,
+            seed=self.command.seed,
+            first=list(dict.fromkeys([*official, *starts, *largest])),
+            journal=folder / "study.log",
+        )
+        silent = self.command.quiet or self.command.json
+        with progress(self.trials, silent=silent) as show:
+            try:
+                search.run(self.trials, lambda search: show(search.num_trials))
+            except KeyboardInterrupt:
+                interrupted = True
+        front = self._front(search)
+        if not front.candidates:
+            raise SearchError(
+                f"none of {search.num_trials} trials keeps to all budgets together; loosen one, "
+                f"or go on with `python -m nas.search --resume {folder} --trials "
+                f"{2 * search.num_trials}`"
+            )
+        front.write(folder)
+        write_plots([front], folder)
+        outcome = {
+            "trials": search.num_trials,
+            "distinct_archs": len(search.candidates),
+            "front": len(front.candidates),
+            "interrupted": interrupted,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        self._write_record(folder, outcome)
+        if self.command.json:
+            summary = {"run": str(folder), **outcome, "front_csv": str(folder / "front.csv")}
+            print(json.dumps(summary, allow_nan=False))
+        elif not self.command.quiet:
+            print_front(
+                front,
+                folder,
+                self.command.device[0],
+                outcome,
+                self._notes(),
+                self.command.max_latency_ms,
+            )
+        return interrupted
+
+    @cached_property
+    def baselines(self) -> dict[str, Candidate]:
+        """The official networks that are in the space, by name and resolution.
+
+        At their published resolutions, or where none of those is in the space, at the nearest
+        one that is.
+        """
+        published: dict[str, list[tuple[int, int]]] = {}
+        for row in self.prior.residuals:
+            published.setdefault(row.name, []).append(parse_resolution(row.resolution))
+        found = {}
+        for name, resolutions in published.items():
+            inside: dict[tuple[int, int], Arch] = {}
+            for resolution in [*resolutions, *self.space.resolutions]:
+                arch = named_arch(
+                    name,
+                    task=self.task,
+                    dataset=self.dataset,
+                    resolution=resolution,
+                    num_classes=self.command.num_classes,
+                )
+                if arch in self.space:
+                    inside[resolution] = arch
+            kept = [r for r in resolutions if r in inside]
+            if inside and not kept:
+                kept = [min(inside, key=lambda r: min(abs(r[0] - p[0]) for p in resolutions))]
+            for resolution in kept:
+                arch = inside[resolution]
+                found[f"{name}@{format_resolution(resolution)}"] = self.evaluate(arch)
+        return found
+
+    def _front(self, search: Search) -> Front:
+
+        kept = [c for c in search.candidates.values() if feasible(c, self.limits)]
+        latency = self.evaluate.latency
+        return Front(
+            candidates=tuple(pareto_front(kept)),
+            baselines={n: c for n, c in self.baselines.items() if feasible(c, self.limits)},
+            trials=[(c.latency_ms, c.accuracy) for c in kept],
+            title=self._title(),
+            metric=self.prior.metric,
+            latency_source=latency.describe(),
+            accuracy_source=describe_prior(self.prior),
+        )
+
+    def _title(self) -> str:
+        table = self.evaluate.latency.table
+        return f"{table.title}, {table.runtime} {table.precision}, batch {table.batch}"
+
+    def _notes(self) -> list[str]:
+        """What a reader of the front must know."""
+        asked = {
+            name.partition(".")[2]
+            for part in self.space.parts
+            for name, choices in part.dimensions.items()
+            if name.partition(".")[2] in UNPUBLISHED and choices != (part.official(name),)
+        }
+        fixed = "kernel sizes, local blocks, mixers and scales are EfficientViT's own"
+        if self.space.name == "all" and not asked:
+            fixed += " (--freeze stage4.mixer=softmax,none and the like search them)"
+        if asked:
+            fixed = f"{', '.join(sorted(asked))} as asked for: the accuracy says nothing of them"
+        head = "head and head dim, unless frozen, those of the nearest official network"
+        return [f"space: {self.space.size:,} archs of {self.space.name}; {fixed}; {head}"]
+
+    def _sources(self) -> dict[str, Any]:
+        """Where the numbers come from, as JSON has it."""
+        sources = {
+            "latency": self.evaluate.latency.provenance,
+            "accuracy": self.prior.to_dict(),
+            "space": self.space.to_dict(),
+        }
+        found: dict[str, Any] = json.loads(json.dumps(sources))
+        return found
+
+    def check_same_sources(self, folder: Path) -> None:
+        """Raises RunError if the run in `folder` was begun with another table, law or space."""
+        recorded = read_record(folder).get("sources")
+        for name, source in self._sources().items():
+            if not isinstance(recorded, dict) or recorded.get(name) != source:
+                raise RunError(
+                    f"the {name} source is not what {folder} was begun with, so its trials would "
+                    "not compare; start a new run"
+                )
+
+    def _write_record(self, folder: Path, outcome: dict[str, Any] | None) -> None:
+
+        record = RunRecord(
+            command=command_line("nas.search"),
+            settings=self.command.settings(),
+            sources=self._sources(),
+            seed=self.command.seed,
+        ).to_dict()
+        if (folder / RECORD).exists():
+            first = read_record(folder)
+            record |= {key: first[key] for key in ("command", "started") if key in first}
+        write_json(folder / RECORD, record | {"metric": self.prior.metric, "outcome": outcome})
