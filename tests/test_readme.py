@@ -1,5 +1,6 @@
 """The README's commands and its Python run as written, in order, in an empty folder."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -86,3 +87,15 @@ def test_the_accuracy_error_it_quotes_is_the_priors_own():
     assert points == f"{prior.arch_mae:.2f}"
     assert int(figures) == len(prior.residuals)
     assert int(networks) == len({row.name for row in prior.residuals})
+
+
+def test_the_timings_it_quotes_are_those_of_the_record():
+    record = json.loads((ROOT / "results" / "benchmarks" / "search.json").read_text())
+    medians = {name: times["median"] for name, times in record["wall_seconds"].items()}
+    help_ = medians.pop("--help")
+    low, high = min(medians.values()), max(medians.values())
+    assert f"took {low:.0f} to {high:.0f} s" in TEXT
+    assert f"`--help` {help_:.2f} s" in TEXT
+    gains = record["hypervolume_nsga2_over_random"].values()
+    assert f"{100 * (min(gains) - 1):.1f} to {100 * (max(gains) - 1):.1f} % more" in TEXT
+    assert record["date"][:10] in TEXT
