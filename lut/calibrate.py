@@ -50,7 +50,7 @@ class Calibrate:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from lut.device import user_data_dir
+        from lut.device import PROCESSORS, user_data_dir
         from lut.fit import PRIORS, fit
         from lut.points import read_points
 
@@ -58,7 +58,7 @@ class Calibrate:
         points = self._read(device, read_points)
         guess = "tensor_core_gpu" if device.runtime == "tensorrt" else "cpu"
         processor = self.processor or device.processor or guess
-        check_choice("processor", processor, PRIORS, DeviceError)
+        check_choice("processor", processor, PROCESSORS, DeviceError)
         found = fit(points, device.precision, PRIORS[processor])
         if found.summary.mape_percent > REFUSED_PERCENT:
             raise TableError(_contradiction(found))
@@ -246,6 +246,7 @@ def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> Non
 
     from lut.device import SHIPPED, user_data_dir
     from supernet.arch import format_resolution
+    from supernet.named import dataset_of
 
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -279,13 +280,23 @@ def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> Non
         console.print("such an error is large: check the rows that are farthest off")
     console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
     spec = f"{device.name}:{device.runtime}:{device.precision}"
-    if not paths[0].is_relative_to(user_data_dir()):
-        file = shlex.quote(str(paths[0]))
-        console.print(f"next: python -m nas.search --device {spec} --table {file}", soft_wrap=True)
+    points = [row.point for row in found.rows if row.point.fitted]
+    used = {device.batch_for(p.dataset or dataset_of(p.arch.task, None)) for p in points}
+    found_by_name = paths[0].parent.resolve() == (user_data_dir() / "tables").resolve()
+    if found_by_name and used & {point.batch for point in points}:
+        if any((SHIPPED / "tables" / path.name).exists() for path in paths):
+            console.print("it goes before the shipped table; delete it to go back to that one")
+        console.print(f"next: python -m nas.search --device {spec}", soft_wrap=True)
         return
-    if any((SHIPPED / "tables" / path.name).exists() for path in paths):
-        console.print("it goes before the shipped table; delete it to go back to that one")
-    console.print(f"next: python -m nas.search --device {spec}", soft_wrap=True)
+    if found_by_name:
+        batches = ", ".join(map(str, sorted(used)))
+        console.print(
+            f"{device.name} is used with batch {batches}, of which these points have none, so the "
+            "table is used by --table alone; give points with a column batch",
+            soft_wrap=True,
+        )
+    file = shlex.quote(str(paths[0]))
+    console.print(f"next: python -m nas.search --device {spec} --table {file}", soft_wrap=True)
 
 
 def main() -> None:

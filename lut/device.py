@@ -16,6 +16,8 @@ from results.files import read_text
 
 SHIPPED = Path(__file__).parent
 RUNTIMES = ("onnxruntime", "litert", "pytorch", "tensorrt")
+PROCESSORS = ("cpu", "gpu", "tensor_core_gpu")  # classes that a calibration starts from
+DATASETS = ("imagenet", "cityscapes", "ade20k", "sa1b")
 PRECISIONS = ("fp32", "fp16", "int8")
 _TABLE_NAME = re.compile(
     rf"(?P<device>.+)-(?P<runtime>{'|'.join(RUNTIMES)})-(?P<precision>{'|'.join(PRECISIONS)})"
@@ -33,7 +35,7 @@ class Device:
     precision: str
     batch: dict[str, int] = field(default_factory=dict)  # by data set; 1 where not listed
     throughput: bool = False  # published as images/s: milliseconds are per image of a batch
-    processor: str = ""  # class of device that a calibration starts from: a key of fit.PRIORS
+    processor: str = ""  # one of PROCESSORS
     note: str = ""
 
     @property
@@ -135,13 +137,12 @@ def _described(name: str) -> Device:
     own = [parts for parts, _ in _tables() if parts["device"] == name]
     first = min(own, key=lambda parts: int(parts["batch"] or 1))
     batch = int(first["batch"] or 1)
-    every = ("imagenet", "cityscapes", "ade20k", "sa1b")
     return Device(
         name,
         name,
         first["runtime"],
         first["precision"],
-        batch=dict.fromkeys(every, batch) if batch != 1 else {},
+        batch=dict.fromkeys(DATASETS, batch) if batch != 1 else {},
     )
 
 
@@ -158,7 +159,11 @@ def _read_device(path: Path) -> Device:
         check_choice(f"key in {path}", key, _FIELDS, DeviceError)
     for key, choices in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
         check_choice(f"{key} in {path}", found.get(key, ""), choices, DeviceError)
+    if "processor" in found:
+        check_choice(f"processor in {path}", found["processor"], PROCESSORS, DeviceError)
     batch = found.get("batch", {})
+    for dataset in batch:
+        check_choice(f"data set in {path}", dataset, DATASETS, DeviceError)
     if any(type(size) is not int or size < 1 for size in batch.values()):
         raise DeviceError(f"{path}: [batch] must have positive whole numbers, not {batch}")
     return Device(name=path.stem.lower(), **{"title": path.stem} | found)

@@ -79,14 +79,19 @@ def read_points(path: Path) -> list[Point]:
     lines = read_text(path, error=TableError).splitlines()
     first = lines[0] if lines else ""
     delimiter = max(",;\t", key=first.count)
-    rows = csv.reader(lines, delimiter=delimiter)
-    header = [name.strip().lower() for name in next(rows, [])]
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise TableError(f"cannot read points from {path}: {error}") from None
+    header = [name.strip().lower() for name in rows[0]] if rows else []
     for column in filter(None, header):
         check_choice(f"column in {path}:", column, COLUMNS, TableError)
+        if header.count(column) > 1:
+            raise TableError(f"{path}: column {column!r} stands twice; remove one of them")
     if "arch" not in header or not {"latency_ms", "throughput_img_s"} & set(header):
         raise TableError(f"{path}: the first line must name the columns, at least arch,latency_ms")
     points = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows[1:], start=2):
         where = f"{path}, row {number}"
         if len(row) > len(header):
             raise TableError(f"{where}: more fields than columns; quote fields that hold a comma")

@@ -66,6 +66,9 @@ class Table:
     sha256: str | None = None  # of both files, as read
 
     def __post_init__(self) -> None:
+        for name in ("device", "title", "runtime", "precision"):
+            if not isinstance(getattr(self, name), str):
+                raise TableError(f"{name} must be a text, not {getattr(self, name)!r}")
         check_choice("precision", self.precision, BYTES, TableError)
         if type(self.batch) is not int or self.batch < 1:
             raise TableError(f"batch must be a positive whole number, not {self.batch!r}")
@@ -260,11 +263,12 @@ def _parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
         energy_mj = _number(row[column]) if row.get(column) else None
     except (KeyError, ValueError):
         raise TableError(
-            f"{where}: {column} is {row[column]!r}; a finite number, not negative, is expected"
+            f"{where}: {column} is {row[column][:40]!r}; a finite number, not negative, is expected"
         ) from None
     for column, choices in CHOICES.items():
         if row[column] not in choices:
-            raise TableError(f"{where}: no {column} {row[column]!r}{nearest(row[column], choices)}")
+            value = row[column][:40]
+            raise TableError(f"{where}: no {column} {value!r}{nearest(value, choices)}")
     return Block(**key), Entry(latency_ms, std_ms, num_samples, row["provenance"], energy_mj)
 
 

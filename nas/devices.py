@@ -47,12 +47,15 @@ def _rows() -> list[dict[str, Any]]:
 
     rows = []
     for name in device_names():
-        note = ""
         try:
             note = get_device(name).note
         except DeviceError as error:
             rows.append(_unusable(name, error))
-        for path in tables_of(name):
+            continue
+        tables = tables_of(name)
+        if not tables:
+            rows.append(_unusable(name, "no table yet, see lut.calibrate"))
+        for path in tables:
             try:
                 predictor = LatencyPredictor(load_table(path))
                 source = predictor.describe().removesuffix(f"; {predictor.note}")
@@ -62,7 +65,7 @@ def _rows() -> list[dict[str, Any]]:
     return rows
 
 
-def _unusable(name: str, error: Exception) -> dict[str, Any]:
+def _unusable(name: str, error: object) -> dict[str, Any]:
     unknown = dict.fromkeys(("runtime", "precision", "batch", "title"), "?")
     return {"device": name, "note": "", **unknown, "source": f"unusable: {error}"}
 

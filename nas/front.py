@@ -44,10 +44,10 @@ class Candidate:
         for name in NUMBERS:
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number, not {value!r}")
+                raise ValueError(f"{name} must be a finite number, not {str(value)[:40]!r}")
         marks = (self.latency_extrapolated, self.accuracy_extrapolated)
         if any(type(mark) is not bool for mark in marks) or self.latency_ms == 0:
-            raise ValueError(f"not a candidate: {self}")
+            raise ValueError("marks must be true or false, and latency_ms not 0")
 
 
 @dataclass(frozen=True)

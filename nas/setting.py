@@ -79,7 +79,6 @@ class Setting:
     def search(self, folder: Path, starts: Sequence[Arch]) -> bool:
         """Run the trials, write the run and print it; True if Ctrl-C ended it early."""
         started = time.monotonic()
-        self._write_record(folder, None)
         official = [c.arch for c in self.baselines.values()]
         largest = list(self.space.extremes())[1::2]
         interrupted = False
@@ -92,6 +91,8 @@ class Setting:
             first=list(dict.fromkeys([*official, *starts, *largest])),
             journal=folder / "study.log",
         )
+        asked = max(self.trials, search.num_trials)  # a resumed run may have more already
+        self._write_record(folder, asked, None)
         silent = self.command.quiet or self.command.json
         with progress(self.trials, silent=silent) as show:
             try:
@@ -114,7 +115,7 @@ class Setting:
             "interrupted": interrupted,
             "seconds": round(time.monotonic() - started, 1),
         }
-        self._write_record(folder, outcome)
+        self._write_record(folder, asked, outcome)
         if self.command.json:
             summary = {"run": str(folder), **outcome, "front_csv": str(folder / "front.csv")}
             print(json.dumps(summary, allow_nan=False))
@@ -126,6 +127,7 @@ class Setting:
                 outcome,
                 self._notes(),
                 self.command.max_latency_ms,
+                self.command.table,
             )
         return interrupted
 
@@ -214,11 +216,11 @@ class Setting:
                     "not compare; start a new run"
                 )
 
-    def _write_record(self, folder: Path, outcome: dict[str, Any] | None) -> None:
+    def _write_record(self, folder: Path, trials: int, outcome: dict[str, Any] | None) -> None:
 
         record = RunRecord(
             command=command_line("nas.search"),
-            settings=self.command.settings(),
+            settings=self.command.settings() | {"trials": trials},
             sources=self._sources(),
             seed=self.command.seed,
         ).to_dict()

@@ -212,7 +212,7 @@ def _open_journal(path: Path) -> "Study":
         )
     except OSError as error:
         raise RunError(f"cannot open {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise RunError(f"{path} is no journal of a search ({error}); start a new one") from None
 
 

@@ -22,22 +22,26 @@ def print_front(
     outcome: Mapping[str, Any],
     notes: Sequence[str],
     max_latency_ms: float | None = None,
+    table: Path | None = None,
 ) -> None:
-    """At most 15 rows of the front, the gains over the official networks, sources, what next."""
+    """At most 15 rows of the front, the gains over the official networks, sources, what next.
+
+    `device`, `max_latency_ms` and `table` are the search's own flags.
+    """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Grid
 
     console = Console(soft_wrap=False, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 160  # a file has no width to keep to
     shown = spread(len(front.candidates), MAX_ROWS)
     wide = console.width >= WIDE
-    table = Table(title=f"{front.title}: {len(front.candidates)} networks on the front", box=None)
+    grid = Grid(title=f"{front.title}: {len(front.candidates)} networks on the front", box=None)
     for heading in ("id", "latency ms", front.metric, "params M", "MACs G", "memory MB", "px"):
         if wide or heading not in ("params M", "memory MB"):
-            table.add_column(heading, justify="right", no_wrap=heading != front.metric)
+            grid.add_column(heading, justify="right", no_wrap=heading != front.metric)
     if wide:
-        table.add_column("arch", overflow="fold")
+        grid.add_column("arch", overflow="fold")
     for number in shown:
         c = front.candidates[number]
         cells = [
@@ -51,8 +55,8 @@ def print_front(
             cells.insert(3, f"{c.params_m:.2f}")
             cells.insert(5, f"{c.memory_mb:.0f}")
             cells.append(c.arch.describe())
-        table.add_row(*cells)
-    console.print(table)
+        grid.add_row(*cells)
+    console.print(grid)
     if not wide:
         for number in shown:
             arch = front.candidates[number].arch
@@ -104,6 +108,8 @@ def print_front(
             )
     found = shlex.quote(f"{folder}#{chosen}")
     command = f"next: python -m nas.predict --device {device} --arch {found}"
+    if table is not None:
+        command += f" --table {shlex.quote(str(table))}"
     console.print(command, soft_wrap=True)
 
 

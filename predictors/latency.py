@@ -46,8 +46,10 @@ class LatencyPredictor:
         self._seen_kinds = frozenset(error.get("block_kinds", get_args(BlockKind)))
 
     def predict(self, blocks: Sequence[Block]) -> LatencyPrediction:
-        """Latency of the network that `blocks` make up. Raises TableError for a missing one."""
+        """Latency of the network that `blocks` make up. Raises TableError where it has none."""
         total = self.table.network_ms(blocks)
+        if not 0 < total < math.inf:
+            raise TableError(f"{self.table.path or 'the table'} gives {total} ms for a network")
         entries = {block: self.table.entry(block) for block in blocks}
         provenance = weakest(entry.provenance for entry in entries.values())
         if self._relative_std is None:

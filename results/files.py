@@ -51,7 +51,8 @@ def read_text(path: Path, *, error: type[Exception] = RunError) -> str:
 
 def read_json(path: Path, *, error: type[Exception] = RunError) -> Any:
     """The JSON value in `path`. Raises `error`, with the path and the reason."""
+    text = read_text(path, error=error)
     try:
-        return json.loads(read_text(path, error=error))
+        return json.loads(text)
     except (ValueError, RecursionError) as reason:
         raise error(f"cannot read {path}: not JSON ({reason})") from None

@@ -224,6 +224,18 @@ def test_points_replace_the_table_of_their_own_batch_alone(points, capsys):
     assert find_table(device, 1).is_relative_to(user_data_dir())
 
 
+def test_points_of_a_batch_that_the_device_is_not_used_with_say_so(points, capsys):
+    main(Calibrate, "lut.calibrate", ["--device", "a100", "--points", str(points)])
+    shown = capsys.readouterr().out
+    assert "goes before" not in shown
+    assert "used with batch 64" in shown
+    arguments = shlex.split(
+        shown.strip().splitlines()[-1].removeprefix("next: python -m nas.search")
+    )
+    main(Predict, "nas.predict", [*arguments, "--arch", "b1", "--resolution", "224", "--json"])
+    assert json.loads(capsys.readouterr().out)["latency_ms"] == pytest.approx(19.5, rel=0.1)
+
+
 def test_another_runtime_takes_nothing_of_the_devices_own(points, capsys):
     calibrate(capsys, "--device", "a100:litert:fp32", "--points", points)
     device = get_device("a100:litert:fp32")
@@ -266,6 +278,9 @@ def test_an_unreadable_table_makes_way_and_is_kept(points, capsys):
         ('runtime = "litert"\nprecision = "fp32"\nbatch = 5', "batch must be a dict"),
         ('runtime = "litert"\nprecision = "fp32"\n[batch]\nimagenet = "a"', "whole numbers"),
         ('runtime = "litert"\nprecision = "fp32"\ntitel = "x"', "did you mean 'title'"),
+        ('runtime = "litert"\nprecision = "fp32"\n[batch]\nimagnet = 8', "did you mean 'imagenet'"),
+        ('runtime = "litert"\nprecision = "fp32"\nprocessor = "gppu"', "did you mean 'gpu'"),
+        ('runtime = "litert"\nprecision = "fp32"', "no table mydev-litert-fp32"),
         ("runtime =", "cannot read"),
     ],
 )

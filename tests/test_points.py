@@ -123,3 +123,13 @@ def test_what_spreadsheets_write_is_read(tmp_path, text):
         ("b1", 224, 9.5),
         ("b2", 256, 30.0),
     ]
+
+
+def test_a_huge_field_and_a_double_column_are_one_line(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text(f"arch,latency_ms,notes\nb1,2,{'x' * 200_000}\n")
+    with pytest.raises(TableError, match="field larger"):
+        read_points(path)
+    path.write_text("arch,latency_ms,latency_ms\nb1,2,3\n")
+    with pytest.raises(TableError, match="stands twice"):
+        read_points(path)

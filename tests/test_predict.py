@@ -10,6 +10,8 @@ import pytest
 
 from lut.device import SHIPPED, get_device
 from lut.points import read_points
+from lut.table import Entry
+from lut.terms import NetworkTerms
 from nas.predict import Predict
 from predictors.latency import LatencyPredictor, load_predictor
 from supernet.arch import Arch, ClassificationHead
@@ -156,6 +158,17 @@ def test_every_answer_of_a100_says_that_the_batch_is_assumed(capsys):
     answer = predict(capsys, "--device", "a100", "--arch", "l2")
     assert "batch assumed to be 64" in answer["provenance"]["latency_source"]
     assert "batch assumed to be 64" in answer["provenance"]["latency"]["note"]
+
+
+@pytest.mark.parametrize("ms", [0.0, 1e308])
+def test_a_table_that_makes_no_sense_is_one_line(tmp_path, fails, ms):
+    from tests.test_table import a_table
+
+    entries = {block: Entry(ms) for block in a_table().entries}
+    path = tmp_path / "bench-onnxruntime-fp32.csv"
+    a_table(entries=entries, terms=NetworkTerms()).save(path)
+    says = fails(Predict, "nas.predict", "--device", "bench", "--arch", "b1", "--table", path)
+    assert "ms for a network" in says
 
 
 def test_a_table_is_used_for_its_own_device_only(fails, capsys):

@@ -452,6 +452,30 @@ def test_a_read_only_folder_is_refused(tmp_path, fails):
     assert "cannot write" in says
 
 
+def test_the_next_command_of_another_table_gives_its_number(tmp_path):
+    name = "a100-tensorrt-fp16-b16"
+    for ending in (".csv", ".json"):
+        (tmp_path / f"t{ending}").write_bytes((SHIPPED / "tables" / f"{name}{ending}").read_bytes())
+    done = search(tmp_path / "run", "--trials", 60, "--table", tmp_path / "t.csv", device="a100")
+    command = shlex.split(done.stdout.strip().splitlines()[-1].removeprefix("next: python "))
+    shown = subprocess.run(
+        [sys.executable, *command, "--json"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    number = int(command[command.index("--arch") + 1].rpartition("#")[2])
+    candidate = read_front(tmp_path / "run").candidates[number]
+    assert json.loads(shown)["latency_ms"] == candidate.latency_ms
+
+
+def test_resuming_with_less_work_keeps_the_record_true(tmp_path):
+    folder = tmp_path / "run"
+    search(folder, "--trials", 200, "--quiet")
+    SearchCommand(resume=folder, trials=100, quiet=True).run()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["settings"]["trials"] == record["outcome"]["trials"] == 200
+
+
 def test_a_damaged_front_is_refused(tmp_path, finished):
     folder = tmp_path / "run"
     folder.mkdir()

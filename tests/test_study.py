@@ -1,6 +1,7 @@
 """The search loop with plain functions as objectives: fronts, constraints, resuming."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import islice, product
 
@@ -194,6 +195,14 @@ def test_a_journal_with_damaged_numbers_is_refused(tmp_path):
     journal = tmp_path / "study.log"
     journal.write_text(journal.read_text().replace('"params_m":1.0', '"params_m":"1"', 1))
     with pytest.raises(RunError, match="must be a finite number"):
+        a_search(tmp_path)
+
+
+def test_a_journal_with_damaged_params_is_refused(tmp_path):
+    a_search(tmp_path).run(20, lambda _: None)
+    journal = tmp_path / "study.log"
+    journal.write_text(re.sub(r'"params":\{[^}]*\}', '"params":1.5', journal.read_text(), count=1))
+    with pytest.raises(RunError):
         a_search(tmp_path)
 
 

@@ -200,6 +200,8 @@ def test_binary_and_missing_files_are_refused(saved, tmp_path):
         lambda d: d.update(batch=0),
         lambda d: d.update(precision="fp64"),
         lambda d: d.update(error=[1]),
+        lambda d: d.update(title=None),
+        lambda d: d.update(device=float("nan")),
         lambda d: d.update(error={"block_kinds": 5}),
         lambda d: d.update(error={"relative_std": "low"}),
         lambda d: d.update(error={"min_ms": float("nan")}),
