@@ -65,7 +65,7 @@ class SearchCommand:
     def run(self) -> None:
         from nas.feasibility import starting_points
         from nas.setting import Setting
-        from results.runs import create_run_folder, locked
+        from results.runs import RECORD, create_run_folder, locked
 
         command = self if self.resume is None else self._resumed(self.resume)
         trials = TRIALS if command.trials is None else command.trials
@@ -76,6 +76,8 @@ class SearchCommand:
         starts = starting_points(setting.space, setting.evaluate, setting.limits, official)
         folder = self.resume or create_run_folder(command.out, setting.device.name)
         with locked(folder):
+            if self.resume is None and (folder / RECORD).exists():
+                raise RunError(f"{folder} was taken by another run meanwhile; choose another --out")
             interrupted = setting.search(folder, starts)
         if interrupted:
             sys.exit(EXIT_INTERRUPTED)

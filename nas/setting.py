@@ -79,6 +79,8 @@ class Setting:
     def search(self, folder: Path, starts: Sequence[Arch]) -> bool:
         """Run the trials, write the run and print it; True if Ctrl-C ended it early."""
         started = time.monotonic()
+        if not (folder / RECORD).exists():  # before the journal: without it no resuming
+            self._write_record(folder, self.trials, None)
         official = [c.arch for c in self.baselines.values()]
         largest = list(self.space.extremes())[1::2]
         interrupted = False
@@ -163,7 +165,6 @@ class Setting:
         return found
 
     def _front(self, search: Search) -> Front:
-
         kept = [c for c in search.candidates.values() if feasible(c, self.limits)]
         latency = self.evaluate.latency
         return Front(
@@ -217,7 +218,6 @@ class Setting:
                 )
 
     def _write_record(self, folder: Path, trials: int, outcome: dict[str, Any] | None) -> None:
-
         record = RunRecord(
             command=command_line("nas.search"),
             settings=self.command.settings() | {"trials": trials},

@@ -279,6 +279,39 @@ def test_progress_without_a_terminal_is_plain_lines(tmp_path):
     assert "\x1b" not in done.stderr + done.stdout
 
 
+def test_the_record_is_there_before_the_journal(tmp_path, monkeypatch):
+    """So that a search killed at any instant after it wrote anything can be resumed."""
+    folder = tmp_path / "run"
+
+    def killed(*_, **__):
+        assert (folder / "run.json").exists()
+        raise KeyboardInterrupt
+
+    command = SearchCommand(device=("orin",), trials=60, out=folder, quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.setting.Search", killed)
+        with pytest.raises(KeyboardInterrupt):
+            command.run()
+    SearchCommand(resume=folder, quiet=True).run()
+    assert json.loads((folder / "run.json").read_text())["outcome"]["trials"] == 60
+
+
+def test_a_folder_taken_between_the_check_and_the_lock_is_left_alone(
+    tmp_path, monkeypatch, finished
+):
+    from results import runs
+
+    def taken(out, name):
+        shutil.copytree(finished[0], out)
+        return out
+
+    monkeypatch.setattr(runs, "create_run_folder", taken)
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match="taken by another run"):
+        SearchCommand(device=("orin",), trials=60, out=folder, quiet=True).run()
+    assert (folder / "front.csv").read_bytes() == (finished[0] / "front.csv").read_bytes()
+
+
 def test_resume_takes_only_the_amount_of_work(tmp_path, fails):
     folder = tmp_path / "run"
     search(folder, "--trials", 100, "--seed", 7, "--quiet")
