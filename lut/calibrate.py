@@ -48,6 +48,8 @@ class Calibrate:
     """Folder for a row-by-row page and a picture, predicted against published."""
     json: bool = False
     """Print one JSON object."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         from lut.device import PROCESSORS, user_data_dir
@@ -76,7 +78,7 @@ class Calibrate:
         if self.json:
             summary = {"tables": list(map(str, paths)), **asdict(found.summary)}
             print(json.dumps(summary, allow_nan=False))
-        else:
+        elif not self.quiet:
             _print(device, found, paths)
 
     def _device(self) -> "Device":
@@ -130,11 +132,10 @@ def _contradiction(found: "Calibration") -> str:
 
 def _datasets_by_batch(device: "Device", points: "Sequence[Point]") -> dict[int, list[str]]:
     """The batch sizes that the points have, and the data sets whose networks each table lists."""
-    from supernet.named import DATASETS
+    from supernet.named import ALL_DATASETS
 
-    every = [dataset for datasets in DATASETS.values() for dataset in datasets]
     return {
-        batch: [dataset for dataset in every if device.batch_for(dataset) == batch] or every
+        batch: [d for d in ALL_DATASETS if device.batch_for(d) == batch] or list(ALL_DATASETS)
         for batch in sorted({point.batch for point in points if point.fitted})
     }
 

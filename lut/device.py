@@ -13,11 +13,11 @@ from pathlib import Path
 
 from results.errors import DeviceError, check_choice, nearest
 from results.files import read_text
+from supernet.named import ALL_DATASETS
 
 SHIPPED = Path(__file__).parent
 RUNTIMES = ("onnxruntime", "litert", "pytorch", "tensorrt")
 PROCESSORS = ("cpu", "gpu", "tensor_core_gpu")  # classes that a calibration starts from
-DATASETS = ("imagenet", "cityscapes", "ade20k", "sa1b")
 PRECISIONS = ("fp32", "fp16", "int8")
 _TABLE_NAME = re.compile(
     rf"(?P<device>.+)-(?P<runtime>{'|'.join(RUNTIMES)})-(?P<precision>{'|'.join(PRECISIONS)})"
@@ -142,7 +142,7 @@ def _described(name: str) -> Device:
         name,
         first["runtime"],
         first["precision"],
-        batch=dict.fromkeys(DATASETS, batch) if batch != 1 else {},
+        batch=dict.fromkeys(ALL_DATASETS, batch) if batch != 1 else {},
     )
 
 
@@ -163,7 +163,7 @@ def _read_device(path: Path) -> Device:
         check_choice(f"processor in {path}", found["processor"], PROCESSORS, DeviceError)
     batch = found.get("batch", {})
     for dataset in batch:
-        check_choice(f"data set in {path}", dataset, DATASETS, DeviceError)
+        check_choice(f"data set in {path}", dataset, ALL_DATASETS, DeviceError)
     if any(type(size) is not int or size < 1 for size in batch.values()):
         raise DeviceError(f"{path}: [batch] must have positive whole numbers, not {batch}")
     return Device(name=path.stem.lower(), **{"title": path.stem} | found)

@@ -121,6 +121,7 @@ DATASETS: dict[Task, tuple[str, ...]] = {  # the first is the task's default
     "promptable": ("sa1b",),
     "super_resolution": (),  # no published network to take a head from
 }
+ALL_DATASETS = tuple(dataset for datasets in DATASETS.values() for dataset in datasets)
 
 
 def check_task(text: str) -> Task:

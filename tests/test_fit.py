@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lut.device import PROCESSORS
 from lut.fit import PRIORS, Model, fit, summarise
 from lut.points import Point, read_points
 from lut.roofline import Roofline
@@ -26,6 +27,10 @@ TRUTH = {
         NetworkTerms(ms_per_mb=0.06, decoder_ms=0.8),
     ),
 }
+
+
+def test_every_class_of_device_has_a_prior():
+    assert set(PRIORS) == set(PROCESSORS)
 
 
 def predict_ms(model: Model, point: Point, precision: str) -> float:
