@@ -302,7 +302,7 @@ def rows_for(
     """Calibrated rows of the distinct `blocks`; values rounded as a saved table has them."""
     entries = {}
     for block in blocks:
-        key = replace(block, inputs=(), stage="")
+        key = replace(block, inputs=(), name="")
         ms = float(f"{roofline.block_ms(key, batch, precision):.6g}")
         std = float(f"{ms * relative_std:.6g}")
         entries[key] = Entry(ms, std, 0, "calibrated")

@@ -61,12 +61,14 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Stem:
-    """The first convolution (3x3, stride 2) and `depth` residual blocks at half resolution."""
+    """The first convolution (3x3) and `depth` residual blocks at its resolution."""
 
     width: int  # output channels
     depth: int = 1  # DSConv in family b, ResBlock in family l; 0 in SAM-XL0
+    stride: int = 2  # of the convolution; 1 where every pixel counts, in super-resolution
 
     def __post_init__(self) -> None:
+        _check_range("stem stride", self.stride, 1, 2)
         _check_range("stem width", self.width, 1, MAX_CHANNELS)
         _check_range("stem depth", self.depth, 0, MAX_DEPTH)
 
@@ -129,9 +131,30 @@ class PromptableHead:
         _check_range("size", self.size, 1, MAX_SIDE)
 
 
-Head = ClassificationHead | SegmentationHead | PromptableHead
+@dataclass(frozen=True, slots=True)
+class SuperResolutionHead:
+    """Fuses the stem and all stages at the stem's size; MBConvs, then `scale` times the pixels.
+
+    What the pixels hold is added to the picture enlarged by bicubic interpolation.
+    """
+
+    width: int
+    depth: int
+    expand_ratio: int
+    scale: int
+    task: ClassVar[Task] = "super_resolution"
+
+    def __post_init__(self) -> None:
+        _check_range("head width", self.width, 1, MAX_CHANNELS)
+        _check_range("head depth", self.depth, 0, MAX_DEPTH)
+        _check_range("head expand_ratio", self.expand_ratio, 1, MAX_EXPAND)
+        _check_range("scale", self.scale, 2, 8)
+
+
+Head = ClassificationHead | SegmentationHead | PromptableHead | SuperResolutionHead
 _HEADS: dict[str, type[Head]] = {
-    head.task: head for head in (ClassificationHead, SegmentationHead, PromptableHead)
+    head.task: head
+    for head in (ClassificationHead, SegmentationHead, PromptableHead, SuperResolutionHead)
 }
 
 
@@ -161,6 +184,9 @@ class Arch:
         for number, stage in enumerate(self.stages, start=1):
             if number not in self.attention_stages and stage.mixer != "none":
                 raise ArchError(f"stage {number} of family {self.family} holds no attention")
+        enlarges = isinstance(self.head, SuperResolutionHead)
+        if self.head and enlarges != (self.stem.stride == 1):
+            raise ArchError("super-resolution has a stem of stride 1, all other tasks of stride 2")
         if isinstance(self.head, SegmentationHead) and any(side % 32 for side in self.resolution):
             raise ArchError(
                 f"segmentation needs a height and width divisible by 32, not "
@@ -228,6 +254,8 @@ class Arch:
         head = ""
         if isinstance(self.head, ClassificationHead):
             head = " head " + "+".join(map(str, self.head.widths))
+        elif isinstance(self.head, SuperResolutionHead):
+            head = f" head {self.head.width}x{self.head.depth} times {self.head.scale}"
         elif self.head:
             head = f" head {self.head.width}x{self.head.depth}"
         stages = " ".join(_describe_stage(stage) for stage in self.stages)

@@ -18,6 +18,7 @@ from supernet.arch import (
     PromptableHead,
     SegmentationHead,
     Stage,
+    SuperResolutionHead,
 )
 
 BlockKind = Literal[
@@ -33,7 +34,8 @@ BlockKind = Literal[
     "rwkv",
     "pool",  # global average
     "linear",
-    "upsample",
+    "upsample",  # to out_height x out_width, or to the size of a second input
+    "pixel_shuffle",  # (stride^2 C, H, W) to (C, stride H, stride W)
     "add",  # of all inputs; in_channels is their sum
     "layer_norm",  # over channels
 ]
@@ -42,13 +44,14 @@ BlockKind = Literal[
 Norm = Literal["batch", "fewer", "layer", "none"]
 Activation = Literal["hswish", "gelu_tanh", "none"]
 UpsampleMode = Literal["", "bicubic", "bilinear"]  # empty for all other kinds
+IMAGE = -1  # the network's input among the indices of blocks: the one before the first
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """One block at one shape: the unit that is measured, and the key of a latency table.
 
-    Where it stands (`inputs`, `stage`) takes no part in equality or hash.
+    Where it stands (`inputs`, `name`) takes no part in equality or hash.
     """
 
     kind: BlockKind
@@ -65,11 +68,16 @@ class Block:
     num_heads: int = 0
     head_dim: int = 0
     scales: tuple[int, ...] = ()
-    out_height: int = 0  # upsample only; 0: follows from height and stride
+    out_height: int = 0  # upsample and pixel_shuffle; 0: follows from height and stride
     out_width: int = 0
     mode: UpsampleMode = ""
     inputs: tuple[int, ...] = field(default=(), compare=False)  # indices; (): the one before
-    stage: str = field(default="", compare=False)  # stem, stage1, ..., head
+    name: str = field(default="", compare=False)  # unique in a network: stage3.1.relu_linear16
+
+    @property
+    def stage(self) -> str:
+        """stem, stage1, ..., head."""
+        return self.name.partition(".")[0]
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -84,9 +92,10 @@ class Block:
 def blocks_of(arch: Arch) -> tuple[Block, ...]:
     """All blocks of `arch`, in order of execution; the first one reads the image."""
     blocks: list[Block] = []
-    taps: dict[int, int] = {}  # stage number -> index of its last block
+    taps: dict[int, int] = {}  # stage number, 0 the stem -> index of its last block
     for block in _stem(arch):
         blocks.append(block)
+    taps[0] = len(blocks) - 1
     for number, stage in enumerate(arch.stages, start=1):
         for block in _stage(arch, number, stage, blocks[-1]):
             blocks.append(block)
@@ -95,22 +104,24 @@ def blocks_of(arch: Arch) -> tuple[Block, ...]:
     if isinstance(head, ClassificationHead):
         blocks.extend(_classification(head, blocks[-1], activation_of(arch)))
     elif isinstance(head, SegmentationHead):
-        fused = {n: taps[n] for n in (4, 3, 2)}
-        height, width = blocks[fused[2]].out_size
-        _fuse(blocks, fused, head.width, (height, width), head.upsample)
+        _fuse(blocks, {n: taps[n] for n in (4, 3, 2)}, head.width, head.upsample)
         _dense_middle(blocks, head, head.local, activation_of(arch))
         if head.final_expand:
-            expanded = _conv(blocks[-1], head.width * head.final_expand)
+            expanded = _conv("expand", blocks[-1], head.width * head.final_expand)
             blocks.append(replace(expanded, activation=activation_of(arch)))
-        blocks.append(_conv(blocks[-1], head.num_classes, norm="none"))
+        blocks.append(_conv("classifier", blocks[-1], head.num_classes, norm="none"))
     elif isinstance(head, PromptableHead):
         last = len(arch.stages)
         fused = {n: taps[n] for n in (last, last - 1, last - 2)}
-        _fuse(blocks, fused, head.width, (head.size, head.size), "bicubic")
+        _fuse(blocks, fused, head.width, "bicubic", (head.size, head.size))
         _dense_middle(blocks, head, "fused_mbconv", activation_of(arch))
-        blocks.append(_conv(blocks[-1], head.out_channels, norm="none"))
-        normed = _conv(blocks[-1], head.out_channels, norm="layer")
+        blocks.append(_conv("embed", blocks[-1], head.out_channels, norm="none"))
+        normed = _conv("norm", blocks[-1], head.out_channels, norm="layer")
         blocks.append(replace(normed, kind="layer_norm"))
+    elif isinstance(head, SuperResolutionHead):
+        _fuse(blocks, dict(reversed(taps.items())), head.width, "bilinear")
+        _dense_middle(blocks, head, "mbconv", activation_of(arch))
+        _enlarge(blocks, arch, head)
     return tuple(blocks)
 
 
@@ -121,12 +132,12 @@ def activation_of(arch: Arch) -> Activation:
 def _stem(arch: Arch) -> Iterator[Block]:
     activation = activation_of(arch)
     width = arch.stem.width
-    conv = Block("conv", 3, width, *arch.resolution, kernel_size=3, stride=2, stage="stem")
-    conv = replace(conv, activation=activation)
+    conv = Block("conv", 3, width, *arch.resolution, kernel_size=3, stride=arch.stem.stride)
+    conv = replace(conv, activation=activation, name="stem.0.conv")
     yield conv
     kind: LocalKind = "dsconv" if arch.family == "b" else "resblock"
-    for _ in range(arch.stem.depth):
-        yield _local(kind, width, width, conv.out_size, activation, "stem", residual=True)
+    for i in range(1, arch.stem.depth + 1):
+        yield _local(kind, width, width, conv.out_size, activation, f"stem.{i}", residual=True)
 
 
 def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Block]:
@@ -141,7 +152,7 @@ def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Blo
         stage.width,
         before.out_size,
         activation,
-        name,
+        f"{name}.0",
         kernel_size=stage.kernel_size,
         expand_ratio=expand,
         stride=2,
@@ -149,7 +160,7 @@ def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Blo
     )
     yield down
     own_downsampling = arch.family == "l" or number in arch.attention_stages
-    for _ in range(stage.depth if own_downsampling else stage.depth - 1):
+    for i in range(1, stage.depth + own_downsampling):
         if stage.mixer != "none":
             yield Block(
                 stage.mixer,
@@ -160,7 +171,7 @@ def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Blo
                 head_dim=stage.head_dim,
                 scales=stage.scales,
                 residual=True,
-                stage=name,
+                name=f"{name}.{i}.{stage.mixer}{stage.head_dim or ''}",
             )
         yield _local(
             stage.local,
@@ -168,7 +179,7 @@ def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Blo
             stage.width,
             down.out_size,
             activation,
-            name,
+            f"{name}.{i}",
             kernel_size=stage.kernel_size,
             expand_ratio=stage.expand_ratio,
             fewer=fewer,
@@ -182,7 +193,7 @@ def _local(
     out_channels: int,
     size: tuple[int, int],
     activation: Activation,
-    stage: str,
+    position: str,
     *,
     kernel_size: int = 3,
     expand_ratio: int = 1,
@@ -202,54 +213,79 @@ def _local(
         norm="fewer" if fewer else "batch",
         activation=activation,
         residual=residual,
-        stage=stage,
+        name=f"{position}.{kind}",
     )
 
 
 def _classification(head: ClassificationHead, last: Block, act: Activation) -> Iterator[Block]:
-    conv = replace(_conv(last, head.widths[0]), activation=act)
-    yield conv
-    yield replace(_conv(conv, head.widths[0], norm="none"), kind="pool")
     features, hidden = head.widths
-    yield Block("linear", features, hidden, 1, 1, norm="layer", activation=act, stage="head")
-    yield Block("linear", hidden, head.num_classes, 1, 1, norm="none", stage="head")
+    name = f"{features}x{hidden}"
+    conv = replace(_conv(f"{name}.conv", last, features), activation=act)
+    yield conv
+    yield replace(_conv(f"{name}.pool", conv, features, norm="none"), kind="pool")
+    linear = Block("linear", features, hidden, 1, 1, norm="layer", activation=act)
+    yield replace(linear, name=f"head.{name}.linear")
+    classifier = Block("linear", hidden, head.num_classes, 1, 1, norm="none")
+    yield replace(classifier, name=f"head.{name}.classifier")
 
 
-def _conv(before: Block, out_channels: int, norm: Norm = "batch") -> Block:
+def _conv(name: str, before: Block, out_channels: int, norm: Norm = "batch") -> Block:
     """A 1x1 convolution of the head, without activation."""
-    return Block(
-        "conv", before.out_channels, out_channels, *before.out_size, norm=norm, stage="head"
-    )
+    size = before.out_size
+    return Block("conv", before.out_channels, out_channels, *size, norm=norm, name=f"head.{name}")
 
 
 def _fuse(
     blocks: list[Block],
     taps: dict[int, int],
     width: int,
-    size: tuple[int, int],
     mode: UpsampleMode,
+    size: tuple[int, int] | None = None,
 ) -> None:
-    """Bring the tapped stages to `width` channels and `size`, and add them."""
+    """Bring the tapped stages to `width` channels and one size, and add them.
+
+    Without `size` it is the size of the last tap, whatever that is at run time.
+    """
+    last = list(taps.values())[-1]
+    height, wide = size or blocks[last].out_size
     branches = []
-    for tap in taps.values():
-        conv = replace(_conv(blocks[tap], width), inputs=(tap,))
+    for number, tap in taps.items():
+        name = f"stage{number}" if number else "stem"
+        conv = replace(_conv(f"{name}.conv", blocks[tap], width), inputs=(tap,))
         blocks.append(conv)
-        if conv.out_size != size:
-            up = Block("upsample", width, width, *conv.out_size, norm="none", stage="head")
-            blocks.append(replace(up, out_height=size[0], out_width=size[1], mode=mode))
+        if tap != last if size is None else conv.out_size != size:
+            up = replace(_conv(f"{name}.upsample", conv, width, norm="none"), kind="upsample")
+            up = replace(up, out_height=height, out_width=wide, mode=mode)
+            inputs = () if size else (len(blocks) - 1, last)
+            blocks.append(replace(up, inputs=inputs))
         branches.append(len(blocks) - 1)
-    channels = width * len(branches)
-    added = Block("add", channels, width, *size, norm="none", stage="head")
-    blocks.append(replace(added, inputs=tuple(branches)))
+    added = Block("add", width * len(branches), width, height, wide, norm="none")
+    blocks.append(replace(added, inputs=tuple(branches), name="head.add"))
+
+
+def _enlarge(blocks: list[Block], arch: Arch, head: SuperResolutionHead) -> None:
+    """The enlarged picture: what the pixels hold, on top of the bicubic one."""
+    height, width = (side * head.scale for side in arch.resolution)
+    conv = _conv("pixels", blocks[-1], 3 * head.scale**2, norm="none")
+    blocks.append(replace(conv, kernel_size=3))
+    shuffle = Block("pixel_shuffle", conv.out_channels, 3, *conv.out_size, stride=head.scale)
+    shuffle = replace(shuffle, norm="none", out_height=height, out_width=width)
+    blocks.append(replace(shuffle, name="head.shuffle"))
+    picture = Block("upsample", 3, 3, *arch.resolution, norm="none", mode="bicubic")
+    picture = replace(picture, out_height=height, out_width=width, name="head.bicubic")
+    pixels = len(blocks) - 1
+    blocks.append(replace(picture, inputs=(IMAGE, pixels)))
+    added = Block("add", 6, 3, height, width, norm="none", name="head.sum")
+    blocks.append(replace(added, inputs=(pixels, pixels + 1)))
 
 
 def _dense_middle(
     blocks: list[Block],
-    head: SegmentationHead | PromptableHead,
+    head: SegmentationHead | PromptableHead | SuperResolutionHead,
     kind: LocalKind,
     activation: Activation,
 ) -> None:
-    for _ in range(head.depth):
+    for i in range(head.depth):
         before = blocks[-1]
         blocks.append(
             _local(
@@ -258,7 +294,7 @@ def _dense_middle(
                 head.width,
                 before.out_size,
                 activation,
-                "head",
+                f"head.{i}",
                 expand_ratio=head.expand_ratio,
                 residual=True,
             )

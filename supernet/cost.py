@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Literal
 
 from supernet.arch import Arch
-from supernet.blocks import Block, blocks_of
+from supernet.blocks import IMAGE, Block, blocks_of
 
 OpKind = Literal[
     "dense",  # k x k convolution over all channels
@@ -110,7 +110,7 @@ def peak_activations(blocks: Sequence[Block]) -> int:
     steps: list[tuple[int, ...]] = []  # tensors that op i reads; it writes tensor i + 1
     outputs: list[int] = []  # tensor that block i writes
     for index, block in enumerate(blocks):
-        inputs = [outputs[i] for i in block.inputs] or [outputs[index - 1] if index else 0]
+        inputs = [0 if i == IMAGE else outputs[i] for i in block.inputs or (index - 1,)]
         base = len(sizes)
         for op in ops_of(block):
             reads = tuple(base + r if r >= 0 else inputs[-1 - r] for r in op.reads)
@@ -326,15 +326,17 @@ def _retention(ops: _Ops, block: Block) -> None:
 def _rwkv(ops: _Ops, block: Block) -> None:
     """Vision-RWKV's spatial mix: 2-D token shift, bidirectional WKV, a gate.
 
-    WKV is two scans of a numerator and a denominator, 8 MACs per token and channel.
+    r, k and v each come from a mixture of their own of a token and its neighbour. WKV is two
+    scans of a numerator and a denominator, 8 MACs per token and channel.
 
     Source: Duan et al., Vision-RWKV, 2024, https://arxiv.org/abs/2403.02308
     """
     channels, tokens = block.in_channels, block.height * block.width
-    x = ops.elementwise(-1, params=3 * channels)
-    rkv = ops.conv(x, channels, 3 * channels)
-    wkv = ops.other("scan", rkv, channels * tokens, macs=8 * channels * tokens, params=2 * channels)
-    gated = ops.elementwise(wkv, rkv, out=channels * tokens)
+    size = channels * tokens
+    mixtures = [ops.elementwise(-1, params=channels) for _ in range(3)]
+    r, k, v = (ops.conv(mixture, channels, channels) for mixture in mixtures)
+    ops.append(Op("scan", (k, v), 2 * size, size, macs=8 * size, params=2 * channels))
+    gated = ops.elementwise(ops.last, r)
     ops.conv(gated, channels, block.out_channels, norm=True)
 
 
@@ -352,6 +354,10 @@ def _linear(ops: _Ops, block: Block) -> None:
 
 def _upsample(ops: _Ops, block: Block) -> None:
     ops.other("resize", -1, block.out_channels * block.out_height * block.out_width)
+
+
+def _pixel_shuffle(ops: _Ops, block: Block) -> None:
+    ops.other("resize", -1, ops.input_elements)
 
 
 def _add(ops: _Ops, block: Block) -> None:
@@ -377,6 +383,7 @@ _BUILDERS: dict[str, Callable[[_Ops, Block], None]] = {
     "pool": _pool,
     "linear": _linear,
     "upsample": _upsample,
+    "pixel_shuffle": _pixel_shuffle,
     "add": _add,
     "layer_norm": _layer_norm,
 }

@@ -19,6 +19,7 @@ from supernet.arch import (
     SegmentationHead,
     Stage,
     Stem,
+    SuperResolutionHead,
     Task,
 )
 from supernet.cost import backbone_cost
@@ -113,7 +114,35 @@ PROMPTABLE_HEADS: dict[str, PromptableHead] = {
     "sam_xl0": PromptableHead(6, 4),
     "sam_xl1": PromptableHead(12, 4),
 }
+SR_WIDTHS, SR_DEPTHS, SR_HEAD_DEPTH = (64, 128, 192, 256), (4, 6, 6, 6), 13
 
+
+def _sr(width_factor: float, scale: int) -> Arch:
+    """Ours: the paper names two sizes and their latencies, and publishes no layout.
+
+    Taken from its text: EfficientViT's backbone with attention in stages 3 and 4, and a head
+    that adds the stages up, runs MBConvs and then the output layer. Ours: a stem of stride 1
+    and a head at full resolution that reads all stages, since pixels are the output; sub-pixel
+    output on top of the bicubic picture; widths and depths, chosen such that the calibrated
+    A100 table predicts the two sizes' published latencies (Table 5).
+    """
+
+    def width(channels: int) -> int:
+        return round(channels * width_factor)
+
+    widths = tuple(width(channels) for channels in SR_WIDTHS)
+    stages = _stages(widths, SR_DEPTHS, (4,) * 4, ("mbconv",) * 4, (3, 4), (5,), 16)
+    head = SuperResolutionHead(width(64), SR_HEAD_DEPTH, 4, scale)
+    return Arch("b", (256, 256), Stem(width(64), 2, stride=1), stages, head)
+
+
+SUPER_RESOLUTION: dict[str, Arch] = {
+    "sr_x2": _sr(1.0, 2),
+    "sr_x4": _sr(1.0, 4),
+    "sr_w075_x2": _sr(0.75, 2),
+    "sr_w075_x4": _sr(0.75, 4),
+}
+NAMES = (*BACKBONES, *SUPER_RESOLUTION)
 
 DATASETS: dict[Task, tuple[str, ...]] = {  # the first is the task's default
     "classification": ("imagenet",),
@@ -169,7 +198,7 @@ def with_nearest_head(arch: Arch, dataset: str, num_classes: int | None = None) 
     params = _params_at_head_dim_16(replace(arch, head=None, resolution=(32, 32)))
     name = min(names, key=lambda name: abs(_named_params(name) - params))
     head = heads_of(dataset)[name]
-    if num_classes is not None and not isinstance(head, PromptableHead):
+    if num_classes is not None and isinstance(head, ClassificationHead | SegmentationHead):
         head = replace(head, num_classes=num_classes)
     if arch.family == "b":
         arch = _with_head_dim(arch, BACKBONES[name].stages[-1].head_dim)
@@ -184,12 +213,17 @@ def named_arch(
     resolution: tuple[int, int] | None = None,
     num_classes: int | None = None,
 ) -> Arch:
-    """An official network with the head for a task; L0's classification head is L1's, ours.
+    """A network with the head for a task; L0's classification head is L1's, ours.
 
     Raises ArchError for an unknown name, or a task that the family has no head for.
     """
     name = name.lower()
-    check_choice("arch", name, BACKBONES, ArchError)
+    check_choice("arch", name, NAMES, ArchError)
+    if name in SUPER_RESOLUTION:
+        if task not in (None, "super_resolution") or dataset or num_classes:
+            raise ArchError(f"{name} does super_resolution alone, and has no data set or classes")
+        arch = SUPER_RESOLUTION[name]
+        return replace(arch, resolution=resolution or arch.resolution)
     task = task or ("promptable" if name.startswith("sam_") else "classification")
     dataset = dataset_of(task, dataset)
     arch = BACKBONES[name]

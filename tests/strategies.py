@@ -5,6 +5,7 @@ import random
 from hypothesis import strategies as st
 
 from supernet.arch import Arch
+from supernet.named import SUPER_RESOLUTION, named_arch
 from supernet.space import Space, get_space
 
 SPACES = {
@@ -32,4 +33,11 @@ def genes(space: Space) -> st.SearchStrategy[tuple[int, ...]]:
     return st.tuples(*(st.integers(0, count - 1) for count in space.genes.values()))
 
 
-any_arch = spaces.flatmap(archs)
+sizes = st.tuples(st.integers(32, 400), st.integers(32, 400))
+super_resolution = st.builds(
+    lambda name, resolution: named_arch(name, resolution=resolution),
+    st.sampled_from(list(SUPER_RESOLUTION)),
+    sizes,
+)
+space_arch = spaces.flatmap(archs)
+any_arch = st.one_of(space_arch, super_resolution)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from supernet.arch import Task, parse_resolution
-from supernet.blocks import Block, blocks_of
+from supernet.blocks import IMAGE, Block, blocks_of
 from supernet.cost import (
     backbone_cost,
     cost_of,
@@ -90,7 +90,8 @@ def slow_peak(blocks):
     steps = []
     outputs: list[str] = []
     for index, block in enumerate(blocks):
-        sources = [outputs[i] for i in block.inputs] or [outputs[-1] if outputs else "image"]
+        sources = ["image" if i == IMAGE else outputs[i] for i in block.inputs]
+        sources = sources or [outputs[-1] if outputs else "image"]
         names: list[str] = []
         for number, op in enumerate(ops_of(block)):
             reads = {names[r] if r >= 0 else sources[-1 - r] for r in op.reads}
@@ -128,7 +129,13 @@ def test_every_block_fits_the_one_before_and_costs_something(arch):
     height, width = arch.resolution
     channels = 3
     for index, block in enumerate(blocks):
-        if block.inputs:
+        if block.kind == "upsample" and len(block.inputs) > 1:
+            source, like = block.inputs
+            assert blocks[like].out_size == block.out_size
+            size = arch.resolution if source == IMAGE else blocks[source].out_size
+            assert (block.height, block.width) == size
+            channels = 3 if source == IMAGE else blocks[source].out_channels
+        elif block.inputs:
             taps = [blocks[i] for i in block.inputs]
             assert all(i < index for i in block.inputs)
             assert {tap.out_size for tap in taps} == {(block.height, block.width)}
@@ -155,6 +162,6 @@ def test_more_of_a_stage_never_costs_less(arch):
 def test_where_a_block_stands_is_no_part_of_its_key():
     blocks = blocks_of(named_arch("b3"))
     assert len(set(blocks)) < len(blocks)
-    moved = replace(blocks[5], stage="elsewhere", inputs=(1,))
+    moved = replace(blocks[5], name="elsewhere", inputs=(1,))
     assert moved == blocks[5]
     assert hash(moved) == hash(blocks[5])

@@ -223,7 +223,7 @@ def test_dense_tasks_bring_their_own_resolutions():
 
 
 @settings(deadline=None)
-@given(strategies.any_arch)
+@given(strategies.space_arch)
 def test_the_nearest_head_is_a_fixed_point(arch):
     dataset = "imagenet"
     once = with_nearest_head(arch, dataset)

@@ -22,7 +22,7 @@ BLOCKS = list(dict.fromkeys(blocks_of(named_arch("b1"))))
 
 def a_table(**changes):
     entries = {
-        replace(block, inputs=(), stage=""): Entry(0.5 + i / 7, 0.01 * i, 20 + i, "measured")
+        replace(block, inputs=(), name=""): Entry(0.5 + i / 7, 0.01 * i, 20 + i, "measured")
         for i, block in enumerate(BLOCKS)
     }
     fields: dict[str, Any] = {
@@ -60,7 +60,7 @@ entries = st.builds(
 @given(arch=any_arch, data=st.data())
 def test_a_table_survives_a_round_trip(tmp_path, arch, data):
     blocks = list(dict.fromkeys(blocks_of(arch)))
-    rows = {replace(b, inputs=(), stage=""): data.draw(entries) for b in blocks[:6]}
+    rows = {replace(b, inputs=(), name=""): data.draw(entries) for b in blocks[:6]}
     table = a_table(entries=rows, sidecar={"error": {"relative_std": 0.03}})
     table.save(tmp_path / "t.csv")
     again = load_table(tmp_path / "t.csv")
@@ -103,7 +103,7 @@ def test_a_missing_block_names_the_nearest_and_the_cure(saved):
     wider = replace(BLOCKS[3], out_channels=BLOCKS[3].out_channels + 8)
     with pytest.raises(TableError) as caught:
         table.entry(wider)
-    assert str(replace(BLOCKS[3], inputs=(), stage="")) in str(caught.value)
+    assert str(replace(BLOCKS[3], inputs=(), name="")) in str(caught.value)
     assert "python -m lut.calibrate --device bench" in str(caught.value)
 
 
