@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import RunError
-from results.files import read_json, write_json, write_text
-from results.runs import RECORD
+from results.files import write_json, write_text
+from results.runs import FRONT, read_front_data
 from supernet.arch import Arch, format_resolution
 
 NUMBERS = (
@@ -79,19 +79,12 @@ class Front:
         ]
         data["baselines"] = {name: _to_dict(c) for name, c in self.baselines.items()}
         data["trials"] = [[round(ms, 6), round(acc, 4)] for ms, acc in self.trials]
-        write_json(folder / "front.json", data)
+        write_json(folder / FRONT, data)
 
 
 def read_front(folder: Path) -> Front:
     """The front in a run folder. Raises RunError if there is none or it is damaged."""
-    if not folder.is_dir():
-        raise RunError(f"no run folder {folder}")
-    path = folder / "front.json"
-    if not path.exists() and not (folder / RECORD).exists():
-        raise RunError(f"{folder} is no run folder: it has no {RECORD}")
-    if not path.exists():
-        raise RunError(f"{folder} holds no front yet; go on with `--resume {folder}`")
-    data = read_json(path)
+    data = read_front_data(folder)
     try:
         data["candidates"] = tuple(_from_dict(c) for c in data["candidates"])
         data["baselines"] = {name: _from_dict(c) for name, c in data["baselines"].items()}
@@ -100,7 +93,7 @@ def read_front(folder: Path) -> Front:
             raise ValueError("it has no candidates")
         return Front(**data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+        raise RunError(f"{folder / FRONT} is damaged: {error}") from None
 
 
 def _row(number: int, candidate: Candidate) -> tuple[Any, ...]:

@@ -66,7 +66,7 @@ class Predict:
             return
         if self.csv is not None or self.freeze:
             raise UserError("--csv and --freeze go with --sample, not with --arch")
-        from nas.archs import dataset_of_arch, resolve_arch
+        from supernet.archs import dataset_of_arch, resolve_arch
         from supernet.named import check_task
 
         assert self.arch is not None

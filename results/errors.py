@@ -6,6 +6,9 @@ UserError
 ├── DeviceError      unknown device, runtime, precision or setting
 ├── TableError       unreadable or inconsistent latency table or calibration points
 ├── PredictorError   asked for what no published figure or supernet supports
+├── DataError        pictures, labels or layouts that cannot be read
+├── ImageError       a picture or prompt that cannot be segmented
+├── WeightsError     weights that are damaged or belong to another network
 ├── RunError         a run folder that is missing, taken or damaged
 └── SearchError      impossible budgets and the like
 """
@@ -35,6 +38,18 @@ class TableError(UserError, ValueError):
 
 
 class PredictorError(UserError, ValueError):
+    pass
+
+
+class DataError(UserError, ValueError):
+    pass
+
+
+class ImageError(UserError, ValueError):
+    pass
+
+
+class WeightsError(UserError, ValueError):
     pass
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("efficientvit-nas", "numpy", "optuna", "scipy")
+PACKAGES = ("efficientvit-nas", "numpy", "optuna", "scipy", "torch")
 
 
 @dataclass(frozen=True)

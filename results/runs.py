@@ -11,6 +11,7 @@ from results.files import read_json
 from results.record import now
 
 RECORD = "run.json"
+FRONT = "front.json"
 LOCK = ".lock"
 
 
@@ -55,6 +56,18 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         raise RunError(f"{folder / RECORD} is damaged: it has no settings")
     return record
+
+
+def read_front_data(folder: Path) -> Any:
+    """What front.json of a search's run holds. Raises RunError if there is none."""
+    if not folder.is_dir():
+        raise RunError(f"no run folder {folder}")
+    path = folder / FRONT
+    if not path.exists() and not (folder / RECORD).exists():
+        raise RunError(f"{folder} is no run folder: it has no {RECORD}")
+    if not path.exists():
+        raise RunError(f"{folder} holds no front yet; go on with `--resume {folder}`")
+    return read_json(path)
 
 
 @contextmanager

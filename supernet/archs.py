@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from nas.front import read_front
-from results.errors import ArchError
+from results.errors import ArchError, RunError
 from results.files import read_text
-from supernet.arch import Arch, PromptableHead, SegmentationHead, Task
+from results.runs import FRONT, read_front_data
+from supernet.arch import Arch, ClassificationHead, SegmentationHead, Task
 from supernet.named import (
-    BACKBONES,
+    NAMES,
     SEGMENTATION_HEADS,
     dataset_of,
     named_arch,
@@ -30,7 +30,7 @@ def resolve_arch(
 
     Raises ArchError, or RunError for a run that is not there.
     """
-    if text.lower() in BACKBONES:
+    if text.lower() in NAMES:
         return named_arch(
             text, task=task, dataset=dataset, resolution=resolution, num_classes=num_classes
         )
@@ -42,12 +42,12 @@ def resolve_arch(
     elif hash_:
         arch = _from_run(Path(run), number)
     elif _is_folder(text):
-        last = len(read_front(Path(text)).candidates) - 1
+        last = len(_candidates_of(Path(text))) - 1
         raise ArchError(
             f"{text} is a run; name a candidate of it as {text}#ID, ID from 0 to {last}"
         )
     else:
-        known = ", ".join(BACKBONES)
+        known = ", ".join(NAMES)
         raise ArchError(
             f"no arch or file {text[:80]!r} (choose from {known}, a JSON file or RUN#ID)"
         )
@@ -55,7 +55,7 @@ def resolve_arch(
         arch = replace(arch, resolution=resolution)
     if task or dataset or arch.head is None:
         arch = with_nearest_head(arch, dataset_of(task or arch.task, dataset), num_classes)
-    elif num_classes is not None and not isinstance(arch.head, PromptableHead):
+    elif num_classes is not None and isinstance(arch.head, ClassificationHead | SegmentationHead):
         arch = replace(arch, head=replace(arch.head, num_classes=num_classes))
     return arch
 
@@ -85,7 +85,18 @@ def dataset_of_arch(arch: Arch) -> str:
 
 
 def _from_run(run: Path, number: str) -> Arch:
-    candidates = read_front(run).candidates
+    candidates = _candidates_of(run)
     if not number.isdecimal() or len(number) > 9 or int(number) >= len(candidates):
         raise ArchError(f"{run} has no candidate {number[:20]!r} (ids 0 to {len(candidates) - 1})")
-    return candidates[int(number)].arch
+    return candidates[int(number)]
+
+
+def _candidates_of(run: Path) -> list[Arch]:
+    data = read_front_data(run)
+    try:
+        archs = [Arch.from_dict(candidate["arch"]) for candidate in data["candidates"]]
+        if not archs:
+            raise ValueError("it has no candidates")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{run / FRONT} is damaged: {error}") from None
+    return archs
