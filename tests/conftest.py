@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# before anything loads PyTorch: on a busy machine its threads wait for each other, tenfold
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parents[1]
 
 

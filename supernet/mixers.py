@@ -1,0 +1,154 @@
+"""Token mixers: ReLU linear attention at several scales, and the table of all mixers.
+
+A mixer takes its `Block` and a normalisation epsilon, and maps (B, C, H, W) to (B, C, H, W)
+for any H and W. B batch, C channels, H height, W width; N heads (of all scales), D head dim,
+T = H * W tokens.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from supernet.blocks import Block
+from supernet.hyena import Hyena
+from supernet.modules import ConvNormAct
+from supernet.retention import Retention
+from supernet.rwkv import RWKV
+from supernet.softmax import SoftmaxAttention
+
+LARGEST_SUM = 2.0**15  # what sums of float16 may reach
+
+
+def relu_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend in time and memory linear in the number of tokens, also in pure float16.
+
+    softmax(q^T k) becomes relu(q)^T relu(k), so that V K^T, a D x D matrix, is all that a query
+    needs to see of the tokens. As published, that matrix is a sum over tokens which leaves
+    float16 at high resolution, and an epsilon of 1e-15 vanishes in it (0 / 0 where no query
+    entry is positive). The output however stays the same when a token's q is divided by
+    anything, or all k are, and it scales with v. So every token's q, and all k and (where
+    above 1) v of a head, are divided by their largest magnitude. No sum of T products exceeds
+    T then, no divisor depends on how large q and k are, and the matrix is scaled such that its
+    products with q use float16's range up to its half. The divisor is a normal number, or
+    belongs to a token that sees nothing, whose output is 0 as in the original.
+
+    Args:
+        q, k, v: (B, N, D, T), any floating dtype, finite.
+
+    Returns:
+        (B, N, D, T): averages of v's columns with weights relu(k)^T relu(q); never beyond
+        the largest magnitude of v but for rounding, hence finite.
+
+    Source: EfficientViT (https://arxiv.org/abs/2205.14756), sec. 3.1; the scaling is ours.
+    """
+    dim, tokens = q.shape[-2:]
+    tiny = torch.finfo(q.dtype).tiny
+    q, k = F.relu(q), F.relu(k)
+    with torch.no_grad():  # the output does not depend on these scales, nor do gradients
+        per_q = q.amax(-2, keepdim=True).clamp(min=tiny).reciprocal()
+        per_k = _largest(k).clamp(min=tiny).reciprocal()
+        per_v = torch.maximum(_largest(v), -v.amin((-2, -1), keepdim=True))
+        per_v = per_v.clamp(min=1).reciprocal()
+    v = v * per_v
+    k, q = _scaled(k, per_k * min(1.0, LARGEST_SUM / tokens)), _scaled(q, per_q)
+    transposed = k.transpose(-1, -2)
+    ones = v.new_ones(1, tokens)
+    seen = torch.cat((v @ transposed, ones @ transposed), dim=2)  # (B, N, D + 1, D)
+    seen = seen * (max(1.0, LARGEST_SUM / tokens) / dim)
+    out = seen @ q
+    divisor = (out[:, :, dim:] * per_v).clamp(min=tiny)
+    return out[:, :, :dim] / divisor
+
+
+def relu_quadratic_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same function by way of the T x T map: cheaper where there are few tokens.
+
+    Scaled like `relu_linear_attention`; arguments, result and source are the same.
+    """
+    dim = q.shape[-2]
+    tiny = torch.finfo(q.dtype).tiny
+    q, k = F.relu(q), F.relu(k)
+    with torch.no_grad():
+        per_q = q.amax(-2, keepdim=True).clamp(min=tiny).reciprocal()
+        per_k = _largest(k).clamp(min=tiny).reciprocal()
+    weights = _scaled(k, per_k / dim).transpose(-1, -2) @ _scaled(q, per_q)  # (B, N, T, T)
+    weights = weights / weights.sum(-2, keepdim=True).clamp(min=tiny)
+    return v @ weights
+
+
+def _largest(x: Tensor) -> Tensor:
+    """(B, N, D, T) -> (B, N, 1, 1)."""
+    return x.amax((-2, -1), keepdim=True)
+
+
+def _scaled(x: Tensor, factor: Tensor) -> Tensor:
+    """x * factor; in place where no gradient is asked for, as writing a new tensor costs more."""
+    return x * factor if torch.is_grad_enabled() else x.mul_(factor)
+
+
+class LiteMLA(nn.Module):
+    """ReLU linear attention over the tokens themselves and over each scale's aggregate.
+
+    A scale is a depthwise convolution of q, k and v, and a 1x1 one within each head's q, k
+    or v. Every scale has as many heads as there are without scales. Channels of `qkv` are
+    ordered by head, then q, k, v; those of `proj`'s input by scale, then head.
+    """
+
+    def __init__(self, block: Block, eps: float) -> None:
+        super().__init__()
+        self.head_dim = block.head_dim
+        total = block.num_heads * block.head_dim
+        self.qkv = ConvNormAct(block.in_channels, 3 * total, norm=False)
+        self.aggreg = nn.ModuleDict(
+            {
+                str(scale): nn.Sequential(
+                    _depthwise(3 * total, scale),
+                    GroupedPointwise(3 * total, 3 * block.num_heads),
+                )
+                for scale in block.scales
+            }
+        )
+        width = total * (1 + len(block.scales))
+        self.proj = ConvNormAct(width, block.out_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x)
+        if self.aggreg:
+            qkv = torch.cat([qkv, *(scale(qkv) for scale in self.aggreg.values())], dim=1)
+        batch, _, height, width = qkv.shape
+        tokens = height * width
+        q, k, v = qkv.reshape(batch, -1, 3, self.head_dim, tokens).unbind(2)
+        attend = relu_linear_attention if tokens > self.head_dim else relu_quadratic_attention
+        x = self.proj(attend(q, k, v).reshape(batch, -1, height, width))
+        return x
+
+
+def _depthwise(channels: int, kernel_size: int) -> nn.Conv2d:
+    padding = kernel_size // 2
+    return nn.Conv2d(channels, channels, kernel_size, padding=padding, groups=channels, bias=False)
+
+
+class GroupedPointwise(nn.Conv2d):
+    """A grouped 1x1 convolution without bias, computed as one matrix product a group.
+
+    On a CPU that takes a third to a half of the time of the grouped convolution.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(channels, channels, 1, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.out_channels // self.groups
+        y = self.weight.view(self.groups, size, size) @ x.reshape(len(x), self.groups, size, -1)
+        return y.view_as(x)
+
+
+MIXERS: dict[str, Callable[[Block, float], nn.Module]] = {
+    "relu_linear": LiteMLA,
+    "softmax": SoftmaxAttention,
+    "hyena": Hyena,
+    "retention": Retention,
+    "rwkv": RWKV,
+}

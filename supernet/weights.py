@@ -1,0 +1,265 @@
+"""Weights in files: the official checkpoints, timm's naming, and our own safetensors.
+
+A file is read into a dict of tensors and renamed to the names of `supernet.model`; nothing is
+unpickled but tensors. Our own files carry the Arch and the normalisation epsilon in their
+metadata, which the official ones lack.
+
+Names: https://github.com/mit-han-lab/efficientvit and timm's efficientvit_mit.py.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from results.errors import ArchError, WeightsError
+from results.files import write_bytes
+from supernet.arch import Arch, ClassificationHead, SegmentationHead
+from supernet.blocks import blocks_of
+from supernet.cost import network_cost
+from supernet.named import (
+    DATASETS,
+    SUPER_RESOLUTION,
+    heads_of,
+    named_arch,
+)
+from supernet.naming import official_name, renamed
+
+State = dict[str, Tensor]
+SHOWN = 3  # differences that an error lists
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def save_weights(model: nn.Module, path: Path, **metadata: str) -> None:
+    """Write `model` (of `supernet.model`) as safetensors, whole or not at all.
+
+    Raises RunError where `path` cannot be written.
+    """
+    arch = arch_of(model)
+    information = {
+        "format": "pt",
+        "arch": arch.to_json(),
+        "norm_eps": repr(norm_eps(model)),
+        **metadata,
+    }
+    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes(path, save(state, metadata=information))
+
+
+def load_weights(model: nn.Module, path: Path, *, partial: bool = False) -> tuple[str, ...]:
+    """Fill `model` from a file of any of the three namings.
+
+    Args:
+        partial: leave a classifier for another number of classes as it is, and ignore the
+            head's weights where the model has no head.
+
+    Returns:
+        Names of the tensors that were left as they were; empty unless `partial`.
+
+    Raises:
+        WeightsError: if the file cannot be read, or its names or shapes differ; it names the
+            first differences and the network that the weights would fit.
+    """
+    state, metadata = read_weights(path)
+    arch = arch_of(model)
+    own = model.state_dict()
+    state = renamed(state, arch, own)
+    left: tuple[str, ...] = ()
+    if partial:
+        state, left = _without_other_classes(state, own)
+        if arch.head is None:
+            state = {name: t for name, t in state.items() if not name.startswith("head.")}
+    _check_fit(state, own, left, path, arch, metadata)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+    if "norm_eps" in metadata:
+        set_norm_eps(model, _eps_in(metadata, path))
+    return left
+
+
+def read_weights(path: Path) -> tuple[State, dict[str, str]]:
+    """Tensors of a file as they are named there, and its metadata. Raises WeightsError."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
+    if start[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+        try:
+            with safe_open(path, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return state, dict(file.metadata() or {})
+        except (SafetensorError, OSError, ValueError) as error:
+            raise WeightsError(f"{path} is damaged: {error}") from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its readers raise
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path} is no checkpoint of tensors alone, or is damaged ({reason}); save the "
+            "state_dict() of the model with torch.save"
+        ) from None
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise WeightsError(f"{path} holds no state_dict but a {type(loaded).__name__}")
+    for name, tensor in loaded.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise WeightsError(f"{path} holds no state_dict: {str(name)[:60]!r} is no tensor")
+    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}, {}
+
+
+def arch_in(path: Path) -> Arch | None:
+    """The Arch that our own file carries, else None. Raises WeightsError if unreadable."""
+    _, metadata = read_weights(path)
+    return _arch_from(metadata, path)
+
+
+def arch_of(model: nn.Module) -> Arch:
+    """The Arch of a model, or of the image encoder of one that segments anything."""
+    encoder = getattr(model, "image_encoder", model)
+    arch = encoder.arch
+    assert isinstance(arch, Arch)
+    return arch
+
+
+def official_state_dict(model: nn.Module) -> State:
+    """The model's tensors under the official names, to go back to the official code."""
+    arch = arch_of(model)
+    return {official_name(name, arch): tensor for name, tensor in model.state_dict().items()}
+
+
+def _without_other_classes(
+    state: State, own: Mapping[str, Tensor]
+) -> tuple[State, tuple[str, ...]]:
+    left = tuple(
+        name
+        for name, tensor in state.items()
+        if ".classifier." in name and name in own and tensor.shape != own[name].shape
+    )
+    return {name: tensor for name, tensor in state.items() if name not in left}, left
+
+
+def _check_fit(
+    state: State,
+    own: Mapping[str, Tensor],
+    left: Iterable[str],
+    path: Path,
+    arch: Arch,
+    metadata: Mapping[str, str],
+) -> None:
+    """Raise WeightsError unless `state` fills `own`, but for counters of batches."""
+    missing = [n for n in own if n not in state and n not in left and not n.endswith(STATISTICS[2])]
+    unknown = [name for name in state if name not in own]
+    shapes = [n for n, t in state.items() if n in own and t.shape != own[n].shape]
+    if not (missing or unknown or shapes):
+        return
+    found = [f"{n} is {_shape(state[n])}, not {_shape(own[n])}" for n in shapes]
+    found += [f"{name} is missing" for name in missing]
+    found += [f"{name} has no place" for name in unknown]
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    raise WeightsError(
+        f"{path} does not fit {arch.describe()}: {'; '.join(found[:SHOWN])}{more}. "
+        + _fitting(state, _arch_from(metadata, path))
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _fitting(state: State, arch: Arch | None) -> str:
+    """Which network the weights belong to, as the end of an error."""
+    if arch is not None:
+        return f"The file says that it holds {arch.describe()}; leave --arch out to use that"
+    count = sum(t.numel() for name, t in state.items() if not name.endswith(STATISTICS))
+    classes = max((t.shape[0] for n, t in state.items() if _is_classifier(n)), default=None)
+    params = {}
+    for label, candidate in _candidates(classes).items():
+        params[label] = network_cost(blocks_of(candidate)).params
+        if candidate.task == "promptable":
+            params[label] += _decoder_params(state)
+    nearest = min(params, key=lambda label: abs(params[label] - count))
+    if params[nearest] == count:
+        return f"They would fit {nearest}"
+    return (
+        f"No official network has their {count:,} parameters; nearest is {nearest} with "
+        f"{params[nearest]:,}"
+    )
+
+
+def _is_classifier(name: str) -> bool:
+    """Whether it is the bias of a last layer, in any of the three namings."""
+    official = ("head.op_list.3.linear.bias", "output_ops.0.op_list.1.conv.bias")
+    ends = (*official, "head.output_ops.0.op_list.0.conv.bias", "head.classifier.4.bias")
+    return name.endswith((*ends, ".classifier.linear.bias", ".classifier.conv.bias"))
+
+
+def _decoder_params(state: State) -> int:
+    prefixes = ("prompt_encoder.", "mask_decoder.")
+    return sum(
+        tensor.numel()
+        for name, tensor in state.items()
+        if name.startswith(prefixes) and "gaussian_matrix" not in name
+    )
+
+
+def _candidates(classes: int | None) -> dict[str, Arch]:
+    """The official networks by the flags that name them."""
+    found: dict[str, Arch] = {}
+    for task, datasets in DATASETS.items():
+        for dataset in datasets:
+            for name in heads_of(dataset):
+                arch = named_arch(name, task=task, dataset=dataset)
+                flags = f"--arch {name}"
+                if task == "segmentation":
+                    flags += f" --task {task} --dataset {dataset}"
+                head = arch.head
+                if isinstance(head, ClassificationHead | SegmentationHead):
+                    if classes not in (None, head.num_classes):
+                        flags += f" --num-classes {classes}"
+                    head = replace(head, num_classes=classes or head.num_classes)
+                found[flags] = replace(arch, head=head)
+    return found | {f"--arch {name}": arch for name, arch in SUPER_RESOLUTION.items()}
+
+
+def _arch_from(metadata: Mapping[str, str], path: Path) -> Arch | None:
+    if "arch" not in metadata:
+        return None
+    try:
+        return Arch.from_json(metadata["arch"])
+    except ArchError as error:
+        raise WeightsError(f"{path} is damaged: its metadata is {error}") from None
+
+
+def norm_eps(model: nn.Module) -> float:
+    """The epsilon that all normalisations of `model` have."""
+    (eps,) = {module.eps for module in model.modules() if isinstance(module, NORMS)}
+    assert isinstance(eps, float)
+    return eps
+
+
+def set_norm_eps(model: nn.Module, eps: float) -> None:
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            module.eps = eps
+
+
+NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+
+
+def _eps_in(metadata: Mapping[str, str], path: Path) -> float:
+    try:
+        eps: Any = json.loads(metadata["norm_eps"])
+        if not isinstance(eps, float) or not 0 < eps < 1:
+            raise ValueError(eps)
+    except ValueError:
+        raise WeightsError(f"{path} is damaged: norm_eps {metadata['norm_eps'][:40]!r}") from None
+    return eps
