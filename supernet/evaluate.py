@@ -1,0 +1,316 @@
+"""How good trained weights are on pictures of a folder.
+
+python -m supernet.evaluate --arch b1 --weights b1.pt --data imagenet
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from results.console import main as console_main
+from results.errors import ArchError, DataError, DeviceError, UserError, WeightsError, check_choice
+from supernet.arch import (
+    Arch,
+    ClassificationHead,
+    SegmentationHead,
+    SuperResolutionHead,
+    Task,
+    format_resolution,
+    parse_resolution,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset
+
+ACCELERATORS, PRECISIONS = ("cpu", "cuda"), ("fp32", "fp16", "bf16")
+UNITS = {"psnr_db": "dB", "ssim": ""}  # of the other figures: percent
+TITLES = {"psnr_db": "PSNR (luma)", "ssim": "SSIM (luma)", "miou": "mean IoU"}
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate trained weights on a folder of pictures."""
+
+    data: Path
+    """Folder of labelled pictures, in the layout of the data set."""
+    weights: Path | None = None
+    """Trained weights: an official .pt, timm's, or our .safetensors."""
+    arch: str | None = None
+    """b0 to b3, l0 to l3, sam_l0 to sam_xl1, a JSON file, or RUN#ID; by default the weights'."""
+    task: str | None = None
+    """classification, segmentation, super_resolution or promptable; by default the arch's."""
+    dataset: str | None = None
+    """imagenet, cityscapes, ade20k or sa1b; by default what the folder looks like."""
+    resolution: str | None = None
+    """224, or HEIGHTxWIDTH; by default the arch's. Super-resolution takes pictures as they are."""
+    num_classes: int | None = None
+    """Classes of the head; by default the data set's."""
+
+    batch_size: int | None = None
+    """Pictures at a time; by default 32 for classification, else 1."""
+    limit: int | None = None
+    """Evaluate this many pictures, evenly spread over all."""
+    accelerator: str = "cpu"
+    """Where PyTorch computes: cpu or cuda."""
+    precision: str = "fp32"
+    """fp32, fp16 or bf16, of weights and activations."""
+    workers: int | None = None
+    """Processes that read pictures; by default one a core, up to 8."""
+    json: bool = False
+    """Print one JSON object."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    def run(self) -> None:
+        self._check()
+        assert self.weights is not None
+        _require_torch()
+        import torch
+
+        from supernet.model import build_task_model
+        from supernet.tasks.loop import PRECISIONS as DTYPES
+        from supernet.weights import load_weights
+
+        if self.accelerator == "cuda" and not torch.cuda.is_available():
+            raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
+        arch = self._arch(self.weights)
+        opened = open_data(arch, self.data)
+        model = build_task_model(arch)
+        load_weights(model, self.weights)
+        model = model.eval().to(torch.device(self.accelerator), DTYPES[self.precision])
+        data = opened.data if self.limit is None else _spread(opened.data, self.limit)
+        started = time.perf_counter()
+        try:
+            metrics = self._measure(model, data, opened.metric)
+        except torch.OutOfMemoryError:
+            raise UserError("out of memory of the GPU; try a smaller --batch-size") from None
+        seconds = time.perf_counter() - started
+        answer = {
+            "task": arch.task,
+            "dataset": self.dataset or opened.name,
+            "arch": arch.to_dict(),
+            "weights": str(self.weights),
+            "weights_sha256": _sha256(self.weights),
+            "n": len(data),  # type: ignore[arg-type]
+            "metrics": metrics,
+            "provenance": "trained",
+            "resolution": None
+            if arch.task == "super_resolution"
+            else format_resolution(arch.resolution),
+            "precision": self.precision,
+            "accelerator": self.accelerator,
+            "seconds": seconds,
+        }
+        if self.json:
+            print(json.dumps(answer, allow_nan=False))
+        elif not self.quiet:
+            _print(answer)
+
+    def _check(self) -> None:
+        """What can be told without PyTorch."""
+        from supernet.named import ALL_DATASETS, check_task
+
+        if self.weights is None:
+            raise WeightsError("random weights evaluate nothing; name trained ones by --weights")
+        if not self.weights.is_file():
+            raise WeightsError(f"no file {self.weights}")
+        check_choice("accelerator", self.accelerator, ACCELERATORS, DeviceError)
+        check_choice("precision", self.precision, PRECISIONS, DeviceError)
+        if self.task is not None:
+            check_task(self.task)
+        if self.dataset is not None:
+            check_choice("dataset", self.dataset, ALL_DATASETS, DataError)
+        for name, value, least in (
+            ("--limit", self.limit, 1),
+            ("--batch-size", self.batch_size, 1),
+            ("--workers", self.workers, 0),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{name} must be {least} or more, not {value}")
+
+    def _arch(self, weights: Path) -> Arch:
+        """Of the flags, or that which the weights carry."""
+        from supernet.archs import resolve_arch
+        from supernet.named import DATASETS, NAMES, check_task
+        from supernet.weights import arch_in
+
+        task = check_task(self.task) if self.task else None
+        resolution = parse_resolution(self.resolution) if self.resolution else None
+        if self.arch is None:
+            found = arch_in(weights)
+            if found is None:
+                raise WeightsError(f"{weights} does not tell its architecture; name it by --arch")
+            arch = found if resolution is None else replace(found, resolution=resolution)
+        elif self.arch.lower() in NAMES:
+            arch = resolve_arch(
+                self.arch,
+                task=task,
+                dataset=self.dataset or self._dataset_of_layout(task),
+                resolution=resolution,
+                num_classes=self.num_classes,
+            )
+        else:
+            arch = resolve_arch(self.arch, resolution=resolution, num_classes=self.num_classes)
+            if task not in (None, arch.task):
+                arch = resolve_arch(
+                    self.arch,
+                    task=task,
+                    dataset=self.dataset or self._dataset_of_layout(task),
+                    resolution=resolution,
+                    num_classes=self.num_classes,
+                )
+        if arch.head is None:
+            raise ArchError(f"the arch of {weights} has no head, so it performs no task")
+        if task not in (None, arch.task):
+            raise ArchError(f"the arch does {arch.task}; leave --task {task} out, or name another")
+        if self.dataset is not None and self.dataset not in DATASETS[arch.task]:
+            listed = ", ".join(DATASETS[arch.task]) or "none, leave it out"
+            raise DataError(f"{self.dataset} is no data set for {arch.task} (choose from {listed})")
+        return arch
+
+    def _dataset_of_layout(self, task: Task | None) -> str | None:
+        """Which of the official heads for segmentation the folder asks for, if it tells."""
+        if task != "segmentation":
+            return None
+        from supernet.tasks.segmentation import layout_of
+
+        layout = layout_of(self.data)
+        return None if layout == "folder" else layout
+
+    def _measure(self, model: "nn.Module", data: "Dataset[Any]", metric: Any) -> dict[str, float]:
+        from supernet.sam import Sam
+        from supernet.segment import PromptablePredictor
+        from supernet.tasks.classification import TopAccuracy
+        from supernet.tasks.loop import evaluate, read_batches
+
+        weight = next(model.parameters())
+        batches = read_batches(
+            data,
+            batch_size=self.batch_size or (32 if isinstance(metric, TopAccuracy) else 1),
+            workers=self.workers,
+            pin_memory=self.accelerator == "cuda",
+        )
+        total = len(data)  # type: ignore[arg-type]
+        with _progress(total, silent=self.json or self.quiet) as done:
+            if isinstance(model, Sam):
+                predictor = PromptablePredictor(model)
+                for number, picture in enumerate((p for batch in batches for p in batch), start=1):
+                    metric.update(predictor, picture)
+                    done(number)
+            else:
+                evaluate(
+                    model, batches, metric, device=weight.device, dtype=weight.dtype, done=done
+                )
+        found: dict[str, float] = metric.compute()
+        return found
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A folder as a data set, and the metric that goes with it."""
+
+    data: "Dataset[Any]"
+    metric: Any  # a `supernet.tasks.loop.Metric`, or a BoxIoU
+    name: str  # of the data set where the layout tells it, else of the folder
+
+
+def open_data(arch: Arch, folder: Path) -> Opened:
+    """What `arch` is evaluated on. Raises DataError for a folder that it cannot be."""
+    from supernet.model import default_cfg
+    from supernet.tasks.classification import ClassFolders, TopAccuracy
+    from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
+    from supernet.tasks.segmentation import LabelledPictures, MeanIoU
+    from supernet.tasks.super_resolution import LargePictures, Likeness
+
+    head, cfg, name = arch.head, default_cfg(arch), folder.resolve().name
+    colours = {"mean": cfg["mean"], "std": cfg["std"]}
+    if isinstance(head, ClassificationHead):
+        classes = ClassFolders(
+            folder, arch.resolution, head.num_classes, crop_pct=cfg["crop_pct"], **colours
+        )
+        return Opened(classes, TopAccuracy(), "imagenet" if classes.is_imagenet else name)
+    if isinstance(head, SegmentationHead):
+        labelled = LabelledPictures(folder, arch.resolution, head.num_classes, **colours)
+        known = labelled.layout != "folder"
+        return Opened(labelled, MeanIoU(labelled.class_names), labelled.layout if known else name)
+    if isinstance(head, SuperResolutionHead):
+        return Opened(LargePictures(folder, head.scale, **colours), Likeness(head.scale), name)
+    annotated = AnnotatedPictures(folder)
+    return Opened(annotated, BoxIoU(), name if annotated.layout == "folder" else annotated.layout)
+
+
+def _require_torch() -> None:
+    """Raise UserError unless what the extra `torch` installs is here."""
+    from importlib.util import find_spec
+
+    for module in ("torch", "safetensors", "PIL"):
+        if find_spec(module) is None:
+            raise UserError(f'{module} is missing; pip install "efficientvit-nas[torch]"')
+
+
+def _spread(data: "Dataset[Any]", limit: int) -> "Dataset[Any]":
+    """`limit` samples, evenly spread: classes often lie one after the other."""
+    from torch.utils.data import Subset
+
+    total = len(data)  # type: ignore[arg-type]
+    limit = min(limit, total)
+    return Subset(data, [index * total // limit for index in range(limit)])
+
+
+@contextmanager
+def _progress(total: int, *, silent: bool) -> Iterator[Callable[[int], None]]:
+    """Gives what to call with the number of pictures done. A bar on stderr, if a terminal."""
+    if silent or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("evaluating", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _print(answer: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    out = Console(highlight=False, soft_wrap=True, markup=False)
+    arch, metrics = Arch.from_dict(answer["arch"]), dict(answer["metrics"])
+    size = f", {answer['resolution']} px" if answer["resolution"] else ""
+    out.print(f"{answer['task']}: {arch.describe()}{size}")
+    out.print(f"  weights    {answer['weights']}, sha256 {answer['weights_sha256'][:12]}")
+    out.print(
+        f"  data       {answer['dataset']}, {answer['n']} pictures, {answer['precision']} on "
+        f"{answer['accelerator']}, {answer['seconds']:.1f} s"
+    )
+    for name, value in metrics.items():
+        if name.endswith("_stderr"):
+            continue
+        title = TITLES.get(name, name.replace("_", " "))
+        if name.startswith("objects"):
+            out.print(f"  {title:<22} {value:.0f}")
+            continue
+        digits = 4 if name == "ssim" else 2
+        spread = metrics.get(f"{name}_stderr")
+        error = "" if spread is None else f" ± {spread:.{digits}f}"
+        out.print(f"  {title:<22} {value:.{digits}f}{error} {UNITS.get(name, '%')}".rstrip())
+
+
+def main() -> None:
+    console_main(Evaluate, "supernet.evaluate")
+
+
+if __name__ == "__main__":
+    main()

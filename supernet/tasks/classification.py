@@ -1,0 +1,130 @@
+"""Classification: pictures in one folder a class, and the share of them told right.
+
+B batch, K classes.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from results.errors import DataError
+from supernet.tasks.pictures import (
+    check_folder,
+    contents,
+    is_picture,
+    list_folders,
+    list_pictures,
+    normalise,
+    read_rgb,
+    resize_and_crop,
+    to_tensor,
+)
+
+LAYOUT = "DIR/val/CLASS/PICTURE or DIR/CLASS/PICTURE"
+SPLITS = ("train", "val", "validation", "test")
+
+
+class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
+    """Pictures of the ImageFolder layout, prepared as in the official evaluation.
+
+    Classes are numbered by the sorted names of their folders, those of ImageNet ("n01440764")
+    hence as in every published network.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        size: tuple[int, int],
+        num_classes: int,
+        *,
+        crop_pct: float,
+        mean: Sequence[float],
+        std: Sequence[float],
+        split: str = "val",
+    ) -> None:
+        """
+        Args:
+            folder: DIR/SPLIT/CLASS/PICTURE, or DIR/CLASS/PICTURE where there is no DIR/SPLIT.
+            size: (height, width) that the network sees.
+            num_classes: of the network.
+            crop_pct: share of the shorter side that it sees.
+            mean, std: of RGB in 0..1.
+
+        Raises:
+            DataError: the folder is missing or empty, of another layout, or of another number
+                of classes.
+        """
+        self.size, self.crop_pct, self.mean, self.std = size, crop_pct, mean, std
+        root = _root(folder, split)
+        folders = list_folders(root)
+        self.classes = tuple(path.name for path in folders)
+        self.samples = [
+            (picture, label)
+            for label, path in enumerate(folders)
+            for picture in list_pictures(path)
+        ]
+        if not self.samples:
+            loose = sum(is_picture(path.name) for path in root.iterdir())
+            found = f"found {loose} pictures and no class folders" if loose else contents(root)
+            raise DataError(f"{root} holds no labelled pictures; expected {LAYOUT}, {found}")
+        if len(self.classes) != num_classes:
+            raise DataError(
+                f"{root} holds {len(self.classes)} class folders, the network tells "
+                f"{num_classes} classes apart; give weights of a network with --num-classes "
+                f"{len(self.classes)}, or other --data"
+            )
+
+    @property
+    def is_imagenet(self) -> bool:
+        return len(self.classes) == 1000 and all(re.fullmatch(r"n\d{8}", c) for c in self.classes)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """(3, H, W) normalised and the label, int64. Raises DataError."""
+        path, label = self.samples[index]
+        picture = resize_and_crop(read_rgb(path), self.size, self.crop_pct)
+        return normalise(to_tensor(picture), self.mean, self.std), torch.tensor(label)
+
+
+class TopAccuracy:
+    """Top-1 and top-5 accuracy in percent, with binomial standard errors."""
+
+    def __init__(self) -> None:
+        self.pictures = 0
+        self.right = {1: 0, 5: 0}  # pictures whose label is among the k best
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """(B, K), any floating dtype, and (B,)."""
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        hits = best == labels.to(best.device)[:, None]
+        self.pictures += len(labels)
+        for k in self.right:
+            self.right[k] += int(hits[:, :k].sum())
+
+    def compute(self) -> dict[str, float]:
+        """top1, top5 and their `_stderr`, percent."""
+        found = {}
+        for k, right in self.right.items():
+            share = right / self.pictures
+            found[f"top{k}"] = 100 * share
+            found[f"top{k}_stderr"] = 100 * math.sqrt(share * (1 - share) / self.pictures)
+        return found
+
+
+def _root(folder: Path, split: str) -> Path:
+    """Where the class folders are."""
+    check_folder(folder)
+    names = {path.name for path in list_folders(folder)}
+    for name in ("val", "validation") if split == "val" else (split,):
+        if name in names:
+            return folder / name
+    if names and names <= set(SPLITS):
+        raise DataError(f"{folder} has no {split}/; expected {LAYOUT}, {contents(folder)}")
+    return folder

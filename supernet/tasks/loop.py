@@ -1,0 +1,128 @@
+"""Run a network over a data set in order, in batches, with processes that read ahead."""
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from results.errors import UserError
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MAX_WORKERS = 8
+T = TypeVar("T")
+
+
+class Metric(Protocol):
+    """Gathers what networks say of pictures and tells the figures of all of them."""
+
+    def update(self, output: Tensor, target: Tensor, /) -> None:
+        """Take a batch: the network's output, float32, and the targets."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Figures by name; `NAME_stderr` is the standard error of `NAME`."""
+        ...
+
+
+def read_batches(
+    data: "Dataset[T]",
+    *,
+    batch_size: int,
+    workers: int | None = None,
+    pin_memory: bool = False,
+) -> Iterator[list[T]]:
+    """The samples of `data` in order, `batch_size` at a time, the same for any `workers`.
+
+    Args:
+        workers: processes that read ahead; by default one a core, up to 8, if there is more
+            than one batch. 0: read in this process.
+
+    Raises UserError, as reading raised it, or where a process that reads has died.
+    """
+    length = len(data)  # type: ignore[arg-type]
+    if workers is None:
+        batches = -(-length // batch_size)
+        workers = min(batches - 1, _cores(), MAX_WORKERS)
+    loader = DataLoader(
+        _Answers(data),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+        pin_memory=pin_memory,
+    )
+    try:
+        for batch in loader:
+            for sample in batch:
+                if isinstance(sample, UserError):
+                    raise sample
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"reading failed ({reason}); try --workers 0") from None
+
+
+def evaluate(
+    forward: Callable[[Tensor], Tensor],
+    batches: Iterator[list[tuple[Tensor, Tensor]]],
+    metric: Metric,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    done: Callable[[int], None] = lambda pictures: None,
+) -> None:
+    """Show all pictures to a network and its outputs to `metric`.
+
+    Args:
+        forward: the network, in evaluation mode, on `device` and of `dtype`.
+        batches: pictures, float32, with their targets; those of equal shape in a row are run
+            together.
+        done: is told the number of pictures so far.
+
+    Raises:
+        UserError: an output is not finite.
+    """
+    pictures = 0
+    with torch.inference_mode():
+        for batch in batches:
+            for _, group in groupby(batch, key=lambda pair: (pair[0].shape, pair[1].shape)):
+                inputs, targets = (torch.stack(tensors) for tensors in zip(*group, strict=True))
+                output = forward(inputs.to(device, dtype, non_blocking=True)).float()
+                if not output.isfinite().all():
+                    raise UserError(
+                        f"the network's output is not finite in {dtype} for pictures "
+                        f"{pictures + 1} to {pictures + len(inputs)}; try --precision fp32, or "
+                        "other --weights"
+                    )
+                metric.update(output, targets)
+                pictures += len(inputs)
+            done(pictures)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+class _Answers(Dataset[T | UserError], Generic[T]):
+    """Errors as values: a process that reads would wrap a raised one in its traceback."""
+
+    def __init__(self, data: "Dataset[T]") -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.data[index]
+        except UserError as error:
+            return error

@@ -1,0 +1,294 @@
+"""Semantic segmentation: pictures with a class for every pixel, and mean IoU.
+
+B batch, K classes, H and W of the mask, h and w of the network's output.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from results.errors import DataError
+from supernet.tasks.pictures import (
+    IGNORED,
+    check_folder,
+    contents,
+    list_pictures,
+    normalise,
+    pair_masks,
+    read_indices,
+    read_rgb,
+    resize_bicubic,
+    to_tensor,
+)
+
+Layout = Literal["cityscapes", "ade20k", "folder"]
+
+LAYOUTS: dict[Layout, str] = {
+    "cityscapes": "leftImg8bit/val/CITY/*_leftImg8bit.png with "
+    "gtFine/val/CITY/*_gtFine_labelIds.png (or _labelTrainIds.png)",
+    "ade20k": "images/validation/*.jpg with annotations/validation/*.png",
+    "folder": "images/ with masks/, PNGs of the same names",
+}
+SPLIT_OF_ADE20K = {"train": "training", "val": "validation"}
+CITYSCAPES = {  # https://github.com/mcordts/cityscapesScripts, helpers/labels.py: id of each class
+    "road": 7,
+    "sidewalk": 8,
+    "building": 11,
+    "wall": 12,
+    "fence": 13,
+    "pole": 17,
+    "traffic light": 19,
+    "traffic sign": 20,
+    "vegetation": 21,
+    "terrain": 22,
+    "sky": 23,
+    "person": 24,
+    "rider": 25,
+    "car": 26,
+    "truck": 27,
+    "bus": 28,
+    "train": 31,
+    "motorcycle": 32,
+    "bicycle": 33,
+}
+STRIDE = 32  # sides of what the network sees are multiples of it
+
+
+class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
+    """Pictures with masks, prepared as in the official evaluation, each at a size of its own.
+
+    The picture is resized to `input_size`, the mask is left alone: what the network says is
+    compared at the mask's full resolution.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        resolution: tuple[int, int],
+        num_classes: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        split: str = "val",
+    ) -> None:
+        """
+        Args:
+            folder: of one of the LAYOUTS.
+            resolution: see `input_size`.
+            num_classes: of the network.
+            mean, std: of RGB in 0..1.
+
+        Raises:
+            DataError: the folder is missing or empty, of another layout, lacks a mask, or has
+                more classes than the network.
+        """
+        self.layout = layout_of(folder)
+        self.resolution, self.num_classes = resolution, num_classes
+        self.mean, self.std = mean, std
+        self.samples = _pairs(folder, self.layout, split)
+        if not self.samples:
+            raise DataError(
+                f"{folder} holds no pictures; expected {LAYOUTS[self.layout]}, {contents(folder)}"
+            )
+        needed = {"cityscapes": len(CITYSCAPES), "ade20k": 150, "folder": num_classes}
+        if num_classes != needed[self.layout]:
+            raise DataError(
+                f"{folder} is {self.layout} with {needed[self.layout]} classes, the network tells "
+                f"{num_classes} apart; choose --dataset {self.layout}, or other --data"
+            )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        if self.layout == "cityscapes":
+            return tuple(CITYSCAPES)
+        return tuple(map(str, range(self.num_classes)))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """(3, h, w) normalised and (H, W) classes, int64, 255 where none. Raises DataError."""
+        picture, mask = self.samples[index]
+        labels = to_classes(read_indices(mask), self.layout, mask, self.num_classes)
+        pixels = np.array(read_rgb(picture, _hw(labels)))
+        pixels = resize_bicubic(pixels, input_size(_hw(labels), self.resolution))
+        return normalise(to_tensor(pixels), self.mean, self.std), torch.from_numpy(labels)
+
+
+class MeanIoU:
+    """Intersection over union of every class over all pictures together, and its mean.
+
+    Classes that neither masks nor predictions have do not count. Standard errors are the
+    jackknife's over pictures.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self.class_names = tuple(class_names)
+        num_classes = len(self.class_names)
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # [true, said]
+        self._pictures: list[tuple[Tensor, Tensor]] = []  # intersections, unions of each
+
+    def update(self, logits: Tensor, masks: Tensor) -> None:
+        """(B, K, h, w), any floating dtype, and (B, H, W), 255 for pixels that do not count."""
+        for picture, mask in zip(logits, masks, strict=True):
+            self.update_classes(classes_of(picture, _hw(mask)), mask)
+
+    def update_classes(self, said: Tensor, mask: Tensor) -> None:
+        """Count one picture; (H, W) both, of integers."""
+        num_classes = len(self.class_names)
+        mask = mask.to(said.device)
+        counted = mask != IGNORED
+        pairs = mask[counted].long() * num_classes + said[counted].long()
+        confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, -1).cpu()
+        self.confusion += confusion
+        self._pictures.append(_intersections_and_unions(confusion))
+
+    def compute(self) -> dict[str, float]:
+        """miou, its `_stderr`, pixel_accuracy and iou_CLASS of those seen; percent.
+
+        Raises DataError if no pixel has a label.
+        """
+        pixels = int(self.confusion.sum())
+        if pixels == 0:
+            raise DataError(f"no pixel of {len(self._pictures)} masks has a label")
+        intersections, unions = _intersections_and_unions(self.confusion)
+        found = {"miou": 100 * float(_mean_iou(intersections, unions))}
+        if len(self._pictures) > 1:
+            left_out = [torch.stack(counts) for counts in zip(*self._pictures, strict=True)]
+            without = _mean_iou(intersections - left_out[0], unions - left_out[1])
+            spread = (len(without) - 1) * float(without.var(correction=0))
+            found["miou_stderr"] = 100 * math.sqrt(spread)
+        found["pixel_accuracy"] = 100 * float(self.confusion.trace()) / pixels
+        for name, intersection, union in zip(
+            self.class_names, intersections.tolist(), unions.tolist(), strict=True
+        ):
+            if union:
+                found[f"iou_{name.replace(' ', '_')}"] = 100 * intersection / union
+        return found
+
+
+def layout_of(folder: Path) -> Layout:
+    """By the folders in it. Raises DataError if they are of no layout."""
+    check_folder(folder)
+    names = {path.name for path in folder.iterdir() if path.is_dir()}
+    if {"leftImg8bit", "gtFine"} <= names:
+        return "cityscapes"
+    if {"images", "annotations"} <= names:
+        return "ade20k"
+    if {"images", "masks"} <= names:
+        return "folder"
+    expected = ", or ".join(LAYOUTS.values())
+    raise DataError(f"{folder} is of no known layout; {contents(folder)}; expected {expected}")
+
+
+def input_size(size: tuple[int, int], resolution: tuple[int, int]) -> tuple[int, int]:
+    """What the network sees of a picture of `size`; both (height, width).
+
+    A resolution that is no square is taken as it is (official for Cityscapes, 1024x2048); of
+    a square the shorter side becomes that, and the longer one keeps the aspect, rounded up to
+    a multiple of 32 (official for ADE20K).
+
+    >>> input_size((375, 500), (512, 512))
+    (512, 704)
+    """
+    if resolution[0] != resolution[1]:
+        return resolution
+    (height, width), side = size, resolution[0]
+    if height < width:
+        return side, math.ceil(width / height * side / STRIDE) * STRIDE
+    return math.ceil(height / width * side / STRIDE) * STRIDE, side
+
+
+def classes_of(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(K, h, w) -> (H, W): logits are enlarged to the mask (bicubic, official), then compared."""
+    x = logits[None].float()
+    if x.shape[-2:] != size:
+        x = F.interpolate(x, size=size, mode="bicubic", align_corners=False)
+    return x[0].argmax(0)
+
+
+def to_classes(
+    indices: NDArray[np.int64], layout: Layout, path: Path, num_classes: int
+) -> NDArray[np.int64]:
+    """What a mask file holds, as classes 0 to num_classes - 1 and 255 for none.
+
+    Raises DataError for what is no class.
+    """
+    table = np.full(256, -1)  # by what the file holds; -1: no such label
+    table[IGNORED] = IGNORED
+    if layout == "cityscapes" and not path.stem.endswith("TrainIds"):
+        table[:34] = IGNORED
+        table[list(CITYSCAPES.values())] = np.arange(len(CITYSCAPES))
+    elif layout == "ade20k":
+        table[0] = IGNORED
+        table[1 : num_classes + 1] = np.arange(num_classes)
+    else:
+        num_classes = min(num_classes, IGNORED)
+        table[:num_classes] = np.arange(num_classes)
+    highest = int(indices.max(initial=0))
+    classes = table[np.minimum(indices, 254)] if highest > IGNORED else table[indices]
+    if (classes < 0).any():
+        wrong = int(indices[classes < 0][0])
+        raise DataError(
+            f"mask {path} holds label {wrong}, of {num_classes} classes; labels are "
+            f"{'1' if layout == 'ade20k' else '0'} and up, {IGNORED} for none"
+        )
+    return classes
+
+
+def _pairs(folder: Path, layout: Layout, split: str) -> list[tuple[Path, Path]]:
+    if layout == "ade20k":
+        name = SPLIT_OF_ADE20K.get(split, split)
+        pictures, masks = folder / "images" / name, folder / "annotations" / name
+    elif layout == "folder":
+        pictures, masks = folder / "images", folder / "masks"
+        if (pictures / split).is_dir():
+            pictures, masks = pictures / split, masks / split
+    else:
+        pictures, masks = folder / "leftImg8bit" / split, folder / "gtFine" / split
+    for path in (pictures, masks):
+        if not path.is_dir():
+            raise DataError(f"{path} is missing; expected {LAYOUTS[layout]}")
+    if layout != "cityscapes":
+        return pair_masks(pictures, masks)
+    suffix = "_leftImg8bit.png"
+    return [
+        (picture, _cityscapes_mask(masks / picture.parent.name, picture.name.removesuffix(suffix)))
+        for picture in list_pictures(pictures)
+        if picture.name.endswith(suffix)
+    ]
+
+
+def _cityscapes_mask(city: Path, stem: str) -> Path:
+    choices = [city / f"{stem}_gtFine_{kind}.png" for kind in ("labelIds", "labelTrainIds")]
+    for path in choices:
+        if path.is_file():
+            return path
+    raise DataError(f"{stem} has no mask: {choices[0]} is missing, and so is {choices[1].name}")
+
+
+def _intersections_and_unions(confusion: Tensor) -> tuple[Tensor, Tensor]:
+    """(K, K) -> (K,), (K,)."""
+    intersections = confusion.diagonal()
+    return intersections, confusion.sum(0) + confusion.sum(1) - intersections
+
+
+def _mean_iou(intersections: Tensor, unions: Tensor) -> Tensor:
+    """(..., K), (..., K) -> (...), over classes with a union; 0 where none has one."""
+    seen = unions > 0
+    iou = intersections.double() / unions.clamp(min=1)
+    return (iou * seen).sum(-1) / seen.sum(-1).clamp(min=1)
+
+
+def _hw(pixels: Tensor | NDArray[np.int64]) -> tuple[int, int]:
+    """Of (H, W)."""
+    height, width = pixels.shape
+    return int(height), int(width)

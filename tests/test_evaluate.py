@@ -1,0 +1,378 @@
+"""`python -m supernet.evaluate` equals a loop written by hand, and names what is wrong."""
+
+import hashlib
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio
+
+from results.console import main
+from supernet.arch import (
+    Arch,
+    ClassificationHead,
+    PromptableHead,
+    SegmentationHead,
+    Stage,
+    Stem,
+    SuperResolutionHead,
+)
+from supernet.evaluate import Evaluate, _spread
+from supernet.model import build, build_task_model, default_cfg
+from supernet.segment import PromptablePredictor
+from supernet.weights import official_state_dict, save_weights
+from tests.seeded import seeded_tensor
+
+MODULE = "supernet.evaluate"
+forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+STAGES = (
+    Stage(8, 1),
+    Stage(8, 1),
+    Stage(16, 1, mixer="relu_linear", scales=(5,), head_dim=8),
+    Stage(16, 1, mixer="relu_linear", scales=(5,), head_dim=8),
+)
+CLASSIFIER = Arch("b", (64, 64), Stem(8), STAGES, ClassificationHead((32, 32), num_classes=3))
+SEGMENTER = replace(CLASSIFIER, head=SegmentationHead(8, 1, 2, "mbconv", 2, 19))
+ENLARGER = replace(CLASSIFIER, stem=Stem(8, stride=1), head=SuperResolutionHead(8, 1, 2, scale=2))
+PROMPTABLE = replace(CLASSIFIER, head=PromptableHead(1, 1, width=16))
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+def picture(path, height, width, seed=0):
+    rng = np.random.default_rng([seed, height, width])
+    coarse = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    with Image.open(path) as file:
+        return np.array(file)
+
+
+def mask(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(np.uint8)).save(path)
+
+
+def trained(arch, path):
+    """A network with weights and statistics that are no initial values, saved at `path`."""
+    model = build_task_model(arch).eval()
+    model.load_state_dict({n: seeded_tensor(n, t.shape) for n, t in model.state_dict().items()})
+    save_weights(model, path)
+    return model
+
+
+def to_input(pixels):
+    x = (pixels / 255 - MEAN) / STD
+    return torch.from_numpy(x).float().permute(2, 0, 1)[None]
+
+
+@pytest.fixture
+def answer(capsys):
+    def answer(*arguments):
+        main(Evaluate, MODULE, ["--json", "--workers", "0", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        assert captured.out.count("\n") == 1
+        return json.loads(captured.out)
+
+    return answer
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """A folder of 8 pictures in 3 classes, weights, and the model."""
+    folder = tmp_path / "flowers"
+    for number, name in enumerate("cabcabca"):
+        picture(folder / "val" / name / f"{number}.png", 64 + number, 80, number)
+    weights = tmp_path / "w.safetensors"
+    return folder, weights, trained(CLASSIFIER, weights)
+
+
+@pytest.fixture
+def city(tmp_path):
+    folder = tmp_path / "city"
+    rng = np.random.default_rng(0)
+    for number, size in enumerate([(48, 96), (64, 128), (50, 70)]):
+        stem = f"x_{number:06}_000019"
+        picture(folder / f"leftImg8bit/val/x/{stem}_leftImg8bit.png", *size, number)
+        ids = rng.integers(7, 34, size)
+        mask(folder / f"gtFine/val/x/{stem}_gtFine_labelIds.png", ids)
+    weights = tmp_path / "w.safetensors"
+    return folder, weights, trained(SEGMENTER, weights)
+
+
+@forks
+@torch.no_grad()
+def test_classification_equals_a_loop_by_hand(classes, answer):
+    folder, weights, model = classes
+    hits, n = 0, 0
+    for label, name in enumerate("abc"):
+        for path in sorted((folder / "val" / name).iterdir()):
+            with Image.open(path) as file:
+                pixels = file.resize((64 * 80 // file.height, 64), Image.Resampling.BICUBIC)
+            left = round((pixels.width - 64) / 2)
+            x = to_input(np.array(pixels)[:, left : left + 64])
+            hits += int(model(x).argmax()) == label
+            n += 1
+    found = answer("--data", folder, "--weights", weights)
+    assert default_cfg(CLASSIFIER)["crop_pct"] == 1.0
+    assert found["metrics"]["top1"] == pytest.approx(100 * hits / n)
+    assert 0 < hits < n
+    assert found["metrics"]["top5"] == 100
+    assert {k: v for k, v in found.items() if k not in ("metrics", "seconds")} == {
+        "task": "classification",
+        "dataset": "flowers",
+        "arch": json.loads(CLASSIFIER.to_json()),
+        "weights": str(weights),
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "n": 8,
+        "provenance": "trained",
+        "resolution": "64",
+        "precision": "fp32",
+        "accelerator": "cpu",
+    }
+    for options in (["--batch-size", 3], ["--workers", 2]):
+        same = answer("--data", folder, "--weights", weights, *options)
+        assert same["metrics"] == found["metrics"]
+
+
+def test_weights_of_the_official_naming_and_an_arch_in_a_file(classes, answer, tmp_path, fails):
+    folder, weights, model = classes
+    torch.save({"state_dict": official_state_dict(model)}, tmp_path / "w.pt")
+    (tmp_path / "arch.json").write_text(CLASSIFIER.to_json())
+    error = fails(Evaluate, MODULE, "--data", folder, "--weights", tmp_path / "w.pt")
+    assert "w.pt does not tell its architecture; name it by --arch" in error
+    options = ["--data", folder, "--weights", tmp_path / "w.pt", "--arch", tmp_path / "arch.json"]
+    ours = answer("--data", folder, "--weights", weights)
+    assert answer(*options)["metrics"] == ours["metrics"]
+    at_96 = answer(*options, "--resolution", "96")
+    assert at_96["resolution"] == "96"
+    assert at_96["arch"]["resolution"] == [96, 96]
+
+
+@torch.no_grad()
+def test_segmentation_equals_a_loop_by_hand(city, answer):
+    folder, weights, model = city
+    order = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    hits, said_pixels, true_pixels = np.zeros(19), np.zeros(19), np.zeros(19)
+    for path in sorted((folder / "leftImg8bit/val/x").iterdir()):
+        pixels = np.array(Image.open(path))
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+        x = F.interpolate(x, (64, 128), mode="bicubic").clamp(0, 255).round()
+        logits = model(to_input(x[0].permute(1, 2, 0).numpy()))
+        logits = F.interpolate(logits, pixels.shape[:2], mode="bicubic")
+        said = logits[0].argmax(0).numpy()
+        name = path.name.replace("leftImg8bit", "gtFine_labelIds")
+        ids = np.array(Image.open(folder / "gtFine/val/x" / name))
+        for c, number in enumerate(order):
+            true, counted = ids == number, np.isin(ids, order)
+            hits[c] += (true & (said == c)).sum()
+            true_pixels[c] += true.sum()
+            said_pixels[c] += (counted & (said == c)).sum()
+    ious = hits / (true_pixels + said_pixels - hits)
+    found = answer("--data", folder, "--weights", weights, "--resolution", "64x128")
+    assert found["metrics"]["miou"] == pytest.approx(100 * ious.mean(), abs=1e-3)
+    assert found["metrics"]["iou_road"] == pytest.approx(100 * ious[0], abs=1e-3)
+    assert hits.sum() > 0
+    assert (found["dataset"], found["resolution"], found["n"]) == ("cityscapes", "64x128", 3)
+    together = answer(
+        "--data", folder, "--weights", weights, "--resolution", "64x128", "--batch-size", 2
+    )
+    assert together["metrics"]["miou"] == pytest.approx(found["metrics"]["miou"], abs=1e-3)
+
+
+@torch.no_grad()
+def test_super_resolution_equals_a_loop_by_hand(tmp_path, answer):
+    model = trained(ENLARGER, tmp_path / "w.safetensors")
+    figures = []
+    for number, size in enumerate([(41, 61), (64, 48)]):
+        large = picture(tmp_path / f"pictures/{number}.png", *size, number)[: size[0] // 2 * 2]
+        large = large[:, : size[1] // 2 * 2]
+        small = Image.fromarray(large).resize(
+            (large.shape[1] // 2, large.shape[0] // 2), Image.Resampling.BICUBIC
+        )
+        x = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
+        said = (model(x)[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+        a, b = (rgb2ycbcr(p)[2:-2, 2:-2, 0] for p in (large, said))
+        figures.append(peak_signal_noise_ratio(a, b, data_range=255))
+    found = answer("--data", tmp_path / "pictures", "--weights", tmp_path / "w.safetensors")
+    assert found["metrics"]["psnr_db"] == pytest.approx(np.mean(figures), abs=1e-3)
+    assert found["metrics"]["psnr_db_stderr"] == pytest.approx(np.ptp(figures) / 2, abs=1e-3)
+    assert (found["resolution"], found["n"], found["dataset"]) == (None, 2, "pictures")
+
+
+def test_prompts_equal_a_loop_by_hand(tmp_path, answer):
+    weights, ious = tmp_path / "w.safetensors", []
+    predictor = PromptablePredictor(trained(PROMPTABLE, weights))
+    for number in range(2):
+        pixels = picture(tmp_path / f"objects/images/{number}.png", 40, 60, number)
+        numbers = np.zeros((40, 60))
+        numbers[4:30, 5:25], numbers[10:40, 30:50] = 1, 7
+        mask(tmp_path / f"objects/masks/{number}.png", numbers)
+        predictor.set_image(pixels)
+        for label, box in ((1, [5, 4, 25, 30]), (7, [30, 10, 50, 40])):
+            found = predictor.predict(box=np.array(box), multimask=True)
+            said = found.masks[np.argmax(found.scores)]
+            true = numbers == label
+            ious.append((said & true).sum() / (said | true).sum())
+    found = answer("--data", tmp_path / "objects", "--weights", weights)
+    assert found["metrics"]["miou"] == pytest.approx(100 * np.mean(ious))
+    assert found["metrics"]["objects"] == 4
+    assert found["task"] == "promptable"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_halves_run_and_stay_near(city, answer, precision):
+    folder, weights, _ = city
+    options = ["--data", folder, "--weights", weights, "--resolution", "64x128"]
+    full, half = answer(*options), answer(*options, "--precision", precision)
+    assert half["precision"] == precision
+    assert half["metrics"]["pixel_accuracy"] == pytest.approx(
+        full["metrics"]["pixel_accuracy"], abs=2
+    )
+
+
+def test_a_limit_is_spread_over_the_classes(classes, answer):
+    folder, weights, _ = classes
+    options = ["--data", folder, "--weights", weights, "--limit"]
+    assert answer(*options, 4)["n"] == 4
+    assert answer(*options, 100)["n"] == 8
+    letters: Any = "aaaabbbbcccc"
+    spread: Any = _spread(letters, 3)
+    assert list(spread) == ["a", "b", "c"]
+
+
+def test_for_people(classes, capsys):
+    folder, weights, _ = classes
+    options = ["--data", str(folder), "--weights", str(weights), "--workers", "0"]
+    main(Evaluate, MODULE, options)
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[0] == f"classification: {CLASSIFIER.describe()}, 64 px"
+    sha = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert lines[1].endswith(f"{weights}, sha256 {sha[:12]}")
+    assert "flowers, 8 pictures, fp32 on cpu" in lines[2]
+    assert lines[3].split()[0] == "top1"
+    assert lines[3].split()[2] == "±"
+    main(Evaluate, MODULE, [*options, "--quiet"])
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "FOLDER"], ["random weights evaluate nothing", "--weights"]),
+        (["--data", "FOLDER", "--weights", "none.pt"], ["no file none.pt"]),
+        (["--data", "flower", "--weights", "FILE"], ["no folder flower; did you mean 'flowers'?"]),
+        (["--data", "empty", "--weights", "FILE"], ["no labelled pictures", "found nothing"]),
+        (["--task", "classify", "+"], ["no task 'classify'", "'classification'"]),
+        (["--task", "segmentation", "+"], ["the arch does classification"]),
+        (["--dataset", "imagnet", "+"], ["did you mean 'imagenet'"]),
+        (["--dataset", "ade20k", "+"], ["ade20k is no data set for classification"]),
+        (["--precision", "fp8", "+"], ["no precision 'fp8'", "fp32"]),
+        (["--accelerator", "gpu", "+"], ["no accelerator 'gpu'", "cpu, cuda"]),
+        (["--limit", "0", "+"], ["--limit must be 1 or more, not 0"]),
+        (["--batch-size", "0", "+"], ["--batch-size must be 1"]),
+        (["--workers", "-1", "+"], ["--workers must be 0"]),
+        (["--resolution", "big", "+"], ["resolution 'big'"]),
+        (["--arch", "b9", "+"], ["no arch or file 'b9'"]),
+        (["--arch", "b0", "+"], ["holds 3 class folders", "1000 classes", "--num-classes 3"]),
+        (["--arch", "b0", "--num-classes", "3", "+"], ["does not fit", "leave --arch out"]),
+        (["--task", "segmentation", "--arch", "b0", "+"], ["no known layout"]),
+    ],
+)
+def test_what_is_wrong_is_named(classes, fails, monkeypatch, arguments, words):
+    folder, weights, _ = classes
+    monkeypatch.chdir(folder.parent)
+    Path("empty").mkdir()
+    if arguments[-1] == "+":
+        arguments = [*arguments[:-1], "--data", "FOLDER", "--weights", "FILE"]
+    names = {"FOLDER": folder, "FILE": weights}
+    error = fails(Evaluate, MODULE, *(names.get(a, a) for a in arguments))
+    for word in words:
+        assert word in error
+
+
+@forks
+def test_a_damaged_picture_is_named(classes, fails):
+    folder, weights, _ = classes
+    path = folder / "val" / "b" / "2.png"
+    path.write_bytes(path.read_bytes()[:200])
+    for workers in (0, 1):
+        error = fails(
+            Evaluate, MODULE, "--data", folder, "--weights", weights, "--workers", workers
+        )
+        assert f"cannot read picture {path}" in error
+
+
+def test_damaged_weights_and_weights_that_overflow(classes, fails):
+    folder, weights, model = classes
+    with torch.no_grad():
+        next(model.parameters()).mul_(1e6)
+    save_weights(model, weights)
+    options = ["--data", folder, "--weights", weights, "--precision", "fp16"]
+    assert "output is not finite in torch.float16" in fails(Evaluate, MODULE, *options)
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert "w.safetensors is damaged" in fails(Evaluate, MODULE, *options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_that_is_not_there(classes, fails):
+    folder, weights, _ = classes
+    options = ["--data", folder, "--weights", weights, "--accelerator", "cuda"]
+    assert "no CUDA device is here" in fails(Evaluate, MODULE, *options)
+
+
+@pytest.mark.parametrize("module", ["torch", "safetensors", "PIL"])
+def test_a_missing_extra_is_named(classes, fails, monkeypatch, module):
+    folder, weights, _ = classes
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == module else find_spec(name)
+    )
+    error = fails(Evaluate, MODULE, "--data", folder, "--weights", weights)
+    assert f'{module} is missing; pip install "efficientvit-nas[torch]"' in error
+
+
+def test_help_loads_nothing_heavy():
+    code = f"""
+import runpy, sys
+sys.argv = ["x", "--help"]
+try:
+    runpy.run_module({MODULE!r}, run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0
+print(sorted({{"torch", "numpy", "PIL", "scipy"}} & set(sys.modules)), file=sys.stderr)
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+    assert "--accelerator" in done.stdout
+
+
+def test_named_networks_take_their_head_from_the_layout(city, fails):
+    """B0 for Cityscapes has 19 classes; that of the file here is smaller, so it must not fit."""
+    folder, weights, _ = city
+    options = ["--data", folder, "--weights", weights, "--arch", "b0", "--task", "segmentation"]
+    assert "does not fit b 8x1" in fails(Evaluate, MODULE, *options)
+    ade = [*options, "--arch", "b1", "--dataset", "ade20k"]
+    assert "19 classes, the network tells 150 apart" in fails(Evaluate, MODULE, *ade)
+
+
+def test_an_arch_without_a_head(classes, fails):
+    folder, weights, _ = classes
+    save_weights(build(replace(CLASSIFIER, head=None)), weights)
+    error = fails(Evaluate, MODULE, "--data", folder, "--weights", weights)
+    assert "has no head" in error
