@@ -32,7 +32,21 @@ def test_every_command_is_shown():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("readme")
+    """Where a user has an official checkpoint and ImageNet; here random weights, grey pictures."""
+    import torch
+    from PIL import Image
+
+    from supernet.model import create_model
+    from supernet.weights import official_state_dict
+
+    folder = tmp_path_factory.mktemp("readme")
+    state = official_state_dict(create_model("efficientvit_b1"))
+    torch.save({"state_dict": state}, folder / "efficientvit_b1_r224.pt")
+    for number in range(1000):
+        path = folder / "imagenet" / "val" / f"n{number:08d}"
+        path.mkdir(parents=True)
+        Image.new("RGB", (30, 20), (number % 256,) * 3).save(path / "picture.png")
+    return folder
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -58,6 +72,15 @@ def test_its_python_runs_and_prints(run):
     latency, macs = done.stdout.splitlines()
     assert re.fullmatch(r"[\d.]+ ± [\d.]+ ms, [\d.]+ ± [\d.]+ %", latency)
     assert macs == "2614475776"  # results/published/efficientvit_reference_counts.csv
+
+
+def test_its_models_run():
+    """The Python that names no output, in order, on a picture."""
+    setting = "import numpy as np\npicture = np.zeros((90, 120, 3), np.uint8)\n"
+    code = setting + "\n".join(block for language, block in BLOCKS if language == "py")
+    assert code.count("create_model(") == 5
+    assert "generate_masks(" in code
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_files_and_links_exist():

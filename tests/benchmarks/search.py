@@ -48,7 +48,7 @@ def main() -> None:
         "command": "python -m tests.benchmarks.search",
         "date": now().isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {cpu_name()}",
+        "machine": machine(),
         "versions": RunRecord("", {}, {}).versions,
         "wall_seconds": {
             name: {"median": statistics.median(times), "min": min(times), "max": max(times)}
@@ -88,6 +88,10 @@ def hypervolume(front: Front) -> float:
     for (ms, accuracy), following in zip(points, [*[ms for ms, _ in points[1:]], 1e4], strict=True):
         area += math.log(following / ms) * (accuracy - 50)
     return area
+
+
+def machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores, {cpu_name()}"
 
 
 def cpu_name() -> str:
