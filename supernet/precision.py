@@ -14,9 +14,10 @@ LARGEST_GATED = 2.0**12  # leaves float16 a factor of 16 for the sum of the proj
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Within it, products on x's device keep the dtype of their factors."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device):
+    # the meta device has no autocast; and unused, it would be a subgraph in exported graphs
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
-    return nullcontext()  # the meta device
+    return nullcontext()
 
 
 def gated(gate: Tensor, x: Tensor) -> Tensor:
