@@ -8,7 +8,6 @@ T = H * W tokens.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supernet.blocks import Block
@@ -45,14 +44,13 @@ def relu_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     dim, tokens = q.shape[-2:]
     tiny = torch.finfo(q.dtype).tiny
-    q, k = F.relu(q), F.relu(k)
     with torch.no_grad():  # the output does not depend on these scales, nor do gradients
         per_q = q.amax(-2, keepdim=True).clamp(min=tiny).reciprocal()
         per_k = _largest(k).clamp(min=tiny).reciprocal()
         per_v = torch.maximum(_largest(v), -v.amin((-2, -1), keepdim=True))
         per_v = per_v.clamp(min=1).reciprocal()
     v = v * per_v
-    k, q = _scaled(k, per_k * min(1.0, LARGEST_SUM / tokens)), _scaled(q, per_q)
+    q, k = _scaled_relu(q, per_q), _scaled_relu(k, per_k * min(1.0, LARGEST_SUM / tokens))
     transposed = k.transpose(-1, -2)
     ones = v.new_ones(1, tokens)
     seen = torch.cat((v @ transposed, ones @ transposed), dim=2)  # (B, N, D + 1, D)
@@ -69,11 +67,11 @@ def relu_quadratic_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     dim = q.shape[-2]
     tiny = torch.finfo(q.dtype).tiny
-    q, k = F.relu(q), F.relu(k)
     with torch.no_grad():
         per_q = q.amax(-2, keepdim=True).clamp(min=tiny).reciprocal()
         per_k = _largest(k).clamp(min=tiny).reciprocal()
-    weights = _scaled(k, per_k / dim).transpose(-1, -2) @ _scaled(q, per_q)  # (B, N, T, T)
+    q, k = _scaled_relu(q, per_q), _scaled_relu(k, per_k / dim)
+    weights = k.transpose(-1, -2) @ q  # (B, N, T, T)
     weights = weights / weights.sum(-2, keepdim=True).clamp(min=tiny)
     return v @ weights
 
@@ -83,9 +81,9 @@ def _largest(x: Tensor) -> Tensor:
     return x.amax((-2, -1), keepdim=True)
 
 
-def _scaled(x: Tensor, factor: Tensor) -> Tensor:
-    """x * factor; in place where no gradient is asked for, as writing a new tensor costs more."""
-    return x * factor if torch.is_grad_enabled() else x.mul_(factor)
+def _scaled_relu(x: Tensor, factor: Tensor) -> Tensor:
+    """relu(x) * factor of a factor above 0, in this order: training keeps one tensor, not two."""
+    return (x * factor).relu_()
 
 
 class LiteMLA(nn.Module):

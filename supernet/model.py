@@ -69,6 +69,7 @@ class EfficientViT(nn.Module):
         for block in blocks:
             _attach(self, block.name.split("."), module_of(block, arch.norm_eps))
         backbone = [index for index, block in enumerate(blocks) if block.stage != "head"]
+        assert not any(blocks[index].inputs for index in backbone), "the backbone is a chain"
         self._ends = {blocks[index].stage: index for index in backbone}  # a stage's last block
         self._steps = _steps_of(blocks, first=len(backbone))
         self._read = {i for step in self._steps for i in step.inputs}
@@ -118,15 +119,14 @@ class EfficientViT(nn.Module):
 class FeatureInfo:
     """What `features_only` models give, in timm's manner."""
 
-    channels_: tuple[int, ...]
-    reductions: tuple[int, ...]
+    arch: Arch
 
     def channels(self) -> list[int]:
-        return list(self.channels_)
+        return [stage.width for stage in self.arch.stages]
 
     def reduction(self) -> list[int]:
         """Input pixels per feature, a side."""
-        return list(self.reductions)
+        return [self.arch.stem.stride * 2**n for n in range(1, len(self.arch.stages) + 1)]
 
 
 class FeatureExtractor(nn.Module):
@@ -136,10 +136,7 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.arch = backbone.arch
-        widths = tuple(stage.width for stage in self.arch.stages)
-        stem = self.arch.stem.stride
-        strides = tuple(stem * 2**number for number in range(1, len(widths) + 1))
-        self.feature_info = FeatureInfo(widths, strides)
+        self.feature_info = FeatureInfo(self.arch)
 
     @property
     def default_cfg(self) -> dict[str, Any]:

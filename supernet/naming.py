@@ -4,7 +4,7 @@ Sources: https://github.com/mit-han-lab/efficientvit and timm's efficientvit_mit
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from torch import Tensor
@@ -29,15 +29,13 @@ def renamed(state: Mapping[str, Tensor], arch: Arch, own: Iterable[str]) -> dict
     if not any(name.startswith(ENCODER) for name in own):  # an encoder alone takes its part
         inner = {n.removeprefix(ENCODER): t for n, t in state.items() if n.startswith(ENCODER)}
         state = inner or state
-    prefixes = _official_prefixes(arch)
-    naming: Callable[[str], str]
-    if any(name.startswith(("backbone.", f"{ENCODER}backbone.")) for name in state):
-        naming = lambda name: _official(name, prefixes, arch)  # noqa: E731
-    elif any(name.startswith("stem.in_conv.") for name in state):
-        naming = lambda name: _timm(_official(name, prefixes, arch), arch)  # noqa: E731
-    else:
+    is_official = any(name.startswith(("backbone.", f"{ENCODER}backbone.")) for name in state)
+    is_timm = any(name.startswith("stem.in_conv.") for name in state)
+    if not (is_official or is_timm):
         return dict(state)
-    ours = {naming(name): name for name in own}
+    prefixes = _official_prefixes(arch)
+    official = {name: _official(name, prefixes, arch) for name in own}
+    ours = {_timm(theirs, arch) if is_timm else theirs: name for name, theirs in official.items()}
     return {ours.get(name, name): tensor for name, tensor in state.items()}
 
 

@@ -76,22 +76,18 @@ def load_weights(model: nn.Module, path: Path, *, partial: bool = False) -> tupl
         if arch.head is None:
             state = {name: t for name, t in state.items() if not name.startswith("head.")}
     _check_fit(state, own, left, path, arch, metadata)
+    eps = _eps_in(metadata, path)
     with torch.no_grad():
         for name, tensor in state.items():
             own[name].copy_(tensor)
-    if "norm_eps" in metadata:
-        set_norm_eps(model, _eps_in(metadata, path))
+    if eps is not None:
+        set_norm_eps(model, eps)
     return left
 
 
 def read_weights(path: Path) -> tuple[State, dict[str, str]]:
     """Tensors of a file as they are named there, and its metadata. Raises WeightsError."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
-    if start[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+    if _is_safetensors(path):
         try:
             with safe_open(path, framework="pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -118,8 +114,23 @@ def read_weights(path: Path) -> tuple[State, dict[str, str]]:
 
 def arch_in(path: Path) -> Arch | None:
     """The Arch that our own file carries, else None. Raises WeightsError if unreadable."""
-    _, metadata = read_weights(path)
+    if not _is_safetensors(path):
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from None
     return _arch_from(metadata, path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content: eight bytes of length, then JSON. Raises WeightsError if unreadable."""
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def arch_of(model: nn.Module) -> Arch:
@@ -255,7 +266,9 @@ def set_norm_eps(model: nn.Module, eps: float) -> None:
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
-def _eps_in(metadata: Mapping[str, str], path: Path) -> float:
+def _eps_in(metadata: Mapping[str, str], path: Path) -> float | None:
+    if "norm_eps" not in metadata:
+        return None
     try:
         eps: Any = json.loads(metadata["norm_eps"])
         if not isinstance(eps, float) or not 0 < eps < 1:

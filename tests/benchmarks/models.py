@@ -2,7 +2,8 @@
 
 Time: forward passes and training steps (cross entropy, AdamW) of all implementations in turn,
 one thread, channels last; the ratio of each round to the rival that is faster over all rounds,
-as median and 95 % bootstrap interval. Memory: peak of a process that makes three such steps.
+as median and 95 % bootstrap interval. Memory: the peak of PyTorch's allocations during a step,
+beyond the network and its optimizer's state, in a process of its own; exact, by the allocator.
 
 Rivals are named as NAME=MODULE:FUNCTION, a function that makes a network of "b1" or "l1"; timm
 is one where it is installed. glibc is told to keep freed memory: else a model is slowed by up to
@@ -99,7 +100,7 @@ def ratio(ours, rival):
 
 
 def peak_mb(function, network, batch, mode):
-    """Peak resident memory of a process of its own that makes three steps, in MB (1e6 bytes)."""
+    """Peak of what one step allocates, 1e6 bytes."""
     arguments = ("--child", function, network, str(batch), mode)
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.models", *arguments],
@@ -109,12 +110,22 @@ def peak_mb(function, network, batch, mode):
 
 
 def child(function, network, batch, mode):
+    from torch._C._profiler import _EventType
+    from torch.profiler import ProfilerActivity, profile
+
     step = step_of(factory(function), network, int(batch), mode)
-    for _ in range(3):
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step()
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):  # getrusage would count the parent's memory too
-            print(int(line.split()[1]) * 1024 / 1e6)
+    totals = []
+    events = list(profiled.profiler.kineto_results.experimental_event_tree())
+    while events:
+        event = events.pop()
+        events += event.children
+        if event.tag == _EventType.Allocation:
+            totals.append((event.start_time_ns, event.extra_fields.total_allocated))
+    before = min(totals)[1]
+    print((max(total for _, total in totals) - before) / 1e6)
 
 
 def compare(functions, network, batch, mode, rounds):
