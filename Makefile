@@ -1,4 +1,4 @@
-.PHONY: check test bench
+.PHONY: check test bench bench-models bench-mixers
 
 check:
 	ruff format --check .
@@ -10,3 +10,9 @@ test:
 
 bench:
 	python -m tests.benchmarks.search
+
+bench-models: # rivals: timm, where it is installed, and `--rival NAME=MODULE:FUNCTION`
+	python -m tests.benchmarks.models
+
+bench-mixers:
+	python -m tests.benchmarks.mixers

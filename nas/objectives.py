@@ -1,7 +1,7 @@
 """What a search optimises, as a function of an Arch: predictions from tables and priors."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from nas.front import Candidate
 from predictors.accuracy import AccuracyPrediction, Prior
@@ -23,26 +23,33 @@ class Predicted:
     accuracy: AccuracyPredictor
 
     def __call__(self, arch: Arch) -> Candidate:
-        blocks = blocks_of(arch)
-        latency = self.latency.predict(blocks)
         accuracy = self.accuracy.predict(arch)
-        cost = network_cost(blocks)
-        table = self.latency.table
         return Candidate(
             arch,
-            latency_ms=_as_written(latency.latency_ms),
-            latency_std_ms=_as_written(latency.std_ms),
-            accuracy=_as_written(accuracy.mean),
-            accuracy_std=_as_written(accuracy.std),
-            params_m=cost.params / 1e6,
-            macs_g=cost.macs / 1e9,
-            memory_mb=memory_mb(blocks, table.batch, table.precision),
-            latency_extrapolated=latency.outside,
+            accuracy=as_written(accuracy.mean),
+            accuracy_std=as_written(accuracy.std),
             accuracy_extrapolated=accuracy.extrapolated,
+            **predict_costs(self.latency, arch),
         )
 
 
-def _as_written(value: float) -> float:
+def predict_costs(predictor: LatencyPredictor, arch: Arch) -> dict[str, Any]:
+    """All of a Candidate but its accuracy: what `arch` takes on the device, by field."""
+    blocks = blocks_of(arch)
+    latency = predictor.predict(blocks)
+    cost = network_cost(blocks)
+    table = predictor.table
+    return {
+        "latency_ms": as_written(latency.latency_ms),
+        "latency_std_ms": as_written(latency.std_ms),
+        "params_m": cost.params / 1e6,
+        "macs_g": cost.macs / 1e9,
+        "memory_mb": memory_mb(blocks, table.batch, table.precision),
+        "latency_extrapolated": latency.outside,
+    }
+
+
+def as_written(value: float) -> float:
     """Six significant digits, as in front.csv: who dominates whom must not hang on others."""
     return float(f"{value:.6g}")
 

@@ -28,11 +28,11 @@ class Predict:
     device: tuple[str, ...] = ()
     """NAME[:runtime[:precision]]; `python -m nas.devices` lists them."""
     arch: str | None = None
-    """b0 to b3, l0 to l3, sam_l0 to sam_xl1, a JSON file, or RUN#ID."""
+    """b0 to b3, l0 to l3, sam_l0 to sam_xl1, sr_x2 to sr_w075_x4, a JSON file, or RUN#ID."""
     resolution: str | None = None
     """224, or HEIGHTxWIDTH; by default the one that the network was published at."""
     task: str | None = None
-    """classification, segmentation or promptable; by default that of the arch."""
+    """classification, segmentation, super_resolution or promptable; by default the arch's."""
     dataset: str | None = None
     """imagenet, cityscapes, ade20k or sa1b."""
     num_classes: int | None = None
@@ -138,43 +138,50 @@ def _answer(
     device: "Device", latency: "LatencyPredictor", arch: Any, dataset: str
 ) -> dict[str, Any]:
     """Everything that is known of `arch` on the device, as `--json` prints it."""
-    from nas.objectives import Predicted, describe_prior
-    from predictors.accuracy import load_prior
+    from nas.objectives import predict_costs
     from supernet.blocks import blocks_of
 
-    prior = load_prior(dataset)
-    found = Predicted(latency, prior)(arch)
     table = latency.table
+    costs = predict_costs(latency, arch)
+    accuracy, source = _accuracy(arch, dataset)
     answer: dict[str, Any] = {
         "device": device.name,
         "title": table.title,
         "runtime": table.runtime,
         "precision": table.precision,
         "batch": table.batch,
-        "latency_ms": found.latency_ms,
-        "latency_std_ms": found.latency_std_ms,
-        "accuracy": found.accuracy,
-        "accuracy_std": found.accuracy_std,
-        "metric": prior.metric,
-        "params_m": found.params_m,
-        "macs_g": found.macs_g,
-        "memory_mb": found.memory_mb,
-        "latency_extrapolated": found.latency_extrapolated,
-        "accuracy_extrapolated": found.accuracy_extrapolated,
+        **costs,
+        **accuracy,
         "resolution": format_resolution(arch.resolution),
         "stages_ms": latency.by_stage(blocks_of(arch)),
         "provenance": {
             "latency": latency.provenance
             | {"provenance": latency.predict(blocks_of(arch)).provenance},
-            "accuracy": prior.to_dict(),
             "latency_source": latency.describe(),
-            "accuracy_source": describe_prior(prior),
+            **source,
         },
         "arch": arch.to_dict(),
     }
     if device.throughput:
-        answer["throughput_img_s"] = 1000 / found.latency_ms
+        answer["throughput_img_s"] = 1000 / costs["latency_ms"]
     return answer
+
+
+def _accuracy(arch: "Arch", dataset: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is predicted, and where that comes from; nothing for super-resolution."""
+    from nas.objectives import as_written, describe_prior
+    from predictors.accuracy import load_prior
+
+    names = ("accuracy", "accuracy_std", "metric", "accuracy_extrapolated")
+    if arch.task == "super_resolution":
+        reason = "no published figures of networks of this design"
+        return dict.fromkeys(names), {"accuracy": None, "accuracy_source": reason}
+    prior = load_prior(dataset)
+    found = prior.predict(arch)
+    numbers = as_written(found.mean), as_written(found.std)
+    values = (*numbers, prior.metric, found.extrapolated)
+    source = {"accuracy": prior.to_dict(), "accuracy_source": describe_prior(prior)}
+    return dict(zip(names, values, strict=True)), source
 
 
 def _print(name: str, answer: dict[str, Any]) -> None:
@@ -196,10 +203,11 @@ def _print(name: str, answer: dict[str, Any]) -> None:
         + (f" per image, {rate:.0f} images/s" if rate else "")
         + f"  ({answer['provenance']['latency_source']})"
     )
-    out.print(
-        f"  accuracy   {answer['accuracy']:.2f} ± {answer['accuracy_std']:.2f}  {answer['metric']}"
-        f"  ({answer['provenance']['accuracy_source']})"
-    )
+    accuracy = "unknown"
+    if answer["accuracy"] is not None:
+        spread = f"{answer['accuracy']:.2f} ± {answer['accuracy_std']:.2f}"
+        accuracy = f"{spread}  {answer['metric']}"
+    out.print(f"  accuracy   {accuracy}  ({answer['provenance']['accuracy_source']})")
     out.print(f"  params     {answer['params_m']:.3f} M")
     out.print(f"  MACs       {answer['macs_g']:.4g} G")
     out.print(f"  memory     {answer['memory_mb']:.1f} MB, peak activations and weights")

@@ -75,7 +75,12 @@ def _is_folder(text: str) -> bool:
 
 
 def dataset_of_arch(arch: Arch) -> str:
-    """The data set whose published figures speak of networks with such a head."""
+    """The data set whose published figures speak of networks with such a head.
+
+    "super_resolution" for those, of which no figures are published.
+    """
+    if arch.task == "super_resolution":
+        return arch.task
     if arch.task != "segmentation":
         return dataset_of(arch.task, None)
     ade20k = {replace(head, num_classes=1) for head in SEGMENTATION_HEADS["ade20k"].values()}

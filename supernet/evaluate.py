@@ -43,7 +43,7 @@ class Evaluate:
     weights: Path | None = None
     """Trained weights: an official .pt, timm's, or our .safetensors."""
     arch: str | None = None
-    """b0 to b3, l0 to l3, sam_l0 to sam_xl1, a JSON file, or RUN#ID; by default the weights'."""
+    """b0, ..., l3, sam_l0, ..., sr_x2, ..., a JSON file, or RUN#ID; by default the weights'."""
     task: str | None = None
     """classification, segmentation, super_resolution or promptable; by default the arch's."""
     dataset: str | None = None

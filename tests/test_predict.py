@@ -273,3 +273,16 @@ def test_broken_arch_files_are_one_line(tmp_path, fails):
         (tmp_path / "arch.json").write_text(text)
         says = fails(Predict, "nas.predict", "--device", "orin", "--arch", tmp_path / "arch.json")
         assert "not" in says
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution", "latency_ms"),  # EfficientViT, Table 5: A100, fp16, batch 1
+    [("sr_x2", "512", 17.8), ("sr_x2", "160x240", 3.2), ("sr_w075_x2", "512", 14.3)],
+)
+def test_super_resolution_has_a_latency_but_no_accuracy(name, resolution, latency_ms, run):
+    flags = ("--device", "a100", "--arch", name, "--resolution", resolution)
+    answer = json.loads(run("nas.predict", *flags, "--json").stdout)
+    assert answer["latency_ms"] == pytest.approx(latency_ms, rel=0.05)
+    assert answer["accuracy"] is None
+    assert answer["provenance"]["accuracy"] is None
+    assert "accuracy   unknown" in run("nas.predict", *flags).stdout
