@@ -134,11 +134,11 @@ class Hyena(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.short(self.qkv(x))
-        batch, _, height, width = x.shape
+        batch, channels, height, width = x.shape
         dtype = x.dtype
         compute = torch.promote_types(dtype, torch.float32)
         with without_autocast(x):
-            x0, x1, v = x.to(compute).reshape(batch, -1, 3, height, width).unbind(2)
+            x0, x1, v = x.to(compute).reshape(batch, channels // 3, 3, height, width).unbind(2)
             v = x1 * v
             taps = self.filter(height, width, compute)
             y = long_convolution(v, taps) + self.filter.skip.to(compute)[:, None, None] * v

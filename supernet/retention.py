@@ -190,7 +190,8 @@ class Retention(nn.Module):
     swish(g) * group_norm(retention(q, k, v)), each head with a decay and a group of its own.
     Retention is divided by sqrt(D) and by the sum of decays at each token, which changes
     nothing but for the norm's epsilon and keeps all sums within the largest product.
-    Channels of `qkvg` are ordered by head, then q, k, v, g.
+    Channels of `qkvg` are ordered by head, then q, k, v, g. RetNet's rotation of q and k by their
+    position (xPos) is left out: it tells orders of words apart, and images have none.
 
     All between the projections is computed in float32 at least, under autocast too: for
     float16 inputs no product exceeds 65504^3 D, its square is in float32's range, and
@@ -210,11 +211,12 @@ class Retention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.qkvg(x)
-        batch, _, height, width = x.shape
+        batch, channels, height, width = x.shape
+        heads = channels // (4 * self.head_dim)
         dtype = x.dtype
         compute = torch.promote_types(dtype, torch.float32)
         with without_autocast(x):
-            x = x.to(compute).reshape(batch, -1, 4, self.head_dim, height, width)
+            x = x.to(compute).reshape(batch, heads, 4, self.head_dim, height, width)
             q, k, v, g = x.permute(2, 0, 1, 4, 5, 3).unbind()  # each (B, N, H, W, D)
             gamma = decays(q.shape[1], x.device, compute)
             parallel = height * width <= MOST_PARALLEL_TOKENS
@@ -223,7 +225,8 @@ class Retention(nn.Module):
             rows, columns = decay_sums(gamma, height), decay_sums(gamma, width)
             y = y / (rows[:, :, None] * columns[:, None, :])[..., None]
             y = gated(F.silu(g), self._normalise(y))
-            y = y.permute(0, 1, 4, 2, 3).reshape(batch, -1, height, width).to(dtype)
+            y = y.permute(0, 1, 4, 2, 3)
+            y = y.reshape(batch, heads * self.head_dim, height, width).to(dtype)
         x = self.proj(y)
         return x
 

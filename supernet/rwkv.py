@@ -22,12 +22,13 @@ def quad_shift(x: Tensor) -> Tensor:
 
     Source: Duan et al., Vision-RWKV, 2024, eq. 4, https://arxiv.org/abs/2403.02308
     """
-    channels, height, width = x.shape[1:]
+    batch, channels, height, width = x.shape
     x = F.pad(x, (1, 1, 1, 1, 0, -channels % 4))
     left, right = x[:, 0::4, 1:-1, :-2], x[:, 1::4, 1:-1, 2:]
     above, below = x[:, 2::4, :-2, 1:-1], x[:, 3::4, 2:, 1:-1]
     shifted = torch.stack((left, right, above, below), dim=2)
-    return shifted.reshape(len(x), -1, height, width)[:, :channels]
+    padded = channels + -channels % 4
+    return shifted.reshape(batch, padded, height, width)[:, :channels]
 
 
 def bi_wkv(k: Tensor, v: Tensor, decay: Tensor, bonus: Tensor) -> Tensor:

@@ -48,9 +48,11 @@ class SoftmaxAttention(nn.Module):
         self.proj = ConvNormAct(total, block.out_channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        qkv = self.qkv(x).reshape(batch, -1, 3, self.head_dim, height * width)
+        qkv = self.qkv(x)
+        batch, channels, height, width = qkv.shape
+        heads = channels // (3 * self.head_dim)
+        qkv = qkv.reshape(batch, heads, 3, self.head_dim, height * width)
         q, k, v = qkv.transpose(-1, -2).unbind(2)
         x = softmax_attention(q, k, v).transpose(-1, -2)
-        x = self.proj(x.reshape(batch, -1, height, width))
+        x = self.proj(x.reshape(batch, heads * self.head_dim, height, width))
         return x

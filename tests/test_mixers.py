@@ -116,6 +116,71 @@ def test_gradients_equal_those_of_the_published_form(attend):
     assert difference(ours.grad, theirs.grad) < 1e-10
 
 
+@pytest.mark.parametrize("attend", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 65536.0])  # the largest is GradScaler's first
+def test_gradients_are_finite_where_a_token_sees_nothing(attend, dtype, scale):
+    q, k, v = random_qkv(1, 2, 16, 20, dtype=dtype)
+    q[..., 3] = -q[..., 3].abs()
+    k[:, 1] = -k[:, 1].abs()
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    out = attend(*inputs).float().sum() * scale
+    if dtype == torch.float16:
+        out = out / scale  # its own range, not ours, ends at 65504
+    out.backward()
+    for x in inputs:
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PyTorch's own
+@pytest.mark.parametrize("attend", FORMS)
+def test_a_graph_traced_in_single_precision_may_be_converted_to_half(attend):
+    """What converters do: the constants of the graph become float16."""
+
+    class Attention(torch.nn.Module):
+        def forward(self, q, k, v):
+            return attend(q, k, v)
+
+    q, k, v = random_qkv(1, 2, 16, 40)
+    q[..., 3] = -q[..., 3].abs()
+    graph = torch.export.export(Attention(), (q, k, v)).run_decompositions().module()
+    for node in list(graph.graph.nodes):
+        node.args = torch.fx.node.map_aggregate(node.args, as_half)
+        node.kwargs = torch.fx.node.map_aggregate(dict(node.kwargs), as_half)
+    graph.recompile()
+    found = graph(q.half(), k.half(), v.half())
+    assert found.dtype == torch.float16
+    assert found.isfinite().all()
+    assert difference(found, published(q.double(), k.double(), v.double())) < 3e-3
+
+
+def as_half(constant):
+    """0 where float16, flushed to zero as accelerators do, has nothing."""
+    if isinstance(constant, float):
+        rounded = torch.tensor(constant).half().item()
+        return rounded if abs(rounded) >= torch.finfo(torch.float16).tiny else 0.0
+    return torch.float16 if constant is torch.float32 else constant
+
+
+def test_keys_far_below_others_are_seen_beside_large_values():
+    """q sees one channel alone, whose k are a fraction of the rest."""
+    for largest, fraction in [(1e4, 1e-4), (6e4, 1e-3), (6e4, 1e-4)]:
+        q, k, v = random_qkv(1, 1, 16, 8192, dtype=torch.float64)
+        q[:, :, 1:] = -q[:, :, 1:].abs()
+        q[:, :, 0] = q[:, :, 0].abs()
+        k[:, :, 0] *= fraction
+        v *= largest / v.abs().max()
+        q, k, v = q.half(), k.half(), v.half()
+        expected = published(q.double(), k.double(), v.double())
+        assert difference(relu_linear_attention(q, k, v), expected) < 1e-2
+
+
+def test_more_tokens_than_half_precision_can_count():
+    q, k, v = (torch.full((1, 1, 4, 70_000), value).half() for value in (1.0, 2.0, 3.0))
+    torch.testing.assert_close(relu_linear_attention(q, k, v), v)
+
+
 def attention_block(scales=(5,), channels=32, head_dim=16, height=6, width=5):
     heads = channels // head_dim
     return Block(
@@ -153,6 +218,12 @@ def test_lite_mla_by_hand(scales, size):
     assert difference(module(x), by_hand(module, x, block)) < 1e-12
 
 
+def test_an_empty_batch_is_empty():
+    module = LiteMLA(attention_block(), 1e-5).eval()
+    assert module(torch.randn(0, 32, 6, 5)).shape == (0, 32, 6, 5)
+    assert module(torch.randn(0, 32, 2, 2)).shape == (0, 32, 2, 2)
+
+
 @pytest.mark.parametrize("kind", MIXERS)
 def test_every_mixer_keeps_the_one_interface(kind):
     """Any size, the parameters that are counted, gradients for all of them, no hidden state."""
@@ -184,7 +255,10 @@ def test_every_mixer_keeps_the_one_interface(kind):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_mixer_is_finite_in_half_precision(kind, dtype):
     headed = kind in ("relu_linear", "softmax", "retention")
-    block = Block(kind, 32, 32, 12, 10, num_heads=2 * headed, head_dim=16 * headed)
+    block = Block(
+        kind, 32, 32, 12, 10, num_heads=2 * headed, head_dim=16 * headed,
+        scales=(3, 5) if kind == "relu_linear" else (),
+    )  # fmt: skip
     torch.manual_seed(0)
     module = MIXERS[kind](block, 1e-5).eval()
     x = torch.randn(1, 32, 12, 10)
