@@ -47,6 +47,8 @@ class Stage:
             _check_range("kernel_size and scales", size, 1, MAX_KERNEL)
             if size % 2 == 0:
                 raise ArchError(f"kernel_size and scales must be odd: {self}")
+        if list(self.scales) != sorted(set(self.scales)):
+            raise ArchError(f"scales must be different and in ascending order: {self}")
         check_choice("local", self.local, get_args(LocalKind), ArchError)
         check_choice("mixer", self.mixer, get_args(Mixer), ArchError)
         if self.local in UNEXPANDED and self.expand_ratio != 1:
@@ -235,7 +237,9 @@ class Arch:
                 stages=tuple(Stage(**_ints(stage)) for stage in data["stages"]),
                 head=_head_from(head) if head else None,
             )
-        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        except KeyError as error:
+            raise ArchError(f"not an architecture: {error} is missing") from None
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ArchError(f"not an architecture: {error}") from None
 
     @classmethod

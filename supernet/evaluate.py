@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import Dataset
 
-ACCELERATORS, PRECISIONS = ("cpu", "cuda"), ("fp32", "fp16", "bf16")
+ACCELERATORS = ("cpu", "cuda")
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTorch's names
 UNITS = {"psnr_db": "dB", "ssim": ""}  # of the other figures: percent
 TITLES = {"psnr_db": "PSNR (luma)", "ssim": "SSIM (luma)", "miou": "mean IoU"}
 
@@ -75,26 +77,34 @@ class Evaluate:
         import torch
 
         from supernet.model import build_task_model
-        from supernet.tasks.loop import PRECISIONS as DTYPES
         from supernet.weights import load_weights
 
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
         arch = self._arch(self.weights)
         opened = open_data(arch, self.data)
+        if self.dataset not in (None, opened.name):
+            raise DataError(
+                f"{self.data} is {opened.name}, not {self.dataset}; leave --dataset out"
+            )
         model = build_task_model(arch)
         load_weights(model, self.weights)
-        model = model.eval().to(torch.device(self.accelerator), DTYPES[self.precision])
+        dtype = getattr(torch, PRECISIONS[self.precision])
+        model = model.eval().to(torch.device(self.accelerator), dtype)
         data = opened.data if self.limit is None else _spread(opened.data, self.limit)
         started = time.perf_counter()
         try:
             metrics = self._measure(model, data, opened.metric)
-        except torch.OutOfMemoryError:
-            raise UserError("out of memory of the GPU; try a smaller --batch-size") from None
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
+                raise
+            raise UserError(
+                "out of memory; try a smaller --batch-size or --resolution, or smaller pictures"
+            ) from None
         seconds = time.perf_counter() - started
         answer = {
             "task": arch.task,
-            "dataset": self.dataset or opened.name,
+            "dataset": opened.name,
             "arch": arch.to_dict(),
             "weights": str(self.weights),
             "weights_sha256": _sha256(self.weights),
@@ -148,24 +158,19 @@ class Evaluate:
             if found is None:
                 raise WeightsError(f"{weights} does not tell its architecture; name it by --arch")
             arch = found if resolution is None else replace(found, resolution=resolution)
-        elif self.arch.lower() in NAMES:
-            arch = resolve_arch(
-                self.arch,
-                task=task,
-                dataset=self.dataset or self._dataset_of_layout(task),
-                resolution=resolution,
-                num_classes=self.num_classes,
-            )
         else:
-            arch = resolve_arch(self.arch, resolution=resolution, num_classes=self.num_classes)
-            if task not in (None, arch.task):
-                arch = resolve_arch(
-                    self.arch,
-                    task=task,
-                    dataset=self.dataset or self._dataset_of_layout(task),
-                    resolution=resolution,
-                    num_classes=self.num_classes,
-                )
+            find = partial(
+                resolve_arch, self.arch, resolution=resolution, num_classes=self.num_classes
+            )
+            own = None if self.arch.lower() in NAMES else find()
+            if own is not None and task in (None, own.task):
+                arch = own
+            else:
+                arch = find(task=task, dataset=self.dataset or self._dataset_of_layout(task))
+        classes = getattr(arch.head, "num_classes", None)
+        if self.num_classes not in (None, classes):
+            has = f"{classes} classes" if classes else "no classes"
+            raise ArchError(f"the network has {has}; leave --num-classes {self.num_classes} out")
         if arch.head is None:
             raise ArchError(f"the arch of {weights} has no head, so it performs no task")
         if task not in (None, arch.task):

@@ -36,7 +36,7 @@ class LinearNormAct(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Resizes to the block's size, or to that of a second input, in float32 at least.
+    """Resizes to the block's size, or to that of a second input, in x's dtype.
 
     Corners are not aligned (the official setting).
     """

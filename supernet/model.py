@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from results.errors import ArchError, check_choice
+from results.errors import ArchError, WeightsError, check_choice
 from supernet.arch import (
     Arch,
     ClassificationHead,
     PromptableHead,
     SegmentationHead,
     SuperResolutionHead,
+    format_resolution,
 )
 from supernet.blocks import IMAGE, Block, blocks_of
 from supernet.heads import Add, ChannelNorm, GlobalPool, LinearNormAct, PixelShuffle, Upsample
@@ -56,10 +57,11 @@ class _Step:
 class EfficientViT(nn.Module):
     """The network that `blocks_of(arch)` describes: children `stem`, `stage1`, ..., `head`.
 
-    Inputs of any size work, whatever `arch.resolution` is. `forward` gives what the task asks
-    for. Classification: logits, (B, K). Segmentation: logits at stride 8, (B, K, H/8, W/8).
-    Promptable: the image embedding, (B, 256, 64, 64). Super-resolution: the enlarged picture,
-    (B, 3, scale H, scale W). No head: the mean over all positions, (B, num_features).
+    Inputs of any size work, whatever `arch.resolution` is, but for promptable networks, which
+    take that size alone. `forward` gives what the task asks for. Classification: logits, (B,
+    K). Segmentation: logits at stride 8, (B, K, H/8, W/8). Promptable: the image embedding,
+    (B, 256, 64, 64). Super-resolution: the enlarged picture, (B, 3, scale H, scale W). No head:
+    the mean over all positions, (B, num_features).
     """
 
     def __init__(self, arch: Arch) -> None:
@@ -85,6 +87,12 @@ class EfficientViT(nn.Module):
         return default_cfg(self.arch)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Raises ArchError where a promptable network meets another size than its own."""
+        if isinstance(self.arch.head, PromptableHead) and x.shape[2:] != self.arch.resolution:
+            raise ArchError(
+                f"this image encoder takes {format_resolution(self.arch.resolution)} px, not "
+                f"{x.shape[2]}x{x.shape[3]}; build it with that resolution"
+            )
         values = {IMAGE: x} if IMAGE in self._read else {}
         for stage, end in self._ends.items():
             x = getattr(self, stage)(x)
@@ -130,16 +138,27 @@ class FeatureInfo:
 
 
 class FeatureExtractor(nn.Module):
-    """A backbone that gives the output of every stage after the stem, for dense heads."""
+    """The output of every stage after the stem, for dense heads.
 
-    def __init__(self, backbone: EfficientViT) -> None:
+    Takes the backbone of a network, with its epsilon and preparation of pictures; the head is
+    dropped.
+    """
+
+    def __init__(self, network: EfficientViT) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.arch = backbone.arch
+        self.backbone = network
+        self.backbone._modules.pop("head", None)
+        self.arch = network.arch
         self.feature_info = FeatureInfo(self.arch)
 
     @property
+    def num_features(self) -> int:
+        """Channels of the last map."""
+        return self.backbone.num_features
+
+    @property
     def default_cfg(self) -> dict[str, Any]:
+        """See `EfficientViT.default_cfg`."""
         return self.backbone.default_cfg
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -168,7 +187,7 @@ def create_model(
     name: str,
     *,
     num_classes: int | None = None,
-    pretrained: Path | str | None = None,
+    pretrained: Path | str | bool | None = None,
     features_only: bool = False,
     resolution: int | tuple[int, int] | None = None,
 ) -> "EfficientViT | FeatureExtractor | Sam":
@@ -176,31 +195,39 @@ def create_model(
 
     Args:
         num_classes: of the head; by default the data set's. 0: no head, pooled features.
-        pretrained: a file of weights, see `supernet.weights`. A classifier for another number
-            of classes is left as it is, at random.
+        pretrained: a file of weights, see `supernet.weights`; none come with the project. A
+            classifier for another number of classes is left as it is, at random.
         features_only: the outputs of all stages instead of the head's.
         resolution: input size in pixels that `model.arch` shall speak of.
 
     Raises ArchError for an unknown name or setting, WeightsError for unfitting weights.
     """
     arch = model_arch(name)
+    if pretrained is True:
+        raise WeightsError("no weights come with this project; name a file, as pretrained=FILE")
+    if num_classes is not None and type(num_classes) is not int:
+        raise ArchError(f"num_classes must be a whole number, not {num_classes!r}")
     if resolution is not None:
-        square = (resolution, resolution) if isinstance(resolution, int) else resolution
-        arch = replace(arch, resolution=square)
+        arch = replace(arch, resolution=_sides(resolution))
     if num_classes is not None and not isinstance(arch.head, ClassificationHead | SegmentationHead):
         raise ArchError(f"{name} has no classes, so num_classes cannot be {num_classes}")
-    if features_only or num_classes == 0:
+    if num_classes == 0:
         arch = replace(arch, head=None)
     elif isinstance(arch.head, ClassificationHead | SegmentationHead) and num_classes is not None:
         arch = replace(arch, head=replace(arch.head, num_classes=num_classes))
-    model = build_task_model(arch)
-    if pretrained is not None:
+    model = build(arch) if features_only else build_task_model(arch)
+    if isinstance(pretrained, Path | str):
         from supernet.weights import load_weights
 
         load_weights(model, Path(pretrained), partial=True)
-    if features_only and isinstance(model, EfficientViT):
-        return FeatureExtractor(model)
-    return model
+    return FeatureExtractor(model) if isinstance(model, EfficientViT) and features_only else model
+
+
+def _sides(resolution: object) -> tuple[int, int]:
+    sides = tuple(resolution) if isinstance(resolution, list | tuple) else (resolution,) * 2
+    if len(sides) != 2 or any(type(side) is not int for side in sides):
+        raise ArchError(f"resolution is a side or (height, width) in pixels, not {resolution!r}")
+    return sides
 
 
 def model_names() -> list[str]:

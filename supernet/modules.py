@@ -16,7 +16,10 @@ from supernet.blocks import Activation, Block
 
 
 class Hardswish(nn.Module):
-    """In place where no gradient is asked for, which its fresh input allows."""
+    """In place where no gradient is asked for, which its fresh input allows.
+
+    A forward hook on the normalisation before it then sees activated values; hook a block.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.hardswish(x, inplace=not torch.is_grad_enabled())
@@ -163,8 +166,8 @@ class Residual(nn.Module):
         self.main = main
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.main(x)
-        return y + x if torch.is_grad_enabled() else y.add_(x)
+        y: Tensor = x + self.main(x)
+        return y
 
 
 class LayerNorm2d(nn.LayerNorm):

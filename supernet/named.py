@@ -224,6 +224,9 @@ def named_arch(
             raise ArchError(f"{name} does super_resolution alone, and has no data set or classes")
         arch = SUPER_RESOLUTION[name]
         return replace(arch, resolution=resolution or arch.resolution)
+    if task == "super_resolution":
+        known = ", ".join(SUPER_RESOLUTION)
+        raise ArchError(f"{name} does no super_resolution; choose from {known}, or a JSON file")
     task = task or ("promptable" if name.startswith("sam_") else "classification")
     dataset = dataset_of(task, dataset)
     arch = BACKBONES[name]

@@ -9,12 +9,13 @@ Source: Kirillov et al., Segment Anything, 2023, https://arxiv.org/abs/2304.0264
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from results.errors import ArchError
 from supernet.arch import Arch
 from supernet.modules import LayerNorm2d
 from supernet.two_way import TwoWayTransformer
@@ -246,7 +247,7 @@ class MaskDecoder(nn.Module):
         """
         height, width = embedding.shape[-2:]
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        output_tokens = output_tokens.expand(len(tokens), -1, -1)
+        output_tokens = output_tokens.expand(tokens.shape[0], -1, -1)
         tokens = torch.cat([output_tokens, tokens], dim=1)
         tokens, image = self.transformer(embedding + dense, positions, tokens)
 
@@ -274,9 +275,15 @@ class Sam(nn.Module):
     """An image encoder, and SAM's prompt encoder and mask decoder on top of it."""
 
     def __init__(self, image_encoder: nn.Module) -> None:
-        """`image_encoder`: (B, 3, S, S) -> (B, 256, 64, 64); its `arch.resolution` is (S, S)."""
+        """`image_encoder`: (B, 3, S, S) -> (B, 256, 64, 64); its `arch.resolution` is (S, S).
+
+        Raises ArchError where that is no square.
+        """
         super().__init__()
         self.image_encoder = image_encoder
+        height, width = self.arch.resolution
+        if height != width:
+            raise ArchError(f"pictures are padded to squares for prompts, not to {height}x{width}")
         self.prompt_encoder = PromptEncoder()
         self.mask_decoder = MaskDecoder()
 
@@ -284,6 +291,11 @@ class Sam(nn.Module):
     def arch(self) -> Arch:
         """The image encoder's."""
         return cast(Arch, self.image_encoder.arch)
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """The image encoder's: how pictures must be prepared, in timm's terms."""
+        return cast(dict[str, Any], self.image_encoder.default_cfg)
 
     def decode(
         self,

@@ -109,6 +109,8 @@ def read_weights(path: Path) -> tuple[State, dict[str, str]]:
     for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise WeightsError(f"{path} holds no state_dict: {str(name)[:60]!r} is no tensor")
+        if tensor.layout != torch.strided:
+            raise WeightsError(f"{path}: {name[:60]} is sparse; save its to_dense()")
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}, {}
 
 
@@ -170,9 +172,11 @@ def _check_fit(
     missing = [n for n in own if n not in state and n not in left and not n.endswith(STATISTICS[2])]
     unknown = [name for name in state if name not in own]
     shapes = [n for n, t in state.items() if n in own and t.shape != own[n].shape]
-    if not (missing or unknown or shapes):
+    kinds = [n for n, t in state.items() if n in own and _kind(t) != _kind(own[n])]
+    if not (missing or unknown or shapes or kinds):
         return
     found = [f"{n} is {_shape(state[n])}, not {_shape(own[n])}" for n in shapes]
+    found += [f"{n} is {state[n].dtype}, not {own[n].dtype}" for n in kinds]
     found += [f"{name} is missing" for name in missing]
     found += [f"{name} has no place" for name in unknown]
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
@@ -180,6 +184,11 @@ def _check_fit(
         f"{path} does not fit {arch.describe()}: {'; '.join(found[:SHOWN])}{more}. "
         + _fitting(state, _arch_from(metadata, path))
     )
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    """Floating, complex or neither: quantised weights are no weights."""
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _shape(tensor: Tensor) -> str:

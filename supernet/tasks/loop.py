@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from results.errors import UserError
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MAX_WORKERS = 8
 T = TypeVar("T")
 

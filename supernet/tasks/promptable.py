@@ -302,9 +302,13 @@ class _Annotation:
         value = self.fields.get(name) if isinstance(self.fields, dict) else None
         if value is None:
             return None
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise self._damaged(f"{name} is {value!r}")
-        return float(value)
+        try:
+            number = float(value) if type(value) in (int, float) else math.nan
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise self._damaged(f"{name} is {str(value)[:40]}")
+        return number
 
     def box(self) -> tuple[float, float, float, float]:
         """From x, y, width, height; around the mask where that is not given."""

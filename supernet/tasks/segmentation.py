@@ -59,6 +59,7 @@ CITYSCAPES = {  # https://github.com/mcordts/cityscapesScripts, helpers/labels.p
     "motorcycle": 32,
     "bicycle": 33,
 }
+CLASSES_AT_ONCE = 16
 STRIDE = 32  # sides of what the network sees are multiples of it
 
 
@@ -208,11 +209,22 @@ def input_size(size: tuple[int, int], resolution: tuple[int, int]) -> tuple[int,
 
 
 def classes_of(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(K, h, w) -> (H, W): logits are enlarged to the mask (bicubic, official), then compared."""
-    x = logits[None].float()
-    if x.shape[-2:] != size:
-        x = F.interpolate(x, size=size, mode="bicubic", align_corners=False)
-    return x[0].argmax(0)
+    """(K, h, w) -> (H, W): logits are enlarged to the mask (bicubic, official), then compared.
+
+    A few classes at a time: 150 of a large picture would not fit into memory.
+    """
+    best = said = torch.empty(0)
+    for first in range(0, len(logits), CLASSES_AT_ONCE):
+        x = logits[None, first : first + CLASSES_AT_ONCE].float()
+        if x.shape[-2:] != size:
+            x = F.interpolate(x, size=size, mode="bicubic", align_corners=False)
+        largest, index = x[0].max(0)
+        if first == 0:
+            best, said = largest, index
+        else:  # of equal logits the first class counts, as argmax has it
+            said = torch.where(largest > best, index + first, said)
+            best = torch.maximum(best, largest)
+    return said
 
 
 def to_classes(

@@ -30,7 +30,7 @@ MAX_DB = 100.0  # of pictures that are equal; JSON has no infinity
 
 
 class LargePictures(Dataset[tuple[Tensor, Tensor]]):
-    """Pictures and their reduction by `scale`: bicubic, antialiased, 8 bits, as MATLAB's.
+    """Pictures and their reduction by `scale`: Pillow's bicubic, antialiased, to 8 bits.
 
     Of DIV2K the split's own folder is read, of other folders all that is in and below.
     """
