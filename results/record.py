@@ -45,13 +45,16 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this code runs from, or None where it is no checkout."""
+    """Commit of the checkout that this code runs from, or None where it is no checkout.
+
+    Ends in -dirty where tracked files have been changed since.
+    """
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--match="],
             capture_output=True,
             text=True,
             timeout=5,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from results.errors import ArchError, RunError
+from results.errors import ArchError, RunError, nearest
 from results.files import read_text
 from results.runs import FRONT, read_front_data
 from supernet.arch import Arch, ClassificationHead, SegmentationHead, Task
@@ -30,15 +30,19 @@ def resolve_arch(
 
     Raises ArchError, or RunError for a run that is not there.
     """
-    if text.lower() in NAMES:
+    name = text.lower().removeprefix("efficientvit_")
+    if name in NAMES:
         return named_arch(
-            text, task=task, dataset=dataset, resolution=resolution, num_classes=num_classes
+            name, task=task, dataset=dataset, resolution=resolution, num_classes=num_classes
         )
     run, hash_, number = text.rpartition("#")
     if text.lstrip().startswith("{"):
         arch = Arch.from_json(text)
     elif _is_file(text):
-        arch = Arch.from_json(read_text(Path(text), error=ArchError))
+        try:
+            arch = Arch.from_json(read_text(Path(text), error=ArchError))
+        except ArchError as error:
+            raise ArchError(f"{text}: {error}") from None
     elif hash_:
         arch = _from_run(Path(run), number)
     elif _is_folder(text):
@@ -47,9 +51,8 @@ def resolve_arch(
             f"{text} is a run; name a candidate of it as {text}#ID, ID from 0 to {last}"
         )
     else:
-        known = ", ".join(NAMES)
         raise ArchError(
-            f"no arch or file {text[:80]!r} (choose from {known}, a JSON file or RUN#ID)"
+            f"no arch or file {text[:80]!r}{nearest(text[:80], NAMES)}, or a JSON file or RUN#ID"
         )
     if resolution is not None:
         arch = replace(arch, resolution=resolution)

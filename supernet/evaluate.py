@@ -21,7 +21,6 @@ from supernet.arch import (
     ClassificationHead,
     SegmentationHead,
     SuperResolutionHead,
-    Task,
     format_resolution,
     parse_resolution,
 )
@@ -33,7 +32,14 @@ if TYPE_CHECKING:
 ACCELERATORS = ("cpu", "cuda")
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTorch's names
 UNITS = {"psnr_db": "dB", "ssim": ""}  # of the other figures: percent
-TITLES = {"psnr_db": "PSNR (luma)", "ssim": "SSIM (luma)", "miou": "mean IoU"}
+TITLES = {
+    "psnr_db": "PSNR (luma)",
+    "ssim": "SSIM (luma, at most 1)",
+    "miou": "mean IoU",
+    "miou_small": "mean IoU, small",
+    "miou_medium": "mean IoU, medium",
+    "miou_large": "mean IoU, large",
+}
 
 
 @dataclass(frozen=True)
@@ -82,13 +88,13 @@ class Evaluate:
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
         arch = self._arch(self.weights)
+        model = build_task_model(arch)
+        load_weights(model, self.weights)
         opened = open_data(arch, self.data)
         if self.dataset not in (None, opened.name):
             raise DataError(
                 f"{self.data} is {opened.name}, not {self.dataset}; leave --dataset out"
             )
-        model = build_task_model(arch)
-        load_weights(model, self.weights)
         dtype = getattr(torch, PRECISIONS[self.precision])
         model = model.eval().to(torch.device(self.accelerator), dtype)
         data = opened.data if self.limit is None else _spread(opened.data, self.limit)
@@ -105,11 +111,13 @@ class Evaluate:
         answer = {
             "task": arch.task,
             "dataset": opened.name,
+            "data": str(self.data),
             "arch": arch.to_dict(),
             "weights": str(self.weights),
             "weights_sha256": _sha256(self.weights),
             "n": len(data),  # type: ignore[arg-type]
             "metrics": metrics,
+            "units": {name: _unit(name) for name in metrics},
             "provenance": "trained",
             "resolution": None
             if arch.task == "super_resolution"
@@ -129,6 +137,8 @@ class Evaluate:
 
         if self.weights is None:
             raise WeightsError("random weights evaluate nothing; name trained ones by --weights")
+        if self.weights.is_dir():
+            raise WeightsError(f"{self.weights} is a folder; --weights takes a file")
         if not self.weights.is_file():
             raise WeightsError(f"no file {self.weights}")
         check_choice("accelerator", self.accelerator, ACCELERATORS, DeviceError)
@@ -162,11 +172,16 @@ class Evaluate:
             find = partial(
                 resolve_arch, self.arch, resolution=resolution, num_classes=self.num_classes
             )
-            own = None if self.arch.lower() in NAMES else find()
+            name = self.arch.lower().removeprefix("efficientvit_")
+            own = None if name in NAMES else find()
             if own is not None and task in (None, own.task):
                 arch = own
             else:
-                arch = find(task=task, dataset=self.dataset or self._dataset_of_layout(task))
+                layout = self._official_layout()
+                if task is None and layout and not name.startswith(("sam_", "sr_")):
+                    task = "segmentation"
+                dataset = self.dataset or (layout if task == "segmentation" else None)
+                arch = find(task=task, dataset=dataset)
         classes = getattr(arch.head, "num_classes", None)
         if self.num_classes not in (None, classes):
             has = f"{classes} classes" if classes else "no classes"
@@ -180,13 +195,14 @@ class Evaluate:
             raise DataError(f"{self.dataset} is no data set for {arch.task} (choose from {listed})")
         return arch
 
-    def _dataset_of_layout(self, task: Task | None) -> str | None:
-        """Which of the official heads for segmentation the folder asks for, if it tells."""
-        if task != "segmentation":
-            return None
+    def _official_layout(self) -> str | None:
+        """cityscapes or ade20k, where the folder is laid out so: it asks for such a head."""
         from supernet.tasks.segmentation import layout_of
 
-        layout = layout_of(self.data)
+        try:
+            layout = layout_of(self.data)
+        except DataError:
+            return None
         return None if layout == "folder" else layout
 
     def _measure(self, model: "nn.Module", data: "Dataset[Any]", metric: Any) -> dict[str, float]:
@@ -257,7 +273,7 @@ def _require_torch() -> None:
 
     for module in ("torch", "safetensors", "PIL"):
         if find_spec(module) is None:
-            raise UserError(f'{module} is missing; pip install "efficientvit-nas[torch]"')
+            raise UserError(f'{module} is missing; install it with `pip install -e ".[torch]"`')
 
 
 def _spread(data: "Dataset[Any]", limit: int) -> "Dataset[Any]":
@@ -295,11 +311,14 @@ def _print(answer: dict[str, Any]) -> None:
     arch, metrics = Arch.from_dict(answer["arch"]), dict(answer["metrics"])
     size = f", {answer['resolution']} px" if answer["resolution"] else ""
     out.print(f"{answer['task']}: {arch.describe()}{size}")
-    out.print(f"  weights    {answer['weights']}, sha256 {answer['weights_sha256'][:12]}")
+    out.print(f"  weights    {answer['weights']}, sha256 {answer['weights_sha256'][:12]}, trained")
     out.print(
-        f"  data       {answer['dataset']}, {answer['n']} pictures, {answer['precision']} on "
+        f"  data       {answer['dataset']} ({answer['data']}), "
+        f"pictures: {answer['n']}, {answer['precision']} on "
         f"{answer['accelerator']}, {answer['seconds']:.1f} s"
     )
+    if answer["task"] == "promptable":
+        out.print("  masks from boxes, by the objects' size in pixels of the picture:")
     for name, value in metrics.items():
         if name.endswith("_stderr"):
             continue
@@ -310,7 +329,12 @@ def _print(answer: dict[str, Any]) -> None:
         digits = 4 if name == "ssim" else 2
         spread = metrics.get(f"{name}_stderr")
         error = "" if spread is None else f" ± {spread:.{digits}f}"
-        out.print(f"  {title:<22} {value:.{digits}f}{error} {UNITS.get(name, '%')}".rstrip())
+        out.print(f"  {title:<22} {value:.{digits}f}{error} {_unit(name)}".rstrip())
+    out.print("  ± is the standard error over pictures; figures without have none")
+
+
+def _unit(name: str) -> str:
+    return "" if name.startswith("objects") else UNITS.get(name.removesuffix("_stderr"), "%")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 B batch, C channels, H height, W width, K classes.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -194,23 +195,29 @@ def create_model(
     """A model by the name its users know; `model_names()` lists them.
 
     Args:
-        num_classes: of the head; by default the data set's. 0: no head, pooled features.
+        num_classes: of the head; by default the file's, else the data set's. 0: no head,
+            pooled features.
         pretrained: a file of weights, see `supernet.weights`; none come with the project. A
-            classifier for another number of classes is left as it is, at random.
+            classifier for another number of classes than you ask for, or a head for another
+            task, stays at random, with a warning.
         features_only: the outputs of all stages instead of the head's.
         resolution: input size in pixels that `model.arch` shall speak of.
 
     Raises ArchError for an unknown name or setting, WeightsError for unfitting weights.
     """
     arch = model_arch(name)
+    if features_only and num_classes is not None:
+        raise ArchError("features_only gives no classes; leave num_classes out")
     if pretrained is True:
         raise WeightsError("no weights come with this project; name a file, as pretrained=FILE")
-    if num_classes is not None and type(num_classes) is not int:
-        raise ArchError(f"num_classes must be a whole number, not {num_classes!r}")
+    if num_classes is not None and (type(num_classes) is not int or num_classes < 0):
+        raise ArchError(f"num_classes must be a whole number, 0 or more, not {num_classes!r}")
     if resolution is not None:
         arch = replace(arch, resolution=_sides(resolution))
     if num_classes is not None and not isinstance(arch.head, ClassificationHead | SegmentationHead):
         raise ArchError(f"{name} has no classes, so num_classes cannot be {num_classes}")
+    if isinstance(pretrained, Path | str) and num_classes is None:
+        num_classes = _classes_of_file(arch, pretrained)
     if num_classes == 0:
         arch = replace(arch, head=None)
     elif isinstance(arch.head, ClassificationHead | SegmentationHead) and num_classes is not None:
@@ -219,8 +226,23 @@ def create_model(
     if isinstance(pretrained, Path | str):
         from supernet.weights import load_weights
 
-        load_weights(model, Path(pretrained), partial=True)
+        left = load_weights(model, pretrained, partial=True)
+        if left and not features_only:
+            warnings.warn(
+                f"{len(left)} tensors of the head are not in {pretrained} and stay at random: "
+                f"{left[0]}, ...",
+                stacklevel=2,
+            )
     return FeatureExtractor(model) if isinstance(model, EfficientViT) and features_only else model
+
+
+def _classes_of_file(arch: Arch, path: Path | str) -> int | None:
+    """Of a file for the same task, so that a fine-tuned network comes back as it was."""
+    from supernet.weights import num_classes_in
+
+    if not isinstance(arch.head, ClassificationHead | SegmentationHead):
+        return None
+    return num_classes_in(path) or None
 
 
 def _sides(resolution: object) -> tuple[int, int]:
@@ -236,8 +258,10 @@ def model_names() -> list[str]:
 
 def model_arch(name: str) -> Arch:
     """The Arch of a model's name. Raises ArchError with the nearest name."""
-    check_choice("model", name, MODELS, ArchError)
-    return named_arch(**MODELS[name])
+    known = name.partition(".")[0]  # timm's names go on with a tag of weights
+    known = known if known.startswith("efficientvit_") else f"efficientvit_{known}"
+    check_choice("model", known, MODELS, ArchError)
+    return named_arch(**MODELS[known])
 
 
 def _model_arguments() -> dict[str, dict[str, Any]]:

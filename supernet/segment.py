@@ -32,9 +32,10 @@ class Prediction:
     low_res_logits: NDArray[np.float32]  # (M, 256, 256), each a `mask` for the next `predict`
 
     @property
-    def best(self) -> int:
-        """The mask of the highest score, of a single prompt."""
-        return int(self.scores.argmax())
+    def best(self) -> int | NDArray[np.intp]:
+        """Number of the mask of the highest score; with several boxes of each, (K,)."""
+        best = self.scores.argmax(-1)
+        return int(best) if self.scores.ndim == 1 else best
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class PromptablePredictor:
             labels: (N,), 1 for what belongs to the object, 0 for what does not.
             box: (4,), x and y of the top left and the bottom right corner; or (K, 4), K
                 objects, then without points and mask.
-            mask: (1, 256, 256), logits of an earlier prediction to refine.
+            mask: (256, 256), logits of an earlier prediction to refine; or (1, 256, 256).
             multimask: three masks (whole, part, part of a part) instead of one. One suits
                 prompts that leave no doubt: a box, or several points.
             return_logits: instead of boolean masks; a mask is where they exceed 0.
@@ -107,6 +108,7 @@ class PromptablePredictor:
             raise ImageError("no prompt: give points with labels, a box or a mask")
         coords, kinds = _check_points(points, labels)
         boxes = None if box is None else _check_boxes(box)
+        self._check_inside(coords, boxes)
         several = boxes is not None and boxes.ndim == 2
         if several and not (points is None and mask is None):
             raise ImageError("points or a mask go with one box of shape (4,), not with (K, 4)")
@@ -177,6 +179,23 @@ class PromptablePredictor:
         flat = flat[..., :height, :width]
         flat = F.interpolate(flat, picture.size, mode="bilinear", align_corners=False)
         return flat.reshape(*low_res.shape[:-2], *picture.size)
+
+    def _check_inside(
+        self, points: NDArray[np.float64] | None, boxes: NDArray[np.float64] | None
+    ) -> None:
+        """Boxes may reach over the edge, as detectors' do, but not lie beyond it."""
+        height, width = self._current.size
+        where = f"the picture is {height} pixels high and {width} wide"
+        if points is not None:
+            outside = ((points < 0) | (points > (width, height))).any(axis=1)
+            if outside.any():
+                x, y = points[outside][0]
+                raise ImageError(f"no point at x {x:g}, y {y:g}: {where}")
+        if boxes is not None:
+            ends = boxes.reshape(-1, 4)
+            beyond = (ends[:, 2:] < 0) | (ends[:, :2] > (width, height))
+            if beyond.any():
+                raise ImageError(f"box {ends[beyond.any(axis=1)][0].tolist()} is outside: {where}")
 
     @property
     def _current(self) -> _Picture:
@@ -266,6 +285,7 @@ def _check_boxes(box: ArrayLike) -> NDArray[np.float64]:
 
 def _check_mask(mask: ArrayLike) -> NDArray[np.float32]:
     logits = _numbers("a mask", mask)
+    logits = logits[None] if logits.ndim == 2 else logits
     expected = (1, LOW_RESOLUTION, LOW_RESOLUTION)
     if logits.shape != expected:
         raise ImageError(f"a mask prompt must be logits of shape {expected}, got {logits.shape}")

@@ -34,30 +34,39 @@ from supernet.naming import official_name, renamed
 State = dict[str, Tensor]
 SHOWN = 3  # differences that an error lists
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+GAUSSIAN = "positional_encoding_gaussian_matrix"  # SAM's, a buffer too
+WRAPPERS = ("state_dict", "model")  # keys that checkpoints keep their tensors under
 
 
-def save_weights(model: nn.Module, path: Path, **metadata: str) -> None:
-    """Write `model` (of `supernet.model`) as safetensors, whole or not at all.
+def save_weights(model: nn.Module, path: Path | str, **metadata: object) -> None:
+    """Write `model` (of `supernet.model`, compiled or in parallel too), whole or not at all.
 
-    Raises RunError where `path` cannot be written.
+    As safetensors, with the Arch and the epsilon; `metadata` is kept as text.
+
+    Raises RunError where `path` cannot be written, WeightsError for what is no whole network
+    and for metadata under a name that is taken.
     """
-    arch = arch_of(model)
+    model = _unwrapped(model)
     information = {
         "format": "pt",
-        "arch": arch.to_json(),
+        "arch": arch_of(model).to_json(),
         "norm_eps": repr(norm_eps(model)),
-        **metadata,
     }
+    taken = sorted(information.keys() & metadata.keys())
+    if taken:
+        raise WeightsError(f"metadata cannot be named {taken[0]!r}, as the file has its own")
+    information |= {name: str(value) for name, value in metadata.items()}
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(path, save(state, metadata=information))
+    write_bytes(Path(path), save(state, metadata=information))
 
 
-def load_weights(model: nn.Module, path: Path, *, partial: bool = False) -> tuple[str, ...]:
+def load_weights(model: nn.Module, path: Path | str, *, partial: bool = False) -> tuple[str, ...]:
     """Fill `model` from a file of any of the three namings.
 
     Args:
-        partial: leave a classifier for another number of classes as it is, and ignore the
-            head's weights where the model has no head.
+        partial: leave a classifier for another number of classes as it is, or the whole head
+            where the file holds one for another task; ignore the file's head where the model
+            has none.
 
     Returns:
         Names of the tensors that were left as they were; empty unless `partial`.
@@ -66,15 +75,15 @@ def load_weights(model: nn.Module, path: Path, *, partial: bool = False) -> tupl
         WeightsError: if the file cannot be read, or its names or shapes differ; it names the
             first differences and the network that the weights would fit.
     """
+    path = Path(path)
+    model = _unwrapped(model)
     state, metadata = read_weights(path)
     arch = arch_of(model)
     own = model.state_dict()
     state = renamed(state, arch, own)
     left: tuple[str, ...] = ()
     if partial:
-        state, left = _without_other_classes(state, own)
-        if arch.head is None:
-            state = {name: t for name, t in state.items() if not name.startswith("head.")}
+        state, left = _without_other_head(state, own)
     _check_fit(state, own, left, path, arch, metadata)
     eps = _eps_in(metadata, path)
     with torch.no_grad():
@@ -97,13 +106,14 @@ def read_weights(path: Path) -> tuple[State, dict[str, str]]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever its readers raise
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        more = "Unsupported" in str(error) or "weights_only" in str(error)
+        what = "holds more than tensors" if more else "is damaged, or no checkpoint of PyTorch"
         raise WeightsError(
-            f"{path} is no checkpoint of tensors alone, or is damaged ({reason}); save the "
-            "state_dict() of the model with torch.save"
+            f"{path} {what}; save the state_dict() of the model with torch.save"
         ) from None
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    for key in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded:
         raise WeightsError(f"{path} holds no state_dict but a {type(loaded).__name__}")
     for name, tensor in loaded.items():
@@ -111,7 +121,9 @@ def read_weights(path: Path) -> tuple[State, dict[str, str]]:
             raise WeightsError(f"{path} holds no state_dict: {str(name)[:60]!r} is no tensor")
         if tensor.layout != torch.strided:
             raise WeightsError(f"{path}: {name[:60]} is sparse; save its to_dense()")
-    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}, {}
+    return {
+        name.removeprefix("module.").removeprefix("_orig_mod."): t for name, t in loaded.items()
+    }, {}
 
 
 def arch_in(path: Path) -> Arch | None:
@@ -136,11 +148,40 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def arch_of(model: nn.Module) -> Arch:
-    """The Arch of a model, or of the image encoder of one that segments anything."""
-    encoder = getattr(model, "image_encoder", model)
-    arch = encoder.arch
-    assert isinstance(arch, Arch)
+    """The Arch of a network, or of the image encoder of one that segments anything.
+
+    Raises WeightsError for other modules, whose tensors have other names.
+    """
+    network = getattr(model, "image_encoder", model)
+    arch = getattr(network, "arch", None)
+    if not isinstance(arch, Arch) or not hasattr(network, "stem"):
+        raise WeightsError(
+            f"a {type(model).__name__} is no whole network of supernet.model; save or load that"
+        )
     return arch
+
+
+def num_classes_in(path: Path | str) -> int | None:
+    """Of the classifier in a file, None if it has none. Raises WeightsError if unreadable."""
+    path = Path(path)
+    if _is_safetensors(path):
+        arch = arch_in(path)
+        if arch is not None:
+            return getattr(arch.head, "num_classes", None)
+    return _num_classes(read_weights(path)[0])
+
+
+def _num_classes(state: State) -> int | None:
+    return max((t.shape[0] for name, t in state.items() if _is_classifier(name)), default=None)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Without torch.compile's and data parallelism's wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def official_state_dict(model: nn.Module) -> State:
@@ -149,9 +190,16 @@ def official_state_dict(model: nn.Module) -> State:
     return {official_name(name, arch): tensor for name, tensor in model.state_dict().items()}
 
 
-def _without_other_classes(
-    state: State, own: Mapping[str, Tensor]
-) -> tuple[State, tuple[str, ...]]:
+def _without_other_head(state: State, own: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...]]:
+    """What of `state` a model takes in part, and which tensors of the model are left."""
+    heads = ("head.", "neck.", "norm.")  # the last two: of an official image encoder
+    head = {name for name in own if name.startswith(heads)}
+    body = {name: t for name, t in state.items() if not name.startswith(heads)}
+    if not head:
+        return body, ()
+    foreign = any(name.startswith(heads) and name not in own for name in state)
+    if foreign and own.keys() - head == body.keys():
+        return body, tuple(sorted(head))
     left = tuple(
         name
         for name, tensor in state.items()
@@ -172,7 +220,11 @@ def _check_fit(
     missing = [n for n in own if n not in state and n not in left and not n.endswith(STATISTICS[2])]
     unknown = [name for name in state if name not in own]
     shapes = [n for n, t in state.items() if n in own and t.shape != own[n].shape]
-    kinds = [n for n, t in state.items() if n in own and _kind(t) != _kind(own[n])]
+    kinds = [
+        name
+        for name, tensor in state.items()
+        if name in own and not name.endswith(STATISTICS[2]) and _kind(tensor) != _kind(own[name])
+    ]
     if not (missing or unknown or shapes or kinds):
         return
     found = [f"{n} is {_shape(state[n])}, not {_shape(own[n])}" for n in shapes]
@@ -198,9 +250,12 @@ def _shape(tensor: Tensor) -> str:
 def _fitting(state: State, arch: Arch | None) -> str:
     """Which network the weights belong to, as the end of an error."""
     if arch is not None:
-        return f"The file says that it holds {arch.describe()}; leave --arch out to use that"
-    count = sum(t.numel() for name, t in state.items() if not name.endswith(STATISTICS))
-    classes = max((t.shape[0] for n, t in state.items() if _is_classifier(n)), default=None)
+        classes = getattr(arch.head, "num_classes", None)
+        of = f" of {classes} classes" if classes else ""
+        return f"The file says that it holds {arch.describe()}{of}; leave --arch out to use that"
+    buffers = (*STATISTICS, GAUSSIAN)
+    count = sum(t.numel() for name, t in state.items() if not name.endswith(buffers))
+    classes = _num_classes(state)
     params = {}
     for label, candidate in _candidates(classes).items():
         params[label] = network_cost(blocks_of(candidate)).params
@@ -227,7 +282,7 @@ def _decoder_params(state: State) -> int:
     return sum(
         tensor.numel()
         for name, tensor in state.items()
-        if name.startswith(prefixes) and "gaussian_matrix" not in name
+        if name.startswith(prefixes) and not name.endswith(GAUSSIAN)
     )
 
 

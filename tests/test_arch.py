@@ -113,3 +113,9 @@ def test_epsilon_follows_family_and_task():
 
 def test_a_stage_without_mixer_has_no_head_dim():
     assert Stage(64, 2).head_dim == 0
+
+
+@pytest.mark.parametrize("scales", [(5, 3), (3, 3)])
+def test_scales_have_one_order(scales):
+    with pytest.raises(ArchError, match="ascending"):
+        Stage(32, 1, mixer="relu_linear", scales=scales, head_dim=16)

@@ -128,7 +128,9 @@ def test_classification_equals_a_loop_by_hand(classes, answer):
     assert found["metrics"]["top1"] == pytest.approx(100 * hits / n)
     assert 0 < hits < n
     assert found["metrics"]["top5"] == 100
-    assert {k: v for k, v in found.items() if k not in ("metrics", "seconds")} == {
+    assert found["units"] == dict.fromkeys(found["metrics"], "%")
+    assert {k: v for k, v in found.items() if k not in ("metrics", "units", "seconds")} == {
+        "data": str(folder),
         "task": "classification",
         "dataset": "flowers",
         "arch": json.loads(CLASSIFIER.to_json()),
@@ -260,8 +262,8 @@ def test_for_people(classes, capsys):
     lines = captured.out.splitlines()
     assert lines[0] == f"classification: {CLASSIFIER.describe()}, 64 px"
     sha = hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert lines[1].endswith(f"{weights}, sha256 {sha[:12]}")
-    assert "flowers, 8 pictures, fp32 on cpu" in lines[2]
+    assert lines[1].endswith(f"{weights}, sha256 {sha[:12]}, trained")
+    assert f"flowers ({folder}), pictures: 8, fp32 on cpu" in lines[2]
     assert lines[3].split()[0] == "top1"
     assert lines[3].split()[2] == "±"
     main(Evaluate, MODULE, [*options, "--quiet"])
@@ -286,9 +288,13 @@ def test_for_people(classes, capsys):
         (["--workers", "-1", "+"], ["--workers must be 0"]),
         (["--resolution", "big", "+"], ["resolution 'big'"]),
         (["--arch", "b9", "+"], ["no arch or file 'b9'"]),
-        (["--arch", "b0", "+"], ["holds 3 class folders", "1000 classes", "--num-classes 3"]),
+        (["--arch", "b0", "+"], ["does not fit", "of 3 classes; leave --arch out"]),
+        (["--num-classes", "7", "+"], ["the network has 3 classes", "leave --num-classes 7 out"]),
+        (["--dataset", "imagenet", "+"], ["is flowers, not imagenet; leave --dataset out"]),
+        (["--arch", "b0", "--task", "super_resolution", "+"], ["choose from sr_x2"]),
+        (["--weights", "FOLDER", "--data", "FOLDER"], ["is a folder; --weights takes a file"]),
         (["--arch", "b0", "--num-classes", "3", "+"], ["does not fit", "leave --arch out"]),
-        (["--task", "segmentation", "--arch", "b0", "+"], ["no known layout"]),
+        (["--task", "segmentation", "--arch", "b0", "+"], ["does not fit b 8x1"]),
     ],
 )
 def test_what_is_wrong_is_named(classes, fails, monkeypatch, arguments, words):
@@ -341,7 +347,7 @@ def test_a_missing_extra_is_named(classes, fails, monkeypatch, module):
         importlib.util, "find_spec", lambda name: None if name == module else find_spec(name)
     )
     error = fails(Evaluate, MODULE, "--data", folder, "--weights", weights)
-    assert f'{module} is missing; pip install "efficientvit-nas[torch]"' in error
+    assert f'{module} is missing; install it with `pip install -e ".[torch]"`' in error
 
 
 def test_help_loads_nothing_heavy():
@@ -368,7 +374,8 @@ def test_named_networks_take_their_head_from_the_layout(city, fails):
     options = ["--data", folder, "--weights", weights, "--arch", "b0", "--task", "segmentation"]
     assert "does not fit b 8x1" in fails(Evaluate, MODULE, *options)
     ade = [*options, "--arch", "b1", "--dataset", "ade20k"]
-    assert "19 classes, the network tells 150 apart" in fails(Evaluate, MODULE, *ade)
+    assert "does not fit b 16x1" in fails(Evaluate, MODULE, *ade)
+    assert "head 32x1" in fails(Evaluate, MODULE, *options[:6])  # the folder tells the task
 
 
 def test_an_arch_without_a_head(classes, fails):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from results.errors import ArchError
+from results.errors import ArchError, WeightsError
 from supernet import model
 from supernet.arch import Arch, ClassificationHead, Stage, Stem
 from supernet.blocks import blocks_of
@@ -24,7 +24,9 @@ from supernet.model import (
     model_names,
 )
 from supernet.named import BACKBONES, NAMES, named_arch
+from supernet.naming import official_name
 from supernet.sam import Sam
+from tests.seeded import seeded_picture, seeded_tensor
 from tests.strategies import any_arch
 
 NARROW = Arch(  # every kind of stage, small enough for gradients
@@ -188,6 +190,33 @@ def test_export_keeps_b1():
         torch.testing.assert_close(program.module()(picture), network(picture))
 
 
+@pytest.mark.parametrize("task", ["classification", "segmentation", "super_resolution"])
+def test_export_with_any_batch(task):
+    torch.manual_seed(0)
+    arch = narrow(task)
+    network = build(arch).eval()
+    batch = torch.export.Dim("batch", min=1, max=16)
+    pictures = torch.rand(2, 3, *arch.resolution)
+    program = torch.export.export(network, (pictures,), dynamic_shapes=({0: batch},))
+    five = torch.rand(5, 3, *arch.resolution)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(five), network(five))
+
+
+def test_a_whole_network_in_half_precision_at_full_resolution():
+    """B0 for Cityscapes at 1024x2048: 8,192 tokens in stage 3, all arithmetic in float16."""
+    network = build(model_arch("efficientvit_seg_b0_cityscapes")).eval()
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            tensor.copy_(seeded_tensor(official_name(name, network.arch), tensor.shape))
+        picture = seeded_picture(1024, 2048).float()
+        expected = network(picture)
+        found = network.half()(picture.half()).float()
+    assert found.isfinite().all()
+    error = (found - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert error < 5e-3
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
@@ -263,13 +292,23 @@ def test_promptable_models_come_whole():
         ({"name": "efficientvit_b7"}, "efficientvit_b0"),
         ({"name": "efficientvit_sam_l0", "num_classes": 3}, "no classes"),
         ({"name": "efficientvit_sr_x2", "num_classes": 3}, "no classes"),
-        ({"name": "efficientvit_b0", "num_classes": -1}, "num_classes"),
+        ({"name": "efficientvit_b0", "num_classes": -1}, "num_classes must be"),
+        ({"name": "efficientvit_b0", "num_classes": "10"}, "not '10'"),
+        ({"name": "efficientvit_b0", "num_classes": 5, "features_only": True}, "no classes"),
+        ({"name": "efficientvit_b0", "resolution": 224.0}, "in pixels, not 224.0"),
+        ({"name": "efficientvit_sam_l0", "resolution": (512, 1024)}, "padded to squares"),
         ({"name": "efficientvit_b0", "resolution": 7}, "height and width"),
     ],
 )
 def test_impossible_wishes_are_named(arguments, message):
     with pytest.raises(ArchError, match=message):
         create_model(**arguments)
+
+
+def test_no_weights_are_promised():
+    with pytest.raises(WeightsError, match="name a file"):
+        create_model("efficientvit_b0", pretrained=True)
+    assert model_arch("b1") == model_arch("efficientvit_b1.r224_in1k") == named_arch("b1")
 
 
 def test_pictures_are_prepared_as_the_official_code_does():
@@ -280,6 +319,12 @@ def test_pictures_are_prepared_as_the_official_code_does():
     assert segment["crop_pct"] == 1.0
     assert segment["mean"] == (0.485, 0.456, 0.406)
     assert create_model("efficientvit_sr_w075_x2").default_cfg["std"] == (1.0, 1.0, 1.0)
+
+
+def test_an_image_encoder_takes_its_own_size_alone():
+    network = build(narrow("promptable")).eval()
+    with pytest.raises(ArchError, match="takes 64 px, not 96x96; build it"):
+        network(torch.rand(1, 3, 96, 96))
 
 
 def test_a_named_resolution_is_only_what_the_arch_speaks_of():

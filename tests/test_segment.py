@@ -29,7 +29,7 @@ from supernet.automatic_masks import (
 )
 from supernet.rle import encode
 from supernet.sam import Sam
-from supernet.segment import PromptablePredictor, prepare_image, resized
+from supernet.segment import Prediction, PromptablePredictor, prepare_image, resized
 from tests.segment_anything_reference import segment_anything, slow_iou, slow_suppress
 from tests.test_sam import tiny_sam
 
@@ -128,7 +128,8 @@ def test_prompts_reach_the_decoder_as_in_segment_anything(monkeypatch, size):
 
     monkeypatch.setattr(predictor.model, "decode", decode)
     predictor.set_image(picture(*size))
-    points, box = np.array([[3.25, 0.5], [1, 36]]), np.array([0, 0.5, 20, 30])
+    inside = np.array(size[::-1])
+    points, box = np.array([[3.25, 0.5], [1, 36]]).clip(0, inside), np.array([0, 0.5, 20, 30])
     mask = np.full((1, 256, 256), 0.5)
     prediction = predictor.predict(points, [1, 0], box, mask, return_logits=True)
 
@@ -228,7 +229,7 @@ def test_refuses_what_is_no_picture(image):
         ({"box": [10, 10, 5, 20]}, "10, 10, 5, 20 is none"),
         ({"box": [[0, 0, 1, 1], [0, 9, 1, 1]]}, "0, 9, 1, 1 is none"),
         ({"box": [[0, 0, 1, 1]], "points": [[1, 1]], "labels": [1]}, "go with one box"),
-        ({"mask": np.zeros((256, 256))}, "a mask prompt must be logits of shape"),
+        ({"mask": np.zeros((64, 64))}, "a mask prompt must be logits of shape"),
     ],
 )
 def test_refuses_impossible_prompts(prompt, message):
@@ -503,3 +504,26 @@ def test_full_size_logits_exist_for_few_masks_at_a_time(monkeypatch):
 def test_refuses_impossible_settings(name, value):
     with pytest.raises(ImageError, match=f"{name}={value} must"):
         MaskSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ({"points": [(6000, 40)], "labels": [1]}, "no point at x 6000, y 40: the picture is 30"),
+        ({"points": [(-5, 40)], "labels": [1]}, "40 wide"),
+        ({"box": (100, 100, 200, 200)}, "is outside"),
+    ],
+)
+def test_prompts_beside_the_picture_are_refused(prompt, words):
+    predictor = PromptablePredictor(FakeSam())
+    predictor.set_image(picture(30, 40))
+    with pytest.raises(ImageError, match=words):
+        predictor.predict(**prompt)
+
+
+def test_the_best_mask_of_each_of_several_boxes():
+    scores = np.array([[0.1, 0.2, 0.3], [0.4, 0.9, 0.5]], dtype=np.float32)
+    masks = np.zeros((2, 3, 4, 4), dtype=bool)
+    low_res = np.zeros((2, 3, 256, 256), dtype=np.float32)
+    assert np.array_equal(Prediction(masks, scores, low_res).best, [2, 1])
+    assert Prediction(masks[0], scores[0], low_res[0]).best == 2

@@ -143,9 +143,10 @@ def test_scales_are_numbered_officially_and_named_here(tmp_path):
 
 def test_another_number_of_classes_leaves_the_classifier(tmp_path):
     save_weights(seeded(), tmp_path / "b0.safetensors")
-    model: Any = create_model(
-        "efficientvit_b0", num_classes=5, pretrained=tmp_path / "b0.safetensors"
-    )
+    with pytest.warns(UserWarning, match="2 tensors of the head .* stay at random"):
+        model: Any = create_model(
+            "efficientvit_b0", num_classes=5, pretrained=tmp_path / "b0.safetensors"
+        )
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 5)
     assert torch.equal(model.stem[0].conv.conv.weight, seeded().stem[0].conv.conv.weight)
     with pytest.raises(WeightsError, match="1000x1280, not 5x1280"):
@@ -228,7 +229,7 @@ def test_damaged_files_end_in_one_line(content, tmp_path):
 def test_nothing_is_unpickled_but_tensors(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {"x": Trap()}}, tmp_path / "trap.pt")
-    with pytest.raises(WeightsError, match="tensors alone"):
+    with pytest.raises(WeightsError, match="holds more than tensors"):
         load_weights(seeded(), tmp_path / "trap.pt")
     assert not (tmp_path / "trapped").exists()
 
@@ -278,3 +279,70 @@ def test_a_failed_load_leaves_the_model_as_it_was(tmp_path):
     with pytest.raises(WeightsError, match="is missing"):
         load_weights(model, tmp_path / "b0.pt")
     assert same(model, seeded())
+
+
+def test_a_fine_tuned_model_comes_back_with_its_classes(tmp_path):
+    path = str(tmp_path / "tuned.safetensors")
+    tuned = create_model("efficientvit_b0", num_classes=7)
+    save_weights(tuned, path, epoch=3)
+    again = create_model("b0", pretrained=path)
+    assert same(tuned, again)
+    torch.save(official_state_dict(tuned), tmp_path / "tuned.pt")
+    assert same(tuned, create_model("efficientvit_b0", pretrained=tmp_path / "tuned.pt"))
+    with pytest.raises(WeightsError, match="'arch'"):
+        save_weights(tuned, path, arch="3")
+
+
+def test_a_dense_task_starts_from_a_classifier(tmp_path):
+    torch.save({"model": official_state_dict(seeded())}, tmp_path / "b0.pt")
+    with pytest.warns(UserWarning, match="head.* stay at random"):
+        segmenter: Any = create_model(
+            "efficientvit_seg_b0_cityscapes", pretrained=tmp_path / "b0.pt"
+        )
+    kernel = segmenter.stage4[0].mbconv.point_conv.conv.weight
+    assert torch.equal(kernel, seeded().stage4[0].mbconv.point_conv.conv.weight)
+    with pytest.raises(WeightsError, match="is missing"):
+        load_weights(segmenter, tmp_path / "b0.pt")
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.nn.DataParallel, lambda m: torch.compile(m, backend="eager")]
+)
+def test_wrapped_models_are_saved_and_loaded_as_what_they_wrap(wrap, tmp_path):
+    model = seeded()
+    wrapped = wrap(model)
+    save_weights(wrapped, tmp_path / "model.safetensors")
+    again = seeded(seed=1)
+    load_weights(wrap(again), tmp_path / "model.safetensors")
+    assert same(model, again)
+    torch.save(wrapped.state_dict(), tmp_path / "model.pt")
+    third = seeded(seed=2)
+    load_weights(third, tmp_path / "model.pt")
+    assert same(model, third)
+
+
+def test_features_of_published_promptable_weights(tmp_path):
+    torch.manual_seed(0)
+    sam: Any = build_task_model(named_arch("sam_l0"))
+    torch.save(official_state_dict(sam), tmp_path / "sam.pt")
+    features: Any = create_model(
+        "efficientvit_sam_l0", features_only=True, pretrained=tmp_path / "sam.pt"
+    )
+    assert torch.equal(
+        features.backbone.stem[0].conv.conv.weight, sam.image_encoder.stem[0].conv.conv.weight
+    )
+    assert norm_eps(features) == 1e-6
+    assert features.default_cfg["mean"] == sam.default_cfg["mean"]
+    with pytest.raises(WeightsError, match="no whole network"):
+        save_weights(features, tmp_path / "features.safetensors")
+
+
+def test_integers_and_sparse_tensors_are_no_weights(tmp_path):
+    state = official_state_dict(seeded())
+    name = "backbone.input_stem.op_list.0.conv.weight"
+    torch.save(state | {name: state[name].to(torch.int8)}, tmp_path / "int8.pt")
+    with pytest.raises(WeightsError, match=r"is torch\.int8, not torch\.float32"):
+        load_weights(seeded(), tmp_path / "int8.pt")
+    torch.save(state | {name: state[name].to_sparse()}, tmp_path / "sparse.pt")
+    with pytest.raises(WeightsError, match="is sparse"):
+        load_weights(seeded(), tmp_path / "sparse.pt")
