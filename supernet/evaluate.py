@@ -91,7 +91,7 @@ class Evaluate:
         model = build_task_model(arch)
         load_weights(model, self.weights)
         opened = open_data(arch, self.data)
-        if self.dataset not in (None, opened.name):
+        if opened.is_known and self.dataset not in (None, opened.name):
             raise DataError(
                 f"{self.data} is {opened.name}, not {self.dataset}; leave --dataset out"
             )
@@ -240,6 +240,7 @@ class Opened:
     data: "Dataset[Any]"
     metric: Any  # a `supernet.tasks.loop.Metric`, or a BoxIoU
     name: str  # of the data set where the layout tells it, else of the folder
+    is_known: bool  # the layout tells it
 
 
 def open_data(arch: Arch, folder: Path) -> Opened:
@@ -256,15 +257,19 @@ def open_data(arch: Arch, folder: Path) -> Opened:
         classes = ClassFolders(
             folder, arch.resolution, head.num_classes, crop_pct=cfg["crop_pct"], **colours
         )
-        return Opened(classes, TopAccuracy(), "imagenet" if classes.is_imagenet else name)
+        known = classes.is_imagenet
+        return Opened(classes, TopAccuracy(), "imagenet" if known else name, known)
     if isinstance(head, SegmentationHead):
         labelled = LabelledPictures(folder, arch.resolution, head.num_classes, **colours)
         known = labelled.layout != "folder"
-        return Opened(labelled, MeanIoU(labelled.class_names), labelled.layout if known else name)
+        metric = MeanIoU(labelled.class_names)
+        return Opened(labelled, metric, labelled.layout if known else name, known)
     if isinstance(head, SuperResolutionHead):
-        return Opened(LargePictures(folder, head.scale, **colours), Likeness(head.scale), name)
+        pictures = LargePictures(folder, head.scale, **colours)
+        return Opened(pictures, Likeness(head.scale), name, False)
     annotated = AnnotatedPictures(folder)
-    return Opened(annotated, BoxIoU(), name if annotated.layout == "folder" else annotated.layout)
+    known = annotated.layout != "folder"
+    return Opened(annotated, BoxIoU(), annotated.layout if known else name, known)
 
 
 def _require_torch() -> None:

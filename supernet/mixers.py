@@ -46,14 +46,14 @@ def relu_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     dim, tokens = q.shape[-2:]
     with torch.no_grad():  # the output does not depend on these scales, nor do gradients
         largest_v = torch.maximum(_largest(v), -v.amin((-2, -1), keepdim=True)).clamp(min=1)
-        per_k = _largest(k).clamp(min=LEAST).reciprocal() * min(1.0, LARGEST_SUM / tokens)
-    q, k = _scaled_relu(q, _per_token(q)), _scaled_relu(k, per_k)
-    v = v / largest_v
+        largest_k, largest_q = _largest(k).clamp(min=LEAST), _largest_of_token(q)
+    q, k, v = (q / largest_q).relu_(), (k / largest_k).relu_(), v / largest_v
+    if tokens > LARGEST_SUM:
+        k = k * (LARGEST_SUM / tokens)
     transposed = k.transpose(-1, -2)
     ones = v.new_ones(1, tokens)
     seen = torch.cat((v @ transposed, ones @ transposed), dim=2)  # (B, N, D + 1, D)
-    seen = seen * (max(1.0, LARGEST_SUM / tokens) / dim)
-    out = seen @ q
+    out = (seen * (max(1.0, LARGEST_SUM / tokens) / dim)) @ q
     # in place is safe for gradients here: neither factor's needs the quotient
     return (out[:, :, :dim] / _positive(out[:, :, dim:])).mul_(largest_v)
 
@@ -65,17 +65,16 @@ def relu_quadratic_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     dim = q.shape[-2]
     with torch.no_grad():
-        per_k = _largest(k).clamp(min=LEAST).reciprocal() / dim
-    q, k = _scaled_relu(q, _per_token(q)), _scaled_relu(k, per_k)
-    weights = k.transpose(-1, -2) @ q  # (B, N, T, T)
+        largest_k, largest_q = _largest(k).clamp(min=LEAST), _largest_of_token(q)
+    q, k = (q / largest_q).relu_(), (k / largest_k).relu_()
+    weights = (k.transpose(-1, -2) @ q) * (1 / dim)  # (B, N, T, T)
     weights = weights / _positive(weights.sum(-2, keepdim=True))
     return v @ weights
 
 
-def _per_token(q: Tensor) -> Tensor:
+def _largest_of_token(q: Tensor) -> Tensor:
     """(B, N, D, T) -> (B, N, 1, T)."""
-    with torch.no_grad():
-        return q.amax(-2, keepdim=True).clamp(min=LEAST).reciprocal()
+    return q.amax(-2, keepdim=True).clamp(min=LEAST)
 
 
 def _positive(divisor: Tensor) -> Tensor:
@@ -86,11 +85,6 @@ def _positive(divisor: Tensor) -> Tensor:
 def _largest(x: Tensor) -> Tensor:
     """(B, N, D, T) -> (B, N, 1, 1)."""
     return x.amax((-2, -1), keepdim=True)
-
-
-def _scaled_relu(x: Tensor, factor: Tensor) -> Tensor:
-    """relu(x) * factor of a factor above 0, in this order: training keeps one tensor, not two."""
-    return (x * factor).relu_()
 
 
 class LiteMLA(nn.Module):

@@ -159,15 +159,19 @@ class ResBlock(LocalBlock):
 
 
 class Residual(nn.Module):
-    """Adds a block's input to its output."""
+    """Adds a block's input to its output; in place where no gradient is asked for.
+
+    A new tensor for every sum takes 3 to 4 % of B1's time. A forward hook on `main` then sees
+    the sum; hook this.
+    """
 
     def __init__(self, main: nn.Module) -> None:
         super().__init__()
         self.main = main
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.main(x)
-        return y
+        y: Tensor = self.main(x)  # ends in a normalisation, so nobody else holds it
+        return y + x if torch.is_grad_enabled() else y.add_(x)
 
 
 class LayerNorm2d(nn.LayerNorm):

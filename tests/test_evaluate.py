@@ -290,7 +290,6 @@ def test_for_people(classes, capsys):
         (["--arch", "b9", "+"], ["no arch or file 'b9'"]),
         (["--arch", "b0", "+"], ["does not fit", "of 3 classes; leave --arch out"]),
         (["--num-classes", "7", "+"], ["the network has 3 classes", "leave --num-classes 7 out"]),
-        (["--dataset", "imagenet", "+"], ["is flowers, not imagenet; leave --dataset out"]),
         (["--arch", "b0", "--task", "super_resolution", "+"], ["choose from sr_x2"]),
         (["--weights", "FOLDER", "--data", "FOLDER"], ["is a folder; --weights takes a file"]),
         (["--arch", "b0", "--num-classes", "3", "+"], ["does not fit", "leave --arch out"]),
@@ -383,3 +382,16 @@ def test_an_arch_without_a_head(classes, fails):
     save_weights(build(replace(CLASSIFIER, head=None)), weights)
     error = fails(Evaluate, MODULE, "--data", folder, "--weights", weights)
     assert "has no head" in error
+
+
+def test_a_folder_is_called_what_it_is(classes, answer):
+    """--dataset chooses a head; it does not make the folder that data set."""
+    folder, weights, _ = classes
+    options = ["--data", folder, "--weights", weights, "--dataset", "imagenet"]
+    assert answer(*options)["dataset"] == "flowers"
+
+
+def test_a_layout_that_contradicts_is_named(city, fails):
+    folder, weights, _ = city
+    options = ["--data", folder, "--weights", weights, "--dataset", "ade20k"]
+    assert "is cityscapes, not ade20k; leave --dataset out" in fails(Evaluate, MODULE, *options)

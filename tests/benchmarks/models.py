@@ -33,7 +33,7 @@ CASES = [  # network, batch, rounds of forward passes, rounds of training steps
     ("b1", 1, 80, 0),
     ("b1", 8, 30, 16),
     ("l1", 1, 24, 0),
-    ("l1", 4, 10, 10),
+    ("l1", 4, 20, 12),
 ]
 RESAMPLES = 4000
 
