@@ -125,3 +125,23 @@ def test_the_timings_it_quotes_are_those_of_the_record():
     gains = record["hypervolume_nsga2_over_random"].values()
     assert f"{100 * (min(gains) - 1):.1f} to {100 * (max(gains) - 1):.1f} % more" in TEXT
     assert record["date"][:10] in TEXT
+
+
+def test_the_comparisons_in_the_docs_are_those_of_the_records():
+    text = (ROOT / "docs" / "models.md").read_text()
+    folder = ROOT / "results" / "benchmarks"
+    for row in json.loads((folder / "models.json").read_text())["comparisons"]:
+        low, high = row["time_ratio_to_fastest"]["interval_95"]
+        ratio = f"{row['time_ratio_to_fastest']['median']:.3f} ({low:.3f} to {high:.3f})"
+        kind = "training step" if row["mode"] == "train" else "forward"
+        line = f"| {row['network'].upper()}, batch {row['batch']}, {kind} | "
+        line += f"{row['median_ms']['ours']:.0f} | {row['fastest_rival']} | {ratio} | "
+        assert line + f"{row['memory_ratio_to_smallest']:.2f} |" in text
+    mixers = json.loads((folder / "mixers.json").read_text())
+    growth = [mixers["growth"][k] for k in ("relu_linear", "rwkv", "hyena", "retention", "softmax")]
+    longer = " | ".join(f"{kind['over_smallest']['128']:.0f}" for kind in growth)
+    assert f"| times longer | {longer} |" in text
+    exponents = " | ".join(f"{kind['exponent_of_the_larger_half']:.2f}" for kind in growth)
+    assert f"64 to 128 a side | {exponents} |" in text
+    ratios = [row["ratio"] for row in mixers["softmax_over_relu_linear"].values()]
+    assert ", ".join(f"{ratio:.1f}" for ratio in ratios) + " here" in text
