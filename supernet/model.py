@@ -240,9 +240,7 @@ def _classes_of_file(arch: Arch, path: Path | str) -> int | None:
     """Of a file for the same task, so that a fine-tuned network comes back as it was."""
     from supernet.weights import num_classes_in
 
-    if not isinstance(arch.head, ClassificationHead | SegmentationHead):
-        return None
-    return num_classes_in(path) or None
+    return num_classes_in(path, arch.task)
 
 
 def _sides(resolution: object) -> tuple[int, int]:

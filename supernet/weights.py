@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from results.errors import ArchError, WeightsError
 from results.files import write_bytes
-from supernet.arch import Arch, ClassificationHead, SegmentationHead
+from supernet.arch import Arch, ClassificationHead, SegmentationHead, Task
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.named import (
@@ -35,6 +35,18 @@ State = dict[str, Tensor]
 SHOWN = 3  # differences that an error lists
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 GAUSSIAN = "positional_encoding_gaussian_matrix"  # SAM's, a buffer too
+CLASSIFIERS: dict[Task, tuple[str, ...]] = {  # how their biases end, officially, in timm, here
+    "classification": (
+        "head.op_list.3.linear.bias",
+        "head.classifier.4.bias",
+        ".classifier.linear.bias",
+    ),
+    "segmentation": (
+        "head.output_ops.0.op_list.0.conv.bias",
+        "head.output_ops.0.op_list.1.conv.bias",
+        ".classifier.conv.bias",
+    ),
+}
 WRAPPERS = ("state_dict", "model")  # keys that checkpoints keep their tensors under
 
 
@@ -161,18 +173,18 @@ def arch_of(model: nn.Module) -> Arch:
     return arch
 
 
-def num_classes_in(path: Path | str) -> int | None:
-    """Of the classifier in a file, None if it has none. Raises WeightsError if unreadable."""
+def num_classes_in(path: Path | str, task: Task) -> int | None:
+    """Of the classifier in a file, None if it has none for `task`. Raises WeightsError."""
     path = Path(path)
-    if _is_safetensors(path):
-        arch = arch_in(path)
-        if arch is not None:
-            return getattr(arch.head, "num_classes", None)
-    return _num_classes(read_weights(path)[0])
+    arch = arch_in(path)
+    if arch is not None:
+        return getattr(arch.head, "num_classes", None) if arch.task == task else None
+    return _num_classes(read_weights(path)[0], CLASSIFIERS.get(task, ()))
 
 
-def _num_classes(state: State) -> int | None:
-    return max((t.shape[0] for name, t in state.items() if _is_classifier(name)), default=None)
+def _num_classes(state: State, classifiers: tuple[str, ...]) -> int | None:
+    found = (tensor.shape[0] for name, tensor in state.items() if name.endswith(classifiers))
+    return max(found, default=None)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -255,7 +267,7 @@ def _fitting(state: State, arch: Arch | None) -> str:
         return f"The file says that it holds {arch.describe()}{of}; leave --arch out to use that"
     buffers = (*STATISTICS, GAUSSIAN)
     count = sum(t.numel() for name, t in state.items() if not name.endswith(buffers))
-    classes = _num_classes(state)
+    classes = _num_classes(state, tuple(end for ends in CLASSIFIERS.values() for end in ends))
     params = {}
     for label, candidate in _candidates(classes).items():
         params[label] = network_cost(blocks_of(candidate)).params
@@ -268,13 +280,6 @@ def _fitting(state: State, arch: Arch | None) -> str:
         f"No official network has their {count:,} parameters; nearest is {nearest} with "
         f"{params[nearest]:,}"
     )
-
-
-def _is_classifier(name: str) -> bool:
-    """Whether it is the bias of a last layer, in any of the three namings."""
-    official = ("head.op_list.3.linear.bias", "output_ops.0.op_list.1.conv.bias")
-    ends = (*official, "head.output_ops.0.op_list.0.conv.bias", "head.classifier.4.bias")
-    return name.endswith((*ends, ".classifier.linear.bias", ".classifier.conv.bias"))
 
 
 def _decoder_params(state: State) -> int:

@@ -86,6 +86,19 @@ def test_its_models_run(folder):
     subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True)
 
 
+def test_the_weights_of_the_docs_run(tmp_path):
+    import torch
+
+    from supernet.model import create_model
+    from supernet.weights import official_state_dict
+
+    (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
+    torch.save(official_state_dict(create_model("efficientvit_b1")), tmp_path / "b1.pt")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "for-the-official-code.pt").exists()
+
+
 def test_files_and_links_exist():
     for target in re.findall(r"\]\(([\w./-]+)\)", TEXT):
         assert (ROOT / target).exists(), target

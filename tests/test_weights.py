@@ -299,6 +299,7 @@ def test_a_dense_task_starts_from_a_classifier(tmp_path):
         segmenter: Any = create_model(
             "efficientvit_seg_b0_cityscapes", pretrained=tmp_path / "b0.pt"
         )
+    assert segmenter.arch.head.num_classes == 19  # not the classifier's 1000
     kernel = segmenter.stage4[0].mbconv.point_conv.conv.weight
     assert torch.equal(kernel, seeded().stage4[0].mbconv.point_conv.conv.weight)
     with pytest.raises(WeightsError, match="is missing"):
