@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supernet.arch import HEADED
 from supernet.blocks import Block
 from supernet.cost import cost_of
 from supernet.mixers import (
@@ -224,14 +225,18 @@ def test_an_empty_batch_is_empty():
     assert module(torch.randn(0, 32, 2, 2)).shape == (0, 32, 2, 2)
 
 
+def mixer_block(kind, height, width):
+    """32 channels, and what else a mixer of that kind has."""
+    headed = kind in HEADED
+    scales = (3, 5) if kind == "relu_linear" else ()
+    heads, dim = (2, 16) if headed else (0, 0)
+    return Block(kind, 32, 32, height, width, num_heads=heads, head_dim=dim, scales=scales)
+
+
 @pytest.mark.parametrize("kind", MIXERS)
 def test_every_mixer_keeps_the_one_interface(kind):
     """Any size, the parameters that are counted, gradients for all of them, no hidden state."""
-    headed = kind in ("relu_linear", "softmax", "retention")
-    block = Block(
-        kind, 32, 32, 8, 8, num_heads=2 * headed, head_dim=16 * headed,
-        scales=(3, 5) if kind == "relu_linear" else (),
-    )  # fmt: skip
+    block = mixer_block(kind, 8, 8)
     torch.manual_seed(0)
     module = MIXERS[kind](block, 1e-5)
     assert sum(p.numel() for p in module.parameters()) == cost_of(block).params
@@ -254,13 +259,8 @@ def test_every_mixer_keeps_the_one_interface(kind):
 @pytest.mark.parametrize("kind", MIXERS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_mixer_is_finite_in_half_precision(kind, dtype):
-    headed = kind in ("relu_linear", "softmax", "retention")
-    block = Block(
-        kind, 32, 32, 12, 10, num_heads=2 * headed, head_dim=16 * headed,
-        scales=(3, 5) if kind == "relu_linear" else (),
-    )  # fmt: skip
     torch.manual_seed(0)
-    module = MIXERS[kind](block, 1e-5).eval()
+    module = MIXERS[kind](mixer_block(kind, 12, 10), 1e-5).eval()
     x = torch.randn(1, 32, 12, 10)
     with torch.no_grad():
         expected = module(x)
