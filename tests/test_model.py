@@ -111,6 +111,25 @@ def test_gradients_reach_every_parameter(task):
         assert parameter.grad.abs().max() > 0, name
 
 
+def test_gradients_reach_every_parameter_of_prompts_and_masks():
+    """Over all kinds of prompts, as each has embeddings of its own."""
+    torch.manual_seed(0)
+    sam = build_task_model(narrow("promptable"))
+    assert isinstance(sam, Sam)
+    embedding = sam.image_encoder(torch.rand(2, 3, 64, 64))[:1]
+    points, labels = torch.tensor([[[100.0, 200.0], [300.0, 50.0]]]), torch.tensor([[1, 0]])
+    boxes, mask = torch.tensor([[10.0, 20.0, 500.0, 600.0]]), torch.rand(1, 1, 256, 256)
+    loss = torch.zeros(())
+    for multimask in (True, False):
+        for prompts in ((points, labels, None, None), (None, None, boxes, mask)):
+            logits, scores = sam.decode(embedding, *prompts, multimask=multimask)
+            loss = loss + logits.square().mean() + scores.square().mean()
+    loss.backward()
+    for name, parameter in sam.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_evaluation_is_deterministic_and_independent_of_the_batch(task):
     torch.manual_seed(0)
