@@ -52,7 +52,7 @@ def resolve_arch(
         )
     else:
         raise ArchError(
-            f"no arch or file {text[:80]!r}{nearest(text[:80], NAMES)}, or a JSON file or RUN#ID"
+            f"no arch or file {text[:80]!r}{nearest(name[:80], NAMES)}, or a JSON file or RUN#ID"
         )
     if resolution is not None:
         arch = replace(arch, resolution=resolution)

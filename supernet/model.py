@@ -208,8 +208,10 @@ def create_model(
     arch = model_arch(name)
     if features_only and num_classes is not None:
         raise ArchError("features_only gives no classes; leave num_classes out")
-    if pretrained is True:
-        raise WeightsError("no weights come with this project; name a file, as pretrained=FILE")
+    if not (pretrained is None or pretrained is False or isinstance(pretrained, Path | str)):
+        raise WeightsError(
+            f"pretrained={pretrained!r}: no weights come with this project; name a file of them"
+        )
     if num_classes is not None and (type(num_classes) is not int or num_classes < 0):
         raise ArchError(f"num_classes must be a whole number, 0 or more, not {num_classes!r}")
     if resolution is not None:

@@ -320,10 +320,11 @@ def _arch_from(metadata: Mapping[str, str], path: Path) -> Arch | None:
 
 
 def norm_eps(model: nn.Module) -> float:
-    """The epsilon that all normalisations of `model` have."""
-    (eps,) = {module.eps for module in model.modules() if isinstance(module, NORMS)}
-    assert isinstance(eps, float)
-    return eps
+    """The epsilon that all normalisations of `model` have. Raises WeightsError if they differ."""
+    found = {module.eps for module in model.modules() if isinstance(module, NORMS)}
+    if len(found) != 1:
+        raise WeightsError(f"normalisations have {len(found)} epsilons; set one by set_norm_eps")
+    return float(found.pop())
 
 
 def set_norm_eps(model: nn.Module, eps: float) -> None:

@@ -149,6 +149,24 @@ def test_evaluation_is_deterministic_and_independent_of_the_batch(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_gives_the_same_with_and_without_gradients(task, dtype):
+    torch.manual_seed(0)
+    network = build(narrow(task))
+    pictures = torch.rand(2, 3, *network.arch.resolution)
+    network(pictures)
+    network.eval()
+    with torch.autocast("cpu", dtype=dtype):
+        with_gradients = network(pictures)
+        with torch.no_grad():  # where sums and hard swish are in place
+            without = network(pictures)
+    assert without.dtype == with_gradients.dtype
+    assert torch.equal(without, with_gradients.detach())
+    with_gradients.float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_evaluation_leaves_its_input_alone(task):
     arch = narrow(task)
     network = build(arch).eval()
@@ -325,8 +343,9 @@ def test_impossible_wishes_are_named(arguments, message):
 
 
 def test_no_weights_are_promised():
-    with pytest.raises(WeightsError, match="name a file"):
-        create_model("efficientvit_b0", pretrained=True)
+    for pretrained in (True, 1, ["b0.pt"]):
+        with pytest.raises(WeightsError, match="name a file"):
+            create_model("efficientvit_b0", pretrained=pretrained)
     assert model_arch("b1") == model_arch("efficientvit_b1.r224_in1k") == named_arch("b1")
 
 

@@ -89,6 +89,13 @@ def test_the_epsilon_of_the_file_counts(tmp_path):
     assert torch.equal(model(picture), again(picture))
 
 
+def test_epsilons_that_differ_are_not_guessed(tmp_path):
+    model = seeded()
+    model.stem[0].conv.norm.eps = 1e-3
+    with pytest.raises(WeightsError, match="2 epsilons"):
+        save_weights(model, tmp_path / "model.safetensors")
+
+
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_official_files_bare_wrapped_or_from_several_gpus(wrap, prefix, tmp_path):
