@@ -1,23 +1,32 @@
 """Make a device's latency tables from latencies of whole networks.
 
 python -m lut.calibrate --device mydevice:onnxruntime:fp32 --points points.csv
+python -m lut.calibrate --device mydevice:onnxruntime:fp32 --points points.csv --from orin
 """
 
+import csv
+import io
 import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import arg
 
 from results.console import main as console_main
 from results.errors import DeviceError, TableError, check_choice
+from results.files import write_text
 
 if TYPE_CHECKING:
     from lut.device import Device
     from lut.fit import Calibration
     from lut.points import Point
+    from lut.roofline import Roofline
+    from lut.table import Table
+    from lut.transfer import Transfer
     from supernet.arch import Arch
     from supernet.blocks import Block
 
@@ -26,6 +35,7 @@ _PUBLISHED = files("results") / "published" / "points"
 
 REFUSED_PERCENT = 50  # error from which on a table would only mislead
 DOUBTED_PERCENT = 10  # and from which on it says so
+COMPARED_UP_TO = 60  # points for which a transfer is compared with a physical fit, in seconds
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,17 @@ class Calibrate:
     tensor_core_gpu for tensorrt, else cpu."""
     title: str | None = None
     """What to call the device in titles."""
+    from_: Annotated[str | None, arg(name="from")] = None
+    """Start from another device's table instead of bare physics: NAME[:runtime[:precision]], or
+    a table's CSV."""
+    propose: int | None = None
+    """Write no table; propose this many networks to time next, as points without latencies."""
+    space: str = "family"
+    """Where the proposed networks come from: family, b, l, all or tiny."""
+    seed: int = 0
+    """Of the proposed networks."""
+    out_points: Path | None = None
+    """File of the proposed networks; by default they are printed."""
     out: Path | None = None
     """Folder of the tables; by default the user's own, where --device finds them."""
     report: Path | None = None
@@ -52,23 +73,31 @@ class Calibrate:
     """Print nothing but errors."""
 
     def run(self) -> None:
-        from lut.device import PROCESSORS, user_data_dir
+        from lut.device import user_data_dir
         from lut.fit import PRIORS, fit
         from lut.points import read_points
 
+        if self.propose is not None:
+            self._propose(self.propose)
+            return
+        if self.out_points is not None:
+            raise TableError("--out-points is the file of --propose N; give that, too")
         device = self._device()
         points = self._read(device, read_points)
-        guess = "tensor_core_gpu" if device.runtime == "tensorrt" else "cpu"
-        processor = self.processor or device.processor or guess
-        check_choice("processor", processor, PROCESSORS, DeviceError)
-        found = fit(points, device.precision, PRIORS[processor])
+        processor = self._processor(device)
+        moved, other = None, None
+        if self.from_ is None:
+            found = fit(points, device.precision, PRIORS[processor])
+        else:
+            moved, other = self._transfer(points, device)
+            found = moved.calibration
         if found.summary.mape_percent > REFUSED_PERCENT:
-            raise TableError(_contradiction(found))
+            raise TableError(_contradiction(found, other))
         if self.points is not None:
             device = replace(device, note="")  # which speaks of the published points
         folder = self.out or user_data_dir() / "tables"
         paths = [
-            _write_table(device, found, batch, folder, processor)
+            _write_table(device, found, batch, folder, processor, moved)
             for batch in _datasets_by_batch(device, points)
         ]
         if self.report is not None:
@@ -77,9 +106,88 @@ class Calibrate:
             write_report(device, found, self.report)
         if self.json:
             summary = {"tables": list(map(str, paths)), **asdict(found.summary)}
+            if moved is not None:
+                summary |= {"from": _origin(moved)["from"], "physical_mape_percent": other}
             print(json.dumps(summary, allow_nan=False))
         elif not self.quiet:
-            _print(device, found, paths)
+            _print(device, found, paths, moved, other)
+
+    def _processor(self, device: "Device") -> str:
+        """Whose physics `device` has. Raises DeviceError."""
+        from lut.device import PROCESSORS
+
+        guess = "tensor_core_gpu" if device.runtime == "tensorrt" else "cpu"
+        processor = self.processor or device.processor or guess
+        check_choice("processor", processor, PROCESSORS, DeviceError)
+        return processor
+
+    def _transfer(
+        self, points: "Sequence[Point]", device: "Device"
+    ) -> "tuple[Transfer, float | None]":
+        """The transfer, and the error in percent of a physical fit where that is cheap."""
+        from lut.fit import PRIORS, fit
+        from lut.transfer import transfer
+
+        batches = sorted({point.batch for point in points if point.fitted})
+        if len(batches) > 1:
+            raise TableError(
+                f"these points have batches {', '.join(map(str, batches))}; --from transfers one "
+                "at a time, from a table of that batch: leave the other rows out"
+            )
+        source = self._source(batches[0] if batches else 1)
+        points = [p for p in points if p.fitted or p.batch == source.batch]
+        moved = transfer(points, source, _processor_of(source))
+        if len(points) > COMPARED_UP_TO:
+            return moved, None
+        prior = PRIORS[self._processor(device)]
+        return moved, fit(points, device.precision, prior).summary.mape_percent
+
+    def _source(self, batch: int | None) -> "Table":
+        """The table that --from names; of `batch`, None that of classification."""
+        from lut.device import find_table, get_device
+        from lut.table import load_table
+
+        name = self.from_ or ""
+        if name.endswith(".csv") or Path(name).is_file():
+            return load_table(Path(name))
+        device = get_device(name)
+        return load_table(find_table(device, batch or device.batch_for("imagenet")))
+
+    def _propose(self, count: int) -> None:
+        from lut.points import read_points
+        from lut.propose import propose
+        from supernet.space import get_space
+
+        if self.from_ is None:
+            raise TableError(
+                "--propose needs --from TABLE, the device that tells what a network costs, such as "
+                "--from orin"
+            )
+        space = get_space(self.space)
+        measured = read_points(self.points) if self.points is not None else []
+        source = self._source(measured[0].batch if measured else None)
+        found = propose(count, source, space, measured, _processor_of(source), self.seed)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("arch", "batch", "latency_ms", "notes"))
+        for arch, ms in found:
+            note = f"{ms:.4g} ms per image on {source.device}"
+            writer.writerow((json.dumps(arch.to_dict()), source.batch, "", note))
+        if self.out_points is not None:
+            write_text(self.out_points, text.getvalue())
+        if self.json:
+            print(
+                json.dumps(
+                    {
+                        "out_points": self.out_points and str(self.out_points),
+                        "networks": [{"arch": a.to_dict(), "source_ms": ms} for a, ms in found],
+                    }
+                )
+            )
+        elif self.out_points is None:
+            print(text.getvalue(), end="")
+        elif not self.quiet:
+            print(f"wrote {self.out_points}: fill in latency_ms, then give it with --points")
 
     def _device(self) -> "Device":
         from lut.device import Device, device_names, get_device, split_spec
@@ -118,7 +226,51 @@ class Calibrate:
         return found
 
 
-def _contradiction(found: "Calibration") -> str:
+def _processor_of(source: "Table") -> str:
+    """Whose physics a table has that brings none of its own."""
+    from lut.device import device_names, get_device
+
+    calibration = (source.sidecar or {}).get("calibration") or {}
+    if calibration.get("processor"):
+        return str(calibration["processor"])
+    spec = f"{source.device}:{source.runtime}:{source.precision}"
+    known = get_device(spec).processor if source.device in device_names() else ""
+    return known or ("tensor_core_gpu" if source.runtime == "tensorrt" else "cpu")
+
+
+def _origin(moved: "Transfer") -> dict[str, Any]:
+    """Of a transferred table's sidecar."""
+    source = moved.source
+    return {
+        "from": {
+            "table": source.path.name if source.path else None,
+            "sha256": source.sha256,
+            "device": source.device,
+            "title": source.title,
+            "runtime": source.runtime,
+            "precision": source.precision,
+            "batch": source.batch,
+            "provenance": source.provenance,
+        },
+        "method": "one scale" if moved.spread == 0 else "factors by resource",
+        "factors": dict(moved.factors),
+        "spread": moved.spread,
+        "error_percent_by_spread": {str(s): error for s, error in moved.errors.items()},
+        "blocks_not_listed": (
+            "by the source's own model, slowed down likewise"
+            if source.roofline
+            else "none: the source has no model of its own"
+        ),
+    }
+
+
+def _contradiction(found: "Calibration", physical_percent: float | None) -> str:
+    if physical_percent is not None and physical_percent <= REFUSED_PERCENT:
+        return (
+            "that table is too unlike this device: architectures left out are predicted "
+            f"{found.summary.mape_percent:.0f} % wrong, and {physical_percent:.1f} % by a physical "
+            "fit; leave --from out, or start from another"
+        )
     rows = [row for row in found.rows if row.point.fitted]
     worst = max(rows, key=lambda row: abs(row.leave_out_error_percent))
     given_ms, fitting_ms = worst.point.latency_ms, worst.leave_out_ms
@@ -141,7 +293,12 @@ def _datasets_by_batch(device: "Device", points: "Sequence[Point]") -> dict[int,
 
 
 def _write_table(
-    device: "Device", found: "Calibration", batch: int, folder: Path, processor: str
+    device: "Device",
+    found: "Calibration",
+    batch: int,
+    folder: Path,
+    processor: str,
+    moved: "Transfer | None",
 ) -> Path:
     from lut.table import Table, rows_for
     from supernet.blocks import blocks_of
@@ -153,23 +310,33 @@ def _write_table(
     summary = found.summary
     every_batch = {row.point.batch for row in rows}
     datasets = _datasets_by_batch(device, [row.point for row in rows])[batch]
+    note, what = device.note, "transfer" if moved else "fit"
+    roofline: Roofline | None = found.model.roofline
+    if moved is None:
+        entries = rows_for(
+            _official_blocks(datasets),
+            found.model.roofline,
+            batch,
+            device.precision,
+            summary.sigma,
+        )
+    else:
+        entries = {block: moved.entry(block) for block in moved.source.entries}
+        roofline = moved.roofline(device.precision)
+        source = moved.source
+        origin = f"transferred from {source.title}, {source.runtime} {source.precision}"
+        note = f"{origin}; {note}" if note else origin
     table = Table(
         device=device.name,
         title=device.title,
         runtime=device.runtime,
         precision=device.precision,
         batch=batch,
-        entries=rows_for(
-            _official_blocks(datasets),
-            found.model.roofline,
-            batch,
-            device.precision,
-            summary.sigma,
-        ),
+        entries=entries,
         terms=found.model.terms,
-        roofline=found.model.roofline,
+        roofline=roofline,
         sidecar={
-            "note": device.note,
+            "note": note,
             "error": {
                 "mape_percent": summary.mape_percent,
                 "worst_percent": summary.worst_percent,
@@ -180,7 +347,7 @@ def _write_table(
                 "block_kinds": sorted({b.kind for r in rows for b in blocks_of(r.point.arch)}),
                 "judged_on": (
                     f"{summary.num_rows} rows of {summary.num_architectures} architectures, "
-                    "each architecture left out of the fit in turn"
+                    f"each architecture left out of the {what} in turn"
                 ),
             },
             "validation": None,
@@ -191,7 +358,8 @@ def _write_table(
                 "summary": asdict(summary),
                 "rows": [row.to_dict() for row in found.rows],
             },
-        },
+        }
+        | ({"transfer": _origin(moved)} if moved else {}),
     )
     table.save(path)
     return path
@@ -241,7 +409,13 @@ def _official(dataset: str) -> "list[Arch]":
     return archs
 
 
-def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> None:
+def _print(
+    device: "Device",
+    found: "Calibration",
+    paths: Sequence[Path],
+    moved: "Transfer | None",
+    physical_percent: float | None,
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -277,6 +451,9 @@ def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> Non
         "apart in order",
         soft_wrap=True,
     )
+    if moved is not None:
+        for line in _transferred(moved, physical_percent):
+            console.print(line, soft_wrap=True)
     if summary.mape_percent > DOUBTED_PERCENT:
         console.print("such an error is large: check the rows that are farthest off")
     console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
@@ -298,6 +475,28 @@ def _print(device: "Device", found: "Calibration", paths: Sequence[Path]) -> Non
         )
     file = shlex.quote(str(paths[0]))
     console.print(f"next: python -m nas.search --device {spec} --table {file}", soft_wrap=True)
+
+
+def _transferred(moved: "Transfer", physical_percent: float | None) -> list[str]:
+    """What a transfer found, and whether bare physics would do better."""
+    source = moved.source
+    origin = f"from {source.title}, {source.runtime} {source.precision}: "
+    terms = moved.terms
+    if moved.spread == 0:
+        scale = moved.calibration.parameters["scale"]
+        lines = [origin + f"every block {scale:.4g} times as long"]
+    else:
+        named = (f"{n.replace('_', ' ')} {f:.4g}" for n, f in moved.factors.items())
+        offset = f"; offset {terms.fixed_ms:.4g} ms and {terms.ms_per_mb:.4g} ms/MB"
+        one = f" (one scale alone: error {moved.errors[0.0]:.1f} %)"
+        lines = [origin + "times as long are " + ", ".join(named) + offset + one]
+    if source.roofline is None:
+        lines.append("blocks that the source does not list are not in this table")
+    if physical_percent is not None:
+        ours = moved.calibration.summary.mape_percent
+        better = "better: leave --from out" if physical_percent < ours else "no better"
+        lines.append(f"a physical fit without --from: error {physical_percent:.1f} %, {better}")
+    return lines
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from lut.roofline import Roofline
 from lut.terms import NetworkTerms
@@ -21,7 +22,11 @@ from results.files import read_json, read_text, write_json, write_text
 from supernet.blocks import Activation, Block, BlockKind, Norm, UpsampleMode
 from supernet.cost import BYTES
 
+if TYPE_CHECKING:
+    from lut.interpolate import Interpolator
+
 SCHEMA_VERSION = 1
+INTERPOLATED_FROM = 800  # rows of a kind, for blocks that no row lists: a fit of a second
 PROVENANCES = ("measured", "interpolated", "calibrated")
 UNCHECKED_STD = 0.3  # relative, by assumption, of a modelled block nobody has checked
 KEY_COLUMNS = tuple(f.name for f in fields(Block) if f.compare)
@@ -46,6 +51,7 @@ class Entry:
     num_samples: int = 0  # timed passes; 0 where nothing was timed
     provenance: str = "measured"
     energy_mj: float | None = None
+    extrapolated: bool = False  # beyond the measured blocks of its kind; never in a file
 
 
 @dataclass(frozen=True)
@@ -95,20 +101,45 @@ class Table:
         return weakest(found | ({"calibrated"} if self.roofline else set()))
 
     def entry(self, block: Block) -> Entry:
-        """Latency of `block`: its row, else the fitted model's. Raises TableError."""
+        """Latency of `block`: its row, else the fitted model's, else interpolated.
+
+        Raises TableError where the table has no fitted model and too few blocks of the kind.
+        """
         if block in self.entries:
             return self.entries[block]
         if self.roofline is not None:
             ms = self.roofline.block_ms(block, self.batch, self.precision)
             std = self.relative_std if self.relative_std is not None else UNCHECKED_STD
             return Entry(ms, ms * std, provenance="calibrated")
+        if block not in self._interpolated and self._interpolator.can(block):
+            (guess,) = self._interpolator.guess([block])
+            self._interpolated[block] = Entry(
+                guess.latency_ms, guess.std_ms, 0, "interpolated", extrapolated=guess.outside
+            )
+        if block in self._interpolated:
+            return self._interpolated[block]
         alike = [b for b in self.entries if b.kind == block.kind]
         closest = min(alike, key=lambda b: _distance(b, block), default=None)
         raise TableError(
-            f"no latency for {block} on {self.device}; nearest row: {closest}; add it to "
-            f"{self.path or 'the table'}, or calibrate one that covers every block with "
-            f"`python -m lut.calibrate --device {self.device} --points FILE`"
+            f"no latency for {block} on {self.device}; nearest row: {closest}; measure one that "
+            f"covers it with `python -m lut.build --device {self.device} --space SPACE`, or "
+            f"calibrate one with `python -m lut.calibrate --device {self.device} --points FILE`"
         )
+
+    @cached_property
+    def _interpolator(self) -> "Interpolator":
+        from lut.interpolate import Interpolator
+
+        measured = {b: e for b, e in self.entries.items() if e.provenance == "measured"}
+        return Interpolator(
+            {b: e.latency_ms for b, e in measured.items()},
+            {b: e.latency_std_ms for b, e in measured.items()},
+            most_rows=INTERPOLATED_FROM,
+        )
+
+    @cached_property
+    def _interpolated(self) -> dict[Block, Entry]:
+        return {}
 
     def offset_ms(self, blocks: Sequence[Block]) -> float:
         """The part of a network's latency that no block causes: start, input and output."""

@@ -4,13 +4,14 @@ python -m nas.search --device snapdragon8gen1
 """
 
 import sys
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from results.console import EXIT_INTERRUPTED
 from results.console import main as console_main
 from results.errors import RunError
+from results.resume import flags_of, resumed
 
 
 @dataclass(frozen=True)
@@ -84,63 +85,25 @@ class SearchCommand:
 
     def settings(self) -> dict[str, Any]:
         """The flags that make the search what it is, as run.json has them."""
-        return {
-            name: _plain(value) for name, value in asdict(self).items() if name not in UNRECORDED
-        }
+        return flags_of(self, UNRECORDED)
 
     def _resumed(self, run: Path) -> "SearchCommand":
         """This command with the flags of `run`. Raises RunError where they contradict."""
         from results.runs import read_record
 
         record = read_record(run)
-        recorded = _recorded(record["settings"], run)
+        command = resumed(
+            self, record["settings"], run, unrecorded=UNRECORDED, may_change=("trials",)
+        )
         if record.get("outcome") and not (run / "study.log").exists():
             raise RunError(f"{run} has lost its study.log; start a new run")
-        for name, value in recorded.items():
-            if name != "trials" and getattr(self, name) not in (getattr(DEFAULTS, name), value):
-                raise RunError(
-                    f"--{name.replace('_', '-')} cannot change in a resumed run; leave it out, or "
-                    "start a new run"
-                )
         if self.out is not None:
             raise RunError("--out cannot change in a resumed run; leave it out")
-        trials = recorded["trials"] if self.trials is None else self.trials
-        return replace(self, **recorded | {"trials": trials})
+        return command
 
 
 TRIALS = 3000
-DEFAULTS = SearchCommand()
 UNRECORDED = ("resume", "out", "json", "quiet")  # flags that are no part of the search
-_TYPES: dict[Any, tuple[type, ...]] = {  # in JSON, by the flag's annotation
-    tuple[str, ...]: (list,),
-    str: (str,),
-    str | None: (str, type(None)),
-    int: (int,),
-    int | None: (int, type(None)),
-    float | None: (float, int, type(None)),
-    Path | None: (str, type(None)),
-}
-
-
-def _recorded(settings: dict[str, Any], run: Path) -> dict[str, Any]:
-    """The flags that run.json holds. Raises RunError for one that is missing or of another type."""
-    found: dict[str, Any] = {}
-    for flag in fields(SearchCommand):
-        if flag.name in UNRECORDED:
-            continue
-        value = settings.get(flag.name, ...)
-        if type(value) not in _TYPES[flag.type]:
-            raise RunError(f"{run / 'run.json'} is damaged: its {flag.name} is {value!r}")
-        if isinstance(value, list):
-            value = tuple(map(str, value))
-        found[flag.name] = Path(value) if flag.name == "table" and value is not None else value
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value.resolve())
-    return list(value) if isinstance(value, tuple) else value
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from nas.front import Candidate, Front
 from nas.objectives import Predicted, describe_prior
 from nas.pareto import pareto_front
 from nas.plot import write_plots
-from nas.progress import progress
 from nas.samplers import make_sampler
 from nas.study import Search
 from nas.summary import print_front
@@ -22,6 +21,7 @@ from predictors.accuracy import Prior, load_prior
 from predictors.latency import choose_predictor
 from results.errors import DeviceError, RunError, SearchError
 from results.files import write_json
+from results.progress import progress
 from results.record import RunRecord, command_line
 from results.runs import RECORD, read_record
 from supernet.arch import Arch, Task, format_resolution, parse_resolution
@@ -96,7 +96,7 @@ class Setting:
         asked = max(self.trials, search.num_trials)  # a resumed run may have more already
         self._write_record(folder, asked, None)
         silent = self.command.quiet or self.command.json
-        with progress(self.trials, silent=silent) as show:
+        with progress(self.trials, silent=silent, label="searching", unit="trials") as show:
             try:
                 search.run(self.trials, lambda search: show(search.num_trials))
             except KeyboardInterrupt:

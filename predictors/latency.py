@@ -52,15 +52,16 @@ class LatencyPredictor:
             raise TableError(f"{self.table.path or 'the table'} gives {total} ms for a network")
         entries = {block: self.table.entry(block) for block in blocks}
         provenance = weakest(entry.provenance for entry in entries.values())
+        extrapolated = any(entry.extrapolated for entry in entries.values())
         if self._relative_std is None:
             repeats = Counter(blocks)
             scale = self.table.terms.scale
             variance = sum((n * entries[b].latency_std_ms) ** 2 for b, n in repeats.items())
-            return LatencyPrediction(total, scale * math.sqrt(variance), provenance)
+            return LatencyPrediction(total, scale * math.sqrt(variance), provenance, extrapolated)
         unseen = sum(self.table.block_ms(b) for b in blocks if b.kind not in self._seen_kinds)
         distance = self._distance(total) + unseen / total
         std = total * self._relative_std * (1 + distance)
-        return LatencyPrediction(total, std, provenance, outside=distance > OUTSIDE)
+        return LatencyPrediction(total, std, provenance, extrapolated or distance > OUTSIDE)
 
     def by_stage(self, blocks: Sequence[Block]) -> dict[str, float]:
         """Milliseconds by stage in order of execution; `offset` is what no block causes."""

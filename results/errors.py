@@ -4,6 +4,7 @@ UserError
 ├── ArchError        not an architecture, or an unknown name of one
 ├── SpaceError       unknown space, dimension or value; an empty space
 ├── DeviceError      unknown device, runtime, precision or setting
+├── TargetError      a machine or phone that cannot be reached, is full, hangs or fails
 ├── TableError       unreadable or inconsistent latency table or calibration points
 ├── PredictorError   asked for what no published figure or supernet supports
 ├── DataError        pictures, labels or layouts that cannot be read
@@ -31,6 +32,14 @@ class SpaceError(UserError, ValueError):
 
 class DeviceError(UserError, ValueError):
     pass
+
+
+class TargetError(UserError):
+    """`transient` tells trouble that may pass (a lost connection, a timeout) from what will not."""
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class TableError(UserError, ValueError):

@@ -1,0 +1,43 @@
+"""How well predicted latencies agree with measured ones: what validation objects hold."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Of relative errors predicted / measured - 1, and of the two orders."""
+
+    mape_percent: float
+    within_5_percent: float  # share of networks, in percent
+    within_10_percent: float
+    spearman: float
+    kendall_tau: float
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def agreement(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Agreement:
+    """Raises ValueError with fewer than two networks, as there is no order then."""
+    from scipy.stats import kendalltau, spearmanr
+
+    if len(predicted_ms) < 2:
+        raise ValueError("two networks at least")
+    predicted, measured = np.asarray(predicted_ms, float), np.asarray(measured_ms, float)
+    errors = np.abs(predicted / measured - 1)
+    return Agreement(
+        mape_percent=100 * float(errors.mean()),
+        within_5_percent=100 * float((errors <= 0.05).mean()),
+        within_10_percent=100 * float((errors <= 0.10).mean()),
+        spearman=float(spearmanr(predicted, measured).statistic),
+        kendall_tau=float(kendalltau(predicted, measured).statistic),
+    )
+
+
+def scale_between(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> float:
+    """The one factor that brings `predicted_ms` nearest to `measured_ms`, in logarithms."""
+    ratios = np.asarray(measured_ms, float) / np.asarray(predicted_ms, float)
+    return float(np.exp(np.log(ratios).mean()))

@@ -1,0 +1,67 @@
+"""What a build prints in the end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lut.assemble import Validation
+from lut.build import next_command
+from lut.table import Table
+
+if TYPE_CHECKING:
+    from lut.work import Work
+
+
+def print_build(work: "Work", table: Table, validation: Validation | None, path: Path) -> None:
+    from rich.console import Console
+
+    from lut.device import user_data_dir
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 120
+    assert work.campaign is not None
+    assert table.sidecar is not None
+    found = table.sidecar["measurement"]
+    console.print(
+        f"{table.title}, {table.runtime} {found['environment'].get('version')} {table.precision}, "
+        f"{table.threads} thread{'s' * (table.threads != 1)}, batch {table.batch}: "
+        f"{found['num_measured']} blocks measured, {found['num_interpolated']} interpolated, in "
+        f"{found['seconds'] / 60:.1f} min",
+        soft_wrap=True,
+    )
+    if validation is None:
+        console.print("not validated on whole networks: its error is unknown")
+    else:
+        print_validation(console, validation)
+    for note in found["failed"]:
+        console.print(f"left out: {note}", soft_wrap=True)
+    console.print(f"wrote {path}", soft_wrap=True)
+    by_name = path.parent.resolve() == (user_data_dir() / "tables").resolve()
+    command = next_command(work.device, path, work.command.space, by_name)
+    console.print(f"next: {command}", soft_wrap=True)
+
+
+def print_validation(console: "object", validation: Validation) -> None:
+    """The errors of a table on whole networks, as two rows."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    assert isinstance(console, Console)
+    low, high = min(validation.measured_ms), max(validation.measured_ms)
+    grid = Grid(
+        title=f"{len(validation.archs)} networks that the table has not seen, {low:.3g} to "
+        f"{high:.3g} ms",
+        box=None,
+    )
+    for heading in ("", "mean error %", "within 5 %", "within 10 %", "Spearman", "Kendall τ"):
+        grid.add_column(heading, justify="right" if heading else "left")
+    for name, found in (("sum of blocks", validation.raw), ("scaled", validation.scaled)):
+        grid.add_row(
+            name,
+            f"{found.mape_percent:.2f}",
+            f"{found.within_5_percent:.0f}",
+            f"{found.within_10_percent:.0f}",
+            f"{found.spearman:.4f}",
+            f"{found.kendall_tau:.4f}",
+        )
+    console.print(grid)

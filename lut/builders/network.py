@@ -1,0 +1,226 @@
+"""Networks from Blocks as a runtime's own graph, without PyTorch and without an exporter.
+
+What a block is made of stands here once; how each part is written in ONNX or TFLite is the
+graph's matter. Tensors are (B, C, H, W) here, whatever layout a graph keeps them in.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+from lut.builders.weights import Array, Parameters, RandomWeights, Weights
+from results.errors import check_choice
+from supernet.arch import Arch
+from supernet.blocks import IMAGE, Activation, Block, UpsampleMode, blocks_of
+
+Format = Literal["onnx", "tflite"]
+INPUT, OUTPUT = "image", "output"  # names in the files
+
+Tensor = Any  # a graph's own handle
+
+
+class Graph(Protocol):
+    """A file under construction; every method appends and gives the new tensor."""
+
+    def input(self, name: str, channels: int, height: int, width: int) -> Tensor: ...
+
+    def conv(
+        self,
+        x: Tensor,
+        kernel: Array,  # (O, I / groups, k, k)
+        bias: Array | None,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Activation = "none",
+    ) -> Tensor:
+        """With zero padding k // 2 on all sides, as PyTorch's."""
+        ...
+
+    def add(self, inputs: Sequence[Tensor]) -> Tensor: ...
+
+    def pool(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C): the mean over all positions."""
+        ...
+
+    def linear(self, x: Tensor, weight: Array, bias: Array | None) -> Tensor:
+        """(B, I) -> (B, O), weight (O, I)."""
+        ...
+
+    def layer_norm(self, x: Tensor, weight: Array, bias: Array, eps: float) -> Tensor:
+        """Over C, of (B, C) or (B, C, H, W)."""
+        ...
+
+    def activate(self, x: Tensor, activation: Activation) -> Tensor: ...
+
+    def upsample(self, x: Tensor, height: int, width: int, mode: UpsampleMode) -> Tensor:
+        """PyTorch's F.interpolate with align_corners=False; bicubic with a = -0.75."""
+        ...
+
+    def pixel_shuffle(self, x: Tensor, factor: int) -> Tensor: ...
+
+    def mixer(self, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+        """A token mixer without its residual."""
+        ...
+
+    def finish(self, output: Tensor, name: str) -> bytes:
+        """The file's bytes."""
+        ...
+
+
+def build_network(
+    format: Format,
+    network: Arch | Sequence[Block],
+    *,
+    weights: Weights | None = None,
+    precision: str = "fp32",
+    batch: int = 1,
+    eps: float = 1e-5,
+) -> bytes:
+    """The file of a whole network, or of any run of blocks whose first reads the image.
+
+    Args:
+        weights: by default random ones, for timing.
+        precision: `fp32`; `fp16`; `int8` with fixed scales, whose results mean nothing: for
+            latency alone.
+        eps: of normalisations; an Arch brings its own.
+
+    Returns:
+        ONNX with input (B, C, H, W), or TFLite with (B, H, W, C); pictures and results are
+        fp32 whatever the precision. The output of a network without head is the mean over all
+        positions, (B, C).
+    """
+    check_choice("format", format, ("onnx", "tflite"))
+    blocks = network
+    if isinstance(network, Arch):
+        eps, blocks = network.norm_eps, blocks_of(network)
+        if network.head is None:
+            last = blocks[-1]
+            size = last.out_size
+            blocks = (*blocks, Block("pool", last.out_channels, last.out_channels, *size))
+    assert not isinstance(blocks, Arch)
+    graph = _graph(format, precision, batch)
+    source = weights or RandomWeights()
+    first = blocks[0]
+    values = {IMAGE: graph.input(INPUT, first.in_channels, first.height, first.width)}
+    for index, block in enumerate(blocks):
+        inputs = [values[i] for i in block.inputs or (index - 1,)]
+        values[index] = _emit(graph, inputs, block, source, eps)
+    return graph.finish(values[len(blocks) - 1], OUTPUT)
+
+
+def _graph(format: Format, precision: str, batch: int) -> Graph:
+    if format == "onnx":
+        from lut.builders.onnx_graph import OnnxGraph
+
+        return OnnxGraph(precision, batch)
+    from lut.builders.tflite_graph import TfliteGraph
+
+    return TfliteGraph(precision, batch)
+
+
+def _emit(
+    graph: Graph, inputs: Sequence[Tensor], block: Block, weights: Weights, eps: float
+) -> Tensor:
+    prefix = f"{block.name}." + ("main." if block.residual else "")
+    parameters = Parameters(weights, prefix, eps)
+    x = inputs[0]
+    if block.kind == "add":
+        return graph.add(inputs)
+    y = _EMITTERS.get(block.kind, _mixer)(graph, x, block, parameters)
+    return graph.add([y, x]) if block.residual else y
+
+
+def _conv(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+    kernel, bias = parameters.conv(
+        "",
+        block.in_channels,
+        block.out_channels,
+        kernel_size=block.kernel_size,
+        bias=block.norm == "none",
+        norm=block.norm == "batch",
+    )
+    return graph.conv(x, kernel, bias, stride=block.stride, activation=block.activation)
+
+
+def _local(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+    """Convolutions in a chain; `norm="fewer"` leaves biases on all but the last."""
+    mid, k, s = block.mid_channels, block.kernel_size, block.stride
+    depth = ("depth_conv", mid, mid, k, s, mid)
+    point = ("point_conv", mid, block.out_channels, 1, 1, 1)
+    convs = {
+        "dsconv": [depth, point],
+        "mbconv": [("inverted_conv", block.in_channels, mid, 1, 1, 1), depth, point],
+        "fused_mbconv": [("spatial_conv", block.in_channels, mid, k, s, 1), point],
+        "resblock": [
+            ("conv1", block.in_channels, mid, k, s, 1),
+            ("conv2", mid, block.out_channels, k, 1, 1),
+        ],
+    }[block.kind]
+    for index, (name, in_channels, out_channels, kernel_size, stride, groups) in enumerate(convs):
+        last = index == len(convs) - 1
+        fewer = block.norm == "fewer" and not last
+        kernel, bias = parameters.conv(
+            f"{name}.",
+            in_channels,
+            out_channels,
+            kernel_size=kernel_size,
+            groups=groups,
+            bias=fewer,
+            norm=not fewer,
+        )
+        activation: Activation = "none" if last else block.activation
+        x = graph.conv(x, kernel, bias, stride=stride, groups=groups, activation=activation)
+    return x
+
+
+def _pool(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+    return graph.pool(x)
+
+
+def _linear(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+    layer = block.norm == "layer"
+    weight = parameters.tensor("linear.weight", (block.out_channels, block.in_channels))
+    bias = None if layer else parameters.tensor("linear.bias", (block.out_channels,))
+    x = graph.linear(x, weight, bias)
+    return graph.activate(
+        _norm(graph, x, block, parameters, "norm.") if layer else x, block.activation
+    )
+
+
+def _layer_norm(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+    return _norm(graph, x, block, parameters, "")
+
+
+def _norm(graph: Graph, x: Tensor, block: Block, parameters: Parameters, name: str) -> Tensor:
+    weight, bias = (
+        parameters.tensor(f"{name}{part}", (block.out_channels,)) for part in ("weight", "bias")
+    )
+    return graph.layer_norm(x, weight, bias, parameters.eps)
+
+
+def _upsample(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+    if block.out_size == (block.height, block.width):
+        return x
+    return graph.upsample(x, *block.out_size, block.mode)
+
+
+def _pixel_shuffle(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+    return graph.pixel_shuffle(x, block.stride)
+
+
+def _mixer(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+    return graph.mixer(x, block, parameters)
+
+
+_EMITTERS: dict[str, Callable[[Graph, Tensor, Block, Parameters], Tensor]] = {
+    "conv": _conv,
+    "dsconv": _local,
+    "mbconv": _local,
+    "fused_mbconv": _local,
+    "resblock": _local,
+    "pool": _pool,
+    "linear": _linear,
+    "layer_norm": _layer_norm,
+    "upsample": _upsample,
+    "pixel_shuffle": _pixel_shuffle,
+}

@@ -1,0 +1,138 @@
+"""What is timed together: the blocks of a chunk with their baselines, and reference networks."""
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lut.probes import Probe, difference_of, key_of
+from lut.runtimes.session import Model
+from supernet.arch import Arch
+from supernet.blocks import Block, blocks_of
+from supernet.cost import BYTES, network_cost, peak_activations
+from supernet.named import BACKBONES, DATASETS, heads_of, named_arch
+from supernet.space import Space
+
+MOST_MODELS = 700
+MOST_BYTES = 4.5e9  # of models loaded at once
+SESSION_BYTES = 8e6  # of a loaded model without its weights and activations
+BASELINE_REPEATS = 4  # many blocks share one baseline, and its error
+BLOCKS, NETWORKS = "blocks", "networks"
+_FIELDS = [field.name for field in fields(Block) if field.compare]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Blocks, or whole networks to validate on, and the references beside them."""
+
+    number: int
+    role: str  # BLOCKS or NETWORKS
+    content: tuple[Any, ...]  # Blocks or Archs
+    references: tuple[Arch, ...]
+
+    def models(self) -> list[Model]:
+        """References first, then baselines and probes, or networks."""
+        models = [network_model(arch) for arch in self.references]
+        if self.role == NETWORKS:
+            return models + [network_model(arch) for arch in self.content]
+        differences = [found for block in self.content if (found := difference_of(block))]
+        baselines = dict.fromkeys(d.baseline for d in differences if d.baseline)
+        models += [Model(baseline, BASELINE_REPEATS) for baseline in baselines]
+        return models + [Model(probe) for probe in dict.fromkeys(d.probe for d in differences)]
+
+    def to_line(self) -> dict[str, Any]:
+        """For the journal."""
+        content: list[Any] = [
+            item.to_dict() if isinstance(item, Arch) else block_to_list(item)
+            for item in self.content
+        ]
+        return {"chunk": self.number, "role": self.role, "content": content}
+
+    @classmethod
+    def from_line(cls, line: dict[str, Any], references: Sequence[Arch]) -> "Chunk":
+        read: Any = Arch.from_dict if line["role"] == NETWORKS else block_from_list
+        content = tuple(read(item) for item in line["content"])
+        return cls(line["chunk"], line["role"], content, tuple(references))
+
+
+def network_model(arch: Arch) -> Model:
+    return Model(blocks_of(arch), eps=arch.norm_eps)
+
+
+def block_to_list(block: Block) -> list[Any]:
+    return [getattr(block, name) for name in _FIELDS]
+
+
+def block_from_list(values: Sequence[Any]) -> Block:
+    named = dict(zip(_FIELDS, values, strict=True))
+    return Block(**named | {"scales": tuple(named["scales"])})
+
+
+def references_of(space: Space, count: int = 6) -> tuple[Arch, ...]:
+    """Official networks that every chunk times: of each part the cheapest, at two resolutions."""
+    found: list[Arch] = []
+    dataset = space.dataset or "imagenet"
+    task = next(task for task, names in DATASETS.items() if dataset in names)
+    for part in space.parts:
+        names = [
+            name
+            for name in heads_of(dataset)
+            if BACKBONES[name].family == part.family
+            and len(BACKBONES[name].stages) == len(part.reference.stages)
+        ]
+        resolutions: Any = sorted(part.dimensions["resolution"])
+        chosen = dict.fromkeys((resolutions[0], resolutions[len(resolutions) // 2]))
+        archs = [
+            named_arch(name, task=task, dataset=dataset, resolution=resolution)
+            for name in names[:3]
+            for resolution in chosen
+        ]
+        archs.sort(key=lambda arch: network_cost(blocks_of(arch)).macs)
+        found += archs[: max(2, count // len(space.parts))]
+    return tuple(found)
+
+
+def split(
+    blocks: Iterable[Block], precision: str, *, seed: int, most: int = MOST_MODELS
+) -> list[list[Block]]:
+    """Chunks of at most `most` models that fit into memory together.
+
+    Blocks of one input shape share a baseline and stay together; shapes are dealt out at
+    random, so that a disturbance of one chunk meets no particular kind of block.
+    """
+    groups: dict[Probe | None, list[Block]] = {}
+    for block in blocks:
+        difference = difference_of(block)
+        groups.setdefault(difference.baseline if difference else None, []).append(block)
+    ordered = list(groups.items())
+    random.Random(seed).shuffle(ordered)
+    total = sum(len(group) for group in groups.values()) + len(groups)
+    most = math.ceil(total / max(1, math.ceil(total / most)))  # chunks of about one size
+    chunks: list[list[Block]] = []
+    room, memory = 0.0, 0.0
+    for baseline, group in ordered:
+        own = model_bytes(baseline, precision) if baseline else 0.0
+        fresh = True
+        for block in group:
+            difference = difference_of(block)
+            size = model_bytes(difference.probe, precision) if difference else 0.0
+            needed, weight = (2, size + own) if fresh else (1, size)
+            if not chunks or room < needed or memory < weight:
+                chunks.append([])
+                room, memory = most, MOST_BYTES
+                needed, weight = 2, size + own
+            chunks[-1].append(block)
+            room, memory, fresh = room - needed, memory - weight, False
+    return chunks
+
+
+def model_bytes(blocks: Sequence[Block], precision: str) -> float:
+    """What a loaded model takes, about: weights twice, as a runtime packs them, and activations."""
+    size = BYTES[precision]
+    weights = network_cost(blocks).params
+    return SESSION_BYTES + size * (2 * weights + 1.5 * peak_activations(blocks))
+
+
+def distinct(blocks: Iterable[Block]) -> list[Block]:
+    return list(dict.fromkeys(key_of(block) for block in blocks))

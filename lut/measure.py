@@ -1,0 +1,263 @@
+"""A measuring campaign: chunks of models timed until accepted, every pass in a journal.
+
+A chunk is accepted if its reference networks kept their proportions: after one common scale
+none is off by more than 3 % from what the other chunks found, and the references alone before
+them. Else it is measured again, and after three attempts the calmest samples of all of them
+count. In the end every chunk is held against all others once more. Where a session dies, what it gave is kept and the rest is timed in a new one; where it keeps dying,
+the chunk is cut in two until the model that kills it stands alone, and that one is reported.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lut.chunks import BLOCKS, NETWORKS, Chunk
+from lut.journal import Journal
+from lut.probes import Probe
+from lut.runtimes.session import Setting, run_session
+from lut.samples import LOW_SHARE, Latency, latency_of
+from results.errors import TargetError
+from supernet.arch import Arch
+
+if TYPE_CHECKING:
+    from lut.targets.host import Host
+
+PASSES = 30  # kept; two more at the start are dropped
+MOST_DRIFT = 0.03
+MOST_ATTEMPTS = 3  # of a chunk that drifts, and of a session that dies
+
+
+@dataclass
+class Measured:
+    """One chunk and what its passes gave."""
+
+    chunk: Chunk
+    passes: dict[int, list[float | None]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)  # by index of the model
+    verdict: str = ""  # accepted, rejected or split
+    drift: float = 0.0
+    loads: list[float] = field(default_factory=list)
+    temperatures_c: list[float] = field(default_factory=list)
+    merged: list["Measured"] = field(default_factory=list)  # earlier attempts that count, too
+
+    def latencies(self) -> dict[Probe, Latency]:
+        """Of every model that ran, in microseconds of one run."""
+        models = self.chunk.models()
+        columns = np.array([[math.nan if v is None else v for v in us] for us in self.rows()])
+        found: dict[Probe, Latency] = {}
+        start = 0
+        for model in models:
+            samples = columns[:, start : start + model.repeats].ravel()
+            start += model.repeats
+            samples = samples[np.isfinite(samples)]
+            if len(samples):
+                found[model.blocks] = latency_of(samples.tolist(), self.share)
+        return found
+
+    def rows(self) -> list[list[float | None]]:
+        """The passes, those of merged attempts behind them."""
+        own = [self.passes[number] for number in sorted(self.passes)]
+        return own + [row for other in self.merged for row in other.rows()]
+
+    @property
+    def share(self) -> float:
+        """Of samples that count: as many as of one attempt, the calmest of all attempts."""
+        return LOW_SHARE * len(self.passes) / max(len(self.rows()), 1)
+
+    def reference_us(self) -> list[float]:
+        """Of every reference network."""
+        count = len(self.chunk.references)
+        columns = [[row[i] for row in self.rows()] for i in range(count)]
+        samples = ([v for v in column if v is not None] for column in columns)
+        return [latency_of(column, self.share).us for column in samples]
+
+
+class Campaign:
+    """What has been measured so far, and how more is."""
+
+    def __init__(
+        self,
+        host: "Host",
+        setting: Setting,
+        references: Sequence[Arch],
+        journal: Journal,
+        *,
+        passes: int = PASSES,
+        seed: int = 0,
+        on_progress: Callable[[int], None] = lambda runs: None,
+    ) -> None:
+        self.host, self.setting, self.references = host, setting, tuple(references)
+        self.journal, self.passes, self.seed = journal, passes, seed
+        self.on_progress = on_progress
+        self.measured: list[Measured] = []
+        self.environment: dict[str, Any] = {}
+        self.seconds = 0.0  # spent in sessions, over all resumptions
+        self.notes: list[str] = []
+        for line in journal.lines:
+            self._take(line)
+
+    @property
+    def accepted(self) -> list[Measured]:
+        return [found for found in self.measured if found.verdict == "accepted"]
+
+    def start(self) -> None:
+        """The references alone, then what an earlier process left undone."""
+        if not self.measured and self.references:
+            self.measure(NETWORKS, ())
+        for found in list(self.measured):
+            if not found.verdict:
+                self._measure(found)
+
+    def measure(self, role: str, content: Iterable[Any]) -> None:
+        """Time one more chunk until it is accepted. Raises TargetError where the host is lost."""
+        self._measure(self._open(role, tuple(content)))
+
+    def recheck(self) -> None:
+        """Hold every chunk against all others, and measure those again that do not fit."""
+        for found in self.accepted:
+            drift = self._drift(found)
+            if drift > MOST_DRIFT and not found.merged:
+                self._judge(found, "rejected", drift)
+                if len(self._same(found)) < MOST_ATTEMPTS:
+                    self.measure(found.chunk.role, found.chunk.content)
+                else:
+                    self._merge(found)
+
+    def _open(self, role: str, content: tuple[Any, ...]) -> Measured:
+        self._note(Chunk(len(self.measured), role, content, self.references).to_line())
+        return self.measured[-1]
+
+    def _measure(self, found: Measured) -> None:
+        while True:
+            if not self._run(found):
+                self._split(found)
+                return
+            drift = self._drift(found)
+            if drift <= MOST_DRIFT:
+                self._judge(found, "accepted", drift)
+                return
+            if len(self._same(found)) >= MOST_ATTEMPTS:
+                self._merge(found)
+                return
+            self._judge(found, "rejected", drift)
+            found = self._open(found.chunk.role, found.chunk.content)
+
+    def _merge(self, found: Measured) -> None:
+        """Accept what never came out steady, by the calmest samples of all attempts."""
+        others = [m.chunk.number for m in self._same(found) if m is not found]
+        found.merged = [self.measured[number] for number in others]
+        drift = self._drift(found)
+        found.merged = []
+        self._judge(found, "accepted", drift, merged=others)
+
+    def _judge(self, found: Measured, verdict: str, drift: float, **more: Any) -> None:
+        line = {"chunk": found.chunk.number, "verdict": verdict, "drift_percent": 100 * drift}
+        self._note({**line, **more})
+
+    def _same(self, found: Measured) -> list[Measured]:
+        """All attempts at a chunk."""
+        same = (found.chunk.role, found.chunk.content)
+        return [m for m in self.measured if (m.chunk.role, m.chunk.content) == same and m.passes]
+
+    def _run(self, found: Measured) -> bool:
+        """All passes of a chunk, over several sessions where they die. False: it keeps dying.
+
+        Raises TargetError where the host or the runtime is at fault, not a model.
+        """
+        models = found.chunk.models()
+        died = 0
+        while len(found.passes) < self.passes:
+            before = len(found.passes)
+            begun = False  # the runtime is there, and has begun to load models
+            started = time.monotonic()
+            try:
+                session = run_session(
+                    self.host,
+                    self.setting,
+                    models,
+                    passes=self.passes - before,
+                    first_pass=max(found.passes, default=-1) + 1,
+                    seed=self.seed + found.chunk.number,
+                )
+                for line in session:
+                    begun = begun or "environment" in line
+                    if {"pass", "failed", "environment"} & set(line):
+                        seconds = time.monotonic() - started
+                        started += seconds
+                        self._note({"chunk": found.chunk.number, **line, "seconds": seconds})
+            except TargetError as error:
+                died = 0 if len(found.passes) > before else died + 1
+                if not begun and not error.transient:
+                    raise
+                if died >= MOST_ATTEMPTS:
+                    if not begun or self._host_lost():
+                        raise
+                    return False
+                time.sleep(died)
+        return True
+
+    def _host_lost(self) -> bool:
+        """Whether not a model but the host is at fault."""
+        try:
+            self.host.run(["true"], timeout_s=60)
+        except TargetError:
+            return True
+        return False
+
+    def _split(self, found: Measured) -> None:
+        """Measure a chunk that kills its sessions in two halves, or leave its one model out."""
+        content = found.chunk.content
+        if len(content) == 1:
+            self._note({"chunk": found.chunk.number, "verdict": "failed"})
+            self.notes.append(f"left out, as it kills every session: {content[0]}")
+            return
+        self._note({"chunk": found.chunk.number, "verdict": "split"})
+        middle = len(content) // 2
+        for half in (content[:middle], content[middle:]):
+            self.measure(found.chunk.role, half)
+
+    def _drift(self, found: Measured) -> float:
+        """Largest relative deviation of a reference after one common scale."""
+        others = [m.reference_us() for m in self.accepted if m is not found]
+        if not others or not found.chunk.references:
+            return 0.0
+        logs = np.log(found.reference_us()) - np.log(np.median(others, axis=0))
+        return float(np.abs(np.expm1(logs - logs.mean())).max())
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self.journal.append(line)
+        self._take(line)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        """Learn from a line of the journal, be it new or read."""
+        if "role" in line:
+            self.measured.append(Measured(Chunk.from_line(line, self.references)))
+            return
+        if "chunk" not in line:
+            return
+        found = self.measured[line["chunk"]]
+        self.seconds += line.get("seconds", 0.0)
+        if "pass" in line:
+            found.passes[line["pass"]] = line["us"]
+            if line.get("load") is not None:
+                found.loads.append(line["load"])
+            if line.get("temperature_c") is not None:
+                found.temperatures_c.append(line["temperature_c"])
+            self.on_progress(1)
+        elif "failed" in line:
+            found.failed[line["failed"]] = line["error"]
+        elif "environment" in line:
+            self.environment = line["environment"]
+        elif "verdict" in line:
+            found.verdict = line["verdict"]
+            found.drift = line.get("drift_percent", 0.0) / 100
+            found.merged = [self.measured[number] for number in line.get("merged", ())]
+
+    def blocks_done(self) -> set[Any]:
+        """Measured, or left out for good."""
+        done = [m for m in self.measured if m.verdict in ("accepted", "failed")]
+        return {b for m in done if m.chunk.role == BLOCKS for b in m.chunk.content}

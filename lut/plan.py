@@ -1,0 +1,82 @@
+"""Which blocks to measure next, and which networks to validate on."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lut.interpolate import features
+from supernet.arch import Arch
+from supernet.blocks import Block
+from supernet.space import Space
+
+DRAWN = 40  # networks drawn for each that is chosen
+TRIMMED = 0.02  # of the draw, at either end
+
+
+def corners(blocks: Sequence[Block], count: int) -> list[Block]:
+    """`count` blocks that cover the others: each the farthest from those before it.
+
+    Every kind has its share, by the root of its number, so that rare kinds are covered too.
+    """
+    if count >= len(blocks):
+        return list(blocks)
+    by_kind: dict[str, list[Block]] = {}
+    for block in blocks:
+        by_kind.setdefault(block.kind, []).append(block)
+    total = sum(math.sqrt(len(same)) for same in by_kind.values())
+    chosen: list[Block] = []
+    for same in sorted(by_kind.values(), key=len):
+        share = math.ceil(count * math.sqrt(len(same)) / total)
+        chosen += _farthest_first(same, min(share, count - len(chosen)))
+    seen = set(chosen)
+    left = [block for block in blocks if block not in seen]
+    if len(chosen) < count:
+        chosen += random.Random(0).sample(left, count - len(chosen))
+    return chosen
+
+
+def _farthest_first(blocks: Sequence[Block], count: int) -> list[Block]:
+    """Greedy k-centre, from the smallest and the largest block on."""
+    if count <= 0:
+        return []
+    x = np.array([features(block) for block in blocks])
+    spread = x.std(axis=0)
+    x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    pick = int(x.sum(axis=1).argmin())
+    distance = np.full(len(x), np.inf)
+    chosen = []
+    for _ in range(min(count, len(x))):
+        chosen.append(pick)
+        distance = np.minimum(distance, ((x - x[pick]) ** 2).sum(axis=1))
+        distance[pick] = -1.0
+        pick = int(distance.argmax())
+    return [blocks[i] for i in chosen]
+
+
+def stratified(
+    space: Space,
+    predict_ms: Callable[[Arch], float],
+    count: int,
+    seed: int,
+    exclude: Sequence[Arch] = (),
+) -> list[Arch]:
+    """Random networks of `space`, spread evenly over the logarithm of their predicted latency."""
+    rng = random.Random(seed)
+    drawn = list(dict.fromkeys(space.sample(rng) for _ in range(DRAWN * count)))
+    timed = sorted(
+        ((predict_ms(arch), arch) for arch in drawn if arch not in exclude), key=lambda t: t[0]
+    )
+    if len(timed) <= count:
+        return [arch for _, arch in timed]
+    cut = int(TRIMMED * len(timed))
+    timed = timed[cut : len(timed) - cut]
+    low, high = math.log(timed[0][0]), math.log(timed[-1][0])
+    chosen: list[Arch] = []
+    left = list(timed)
+    for step in range(count):
+        middle = math.exp(low + (high - low) * (step + 0.5) / count)
+        index = min(range(len(left)), key=lambda i: abs(math.log(left[i][0] / middle)))
+        chosen.append(left.pop(index)[1])
+    return chosen

@@ -1,0 +1,125 @@
+"""A phone behind adb, by the system's own client.
+
+Timing on phones is a matter of temperature: `wait_until_cool` of `host` before every model.
+"""
+
+import contextlib
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from lut.targets.host import (
+    CommandHost,
+    check_local,
+    copy_limit_s,
+    failure,
+    find_program,
+    retried,
+    run_client,
+)
+from results.errors import TargetError, nearest
+
+_LOST = re.compile(r"device .*not found|offline|closed|protocol fault|failed to read|no devices")
+_CURE = (
+    "install Android's platform tools (apt-get install adb, or `pip install adbutils`, "
+    "which brings it)"
+)
+
+
+class Adb(CommandHost):
+    """One phone, by the serial number that `adb devices` shows."""
+
+    def __init__(
+        self, serial: str, *, python: str = "python3", temporary: str = "/data/local/tmp"
+    ) -> None:
+        super().__init__(f"adb:{serial}", python=python, temporary=temporary)
+        self._adb = [find_adb(), "-s", serial]
+
+    def push(self, local: Path, remote: str) -> None:
+        """As Host.push."""
+        check_local(local)
+        retried(lambda: self._send(local, remote))
+
+    def _client(self, argv: Sequence[str]) -> list[str]:
+        # Without shell_v2 adb tells no exit status: the supervisor's last line does on any phone.
+        return [*self._adb, "shell", shlex.join(argv)]
+
+    def _lost(self, stderr: list[str], *, started: bool) -> TargetError:
+        stderr = [] if started else stderr
+        said = stderr[-1].strip() if stderr else "the connection was lost"
+        if any("unauthorized" in line for line in stderr):
+            return TargetError(f"{self.name}: allow USB debugging on the phone's screen")
+        return TargetError(f"{self.name}: {said}; is it in `adb devices`?", transient=True)
+
+    def _send(self, local: Path, remote: str) -> None:
+        # A trailing /. copies a folder's contents, whether the target exists or not.
+        source = f"{local}/." if local.is_dir() else str(local)
+        limit_s = copy_limit_s(local)
+        try:
+            done = run_client([*self._adb, "push", source, remote], limit_s)
+        except subprocess.TimeoutExpired:
+            raise TargetError(
+                f"{self.name}: copying took longer than {limit_s:.0f} s", transient=True
+            ) from None
+        if done.returncode == 0:
+            return
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        if any(_LOST.search(line) or "unauthorized" in line for line in said):
+            errors = [line for line in said if "error" in line.lower()]
+            raise self._lost(errors or said, started=False)
+        raise failure(self.name, "adb push", done.returncode, said)
+
+
+def find_adb() -> str:
+    """From PATH, or from the package adbutils. Raises TargetError with the cure."""
+    with contextlib.suppress(TargetError):
+        return find_program("adb", _CURE)
+    try:
+        import adbutils
+    except ImportError:
+        raise TargetError(f"there is no program adb on this machine; {_CURE}") from None
+    return str(adbutils.adb_path())
+
+
+def serials() -> dict[str, str]:
+    """Attached phones and their states (`device` where ready), by serial number."""
+    try:
+        done = run_client([find_adb(), "devices"], 30)
+    except subprocess.TimeoutExpired:
+        raise TargetError("adb does not answer; try `adb kill-server`", transient=True) from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason told"])[-1]
+        raise TargetError(f"adb devices failed: {last}; try `adb kill-server`")
+    pairs = (line.split("\t") for line in done.stdout.splitlines() if "\t" in line)
+    return {serial: state.strip() for serial, state in pairs}
+
+
+def only_serial() -> str:
+    """Of the one phone that is ready. Raises TargetError where there is none, or a choice."""
+    found = serials()
+    ready = [serial for serial, state in found.items() if state == "device"]
+    if len(ready) == 1:
+        return ready[0]
+    if ready:
+        listed = ", ".join(f"adb:{serial}" for serial in ready)
+        raise TargetError(f"{len(ready)} phones are attached; choose from {listed}")
+    states = ", ".join(f"{serial} is {state}" for serial, state in found.items())
+    raise TargetError(
+        "no phone is attached; enable USB debugging, allow it on its screen, and look at "
+        f"`adb devices`{f' ({states})' if states else ''}"
+    )
+
+
+def check_serial(serial: str) -> None:
+    """Raises TargetError, with the nearest, for a phone that is not attached and ready."""
+    found = serials()
+    if serial not in found:
+        if not found:
+            only_serial()
+        raise TargetError(f"no phone {serial!r}{nearest(serial, found)}")
+    if found[serial] == "unauthorized":
+        raise TargetError(f"adb:{serial}: allow USB debugging on the phone's screen")
+    if found[serial] != "device":
+        raise TargetError(f"adb:{serial} is {found[serial]}", transient=True)

@@ -1,0 +1,45 @@
+"""The host that a `--target` names."""
+
+import difflib
+import re
+
+from lut.targets.adb import Adb, check_serial, only_serial
+from lut.targets.host import Host
+from lut.targets.local import Local
+from lut.targets.ssh import Ssh
+from results.errors import TargetError
+
+FORMS = "local, ssh://[user@]host[:port], adb, adb:SERIAL"
+
+# No leading dash: ssh would take it for an option.
+_SSH = re.compile(
+    r"ssh://(?P<user>[A-Za-z0-9_][\w.+\\-]*@)?"
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:]+(?:%\w+)?)\]|(?P<host>[A-Za-z0-9_][\w.-]*))"
+    r"(?::(?P<port>[0-9]{1,5}))?/?"
+)
+_SERIAL = re.compile(r"adb:(?P<serial>[A-Za-z0-9_][\w.:-]*)")
+
+
+def get_host(target: str, *, python: str | None = None) -> Host:
+    """`local`, `ssh://[user@]host[:port]`, `adb` for the only phone, or `adb:SERIAL`.
+
+    `python` is the interpreter there, where it is not the usual one. Raises TargetError for any
+    other form, with the nearest, and for a phone that is not attached.
+    """
+    if target == "local":
+        return Local(python=python) if python else Local()
+    if match := _SSH.fullmatch(target):
+        address = f"{match['user'] or ''}{match['ipv6'] or match['host']}"
+        port = int(match["port"]) if match["port"] else None
+        return Ssh(address, port=port, python=python or "python3")
+    if target == "adb":
+        return Adb(only_serial(), python=python or "python3")
+    if match := _SERIAL.fullmatch(target):
+        check_serial(match["serial"])
+        return Adb(match["serial"], python=python or "python3")
+    if re.match(r"ssh://[^@/]*:[^@]*@", target):  # not repeated: it would end up in logs
+        raise TargetError("a target holds no password: use a key, and ssh://[user@]host[:port]")
+    scheme = difflib.get_close_matches(target[:6].lower(), ("local", "ssh://", "adb:"), 1, 0.4)
+    meant = {"local": "local", "ssh://": "ssh://[user@]host[:port]", "adb:": "adb:SERIAL"}
+    hint = f"; did you mean {meant[scheme[0]]}?" if scheme else ""
+    raise TargetError(f"no target {target!r}{hint} (choose from {FORMS})")

@@ -1,0 +1,191 @@
+"""Measure random networks on a device and hold a latency table against them.
+
+python -m lut.validate --device mydevice --networks 60
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from results.console import main as console_main
+from results.errors import DeviceError, TableError
+
+if TYPE_CHECKING:
+    from lut.assemble import Validation
+    from lut.table import Table
+    from supernet.space import Space
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Measure random networks on a device and hold its latency table against them."""
+
+    device: tuple[str, ...] = ()
+    """NAME[:runtime[:precision]] of the table."""
+    table: Path | None = None
+    """Latency table (.csv, with its .json beside it) instead of the device's own."""
+    target: str = "local"
+    """Where to measure: local, ssh://[user@]host[:port], adb:SERIAL or adb."""
+    cpus: str = ""
+    """CPUs to keep to, as 4,5,6; by default those that the table was measured on."""
+    networks: int = 60
+    """How many, spread evenly over the logarithm of their latency."""
+    task: str | None = None
+    """Task of the networks; by default what the table was measured for, else classification."""
+    dataset: str | None = None
+    """Data set whose resolutions and heads count, as in nas.search."""
+    space: str | None = None
+    """Space of the networks; by default the table's own, else family."""
+    freeze: tuple[str, ...] = ()
+    """DIMENSION=VALUE[,VALUE...], such as resolution=128,160; repeatable."""
+    passes: int = 30
+    """Passes over all networks, after two that are dropped."""
+    seed: int = 1000
+    """Of the networks and the order of passes; a build takes its networks from its own seed."""
+    out: Path | None = None
+    """Run folder; by default results/runs/validate-DEVICE-TIME."""
+    save: bool = False
+    """Write the errors into the table's sidecar."""
+    python: str = "python3"
+    """Interpreter on an ssh target, which must have the runtime."""
+    json: bool = False
+    """Print one JSON object."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    def run(self) -> None:
+        from lut.device import find_table, get_device, split_spec
+        from lut.table import load_table
+        from results.runs import create_run_folder, locked
+
+        if self.networks < 2 or self.passes < 5 or self.seed < 0:
+            raise DeviceError("--networks must be 2 or more, --passes 5, --seed 0")
+        if self.table is None:
+            if len(self.device) != 1:
+                raise DeviceError("give one --device NAME[:runtime[:precision]], or --table FILE")
+            device = get_device(self.device[0])
+            path = find_table(device, device.batch_for(self.dataset or "imagenet"))
+        else:
+            path = self.table
+        table = load_table(path)
+        if self.table is not None and self.device:
+            name, runtime, precision = split_spec(self.device[0])
+            asked = ((name, table.device), (runtime, table.runtime), (precision, table.precision))
+            if any(part not in (None, own) for part, own in asked):
+                raise TableError(f"{path} is of {table.device}:{table.runtime}:{table.precision}")
+        space = self._space(table)
+        folder = create_run_folder(self.out, f"validate-{table.device}")
+        with locked(folder):
+            found = self._measure(table, space, folder)
+        if self.save:
+            _save(table, path, found)
+        if self.json:
+            print(json.dumps({"table": str(path), "run": str(folder), **found.to_dict()}))
+        elif not self.quiet:
+            from rich.console import Console
+
+            from lut.build_report import print_validation
+
+            console = Console(highlight=False, markup=False)
+            if not console.is_terminal:
+                console.width = 120
+            print_validation(console, found)
+            console.print(f"wrote {folder / 'validation.json'}", soft_wrap=True)
+
+    def _space(self, table: "Table") -> "Space":
+        """The space that the flags name, by default the one that the table was measured for."""
+        from supernet.named import check_task, dataset_of
+        from supernet.space import get_space
+
+        flags: dict[str, Any] = dict((table.sidecar or {}).get("space_flags") or {})
+        task = check_task(self.task or flags.get("task") or "classification")
+        dataset = self.dataset or (flags.get("dataset") if self.task is None else None)
+        own = self.space is None or self.space == flags.get("space")
+        freeze = self.freeze or (tuple(flags.get("freeze") or ()) if own else ())
+        name = self.space or flags.get("space") or "family"
+        return get_space(name, task=task, dataset=dataset_of(task, dataset), freeze=freeze)
+
+    def _measure(self, table: "Table", space: "Space", folder: Path) -> "Validation":
+        from lut.assemble import validate
+        from lut.chunks import NETWORKS, references_of
+        from lut.journal import JOURNAL, Journal
+        from lut.measure import Campaign
+        from lut.plan import stratified
+        from lut.runtimes.session import Setting
+        from lut.targets.choose import get_host
+        from results.files import write_json
+        from results.progress import progress
+        from results.record import RunRecord
+        from results.resume import flags_of
+        from results.runs import RECORD
+        from supernet.blocks import blocks_of
+
+        environment = ((table.sidecar or {}).get("measurement") or {}).get("environment") or {}
+        cpus = self.cpus or ",".join(map(str, environment.get("cpus") or ()))
+        setting = Setting(
+            table.runtime,
+            table.precision,
+            table.threads or 1,
+            table.batch,
+            cpus,
+            str(environment.get("provider") or ""),
+        )
+        host = get_host(self.target, python=None if self.target == "local" else self.python)
+        references = references_of(space)
+        chosen = stratified(
+            space, lambda a: table.network_ms(blocks_of(a)), self.networks, self.seed, references
+        )
+        sources = {"target": host.facts(), "table": str(table.path), "sha256": table.sha256}
+        settings = flags_of(self, ("out", "json", "quiet"))
+        record = RunRecord("lut.validate", settings, sources, self.seed)
+        write_json(folder / RECORD, record.to_dict())
+        silent = self.json or self.quiet
+        with progress(self.passes, silent=silent, label="measuring", unit="passes") as show:
+            campaign = Campaign(
+                host,
+                setting,
+                references,
+                Journal(folder / JOURNAL),
+                passes=self.passes,
+                seed=self.seed,
+            )
+            campaign.on_progress = lambda _: show(max(len(m.passes) for m in campaign.measured))
+            campaign.measure(NETWORKS, chosen)
+        found = validate(table, campaign.accepted, table.batch)
+        rows = [
+            {"arch": arch.to_dict(), "measured_ms": ms, "sum_ms": raw, "scaled_ms": scaled}
+            for arch, ms, raw, scaled in zip(
+                found.archs, found.measured_ms, found.raw_ms, found.scaled_ms, strict=True
+            )
+        ]
+        loads = [load for m in campaign.accepted for load in m.loads]
+        write_json(
+            folder / "validation.json",
+            {
+                **found.to_dict(),
+                "environment": campaign.environment,
+                "load": [min(loads), max(loads)] if loads else None,
+                "networks": rows,
+            },
+        )
+        return found
+
+
+def _save(table: "Table", path: Path, found: "Validation") -> None:
+    from lut.assemble import error_of
+    from lut.device import SHIPPED
+
+    if path.is_relative_to(SHIPPED):
+        raise TableError(f"{path} is shipped and never written to; copy it and give it by --table")
+    sidecar = dict(table.sidecar or {})
+    sidecar |= {"validation": found.to_dict(), "error": error_of(found)}
+    replace(table, sidecar=sidecar).save(path)
+
+
+def main() -> None:
+    console_main(Validate, "lut.validate")
+
+
+if __name__ == "__main__":
+    main()

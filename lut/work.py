@@ -1,0 +1,356 @@
+"""A build with everything looked up that its flags name: measuring, assembling, saving."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lut.assemble import (
+    Validation,
+    chunk_scales,
+    complete,
+    differences,
+    entries_of,
+    error_of,
+    fit_terms,
+    interpolator_of,
+    references_ms,
+    validate,
+)
+from lut.build import UNRECORDED, parse_budget_s
+from lut.chunks import BLOCKS, NETWORKS, distinct, references_of, split
+from lut.coverage import distinct_blocks
+from lut.device import Device, tables_of, user_data_dir
+from lut.interpolate import Interpolator
+from lut.journal import JOURNAL, Journal
+from lut.measure import Campaign
+from lut.plan import corners, stratified
+from lut.runtimes.session import Setting
+from lut.samples import LOW_SHARE, QUANTILES
+from lut.table import Entry, Table, load_table
+from lut.targets.choose import get_host
+from results.errors import DeviceError, TableError
+from results.files import write_json
+from results.progress import progress
+from results.record import RunRecord, command_line, now
+from results.resume import flags_of
+from results.runs import RECORD
+from supernet.arch import Arch
+from supernet.blocks import Block, blocks_of
+from supernet.named import check_task, dataset_of
+from supernet.space import Space, get_space
+
+if TYPE_CHECKING:
+    from lut.build import Build
+    from lut.targets.host import Host
+
+MOST_MEASURED = 8000  # blocks, where no budget says otherwise
+FIRST = 400  # blocks that a budget's first chunk covers the space with
+FITTING_S = 6.0  # an interpolator's fit, about
+VALIDATION_SHARE = 0.15  # of a budget
+
+
+@dataclass
+class Work:
+    """One build."""
+
+    command: "Build"
+    device: Device
+    host: "Host"
+    setting: Setting
+    space: Space
+    blocks: list[Block]
+    references: tuple[Arch, ...]
+    facts: dict[str, Any]
+    folder: Path | None = None
+    campaign: Campaign | None = None
+
+    @classmethod
+    def of(cls, command: "Build", device: Device, facts: dict[str, Any] | None) -> "Work":
+        """Raises UserError for whatever the flags name wrongly, before anything is written."""
+        if command.budget is not None:
+            parse_budget_s(command.budget)
+        task = check_task(command.task)
+        space = get_space(
+            command.space,
+            task=task,
+            dataset=dataset_of(task, command.dataset),
+            freeze=command.freeze,
+        )
+        setting = Setting(
+            device.runtime,
+            device.precision,
+            command.threads,
+            command.batch,
+            command.cpus,
+            command.provider,
+        )
+        if command.out is None:
+            check_one_setting(device, command.threads, command.batch)
+        host = get_host(command.target, python=_python(command))
+        facts = host.facts() if facts is None else facts
+        references = references_of(space)
+        of_references = [block for arch in references for block in blocks_of(arch)]
+        blocks = distinct([*distinct_blocks(space), *of_references])
+        return cls(command, device, host, setting, space, blocks, references, facts)
+
+    def record(self, folder: Path) -> None:
+        """Write run.json: from here on the build can be resumed."""
+        sources = {"target": self.facts, "space": self.space.to_dict()}
+        settings = flags_of(self.command, UNRECORDED)
+        record = RunRecord("lut.build", settings, sources, self.command.seed).to_dict()
+        write_json(folder / RECORD, record | {"command_line": command_line("lut.build")})
+
+    def measure(self, folder: Path, *, silent: bool) -> tuple[Table, Validation | None]:
+        """All that is not in the journal yet, then the table. Raises TargetError and RunError."""
+        self.folder = folder
+        budget_s = parse_budget_s(self.command.budget) if self.command.budget else None
+        total = budget_s or min(len(self.blocks), MOST_MEASURED) * self.command.passes
+        unit = "s" if budget_s else "timings"
+        with progress(total, silent=silent, label="measuring", unit=unit) as show:
+            campaign = Campaign(
+                self.host,
+                self.setting,
+                self.references,
+                Journal(folder / JOURNAL),
+                passes=self.command.passes,
+                seed=self.command.seed,
+            )
+            self.campaign = campaign
+            campaign.on_progress = _reporter(campaign, budget_s, show)
+            campaign.start()
+            if budget_s is None:
+                self._measure_all(campaign)
+            else:
+                self._measure_within(campaign, budget_s)
+            if budget_s is None or campaign.seconds < budget_s * (1 - 2 * VALIDATION_SHARE):
+                campaign.recheck()
+            entries = entries_of(differences(campaign))
+            if not entries:
+                raise TableError("no block could be measured: " + "; ".join(campaign.notes[:3]))
+            entries = complete(entries, self.blocks)
+            if self.command.networks and not _validated(campaign):
+                self._measure_networks(campaign, entries)
+        return self._table(campaign, entries)
+
+    def _measure_all(self, campaign: Campaign) -> None:
+        """Every block, or the most telling ones where they are too many."""
+        wanted = self.blocks
+        if len(wanted) > MOST_MEASURED:
+            wanted = corners(wanted, MOST_MEASURED)
+        known = campaign.blocks_done()
+        left = [block for block in wanted if block not in known]
+        seed = self.command.seed + len(known)
+        for content in split(left, self.setting.precision, seed=seed):
+            campaign.measure(BLOCKS, content)
+
+    def _measure_within(self, campaign: Campaign, budget_s: float) -> None:
+        """First what covers the space, then where the interpolator is least sure."""
+        while True:
+            known = campaign.blocks_done()
+            left = [block for block in self.blocks if block not in known]
+            if not left:
+                return
+            count = FIRST
+            if known:
+                rate = campaign.seconds / len(known)  # seconds a block
+                rest = budget_s * (1 - VALIDATION_SHARE) - campaign.seconds - FITTING_S
+                count = int(rest / rate)
+            if count < 50:
+                return
+            count = min(count, 3 * max(len(known), FIRST))
+            if known:
+                chosen = self._interpolator(campaign).most_uncertain(left, min(count, len(left)))
+            else:
+                chosen = corners(left, count)
+            for content in split(chosen, self.setting.precision, seed=len(known)):
+                campaign.measure(BLOCKS, content)
+
+    def _interpolator(self, campaign: Campaign) -> Interpolator:
+        return interpolator_of(entries_of(differences(campaign)))
+
+    def _measure_networks(self, campaign: Campaign, entries: dict[Block, Entry]) -> None:
+        def predict_ms(arch: Arch) -> float:
+            return sum(entries[block].latency_ms for block in blocks_of(arch))
+
+        seed = self.command.seed + 1
+        chosen = stratified(self.space, predict_ms, self.command.networks, seed, self.references)
+        campaign.measure(NETWORKS, chosen)
+
+    def _table(
+        self, campaign: Campaign, entries: dict[Block, Entry]
+    ) -> tuple[Table, Validation | None]:
+        sums = [
+            sum(entries[block].latency_ms for block in blocks_of(arch)) for arch in self.references
+        ]
+        reference_ms = references_ms(campaign)
+        table = Table(
+            device=self.device.name,
+            title=self.device.title,
+            runtime=self.setting.runtime,
+            precision=self.setting.precision,
+            batch=self.setting.batch,
+            threads=self.setting.threads,
+            entries=entries,
+            terms=fit_terms(sums, reference_ms),
+        )
+        validation = None
+        error: dict[str, Any] = {}
+        if self.command.networks:
+            validation = validate(table, campaign.accepted, self.setting.batch)
+            error = error_of(validation)
+        sidecar = {
+            "note": "",
+            "error": error,
+            "validation": validation.to_dict() if validation else None,
+            "space_flags": {
+                "task": self.command.task,
+                "dataset": self.command.dataset,
+                "space": self.command.space,
+                "freeze": list(self.command.freeze),
+            },
+            "measurement": self._provenance(campaign, entries, sums, reference_ms),
+        }
+        return replace(table, sidecar=sidecar), validation
+
+    def _provenance(
+        self,
+        campaign: Campaign,
+        entries: dict[Block, Entry],
+        sums: list[float],
+        reference_ms: list[float],
+    ) -> dict[str, Any]:
+        loads = [load for m in campaign.accepted for load in m.loads]
+        warmth = [c for m in campaign.accepted for c in m.temperatures_c]
+        measured = sum(entry.provenance == "measured" for entry in entries.values())
+        scales = chunk_scales(campaign).values()
+        return {
+            "date": now().isoformat(timespec="seconds"),
+            "target": {"kind": self.command.target.partition(":")[0], **self.facts},
+            "environment": campaign.environment,
+            "protocol": {
+                "method": "in context, by difference, interleaved",
+                "statistic": f"mean of the lowest {100 * LOW_SHARE:.0f} % of the samples",
+                "passes": self.command.passes,
+                "dropped_passes": 2,
+                "chunks": len(campaign.accepted),
+                "rejected_chunks": sum(m.verdict == "rejected" for m in campaign.measured),
+            },
+            "space": self.space.to_dict(),
+            "num_measured": measured,
+            "num_interpolated": len(entries) - measured,
+            "seconds": round(campaign.seconds, 1),
+            "largest_drift_percent": 100 * max((m.drift for m in campaign.accepted), default=0.0),
+            "chunk_scales": [min(scales), max(scales)],
+            "load": [min(loads), max(loads)] if loads else None,
+            "temperature_c": [min(warmth), max(warmth)] if warmth else None,
+            "references": [
+                {"arch": arch.to_dict(), "sum_ms": total, "measured_ms": ms}
+                for arch, total, ms in zip(self.references, sums, reference_ms, strict=True)
+            ],
+            "failed": campaign.notes + _failures(campaign),
+        }
+
+    def save(self, table: Table, folder: Path) -> Path:
+        """The table where --device finds it, or in --out; quantiles stay in the run folder."""
+        assert self.campaign is not None
+        _write_quantiles(self.campaign, folder / "quantiles.csv")
+        return save_table(table, self.command.out)
+
+
+def check_one_setting(device: Device, threads: int, batch: int) -> None:
+    """Raises DeviceError where the device has tables of another setting."""
+    for path in tables_of(device.name):
+        if not path.is_relative_to(user_data_dir()):
+            continue
+        try:
+            other = load_table(path)
+        except TableError:
+            continue
+        if (other.threads or threads, other.batch) != (threads, batch):
+            raise DeviceError(
+                f"{device.name} has a table of {other.threads} threads and batch {other.batch} "
+                f"({path}); one device name has one setting, so give this one another name, such "
+                f"as {device.name}-t{threads}b{batch}"
+            )
+
+
+def save_table(table: Table, out: Path | None) -> Path:
+    """Write to `out` or the user's folder; what was there is kept as .bak. Raises RunError."""
+    folder = out or user_data_dir() / "tables"
+    device = Device(table.device, table.title, table.runtime, table.precision)
+    path = folder / f"{device.table_name(table.batch)}.csv"
+    for file in (path, path.with_suffix(".json")):
+        if file.exists():
+            file.replace(file.with_name(file.name + ".bak"))
+    table.save(path)
+    return path
+
+
+def _write_quantiles(campaign: Campaign, path: Path) -> None:
+    """Every timed model of every chunk: what a latency was made from."""
+    import csv
+    import io
+
+    from results.files import write_text
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    quantiles = [f"p{q}_us" for q in QUANTILES]
+    writer.writerow(["chunk", "model", "low_mean_us", "std_us", "num_samples", *quantiles])
+    for measured in campaign.accepted:
+        for blocks, latency in measured.latencies().items():
+            values = (latency.us, latency.std_us, latency.num_samples, *latency.quantiles_us)
+            name = " > ".join(_short(block) for block in blocks[:3]) + " ..." * (len(blocks) > 3)
+            row = [f"{value:.6g}" for value in values]
+            writer.writerow([measured.chunk.number, name, *row])
+    write_text(path, text.getvalue())
+
+
+def _short(block: Block) -> str:
+    parts = [
+        block.kind,
+        f"{block.in_channels}-{block.out_channels}",
+        f"{block.height}x{block.width}",
+    ]
+    if block.mid_channels:
+        parts.append(f"m{block.mid_channels}k{block.kernel_size}s{block.stride}")
+    if block.head_dim:
+        parts.append(
+            f"h{block.num_heads}x{block.head_dim}" + "".join(f"+{s}" for s in block.scales)
+        )
+    return " ".join(parts)
+
+
+def _failures(campaign: Campaign) -> list[str]:
+    """Models that the runtime refused."""
+    found = []
+    for measured in campaign.accepted:
+        if measured.failed:
+            models = measured.chunk.models()
+            for index, error in measured.failed.items():
+                found.append(f"{_short(models[index].blocks[-2])}: {error}")
+    return found[:20]
+
+
+def _reporter(
+    campaign: Campaign, budget_s: float | None, show: Callable[[float], None]
+) -> Callable[[int], None]:
+    """What shows the progress after every pass; passes of rejected chunks do not count."""
+
+    def report(passes: int) -> None:
+        if budget_s is not None:
+            show(campaign.seconds)
+            return
+        counted = [m for m in campaign.measured if m.verdict in ("", "accepted")]
+        show(sum(len(m.passes) * len(m.chunk.content) for m in counted))
+
+    return report
+
+
+def _validated(campaign: Campaign) -> bool:
+    return any(m.chunk.role == NETWORKS and m.chunk.content for m in campaign.accepted)
+
+
+def _python(command: "Build") -> str | None:
+    return None if command.target == "local" else command.python

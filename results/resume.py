@@ -1,0 +1,88 @@
+"""Flags of a command as run.json keeps them, and a command continued from them."""
+
+from collections.abc import Collection
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from results.errors import RunError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    C = TypeVar("C", bound=DataclassInstance)
+
+_TYPES: dict[Any, tuple[type, ...]] = {  # in JSON, by the flag's annotation
+    tuple[str, ...]: (list,),
+    str: (str,),
+    str | None: (str, type(None)),
+    bool: (bool,),
+    int: (int,),
+    int | None: (int, type(None)),
+    float | None: (float, int, type(None)),
+    Path | None: (str, type(None)),
+}
+
+
+def flags_of(command: "DataclassInstance", unrecorded: Collection[str]) -> dict[str, Any]:
+    """The flags that make the run what it is, for run.json."""
+    return {
+        name: _plain(value) for name, value in asdict(command).items() if name not in unrecorded
+    }
+
+
+def resumed(
+    command: "C",
+    settings: dict[str, Any],
+    run: Path,
+    *,
+    unrecorded: Collection[str],
+    may_change: Collection[str] = (),
+) -> "C":
+    """`command` with the flags that `run` was begun with.
+
+    Raises RunError where a flag was given that contradicts them (one at its default counts as
+    not given), but for those that `may_change`, and where run.json is damaged.
+    """
+    recorded = _recorded(type(command), settings, run, unrecorded)
+    found = {}
+    for flag in fields(command):
+        if flag.name not in recorded:
+            continue
+        given, value = getattr(command, flag.name), recorded[flag.name]
+        if flag.name in may_change:
+            found[flag.name] = value if given == flag.default else given
+            continue
+        if given not in (flag.default, value):
+            raise RunError(
+                f"--{flag.name.replace('_', '-')} cannot change in a resumed run; leave it out, "
+                "or start a new run"
+            )
+        found[flag.name] = value
+    return replace(command, **found)
+
+
+def _recorded(
+    kind: "type[DataclassInstance]",
+    settings: dict[str, Any],
+    run: Path,
+    unrecorded: Collection[str],
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for flag in fields(kind):
+        if flag.name in unrecorded:
+            continue
+        value = settings.get(flag.name, ...)
+        if type(value) not in _TYPES[flag.type]:
+            raise RunError(f"{run / 'run.json'} is damaged: its {flag.name} is {value!r}")
+        if isinstance(value, list):
+            value = tuple(map(str, value))
+        is_path = flag.type == Path | None and value is not None
+        found[flag.name] = Path(value) if is_path else value
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,229 @@
+"""The output of TensorFlow Lite's benchmark_model, recorded and broken."""
+
+from pathlib import Path
+
+import pytest
+
+from lut.runtimes.benchmark_model import parse, time_model
+from lut.runtimes.timing import Timing
+from lut.targets.local import Local
+from results.errors import TargetError
+from tests.conftest import ROOT
+
+GOLDEN = ROOT / "tests" / "golden" / "benchmark_model"
+GOOD = (GOLDEN / "2024_cpu.txt").read_text()
+LAST = "count=50 first=106022 curr=105780 min=105416 max=106528 avg=105784 std=260"
+
+
+@pytest.mark.parametrize(
+    ("name", "timing"),
+    [
+        ("2018_operators", Timing(50, 79732, 77385, 1929)),
+        (
+            "2021_xnnpack_part",
+            Timing(
+                50,
+                55744.2,
+                52522,
+                9900,
+                notes=("XNNPACK runs only a part of the graph, in 1 kernel(s)",),
+            ),
+        ),
+        (
+            "2022_nnapi_part_logcat",
+            Timing(
+                75,
+                12167.6,
+                11787,
+                325,
+                notes=("NNAPI runs only a part of the graph, in 44 kernel(s)",),
+            ),
+        ),
+        ("2024_cpu", Timing(50, 105784, 105416, 260, 105718)),
+        ("2024_gpu", Timing(50, 115246, 111842, 1329, 115350)),
+        (
+            "2025_int4_part",
+            Timing(
+                24,
+                42435.4,
+                42142,
+                147,
+                42405,
+                notes=("TfLiteXNNPackDelegate runs only 2136 of 2168 nodes",),
+            ),
+        ),
+    ],
+)
+def test_reads_the_last_runs_of_every_version(name, timing):
+    assert parse((GOLDEN / f"{name}.txt").read_text()) == timing
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("2021_gpu_unsupported", "the delegate GPU does not run this model"),
+        ("2022_xnnpack_failed", "the delegate XNNPACK does not run this model"),
+        ("2024_gpu_nnapi_unused", "the delegate NNAPI does not run this model"),
+        ("2025_int8_broken", "batch_matmul.cc:353"),
+    ],
+)
+def test_what_was_not_asked_for_is_an_error(name, told):
+    with pytest.raises(TargetError, match=told):
+        parse((GOLDEN / f"{name}.txt").read_text())
+
+
+def test_large_means_are_printed_in_powers_of_ten():
+    timing = parse(
+        "count=1 curr=3512391\n\n"
+        "count=50 first=2990275 curr=2913402 min=2727568 max=3189954 avg=2.95034e+06 std=109798\n\n"
+        "Inference timings in us: Init: 17187, First inference: 3512391, "
+        "Warmup (avg): 3.51239e+06, Inference (avg): 2.95034e+06\n"
+        "Timings (microseconds): count=1 curr=147\nMemory (bytes): count=0\n"
+        "Timings (microseconds): count=50 first=1 curr=1 min=1 max=1 avg=1 std=0\n"  # operators
+    )
+    assert timing == Timing(50, 2.95034e6, 2727568, 109798)
+
+
+def test_a_single_run_has_no_spread():
+    timing = parse(
+        "count=3 first=11 curr=9 min=9 max=11 avg=10 std=1\ncount=1 curr=7000\n"
+        "Inference timings in us: Init: 1, First inference: 1, Warmup (avg): 10, "
+        "Inference (avg): 7000\n"
+    )
+    assert timing == Timing(1, 7000, 7000, None, 7000)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (GOOD, "", "no timings in its output; it said nothing"),
+        (GOOD, "Segmentation fault\n", "no timings.*last words: Segmentation fault"),
+        (GOOD[GOOD.index("INFO: Running benchmark for at least 50") :], "", "before its summary"),
+        ("avg=105784", "avg=nan", "not that of its last runs|mean_us is nan"),
+        ("avg=105784 ", "", "no avg"),
+        ("min=105416 ", "", "no min"),
+        ("min=105416", "min=0", "min_us is 0"),
+        ("min=105416", "min=-1", "min_us is -1"),
+        ("min=105416", "min=205416", "above its mean"),
+        ("min=105416", "min=1e5o", "'1e5o' in its timings is no number"),
+        ("std=260", "std=-260", "std_us is -260"),
+        ("count=50", "count=0", "a timing of 0 runs"),
+        ("count=50", "count=5O", "a count of 5O"),
+        ("median=105718", "median=inf", "median_us is inf"),
+        ("Inference (avg): 105784", "Inference (avg): 80000", "not that of its last runs"),
+        (LAST, LAST[:40], "no avg"),
+    ],
+)
+def test_garbage_is_no_time(old, new, told):
+    assert old in GOOD
+    with pytest.raises(TargetError, match=told) as caught:
+        parse(GOOD.replace(old, new))
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_throughout_is_no_time():
+    with pytest.raises(TargetError, match="mean_us is nan"):
+        parse(GOOD.replace("105784", "nan"))
+    with pytest.raises(TargetError, match="mean_us is 0"):
+        parse(GOOD.replace("105784", "0").replace("105416", "0"))
+
+
+@pytest.fixture
+def binary(tmp_path):
+    """A stand-in on this machine: notes its arguments, then does as told."""
+
+    def binary(body):
+        path = tmp_path / "a tool" / "benchmark_model"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{tmp_path}/args'\n{body}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return binary
+
+
+def measure(binary, **changes):
+    settings = {
+        "threads": 2,
+        "runs": 50,
+        "warmup_runs": 10,
+        "min_secs": 1,
+        "max_secs": 20.5,
+        "timeout_s": 30,
+    }
+    return time_model(Local(), binary, "/m/b $(c)'s.tflite", **(settings | changes))
+
+
+COMMON = [
+    "--graph=/m/b $(c)'s.tflite",
+    "--num_threads=2",
+    "--warmup_runs=10",
+    "--num_runs=50",
+    "--min_secs=1",
+    "--max_secs=20.5",
+]
+LAST_FLAGS = ["--enable_op_profiling=false", "--report_peak_memory_footprint=false"]
+
+
+@pytest.mark.parametrize(
+    ("delegate", "fp16", "flags"),
+    [
+        ("xnnpack", False, ["--use_xnnpack=true"]),
+        ("xnnpack", True, ["--use_xnnpack=true", "--xnnpack_force_fp16=true"]),
+        ("gpu", False, ["--use_gpu=true", "--gpu_precision_loss_allowed=false"]),
+        ("gpu", True, ["--use_gpu=true", "--gpu_precision_loss_allowed=true"]),
+        ("nnapi", True, ["--use_nnapi=true", "--nnapi_allow_fp16=true"]),
+        ("none", False, ["--use_xnnpack=false"]),
+    ],
+)
+def test_passes_the_documented_flags(binary, tmp_path, delegate, fp16, flags):
+    tool = binary(f"cat '{GOLDEN}/2024_cpu.txt'")
+    timing = measure(tool, delegate=delegate, fp16=fp16)
+    assert timing == parse(GOOD)
+    assert (tmp_path / "args").read_text().splitlines() == [*COMMON, *flags, *LAST_FLAGS]
+
+
+def test_a_mask_pins_the_process(binary, tmp_path):
+    tool = binary(
+        f"grep Cpus_allowed: /proc/self/status > '{tmp_path}/mask'\ncat '{GOLDEN}/2024_cpu.txt'"
+    )
+    measure(tool, cpu_mask="0x1")
+    assert int((tmp_path / "mask").read_text().split()[1].replace(",", ""), 16) == 1
+    for mask in ("0", "cpu7", "-a", "1 2"):
+        with pytest.raises(TargetError, match="no CPU mask"):
+            measure(tool, cpu_mask=mask)
+
+
+def test_a_run_cut_short_is_noted(binary):
+    tool = binary(f"cat '{GOLDEN}/2025_int4_part.txt' >&2")
+    assert measure(tool).notes[-1] == "24 of 50 runs within 20.5 s"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (f"cat '{GOLDEN}/2022_xnnpack_failed.txt'; exit 1", "the delegate XNNPACK does not run"),
+        (f"cat '{GOLDEN}/2024_cpu.txt'; exit 1", "exit status 1"),
+        ("echo 'ERROR: Could not open file' >&2; exit 1", "Could not open file"),
+        ("kill -SEGV $$", "no timings"),
+        ("exit 127", "cannot run"),
+    ],
+)
+def test_a_failure_names_host_model_and_reason(binary, body, told):
+    with pytest.raises(TargetError, match=told) as caught:
+        measure(binary(body))
+    assert str(caught.value).startswith("local: benchmark_model of b $(c)'s.tflite: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_binary_and_a_hung_one(binary, tmp_path):
+    with pytest.raises(TargetError, match=r"cannot run .*/nothing"):
+        measure(str(tmp_path / "nothing"))
+    with pytest.raises(TargetError, match=r"for 0\.5 s") as caught:
+        measure(binary("sleep 60"), timeout_s=0.5)
+    assert caught.value.transient
+
+
+def test_the_golden_files_are_all_read():
+    used = Path(__file__).read_text()
+    assert all(path.stem in used for path in GOLDEN.glob("*.txt"))

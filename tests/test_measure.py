@@ -1,0 +1,239 @@
+"""Campaigns on a machine whose true latencies are known: found, rejected, repeated, resumed."""
+
+import random
+
+import pytest
+
+from lut.assemble import differences, entries_of, fit_terms, reference_us
+from lut.chunks import (
+    BLOCKS,
+    NETWORKS,
+    Chunk,
+    block_from_list,
+    block_to_list,
+    distinct,
+    references_of,
+    split,
+)
+from lut.coverage import distinct_blocks
+from lut.journal import JOURNAL, Journal
+from lut.measure import Campaign
+from lut.probes import difference_of
+from lut.runtimes.session import Setting
+from results.errors import RunError, TargetError
+from supernet.blocks import Block, blocks_of
+from supernet.named import named_arch
+from supernet.space import get_space
+from tests.synthetic import START_US, Machine, true_us
+
+SPACE = get_space("tiny")
+REFERENCES = references_of(SPACE)
+ALL = distinct([*distinct_blocks(SPACE), *(b for arch in REFERENCES for b in blocks_of(arch))])
+SETTING = Setting("onnxruntime", "fp32")
+
+
+@pytest.fixture
+def campaign(tmp_path, monkeypatch):
+    """A campaign on a synthetic machine; called again, it resumes the same journal."""
+
+    def campaign(machine, passes=8):
+        monkeypatch.setattr("lut.measure.run_session", machine)
+        monkeypatch.setattr("lut.measure.time.sleep", lambda seconds: None)
+        journal = Journal(tmp_path / JOURNAL)
+        return Campaign(machine, SETTING, REFERENCES, journal, passes=passes)
+
+    return campaign
+
+
+def pool_us(block):
+    height, width = block.out_size
+    return true_us(
+        Block("pool", block.out_channels, block.out_channels, height, width, norm="none")
+    )
+
+
+def expected_us(block):
+    """A difference holds the pool behind the block less the one before it."""
+    if block.kind == "pool":
+        return 0.0
+    if block.kind == "linear":
+        return true_us(block)
+    if block.in_channels == 3:
+        return START_US + true_us(block) + pool_us(block)
+    before = Block("conv", 1, block.in_channels, block.height, block.width)
+    return true_us(block) + pool_us(block) - pool_us(before)
+
+
+def test_a_quiet_machine_is_found_exactly(campaign):
+    found = campaign(Machine())
+    found.measure(BLOCKS, ALL)
+    ms = differences(found).ms
+    assert set(ms) == set(ALL)
+    for block in ALL:
+        assert 1e3 * ms[block] == pytest.approx(expected_us(block), abs=1e-6)
+
+
+def test_sums_over_a_network_hold_its_start_and_its_pool_once(campaign):
+    found = campaign(Machine())
+    found.measure(BLOCKS, ALL)
+    ms = differences(found).ms
+    for seed in range(20):
+        blocks = blocks_of(SPACE.sample(random.Random(seed)))
+        whole = START_US + sum(true_us(block) for block in blocks)
+        assert 1e3 * sum(ms[block] for block in blocks) == pytest.approx(whole, rel=1e-9)
+
+
+def test_noise_averages_out_of_sums(campaign):
+    found = campaign(Machine(noise=0.05), passes=24)
+    found.measure(BLOCKS, ALL)
+    entries = entries_of(differences(found))
+    assert all(entry.latency_ms >= 0 for entry in entries.values())
+    sums, wholes = [], []
+    for arch in REFERENCES:
+        blocks = blocks_of(arch)
+        sums.append(1e3 * sum(entries[block].latency_ms for block in blocks))
+        wholes.append(START_US + sum(true_us(block) for block in blocks))
+    terms = fit_terms(sums, wholes)
+    for total, whole in zip(sums, wholes, strict=True):
+        assert terms.fixed_ms + terms.scale * total == pytest.approx(whole, rel=0.03)
+
+
+def test_a_slower_session_is_scaled_and_not_rejected(campaign):
+    found = campaign(Machine(speed={1: 1.25}))
+    half = len(ALL) // 2
+    found.measure(BLOCKS, ALL[:half])
+    found.measure(BLOCKS, ALL[half:])
+    assert [m.verdict for m in found.measured] == ["accepted", "accepted"]
+    ms = differences(found).ms
+    ratios = [1e3 * ms[b] / expected_us(b) for b in ALL if expected_us(b)]
+    assert max(ratios) / min(ratios) == pytest.approx(1, rel=1e-6)
+
+
+def test_references_out_of_proportion_reject_a_chunk_which_is_measured_again(campaign):
+    found = campaign(Machine(warp={1: 1.2}))
+    half = len(ALL) // 2
+    found.measure(BLOCKS, ALL[:half])
+    found.measure(BLOCKS, ALL[half:])
+    assert [m.verdict for m in found.measured] == ["accepted", "rejected", "accepted"]
+    assert found.measured[1].drift > 0.03 > found.measured[2].drift
+    ms = differences(found).ms
+    assert 1e3 * ms[ALL[-1]] == pytest.approx(expected_us(ALL[-1]), abs=1e-6)
+
+
+def test_after_three_attempts_the_calmest_samples_of_all_count(campaign):
+    found = campaign(Machine(warp={1: 1.4, 2: 1.2, 3: 1.3}))
+    half = len(ALL) // 2
+    found.measure(BLOCKS, ALL[:half])
+    found.measure(BLOCKS, ALL[half:])
+    assert [m.verdict for m in found.measured] == ["accepted", "rejected", "rejected", "accepted"]
+    last = found.measured[3]
+    assert [m.chunk.number for m in last.merged] == [1, 2]
+    calmest = found.measured[2].reference_us()
+    assert last.reference_us() == pytest.approx(calmest)
+    again = campaign(Machine())
+    assert again.measured[3].reference_us() == pytest.approx(calmest)
+
+
+def test_a_disturbed_first_chunk_is_found_out_in_the_end(campaign):
+    found = campaign(Machine(warp={0: 1.2}))
+    third = len(ALL) // 3
+    found.start()
+    for content in (ALL[:third], ALL[third : 2 * third], ALL[2 * third :]):
+        found.measure(BLOCKS, content)
+    assert found.measured[0].verdict == "accepted"
+    found.recheck()
+    assert found.measured[0].verdict == "rejected"
+    assert max(found._drift(m) for m in found.accepted) < 0.03
+    ms = differences(found).ms
+    assert set(ms) == set(ALL)
+
+
+def test_a_lost_connection_keeps_what_it_gave(campaign):
+    machine = Machine(die_after=[3, 0, 4])
+    found = campaign(machine, passes=10)
+    found.measure(BLOCKS, ALL)
+    assert sorted(found.measured[0].passes) == list(range(10))
+    assert len(machine.sessions) == 4
+    numbers = [line["pass"] for line in found.journal.lines if "pass" in line]
+    assert numbers == list(range(10))
+
+
+def test_a_host_that_stays_away_ends_the_campaign_with_all_kept(campaign):
+    machine = Machine(die_after=[3, 0, 0, 0, 0])
+    machine.run = lambda argv, *, timeout_s: (_ for _ in ()).throw(TargetError("gone"))
+    found = campaign(machine, passes=10)
+    with pytest.raises(TargetError, match="connection lost"):
+        found.measure(BLOCKS, ALL)
+    again = campaign(Machine(), passes=10)
+    assert sorted(again.measured[0].passes) == [0, 1, 2]
+    again.start()
+    assert again.measured[0].verdict == "accepted"
+    assert sorted(again.measured[0].passes) == list(range(10))
+
+
+def test_a_model_that_kills_its_session_is_left_out_alone(campaign):
+    bad = next(b for b in ALL if b.kind == "mbconv")
+    probe = difference_of(bad).probe
+    found = campaign(Machine(kills=lambda blocks: blocks == probe))
+    found.measure(BLOCKS, ALL)
+    assert set(differences(found).ms) == set(ALL) - {bad}
+    assert len(found.notes) == 1
+    assert "mbconv" in found.notes[0]
+
+
+def test_a_journal_cut_anywhere_resumes_without_repeating_a_pass(campaign, tmp_path):
+    whole = campaign(Machine(), passes=6)
+    half = len(ALL) // 2
+    for content in (ALL[:half], ALL[half:]):
+        whole.measure(BLOCKS, content)
+    data = (tmp_path / JOURNAL).read_bytes()
+    rng = random.Random(0)
+    for _ in range(20):
+        (tmp_path / JOURNAL).write_bytes(data[: rng.randrange(len(data))])
+        found = campaign(Machine(), passes=6)
+        found.start()
+        left = [b for b in ALL if b not in found.blocks_done()]
+        if left:
+            found.measure(BLOCKS, left)
+        passes = [(line["chunk"], line["pass"]) for line in found.journal.lines if "pass" in line]
+        assert len(passes) == len(set(passes))
+        assert differences(found).ms == pytest.approx(differences(whole).ms)
+
+
+def test_a_damaged_journal_is_named(tmp_path):
+    (tmp_path / JOURNAL).write_text('{"chunk": 0}\nnonsense\n{"chunk": 1}\n')
+    with pytest.raises(RunError, match="line 2 is damaged"):
+        Journal(tmp_path / JOURNAL)
+
+
+def test_networks_of_a_chunk_come_back_from_the_journal(campaign):
+    archs = [SPACE.sample(random.Random(seed)) for seed in range(3)]
+    found = campaign(Machine())
+    found.measure(NETWORKS, archs)
+    again = campaign(Machine())
+    assert again.measured[0].chunk == Chunk(0, NETWORKS, tuple(archs), REFERENCES)
+    assert list(reference_us(again)) == list(reference_us(found))
+
+
+def test_blocks_come_back_from_lists():
+    for space in ("tiny", "l"):
+        for block in blocks_of(get_space(space).sample(random.Random(0))):
+            assert block_from_list(block_to_list(block)) == block
+
+
+def test_chunks_hold_every_block_once_beside_its_baseline():
+    blocks = distinct_blocks(get_space("b", freeze=["resolution=128,224"]))
+    chunks = split(blocks, "fp32", seed=1, most=300)
+    assert sorted(map(repr, (b for c in chunks for b in c))) == sorted(map(repr, blocks))
+    for number, content in enumerate(chunks):
+        models = Chunk(number, BLOCKS, tuple(content), ()).models()
+        assert len(models) <= 300
+        assert len({model.blocks for model in models}) == len(models)
+
+
+def test_references_are_official_and_of_every_family():
+    found = references_of(get_space("family"))
+    assert {arch.family for arch in found} == {"b", "l"}
+    assert named_arch("b0", resolution=(128, 128)) in found
+    assert named_arch("b2", resolution=(224, 224)) in references_of(get_space("b"))
+    assert all(arch.head for arch in references_of(get_space("l", task="promptable")))

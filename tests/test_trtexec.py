@@ -1,0 +1,254 @@
+"""TensorRT's trtexec: its recorded logs, and calls of a stand-in that takes them to the letter."""
+
+import json
+import statistics
+import sys
+from typing import Any
+
+import pytest
+
+from lut.runtimes.timing import Timing
+from lut.runtimes.trtexec import find_trtexec, parse, time_model
+from lut.targets.local import Local
+from results.errors import TargetError
+from tests.conftest import ROOT
+
+GOLDEN = ROOT / "tests" / "golden" / "trtexec"
+FROM_LOG = "from the log: it exported no times"
+FAILED_CAPTURE = (
+    "[W] The CUDA graph capture on the stream has failed.\n"
+    "[W] The built TensorRT engine contains operations that are not permitted under CUDA graph "
+    "capture mode.\n[W] The specified --useCudaGraph flag has been ignored. The inference will be "
+    "launched without using CUDA graph launch.\n"
+)
+
+
+def exported(latencies_ms, *, first_ms=500.0, enqueue_ms=0.01, **changes):
+    """The file of --exportTimes, spelt as trtexec 8 does."""
+    lines: list[str] = []
+    at = first_ms
+    for latency_ms in latencies_ms:
+        record = {
+            "startEnqMs": at,
+            "endEnqMs": at + enqueue_ms,
+            "startComputeMs": at,
+            "endComputeMs": at + latency_ms,
+            "computeMs": latency_ms,
+            "latencyMs": latency_ms,
+        } | changes
+        fields = ", ".join(f'"{name}" : {value}' for name, value in record.items())
+        lines.append(f"{', ' if lines else '  '}{{ {fields} }}")
+        at += latency_ms
+    return "[\n" + "\n".join(lines) + "\n]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "timing"),
+    [
+        ("7", Timing(1, 4523.98, 4344.42, None, 4499.51, (FROM_LOG,))),
+        ("8_2_graph", Timing(1, 2094.67, 2056.15, None, 2082.76, (FROM_LOG,))),
+        ("8_4_enqueue", Timing(1, 4545.66, 4511.23, 135.02883, 4527.56, (FROM_LOG,))),
+        ("10", Timing(1, 949.318, 942.49, None, 948.975, (FROM_LOG,))),
+    ],
+)
+def test_reads_the_log_of_every_version(name, timing):
+    found = parse((GOLDEN / f"{name}.txt").read_text())
+    assert (found.count, found.notes) == (timing.count, timing.notes)
+    for field in ("mean_us", "min_us", "median_us"):
+        assert getattr(found, field) == pytest.approx(getattr(timing, field)), field
+    assert found.std_us == (timing.std_us and pytest.approx(timing.std_us))
+
+
+def test_the_log_tells_how_many_runs():
+    log = "[I] Timing trace has 1234 queries over 3.0 s\n" + (GOLDEN / "10.txt").read_text()
+    assert parse(log).count == 1234
+
+
+def test_exported_times_are_taken_before_the_log():
+    times_ms = [0.5, 0.7, 0.6, 0.9]
+    timing = parse((GOLDEN / "10.txt").read_text(), exported(times_ms))
+    assert timing.count == 4
+    assert timing.samples_us == pytest.approx([500, 700, 600, 900])
+    assert timing.mean_us == pytest.approx(675)
+    assert timing.min_us == pytest.approx(500)
+    assert timing.median_us == pytest.approx(650)
+    assert timing.std_us == pytest.approx(1e3 * statistics.stdev(times_ms))
+    assert timing.notes == ()
+
+
+def test_the_warm_up_that_old_versions_export_does_not_count():
+    text = exported([100.0] * 5 + [2.0] * 3, first_ms=0.0)
+    assert parse("", text).samples_us == pytest.approx([2000] * 3)
+    with pytest.raises(TargetError, match="no run after the warm-up"):
+        parse("", exported([1.0] * 5, first_ms=0.0))
+
+
+def test_a_failed_capture_and_a_launch_bound_network_are_noted():
+    text = exported([0.2, 0.2], enqueue_ms=0.35)
+    assert parse(FAILED_CAPTURE, text).notes == (
+        "without a CUDA graph: its capture failed",
+        "launch-bound: 350 us to enqueue, 200 to compute",
+    )
+    log = (GOLDEN / "8_4_enqueue.txt").read_text()
+    bound = log.replace("median = 4.16818 ms", "median = 9 ms")
+    assert parse(bound).notes[0] == "launch-bound: 9000 us to enqueue, 4252 to compute"
+
+
+@pytest.mark.parametrize(
+    ("log", "times", "told"),
+    [
+        ("", "", "exported no times, and its log has no latency"),
+        ("nothing of use", "", "exported no times"),
+        ("", "[ {", "not JSON, or cut short"),
+        ("", exported([0.5, 0.6])[:-40], "not JSON, or cut short"),
+        ("", '{"a": 1}', "no list of runs"),
+        ("", "[1, 2]", "no list of runs"),
+        ("", "[]", "no run after the warm-up"),
+        ("", exported([0.0]), "a latency of 0"),
+        ("", exported([0.5], latencyMs=-1), "a latency of -1"),
+        ("", exported([0.5], latencyMs="NaN"), "a latency of nan"),
+        ("", exported([0.5], latencyMs='"x"'), "a latency of x"),
+        ("[I] Latency: min = nan ms, max = 1 ms, mean = nan ms, median = 1 ms", "", "is nan"),
+        ("[I] Latency: min = 0 ms, max = 0 ms, mean = 0 ms, median = 0 ms", "", "is 0|is nan"),
+        ("[I] Latency: min = x ms, max = 1 ms, mean = 1 ms, median = 1 ms", "", "no numbers"),
+    ],
+)
+def test_garbage_is_no_time(log, times, told):
+    with pytest.raises(TargetError, match=told) as caught:
+        parse(log, times)
+    assert "\n" not in str(caught.value)
+
+
+# Knows the flags of two kinds of call, and refuses all others.
+STAND_IN = """#!{python}
+import json, os, sys
+flags = dict((argument.split("=", 1) + [None])[:2] for argument in sys.argv[1:])
+with open({calls!r}, "a") as file:
+    file.write(json.dumps(flags) + "\\n")
+def fail(why):
+    print("[E] Error[1]:", why, file=sys.stderr)
+    print("&&&& FAILED TensorRT.trtexec [TensorRT v101300]")
+    sys.exit(1)
+if "--onnx" in flags:
+    wanted = {{"--onnx", "--saveEngine", "--timingCacheFile", "--builderOptimizationLevel",
+              "--skipInference"}}
+    if set(flags) - {{"--fp16", "--int8"}} != wanted or flags["--skipInference"] is not None:
+        fail("Unknown option: " + str(set(flags) ^ wanted))
+    if not os.path.isfile(flags["--onnx"]):
+        fail("Could not open file " + flags["--onnx"])
+    for path in (flags["--saveEngine"], flags["--timingCacheFile"]):
+        open(path, "w").write("plan")
+else:
+    wanted = {{"--loadEngine", "--warmUp", "--avgRuns", "--iterations", "--duration",
+              "--noDataTransfers", "--useCudaGraph", "--useSpinWait", "--exportTimes"}}
+    if set(flags) != wanted:
+        fail("Unknown option: " + str(set(flags) ^ wanted))
+    if open(flags["--loadEngine"]).read() != "plan":
+        fail("no engine")
+    print(open({log!r}).read())
+    if {export}:
+        runs, warm = int(flags["--iterations"]), float(flags["--warmUp"])
+        at = [warm + 0.5 * i for i in range(runs)]
+        records = [dict(startEnqMs=t, endEnqMs=t + 0.01, startComputeMs=t, computeMs=0.4,
+                        latencyMs=0.4) for t in [0.0, *at]]
+        open(flags["--exportTimes"], "w").write(json.dumps(records))
+print("&&&& PASSED TensorRT.trtexec [TensorRT v101300]")
+"""
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    """Puts the stand-in on PATH; returns a function that gives the calls so far."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    calls = tmp_path / "calls"
+
+    def install(export=True):
+        (folder / "trtexec").write_text(
+            STAND_IN.format(
+                python=sys.executable,
+                calls=str(calls),
+                log=str(GOLDEN / "10.txt"),
+                export=export,
+            )
+        )
+        (folder / "trtexec").chmod(0o755)
+        return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
+
+    return install
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "a $(b)'s.onnx"
+    path.write_text("onnx")
+    return path
+
+
+def measure(model, **changes):
+    host = Local()
+    settings: dict[str, Any] = {
+        "folder": str(model.parent),
+        "precision": "fp16",
+        "runs": 30,
+        "timeout_s": 30,
+    }
+    return time_model(host, find_trtexec(host), str(model), **(settings | changes))
+
+
+@pytest.mark.parametrize(
+    ("precision", "flag"), [("fp32", None), ("fp16", "--fp16"), ("int8", "--int8")]
+)
+def test_builds_then_times_with_the_documented_flags(tool, model, precision, flag):
+    calls = tool()
+    timing = measure(model, precision=precision, optimization_level=2)
+    assert timing.count == 30  # the run in the warm-up left out
+    assert timing.median_us == pytest.approx(400)
+    assert timing.notes == ()
+    build, run = calls()
+    engine = str(model.with_suffix(".plan"))
+    assert build == {
+        "--onnx": str(model),
+        "--saveEngine": engine,
+        "--timingCacheFile": str(model.parent / "timing.cache"),
+        "--builderOptimizationLevel": "2",
+        "--skipInference": None,
+    } | ({flag: None} if flag else {})
+    assert run == {
+        "--loadEngine": engine,
+        "--warmUp": "500",
+        "--avgRuns": "30",
+        "--iterations": "30",
+        "--duration": "0",
+        "--noDataTransfers": None,
+        "--useCudaGraph": None,
+        "--useSpinWait": None,
+        "--exportTimes": f"{engine}.times.json",
+    }
+    left = {path.name for path in model.parent.iterdir()}
+    assert left == {"bin", "calls", model.name, "timing.cache"}
+
+
+def test_takes_the_log_where_no_times_are_exported(tool, model):
+    tool(export=False)
+    timing = measure(model)
+    assert timing.median_us == pytest.approx(948.975)
+    assert timing.notes == (FROM_LOG,)
+
+
+def test_a_failure_names_host_model_and_reason(tool, model):
+    tool()
+    model.unlink()
+    with pytest.raises(TargetError, match=r"local: trtexec, building .*: Could not open file"):
+        measure(model)
+    with pytest.raises(TargetError, match="did you mean 'fp16'"):
+        measure(model, precision="fp61")
+
+
+def test_a_missing_tool_says_where_it_was_sought(monkeypatch, tmp_path):
+    for name in ("sh", "setsid", "head", "cat", "kill", "sleep"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(TargetError, match="no trtexec, in PATH or at /usr/src/tensorrt"):
+        find_trtexec(Local())
