@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lut.agreement import Agreement, agreement, scale_between
-from lut.chunks import BLOCKS, NETWORKS
+from lut.chunks import BLOCKS, NETWORKS, TERMS
 from lut.interpolate import Interpolator, work
 from lut.measure import Campaign, Measured
 from lut.probes import difference_of
@@ -19,7 +19,8 @@ from supernet.blocks import Block, blocks_of
 
 FLOOR_STDS = 2.0  # a difference below so many standard errors is noise
 LEAST_SHARE = 1e-3  # of the probe's own time: no clock resolves less
-FIXED_SHARE = 0.05  # of the quickest reference: what the fixed term may well be
+TERM_SHARE = 0.05  # of a latency: what each term beside the scale may well take
+TERM_ERROR = 0.015  # of a network, relative: what a sum of blocks misses anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,11 @@ class Differences:
 
 
 def differences(campaign: Campaign) -> Differences:
-    """Probe minus baseline, both of the same chunk, over the chunk's own scale."""
-    found = Differences({}, {}, {}, {})
+    """Probe minus baseline, both of the same chunk, over the chunk's own scale.
+
+    The mean of all chunks that a block was measured in.
+    """
+    found: dict[Block, list[tuple[float, float, int, float]]] = {}
     scales = chunk_scales(campaign)
     per_image = 1e-3 / campaign.setting.batch
     for measured in campaign.accepted:
@@ -45,9 +49,7 @@ def differences(campaign: Campaign) -> Differences:
         for block in measured.chunk.content:
             difference = difference_of(block)
             if difference is None:
-                zero = (0.0, 0.0, 0.0)
-                found.ms[block], found.std_ms[block], found.floor_ms[block] = zero
-                found.num_samples[block] = len(measured.passes)
+                found.setdefault(block, []).append((0.0, 0.0, len(measured.rows()), 0.0))
                 continue
             probe = latencies.get(difference.probe)
             baseline = latencies.get(difference.baseline) if difference.baseline else None
@@ -58,11 +60,18 @@ def differences(campaign: Campaign) -> Differences:
                 us -= baseline.us
                 variance += baseline.std_us**2
             std = math.sqrt(variance)
-            found.ms[block] = us * unit
-            found.std_ms[block] = std * unit
-            found.num_samples[block] = probe.num_samples
-            found.floor_ms[block] = max(FLOOR_STDS * std, LEAST_SHARE * probe.us) * unit
-    return found
+            floor = max(FLOOR_STDS * std, LEAST_SHARE * probe.us)
+            row = (us * unit, std * unit, probe.num_samples, floor * unit)
+            found.setdefault(block, []).append(row)
+    return Differences(
+        ms={block: float(np.mean([row[0] for row in rows])) for block, rows in found.items()},
+        std_ms={
+            block: math.sqrt(sum(row[1] ** 2 for row in rows)) / len(rows)
+            for block, rows in found.items()
+        },
+        num_samples={block: sum(row[2] for row in rows) for block, rows in found.items()},
+        floor_ms={block: min(row[3] for row in rows) for block, rows in found.items()},
+    )
 
 
 def chunk_scales(campaign: Campaign) -> dict[int, float]:
@@ -133,23 +142,46 @@ def interpolator_of(entries: Mapping[Block, Entry], most_rows: int = 2500) -> In
     )
 
 
-def fit_terms(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> NetworkTerms:
-    """A scale and a fixed time, from reference networks.
+def fit_terms(
+    sums_ms: Sequence[float], params_m: Sequence[float], measured_ms: Sequence[float]
+) -> NetworkTerms:
+    """A scale, a fixed time and a time by parameters, from networks measured whole.
 
-    The fixed time is held near 0: a handful of networks cannot tell it from a scale.
+    The latter two are held near 0, and a network far off counts less.
     """
     from scipy.optimize import least_squares
 
-    sums, measured = np.asarray(sums_ms), np.asarray(measured_ms)
-    width = FIXED_SHARE * measured.min()
+    sums, params, measured = (np.asarray(x, float) for x in (sums_ms, params_m, measured_ms))
+    fixed_ms = TERM_SHARE * measured.min()
+    per_m_params = TERM_SHARE * float(np.median(measured / params))
 
     def residuals(x: Any) -> Any:
-        errors = np.log((x[1] + np.exp(x[0]) * sums) / measured)
-        return np.append(errors, 0.01 * x[1] / width)
+        whole = x[1] * fixed_ms + x[2] * per_m_params * params + np.exp(x[0]) * sums
+        return np.append(np.log(whole / measured) / TERM_ERROR, x[1:])
 
-    start = [float(np.log(measured / sums).mean()), 0.0]
-    found = least_squares(residuals, start, bounds=([-10, 0], [10, measured.min()]))
-    return NetworkTerms(fixed_ms=float(found.x[1]), scale=float(np.exp(found.x[0])))
+    start = [float(np.log(measured / sums).mean()), 0.1, 0.1]
+    bounds = ([-10.0, 0.0, 0.0], [10.0, 1 / TERM_SHARE, 1 / TERM_SHARE])
+    found = least_squares(residuals, start, bounds=bounds, loss="soft_l1")
+    scale, fixed, by_params = found.x
+    return NetworkTerms(
+        fixed_ms=float(fixed * fixed_ms),
+        scale=float(np.exp(scale)),
+        ms_per_m_params=float(by_params * per_m_params),
+    )
+
+
+def network_points(campaign: Campaign) -> dict[Arch, float]:
+    """Whole networks to fit the terms to, in ms per image: references, and those of TERMS."""
+    scales = chunk_scales(campaign)
+    found = dict(zip(campaign.references, references_ms(campaign), strict=True))
+    for measured in campaign.accepted:
+        if measured.chunk.role == TERMS:
+            latencies = measured.latencies()
+            unit = 1e-3 / campaign.setting.batch / scales[measured.chunk.number]
+            for arch in measured.chunk.content:
+                if (latency := latencies.get(blocks_of(arch))) is not None:
+                    found[arch] = latency.us * unit
+    return found
 
 
 def references_ms(campaign: Campaign) -> list[float]:
@@ -163,22 +195,17 @@ class Validation:
 
     archs: tuple[Arch, ...]
     measured_ms: tuple[float, ...]
-    raw_ms: tuple[float, ...]  # sums of blocks
+    predicted_ms: tuple[float, ...]  # the table's own
     scaled_ms: tuple[float, ...]  # times the one factor that the references give
-    predicted_ms: tuple[float, ...]  # the table's own, by its network terms
     scale: float
 
     @property
     def raw(self) -> Agreement:
-        return agreement(self.raw_ms, self.measured_ms)
+        return agreement(self.predicted_ms, self.measured_ms)
 
     @property
     def scaled(self) -> Agreement:
         return agreement(self.scaled_ms, self.measured_ms)
-
-    @property
-    def predicted(self) -> Agreement:
-        return agreement(self.predicted_ms, self.measured_ms)
 
     def to_dict(self) -> dict[str, Any]:
         """What a table's sidecar keeps."""
@@ -191,57 +218,39 @@ class Validation:
             "max_ms": max(self.measured_ms),
         }
 
-
-def error_of(validation: Validation) -> dict[str, Any]:
-    """What predictions go by, see `predictors.latency`."""
-    found = validation.predicted
-    ratios = [
-        p / m - 1 for p, m in zip(validation.predicted_ms, validation.measured_ms, strict=True)
-    ]
-    kinds = {b.kind for arch in validation.archs for b in blocks_of(arch)}
-    return {
-        "mape_percent": found.mape_percent,
-        "worst_percent": 100 * max(abs(ratio) for ratio in ratios),
-        "kendall_tau": found.kendall_tau,
-        "relative_std": (sum(ratio**2 for ratio in ratios) / len(ratios)) ** 0.5,
-        "min_ms": min(validation.measured_ms),
-        "max_ms": max(validation.measured_ms),
-        "block_kinds": sorted(kinds),
-        "judged_on": f"{len(ratios)} random networks that the table was not made from",
-    }
+    def error(self) -> dict[str, Any]:
+        """What `predictors.latency` goes by."""
+        found = self.raw
+        pairs = zip(self.predicted_ms, self.measured_ms, strict=True)
+        ratios = [predicted / measured - 1 for predicted, measured in pairs]
+        kinds = {block.kind for arch in self.archs for block in blocks_of(arch)}
+        return {
+            "mape_percent": found.mape_percent,
+            "worst_percent": 100 * max(abs(ratio) for ratio in ratios),
+            "kendall_tau": found.kendall_tau,
+            "relative_std": (sum(ratio**2 for ratio in ratios) / len(ratios)) ** 0.5,
+            "min_ms": min(self.measured_ms),
+            "max_ms": max(self.measured_ms),
+            "block_kinds": sorted(kinds),
+            "judged_on": f"{len(ratios)} random networks that the table was not made from",
+        }
 
 
 def validate(table: Table, found: Sequence[Measured], batch: int) -> Validation:
     """Predictions beside what chunks of whole networks gave, each chunk by its own scale."""
-    columns: dict[str, list[Any]] = {n: [] for n in ("arch", "ms", "raw", "scaled", "own")}
+    rows: list[tuple[Arch, float, float, float]] = []
     scales = []
     for measured in found:
         if measured.chunk.role != NETWORKS or not measured.chunk.content:
             continue
         latencies = measured.latencies()
-        references = measured.chunk.references
-        sums = [_sum_ms(table, arch) for arch in references]
+        references = [table.network_ms(blocks_of(arch)) for arch in measured.chunk.references]
         reference_ms = [us * 1e-3 / batch for us in measured.reference_us()]
-        scale = scale_between(sums, reference_ms)
+        scale = scale_between(references, reference_ms) if references else 1.0
         scales.append(scale)
         for arch in measured.chunk.content:
-            if (latency := latencies.get(blocks_of(arch))) is None:
-                continue
-            raw = _sum_ms(table, arch)
-            columns["arch"].append(arch)
-            columns["ms"].append(latency.us * 1e-3 / batch)
-            columns["raw"].append(raw)
-            columns["scaled"].append(raw * scale)
-            columns["own"].append(table.network_ms(blocks_of(arch)))
-    return Validation(
-        archs=tuple(columns["arch"]),
-        measured_ms=tuple(columns["ms"]),
-        raw_ms=tuple(columns["raw"]),
-        scaled_ms=tuple(columns["scaled"]),
-        predicted_ms=tuple(columns["own"]),
-        scale=float(np.mean(scales)),
-    )
-
-
-def _sum_ms(table: Table, arch: Arch) -> float:
-    return sum(table.entry(block).latency_ms for block in blocks_of(arch))
+            if (latency := latencies.get(blocks_of(arch))) is not None:
+                ms = table.network_ms(blocks_of(arch))
+                rows.append((arch, latency.us * 1e-3 / batch, ms, ms * scale))
+    archs, measured_ms, predicted_ms, scaled_ms = zip(*rows, strict=True)
+    return Validation(archs, measured_ms, predicted_ms, scaled_ms, float(np.mean(scales)))

@@ -50,7 +50,7 @@ class Build:
     interpolated. Without it all are measured, where they are no more than 8000."""
     networks: int = 24
     """Whole networks to validate the table on, none of which it has seen."""
-    passes: int = 30
+    passes: int = 16
     """Passes over each chunk of models, after two that are dropped."""
     seed: int = 0
     """Of the order of passes and the networks to validate on."""

@@ -55,7 +55,7 @@ def print_validation(console: "object", validation: Validation) -> None:
     )
     for heading in ("", "mean error %", "within 5 %", "within 10 %", "Spearman", "Kendall τ"):
         grid.add_column(heading, justify="right" if heading else "left")
-    for name, found in (("sum of blocks", validation.raw), ("scaled", validation.scaled)):
+    for name, found in (("as predicted", validation.raw), ("scaled", validation.scaled)):
         grid.add_row(
             name,
             f"{found.mape_percent:.2f}",

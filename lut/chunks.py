@@ -17,28 +17,28 @@ from supernet.space import Space
 MOST_MODELS = 700
 MOST_BYTES = 4.5e9  # of models loaded at once
 SESSION_BYTES = 8e6  # of a loaded model without its weights and activations
-BASELINE_REPEATS = 4  # many blocks share one baseline, and its error
-BLOCKS, NETWORKS = "blocks", "networks"
+BASELINES = 3  # copies of each: many blocks share one, and the luck of its place in memory
+BLOCKS, TERMS, NETWORKS = "blocks", "terms", "networks"  # what a chunk is for
 _FIELDS = [field.name for field in fields(Block) if field.compare]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Blocks, or whole networks to validate on, and the references beside them."""
+    """Blocks, or networks for the network terms, or to validate on; references beside them."""
 
     number: int
-    role: str  # BLOCKS or NETWORKS
+    role: str  # BLOCKS, TERMS or NETWORKS
     content: tuple[Any, ...]  # Blocks or Archs
     references: tuple[Arch, ...]
 
     def models(self) -> list[Model]:
-        """References first, then baselines and probes, or networks."""
+        """References first, then baselines and probes, or networks; each loaded by itself."""
         models = [network_model(arch) for arch in self.references]
-        if self.role == NETWORKS:
+        if self.role != BLOCKS:
             return models + [network_model(arch) for arch in self.content]
         differences = [found for block in self.content if (found := difference_of(block))]
         baselines = dict.fromkeys(d.baseline for d in differences if d.baseline)
-        models += [Model(baseline, BASELINE_REPEATS) for baseline in baselines]
+        models += [Model(baseline) for baseline in baselines] * BASELINES
         return models + [Model(probe) for probe in dict.fromkeys(d.probe for d in differences)]
 
     def to_line(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Chunk:
 
     @classmethod
     def from_line(cls, line: dict[str, Any], references: Sequence[Arch]) -> "Chunk":
-        read: Any = Arch.from_dict if line["role"] == NETWORKS else block_from_list
+        read: Any = block_from_list if line["role"] == BLOCKS else Arch.from_dict
         content = tuple(read(item) for item in line["content"])
         return cls(line["chunk"], line["role"], content, tuple(references))
 
@@ -107,7 +107,7 @@ def split(
         groups.setdefault(difference.baseline if difference else None, []).append(block)
     ordered = list(groups.items())
     random.Random(seed).shuffle(ordered)
-    total = sum(len(group) for group in groups.values()) + len(groups)
+    total = sum(len(group) for group in groups.values()) + BASELINES * len(groups)
     most = math.ceil(total / max(1, math.ceil(total / most)))  # chunks of about one size
     chunks: list[list[Block]] = []
     room, memory = 0.0, 0.0
@@ -117,11 +117,11 @@ def split(
         for block in group:
             difference = difference_of(block)
             size = model_bytes(difference.probe, precision) if difference else 0.0
-            needed, weight = (2, size + own) if fresh else (1, size)
+            needed, weight = (1 + BASELINES, size + BASELINES * own) if fresh else (1, size)
             if not chunks or room < needed or memory < weight:
                 chunks.append([])
                 room, memory = most, MOST_BYTES
-                needed, weight = 2, size + own
+                needed, weight = 1 + BASELINES, size + BASELINES * own
             chunks[-1].append(block)
             room, memory, fresh = room - needed, memory - weight, False
     return chunks

@@ -3,12 +3,16 @@
 A chunk is accepted if its reference networks kept their proportions: after one common scale
 none is off by more than 3 % from what the other chunks found, and the references alone before
 them. Else it is measured again, and after three attempts the calmest samples of all of them
-count. In the end every chunk is held against all others once more. Where a session dies, what it gave is kept and the rest is timed in a new one; where it keeps dying,
-the chunk is cut in two until the model that kills it stands alone, and that one is reported.
+count. In the end every chunk is held against all others once more.
+
+Where a session dies, what it gave is kept and the rest is timed in a new one; where it keeps
+dying, the chunk is cut in two until the model that kills it stands alone, and that one is
+reported.
 """
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,14 +23,15 @@ from lut.chunks import BLOCKS, NETWORKS, Chunk
 from lut.journal import Journal
 from lut.probes import Probe
 from lut.runtimes.session import Setting, run_session
-from lut.samples import LOW_SHARE, Latency, latency_of
+from lut.samples import LOW_SHARE, Latency, latency_of, mean_of
 from results.errors import TargetError
 from supernet.arch import Arch
+from supernet.blocks import Block
 
 if TYPE_CHECKING:
     from lut.targets.host import Host
 
-PASSES = 30  # kept; two more at the start are dropped
+PASSES = 16  # kept; two more at the start are dropped
 MOST_DRIFT = 0.03
 MOST_ATTEMPTS = 3  # of a chunk that drifts, and of a session that dies
 
@@ -48,15 +53,15 @@ class Measured:
         """Of every model that ran, in microseconds of one run."""
         models = self.chunk.models()
         columns = np.array([[math.nan if v is None else v for v in us] for us in self.rows()])
-        found: dict[Probe, Latency] = {}
+        copies: dict[Probe, list[Latency]] = {}
         start = 0
         for model in models:
             samples = columns[:, start : start + model.repeats].ravel()
             start += model.repeats
             samples = samples[np.isfinite(samples)]
             if len(samples):
-                found[model.blocks] = latency_of(samples.tolist(), self.share)
-        return found
+                copies.setdefault(model.blocks, []).append(latency_of(samples, self.share))
+        return {blocks: mean_of(found) for blocks, found in copies.items()}
 
     def rows(self) -> list[list[float | None]]:
         """The passes, those of merged attempts behind them."""
@@ -257,7 +262,7 @@ class Campaign:
             found.drift = line.get("drift_percent", 0.0) / 100
             found.merged = [self.measured[number] for number in line.get("merged", ())]
 
-    def blocks_done(self) -> set[Any]:
-        """Measured, or left out for good."""
+    def times_done(self) -> Counter[Block]:
+        """How often each block was measured, or left out for good."""
         done = [m for m in self.measured if m.verdict in ("accepted", "failed")]
-        return {b for m in done if m.chunk.role == BLOCKS for b in m.chunk.content}
+        return Counter(b for m in done if m.chunk.role == BLOCKS for b in m.chunk.content)

@@ -6,32 +6,40 @@ from dataclasses import asdict, dataclass
 
 from results.errors import TableError
 from supernet.blocks import Block
+from supernet.cost import network_cost
 
 HOST_BYTES = 4  # pictures and results cross to the device as fp32, whatever it computes in
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkTerms:
-    """network = fixed_ms / batch + ms_per_mb * transferred MB + scale * sum of blocks.
+    """network = (fixed_ms + ms_per_m_params * parameters) / batch + ms_per_mb * transferred MB
+    + scale * sum of blocks.
 
-    All of one image. The transferred megabytes (1e6 bytes, fp32) are those of the input and
-    of the last block's output, which makes the offset a function of resolution and head. A
-    promptable network has `decoder_ms` on top: published rows include SAM's mask decoder.
+    All of one image. Parameters, in millions, are read once for a batch: blocks timed one by one
+    tell a little less of that than a whole network shows. The transferred megabytes (1e6 bytes,
+    fp32) are those of the input and of the last block's output, which makes the offset a
+    function of resolution and head. A promptable network has `decoder_ms` on top: published rows
+    include SAM's mask decoder.
     """
 
     fixed_ms: float = 0.0
     ms_per_mb: float = 0.0
     scale: float = 1.0
     decoder_ms: float = 0.0
+    ms_per_m_params: float = 0.0
 
     def __post_init__(self) -> None:
-        terms = (self.fixed_ms, self.ms_per_mb, self.decoder_ms)
+        terms = (self.fixed_ms, self.ms_per_mb, self.decoder_ms, self.ms_per_m_params)
         if not (all(0 <= term < math.inf for term in terms) and 0 < self.scale < math.inf):
             raise TableError(f"network terms must not be negative, scale positive: {self}")
 
     def offset_ms(self, blocks: Sequence[Block], batch: int) -> float:
         decoder_ms = self.decoder_ms if promptable(blocks) else 0.0
-        return self.fixed_ms / batch + self.ms_per_mb * transferred_mb(blocks) + decoder_ms
+        once_ms = self.fixed_ms
+        if self.ms_per_m_params:
+            once_ms += self.ms_per_m_params * params_m(blocks)
+        return once_ms / batch + self.ms_per_mb * transferred_mb(blocks) + decoder_ms
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -42,6 +50,11 @@ class NetworkTerms:
             return cls(**{name: float(value) for name, value in data.items()})
         except (TypeError, ValueError) as error:
             raise TableError(f"bad network terms: {error}") from None
+
+
+def params_m(blocks: Sequence[Block]) -> float:
+    """Millions of parameters."""
+    return network_cost(blocks).params / 1e6
 
 
 def promptable(blocks: Sequence[Block]) -> bool:

@@ -154,9 +154,9 @@ class Validate:
             campaign.measure(NETWORKS, chosen)
         found = validate(table, campaign.accepted, table.batch)
         rows = [
-            {"arch": arch.to_dict(), "measured_ms": ms, "sum_ms": raw, "scaled_ms": scaled}
+            {"arch": arch.to_dict(), "measured_ms": ms, "predicted_ms": raw, "scaled_ms": scaled}
             for arch, ms, raw, scaled in zip(
-                found.archs, found.measured_ms, found.raw_ms, found.scaled_ms, strict=True
+                found.archs, found.measured_ms, found.predicted_ms, found.scaled_ms, strict=True
             )
         ]
         loads = [load for m in campaign.accepted for load in m.loads]
@@ -173,13 +173,12 @@ class Validate:
 
 
 def _save(table: "Table", path: Path, found: "Validation") -> None:
-    from lut.assemble import error_of
     from lut.device import SHIPPED
 
     if path.is_relative_to(SHIPPED):
         raise TableError(f"{path} is shipped and never written to; copy it and give it by --table")
     sidecar = dict(table.sidecar or {})
-    sidecar |= {"validation": found.to_dict(), "error": error_of(found)}
+    sidecar |= {"validation": found.to_dict(), "error": found.error()}
     replace(table, sidecar=sidecar).save(path)
 
 

@@ -11,14 +11,13 @@ from lut.assemble import (
     complete,
     differences,
     entries_of,
-    error_of,
     fit_terms,
     interpolator_of,
-    references_ms,
+    network_points,
     validate,
 )
 from lut.build import UNRECORDED, parse_budget_s
-from lut.chunks import BLOCKS, NETWORKS, distinct, references_of, split
+from lut.chunks import BLOCKS, NETWORKS, TERMS, distinct, references_of, split
 from lut.coverage import distinct_blocks
 from lut.device import Device, tables_of, user_data_dir
 from lut.interpolate import Interpolator
@@ -29,6 +28,7 @@ from lut.runtimes.session import Setting
 from lut.samples import LOW_SHARE, QUANTILES
 from lut.table import Entry, Table, load_table
 from lut.targets.choose import get_host
+from lut.terms import params_m
 from results.errors import DeviceError, TableError
 from results.files import write_json
 from results.progress import progress
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from lut.targets.host import Host
 
 MOST_MEASURED = 8000  # blocks, where no budget says otherwise
+ROUNDS = 2  # times that a block is measured, in other company, where no budget says otherwise
 FIRST = 400  # blocks that a budget's first chunk covers the space with
+FITTED_NETWORKS = 16  # beside the references, for the network terms
 FITTING_S = 6.0  # an interpolator's fit, about
 VALIDATION_SHARE = 0.15  # of a budget
 
@@ -105,7 +107,8 @@ class Work:
         """All that is not in the journal yet, then the table. Raises TargetError and RunError."""
         self.folder = folder
         budget_s = parse_budget_s(self.command.budget) if self.command.budget else None
-        total = budget_s or min(len(self.blocks), MOST_MEASURED) * self.command.passes
+        timings = min(len(self.blocks), MOST_MEASURED) * self.command.passes * ROUNDS
+        total = budget_s or timings
         unit = "s" if budget_s else "timings"
         with progress(total, silent=silent, label="measuring", unit=unit) as show:
             campaign = Campaign(
@@ -129,8 +132,7 @@ class Work:
             if not entries:
                 raise TableError("no block could be measured: " + "; ".join(campaign.notes[:3]))
             entries = complete(entries, self.blocks)
-            if self.command.networks and not _validated(campaign):
-                self._measure_networks(campaign, entries)
+            self._measure_networks(campaign, entries)
         return self._table(campaign, entries)
 
     def _measure_all(self, campaign: Campaign) -> None:
@@ -138,16 +140,16 @@ class Work:
         wanted = self.blocks
         if len(wanted) > MOST_MEASURED:
             wanted = corners(wanted, MOST_MEASURED)
-        known = campaign.blocks_done()
-        left = [block for block in wanted if block not in known]
-        seed = self.command.seed + len(known)
-        for content in split(left, self.setting.precision, seed=seed):
-            campaign.measure(BLOCKS, content)
+        for number in range(1, ROUNDS + 1):
+            times = campaign.times_done()
+            left = [block for block in wanted if times[block] < number]
+            for content in split(left, self.setting.precision, seed=self.command.seed + number):
+                campaign.measure(BLOCKS, content)
 
     def _measure_within(self, campaign: Campaign, budget_s: float) -> None:
         """First what covers the space, then where the interpolator is least sure."""
         while True:
-            known = campaign.blocks_done()
+            known = set(campaign.times_done())
             left = [block for block in self.blocks if block not in known]
             if not left:
                 return
@@ -173,17 +175,21 @@ class Work:
         def predict_ms(arch: Arch) -> float:
             return sum(entries[block].latency_ms for block in blocks_of(arch))
 
-        seed = self.command.seed + 1
-        chosen = stratified(self.space, predict_ms, self.command.networks, seed, self.references)
-        campaign.measure(NETWORKS, chosen)
+        seed = self.command.seed
+        fitted = stratified(self.space, predict_ms, FITTED_NETWORKS, seed + 2, self.references)
+        others = (*self.references, *fitted)
+        held_out = stratified(self.space, predict_ms, self.command.networks, seed + 1, others)
+        for role, archs in ((TERMS, fitted), (NETWORKS, held_out)):
+            done = any(m.chunk.role == role and m.chunk.content for m in campaign.accepted)
+            if archs and not done:
+                campaign.measure(role, archs)
 
     def _table(
         self, campaign: Campaign, entries: dict[Block, Entry]
     ) -> tuple[Table, Validation | None]:
-        sums = [
-            sum(entries[block].latency_ms for block in blocks_of(arch)) for arch in self.references
-        ]
-        reference_ms = references_ms(campaign)
+        points = network_points(campaign)
+        sums = [sum(entries[b].latency_ms for b in blocks_of(arch)) for arch in points]
+        params = [params_m(blocks_of(arch)) for arch in points]
         table = Table(
             device=self.device.name,
             title=self.device.title,
@@ -192,13 +198,13 @@ class Work:
             batch=self.setting.batch,
             threads=self.setting.threads,
             entries=entries,
-            terms=fit_terms(sums, reference_ms),
+            terms=fit_terms(sums, params, list(points.values())),
         )
         validation = None
         error: dict[str, Any] = {}
         if self.command.networks:
             validation = validate(table, campaign.accepted, self.setting.batch)
-            error = error_of(validation)
+            error = validation.error()
         sidecar = {
             "note": "",
             "error": error,
@@ -209,7 +215,7 @@ class Work:
                 "space": self.command.space,
                 "freeze": list(self.command.freeze),
             },
-            "measurement": self._provenance(campaign, entries, sums, reference_ms),
+            "measurement": self._provenance(campaign, entries, points, sums),
         }
         return replace(table, sidecar=sidecar), validation
 
@@ -217,8 +223,8 @@ class Work:
         self,
         campaign: Campaign,
         entries: dict[Block, Entry],
+        points: dict[Arch, float],
         sums: list[float],
-        reference_ms: list[float],
     ) -> dict[str, Any]:
         loads = [load for m in campaign.accepted for load in m.loads]
         warmth = [c for m in campaign.accepted for c in m.temperatures_c]
@@ -244,9 +250,9 @@ class Work:
             "chunk_scales": [min(scales), max(scales)],
             "load": [min(loads), max(loads)] if loads else None,
             "temperature_c": [min(warmth), max(warmth)] if warmth else None,
-            "references": [
+            "networks": [  # references first: what the network terms are fitted to
                 {"arch": arch.to_dict(), "sum_ms": total, "measured_ms": ms}
-                for arch, total, ms in zip(self.references, sums, reference_ms, strict=True)
+                for (arch, ms), total in zip(points.items(), sums, strict=True)
             ],
             "failed": campaign.notes + _failures(campaign),
         }
@@ -346,10 +352,6 @@ def _reporter(
         show(sum(len(m.passes) * len(m.chunk.content) for m in counted))
 
     return report
-
-
-def _validated(campaign: Campaign) -> bool:
-    return any(m.chunk.role == NETWORKS and m.chunk.content for m in campaign.accepted)
 
 
 def _python(command: "Build") -> str | None:

@@ -36,9 +36,13 @@ class Machine:
         self.kills = kills or (lambda blocks: False)
         self.die_after = list(die_after)  # passes that the first sessions give before they die
         self.sessions = []
+        self.gone = False
+        self.slowness = 1.0  # of a clock that its models move
         self.rng = random.Random(0)
 
     def run(self, argv, *, timeout_s, stdin=None):
+        if self.gone:
+            raise TargetError("local: gone")
         return ""
 
     def us(self, blocks, number):

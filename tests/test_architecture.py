@@ -22,7 +22,9 @@ COMMANDS = [
     "nas.predict",
     "nas.plot",
     "nas.devices",
+    "lut.build",
     "lut.calibrate",
+    "lut.validate",
     "supernet.evaluate",
 ]
 
@@ -84,6 +86,7 @@ except SystemExit as end:
 """
     loaded = module_names(code)
     heavy = {"torch", "optuna", "numpy", "scipy", "matplotlib", "plotly", "PIL", "safetensors"}
+    heavy |= {"sklearn", "onnx", "onnxruntime", "ai_edge_litert"}
     assert loaded & heavy == set()
 
 

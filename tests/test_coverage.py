@@ -1,4 +1,4 @@
-"""Every block of every network of a space is found, against drawing networks; probes are networks."""
+"""Every block of every network of a space is found, against drawn ones; probes are networks."""
 
 import random
 
@@ -48,8 +48,8 @@ def test_a_probe_runs_from_the_picture_to_its_end():
         if difference is None:
             assert block.kind == "pool"
             continue
-        for probe in (difference.probe, difference.baseline):
-            for index, part in enumerate(probe or ()):
+        for probe in (difference.probe, difference.baseline or ()):
+            for index, part in enumerate(probe):
                 for source in part.inputs or (index - 1,):
                     if source != IMAGE:
                         assert probe[source].out_size == (part.height, part.width)

@@ -65,7 +65,7 @@ def test_its_std_tells_its_error(interpolator):
 
 def test_a_kind_with_too_few_rows_has_no_guess():
     two = [b for b in BLOCKS if b.kind == "dsconv"][:2]
-    found = Interpolator({block: 1.0 for block in two})
+    found = Interpolator(dict.fromkeys(two, 1.0))
     assert not found.can(two[0])
     with pytest.raises(KeyError):
         found.guess(two)

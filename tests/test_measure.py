@@ -1,6 +1,7 @@
 """Campaigns on a machine whose true latencies are known: found, rejected, repeated, resumed."""
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -20,6 +21,7 @@ from lut.journal import JOURNAL, Journal
 from lut.measure import Campaign
 from lut.probes import difference_of
 from lut.runtimes.session import Setting
+from lut.terms import params_m
 from results.errors import RunError, TargetError
 from supernet.blocks import Block, blocks_of
 from supernet.named import named_arch
@@ -60,7 +62,8 @@ def expected_us(block):
         return true_us(block)
     if block.in_channels == 3:
         return START_US + true_us(block) + pool_us(block)
-    before = Block("conv", 1, block.in_channels, block.height, block.width)
+    channels = block.out_channels if block.kind == "add" else block.in_channels
+    before = Block("conv", 1, channels, block.height, block.width)
     return true_us(block) + pool_us(block) - pool_us(before)
 
 
@@ -93,9 +96,11 @@ def test_noise_averages_out_of_sums(campaign):
         blocks = blocks_of(arch)
         sums.append(1e3 * sum(entries[block].latency_ms for block in blocks))
         wholes.append(START_US + sum(true_us(block) for block in blocks))
-    terms = fit_terms(sums, wholes)
-    for total, whole in zip(sums, wholes, strict=True):
-        assert terms.fixed_ms + terms.scale * total == pytest.approx(whole, rel=0.03)
+    params = [params_m(blocks_of(arch)) for arch in REFERENCES]
+    terms = fit_terms(sums, params, wholes)
+    for total, own, whole in zip(sums, params, wholes, strict=True):
+        offset = terms.fixed_ms + terms.ms_per_m_params * own
+        assert offset + terms.scale * total == pytest.approx(whole, rel=0.03)
 
 
 def test_a_slower_session_is_scaled_and_not_rejected(campaign):
@@ -160,7 +165,7 @@ def test_a_lost_connection_keeps_what_it_gave(campaign):
 
 def test_a_host_that_stays_away_ends_the_campaign_with_all_kept(campaign):
     machine = Machine(die_after=[3, 0, 0, 0, 0])
-    machine.run = lambda argv, *, timeout_s: (_ for _ in ()).throw(TargetError("gone"))
+    machine.gone = True
     found = campaign(machine, passes=10)
     with pytest.raises(TargetError, match="connection lost"):
         found.measure(BLOCKS, ALL)
@@ -173,7 +178,9 @@ def test_a_host_that_stays_away_ends_the_campaign_with_all_kept(campaign):
 
 def test_a_model_that_kills_its_session_is_left_out_alone(campaign):
     bad = next(b for b in ALL if b.kind == "mbconv")
-    probe = difference_of(bad).probe
+    difference = difference_of(bad)
+    assert difference is not None
+    probe = difference.probe
     found = campaign(Machine(kills=lambda blocks: blocks == probe))
     found.measure(BLOCKS, ALL)
     assert set(differences(found).ms) == set(ALL) - {bad}
@@ -192,7 +199,7 @@ def test_a_journal_cut_anywhere_resumes_without_repeating_a_pass(campaign, tmp_p
         (tmp_path / JOURNAL).write_bytes(data[: rng.randrange(len(data))])
         found = campaign(Machine(), passes=6)
         found.start()
-        left = [b for b in ALL if b not in found.blocks_done()]
+        left = [b for b in ALL if b not in found.times_done()]
         if left:
             found.measure(BLOCKS, left)
         passes = [(line["chunk"], line["pass"]) for line in found.journal.lines if "pass" in line]
@@ -228,7 +235,10 @@ def test_chunks_hold_every_block_once_beside_its_baseline():
     for number, content in enumerate(chunks):
         models = Chunk(number, BLOCKS, tuple(content), ()).models()
         assert len(models) <= 300
-        assert len({model.blocks for model in models}) == len(models)
+        copies = Counter(model.blocks for model in models)
+        baselines = {d.baseline for b in content if (d := difference_of(b)) and d.baseline}
+        assert {probe for probe, count in copies.items() if count == 3} == baselines
+        assert set(copies.values()) <= {1, 3}
 
 
 def test_references_are_official_and_of_every_family():

@@ -1,0 +1,306 @@
+"""Builds: real ones on this machine, killed and resumed ones, and long ones on a synthetic one."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lut.build import Build, parse_budget_s
+from lut.device import find_table, get_device
+from lut.journal import JOURNAL
+from lut.table import COLUMNS, load_table
+from results.errors import TableError
+from supernet.blocks import blocks_of
+from supernet.space import get_space
+from tests.conftest import ROOT
+from tests.synthetic import START_US, Machine, true_us
+
+QUICK = ("--space", "tiny", "--passes", "6", "--networks", "4")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A real build of space tiny with ONNX Runtime, in a process of its own."""
+    folder = tmp_path_factory.mktemp("built")
+    environment = {**os.environ, "EFFICIENTVIT_NAS_DATA": str(folder / "data")}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-m", "lut.build", "--device", "mine", "--title", "My machine"]
+    done = subprocess.run(
+        [*command, *QUICK, "--run-folder", str(folder / "run")],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_a_build_leaves_a_whole_table(built):
+    folder, said = built
+    path = folder / "data" / "tables" / "mine-onnxruntime-fp32.csv"
+    table = load_table(path)
+    with path.open() as file:
+        assert tuple(next(csv.reader(file))) == COLUMNS
+    assert (table.device, table.title, table.threads, table.batch) == ("mine", "My machine", 1, 1)
+    assert {entry.provenance for entry in table.entries.values()} == {"measured"}
+    assert all(entry.num_samples >= 6 for entry in table.entries.values())
+    used = {block for arch in get_space("tiny").enumerate() for block in blocks_of(arch)}
+    assert used <= set(table.entries)
+    assert str(path) in said
+    assert "next: python -m nas.search --device mine:onnxruntime:fp32 --space tiny" in said
+
+
+def test_its_sidecar_says_how_and_how_wrong(built):
+    folder, _ = built
+    sidecar = load_table(folder / "data" / "tables" / "mine-onnxruntime-fp32.csv").sidecar
+    validation, found = sidecar["validation"], sidecar["measurement"]
+    assert validation["num_networks"] == 4
+    names = {"mape_percent", "within_5_percent", "within_10_percent", "spearman", "kendall_tau"}
+    assert set(validation["raw"]) == set(validation["scaled"]) == names
+    assert found["environment"]["runtime"] == "onnxruntime"
+    assert found["environment"]["version"]
+    assert found["target"]["kind"] == "local"
+    assert found["target"]["machine"]
+    assert found["protocol"]["passes"] == 6
+    assert len(found["references"]) == 6
+    assert sidecar["error"]["judged_on"].startswith("4 random networks")
+
+
+def test_its_run_folder_keeps_every_pass_and_quantile(built):
+    folder, _ = built
+    lines = [json.loads(text) for text in (folder / "run" / JOURNAL).read_text().splitlines()]
+    passes = [(line["chunk"], line["pass"]) for line in lines if "pass" in line]
+    assert len(passes) == len(set(passes)) >= 18
+    with (folder / "run" / "quantiles.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 150
+    for row in rows:
+        assert float(row["p10_us"]) <= float(row["p50_us"]) <= float(row["p90_us"])
+
+
+def test_a_search_on_it_says_measured(built, monkeypatch, run, tmp_path):
+    folder, _ = built
+    monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(folder / "data"))
+    assert "own table, measured, error" in run("nas.devices").stdout
+    done = run("nas.search", "--device", "mine", "--space", "tiny", "--trials", "60")
+    assert "measured" in done.stdout
+    device = get_device("mine")
+    assert find_table(device, 1).name == "mine-onnxruntime-fp32.csv"
+
+
+def test_it_is_validated_by_another_command(built, monkeypatch, run, tmp_path):
+    folder, _ = built
+    monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(folder / "data"))
+    arguments = ("--device", "mine", "--networks", "5", "--passes", "5", "--out", "check")
+    done = run("lut.validate", *arguments, "--json")
+    found = json.loads(done.stdout)
+    assert found["num_networks"] == 5
+    rows = json.loads((tmp_path / "check" / "validation.json").read_text())["networks"]
+    table = load_table(folder / "data" / "tables" / "mine-onnxruntime-fp32.csv")
+    assert len(rows) == 5
+    from supernet.arch import Arch
+
+    for row in rows:
+        blocks = blocks_of(Arch.from_dict(row["arch"]))
+        total = sum(table.entry(block).latency_ms for block in blocks)
+        assert row["sum_ms"] == pytest.approx(total)
+        assert row["arch"] not in [a["arch"] for a in table.sidecar["measurement"]["references"]]
+
+
+def killed_build(folder, delays, *flags):
+    """Passes of a build that is killed after each delay, and resumed until it is done."""
+    run, out = folder / "run", folder / "tables"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    first = ["--device", "killed", *QUICK, *flags, "--run-folder", str(run), "--out", str(out)]
+    for delay in [*delays, None]:
+        arguments = ["--resume", str(run)] if (run / "run.json").exists() else first
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lut.build", *arguments, "--quiet"],
+            cwd=folder, env=environment, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            _, said = process.communicate(timeout=delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            continue
+        assert process.returncode == 0, said
+        break
+    lines = [json.loads(text) for text in (run / JOURNAL).read_text().splitlines()]
+    passes = [(line["chunk"], line["pass"]) for line in lines if "pass" in line]
+    assert len(passes) == len(set(passes))
+    return load_table(out / "killed-onnxruntime-fp32.csv")
+
+
+def test_a_killed_build_goes_on(tmp_path):
+    table = killed_build(tmp_path, [1.5, 2.5, 3.5])
+    used = {block for arch in get_space("tiny").enumerate() for block in blocks_of(arch)}
+    assert used <= set(table.entries)
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments(tmp_path):
+    rng = random.Random(time.time_ns())
+    tables = []
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        tables.append(killed_build(folder, [rng.uniform(0.3, 6) for _ in range(3)]))
+    assert len({frozenset(table.entries) for table in tables}) == 1
+
+
+@pytest.fixture
+def synthetic(monkeypatch):
+    """Run lut.build here, on a machine whose clock its models move."""
+
+    def synthetic(machine, *flags):
+        import tyro
+
+        clock = [0.0]
+
+        def session(*arguments, **more):
+            for line in machine(*arguments, **more):
+                clock[0] += sum(line.get("us", [0])) * machine.slowness / 1e6
+                yield line
+
+        monkeypatch.setattr("lut.measure.run_session", session)
+        monkeypatch.setattr("lut.measure.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("lut.measure.time.monotonic", lambda: clock[0])
+        tyro.cli(Build, args=["--device", "made-up", "--quiet", *flags]).run()
+        return load_table(find_table(get_device("made-up"), 1))
+
+    return synthetic
+
+
+def whole_ms(arch):
+    return (START_US + sum(true_us(block) for block in blocks_of(arch))) / 1e3
+
+
+def test_a_build_without_a_budget_measures_all(synthetic, tmp_path):
+    machine = Machine(noise=0.01)
+    flags = ("--space", "b", "--freeze", "resolution=128", "--run-folder", str(tmp_path / "run"))
+    table = synthetic(machine, *flags, "--passes", "8")
+    assert {entry.provenance for entry in table.entries.values()} == {"measured"}
+    assert table.sidecar["validation"]["num_networks"] == 24
+    assert table.sidecar["validation"]["scaled"]["mape_percent"] < 1
+    space = get_space("b", freeze=["resolution=128"])
+    for seed in range(10):
+        arch = space.sample(random.Random(seed))
+        assert table.network_ms(blocks_of(arch)) == pytest.approx(whole_ms(arch), rel=0.03)
+
+
+def test_a_budget_is_kept_and_the_rest_interpolated(synthetic, tmp_path):
+    machine = Machine(noise=0.01)
+    machine.slowness = 60.0
+    flags = ("--space", "b", "--freeze", "resolution=128,160", "--budget", "5min")
+    table = synthetic(machine, *flags, "--passes", "8", "--run-folder", str(tmp_path / "run"))
+    found = table.sidecar["measurement"]
+    assert found["num_measured"] >= 300
+    assert found["num_interpolated"] > 300
+    assert found["seconds"] < 330
+    assert table.sidecar["validation"]["scaled"]["mape_percent"] < 10  # the quirks are noise to it
+
+
+def test_what_the_runtime_refuses_is_reported(synthetic, tmp_path):
+    from lut.probes import difference_of
+
+    bad = next(b for b in blocks_of(get_space("tiny").sample(random.Random(0))) if b.residual)
+    machine = Machine(kills=lambda blocks: blocks == difference_of(bad).probe)
+    table = synthetic(machine, *QUICK, "--run-folder", str(tmp_path / "run"))
+    (note,) = table.sidecar["measurement"]["failed"]
+    assert bad.kind in note
+    assert table.entries[bad].provenance == "interpolated"
+
+
+def test_an_older_table_is_kept(synthetic, tmp_path, data_folder):
+    for number in (1, 2):
+        machine = Machine()
+        synthetic(machine, *QUICK, "--run-folder", str(tmp_path / str(number)))
+    assert (data_folder / "tables" / "made-up-onnxruntime-fp32.csv.bak").exists()
+
+
+def test_one_name_has_one_setting(synthetic, fails, tmp_path):
+    machine = Machine()
+    synthetic(machine, *QUICK, "--run-folder", str(tmp_path / "run"))
+    for flags in (("--threads", 2), ("--batch", 4)):
+        said = fails(Build, "lut.build", "--device", "made-up", *QUICK, *flags)
+        assert "another name" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), "give one --device"),
+        (("--device", "x y"), "letters, digits"),
+        (("--device", "x:litert", "--runtime", "onnxruntime"), "contradict"),
+        (("--device", "x:fast"), "no runtime 'fast'"),
+        (("--device", "x", "--precision", "fp17"), "fp16"),
+        (("--device", "x", "--target", "shh://board"), "did you mean ssh://"),
+        (("--device", "x", "--space", "bb"), "did you mean 'b'"),
+        (("--device", "x", "--budget", "fast"), "5min"),
+        (("--device", "x", "--threads", "0"), "--threads must be 1"),
+        (("--device", "x", "--networks", "1"), "at least 2"),
+        (("--device", "x", "--cpus", "a"), "--cpus is a list"),
+        (("--resume", "nowhere"), "no run folder"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(fails, flags, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert words in fails(Build, "lut.build", *flags)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_budgets_have_units():
+    assert [parse_budget_s(text) for text in ("90s", "5min", "1.5h", "300")] == [90, 300, 5400, 300]
+    for text in ("5 minutes", "-3min", "10s", "nan", "inf"):
+        with pytest.raises(TableError):
+            parse_budget_s(text)
+
+
+def test_resume_takes_no_other_flags(built, fails):
+    folder, _ = built
+    said = fails(Build, "lut.build", "--resume", folder / "run", "--passes", 9)
+    assert "--passes cannot change" in said
+
+
+def test_a_finished_build_can_be_resumed(built, run, monkeypatch):
+    folder, _ = built
+    monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(folder / "data"))
+    before = (folder / "run" / JOURNAL).read_bytes()
+    run("lut.build", "--resume", folder / "run", "--quiet")
+    assert (folder / "run" / JOURNAL).read_bytes() == before
+
+
+def test_the_timer_dies_with_the_build(tmp_path):
+    """A killed build leaves no process that would disturb the next."""
+    flags = ["--device", "orphan", *QUICK, "--passes", "400", "--run-folder", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lut.build", *flags, "--quiet", "--out", str(tmp_path)], cwd=ROOT
+    )
+    journal = tmp_path / "run" / JOURNAL
+    while not (journal.exists() and '"pass"' in journal.read_text()):
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while timers(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert timers(tmp_path) == []
+
+
+def timers(folder):
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_text()
+            environment = (path / "environ").read_text()
+        except OSError:
+            continue
+        if "timer.py" in command and os.environ["EFFICIENTVIT_NAS_DATA"] in environment:
+            found.append(command)
+    return found
