@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,11 @@ from lut.interpolate import Interpolator, work
 from lut.measure import Campaign, Measured
 from lut.probes import difference_of
 from lut.table import Entry, Table
-from lut.terms import NetworkTerms
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 
 FLOOR_STDS = 2.0  # a difference below so many standard errors is noise
 LEAST_SHARE = 1e-3  # of the probe's own time: no clock resolves less
-TERM_SHARE = 0.05  # of a latency: what each term beside the scale may well take
-TERM_ERROR = 0.015  # of a network, relative: what a sum of blocks misses anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,7 @@ class Differences:
     std_ms: dict[Block, float]
     num_samples: dict[Block, int]
     floor_ms: dict[Block, float]  # below which it is noise
+    energy_mj: dict[Block, float] = field(default_factory=dict)  # noise can make it negative
 
 
 def differences(campaign: Campaign) -> Differences:
@@ -71,7 +69,27 @@ def differences(campaign: Campaign) -> Differences:
         },
         num_samples={block: sum(row[2] for row in rows) for block, rows in found.items()},
         floor_ms={block: min(row[3] for row in rows) for block, rows in found.items()},
+        energy_mj=_energy_differences(campaign),
     )
+
+
+def _energy_differences(campaign: Campaign) -> dict[Block, float]:
+    """As latencies, but of one window for each model, and on no scale: millijoules an image."""
+    found: dict[Block, list[float]] = {}
+    for measured in campaign.accepted:
+        energies = measured.energies_mj()
+        if measured.chunk.role != BLOCKS or not energies:
+            continue
+        for block in measured.chunk.content:
+            difference = difference_of(block)
+            if difference is None:
+                found.setdefault(block, []).append(0.0)
+                continue
+            probe = energies.get(difference.probe)
+            baseline = energies.get(difference.baseline) if difference.baseline else 0.0
+            if probe is not None and baseline is not None:
+                found.setdefault(block, []).append((probe - baseline) / campaign.setting.batch)
+    return {block: sum(values) / len(values) for block, values in found.items()}
 
 
 def chunk_scales(campaign: Campaign) -> dict[int, float]:
@@ -95,7 +113,11 @@ def entries_of(found: Differences, provenance: str = "measured") -> dict[Block, 
     clamped = _clamp(found)
     return {
         block: Entry(
-            clamped.get(block, ms), found.std_ms[block], found.num_samples[block], provenance
+            clamped.get(block, ms),
+            found.std_ms[block],
+            found.num_samples[block],
+            provenance,
+            energy if (energy := found.energy_mj.get(block, -1.0)) >= 0 else None,
         )
         for block, ms in found.ms.items()
     }
@@ -139,34 +161,6 @@ def interpolator_of(entries: Mapping[Block, Entry], most_rows: int = 2500) -> In
         {b: e.latency_ms for b, e in measured.items()},
         {b: e.latency_std_ms for b, e in measured.items()},
         most_rows=most_rows,
-    )
-
-
-def fit_terms(
-    sums_ms: Sequence[float], params_m: Sequence[float], measured_ms: Sequence[float]
-) -> NetworkTerms:
-    """A scale, a fixed time and a time by parameters, from networks measured whole.
-
-    The latter two are held near 0, and a network far off counts less.
-    """
-    from scipy.optimize import least_squares
-
-    sums, params, measured = (np.asarray(x, float) for x in (sums_ms, params_m, measured_ms))
-    fixed_ms = TERM_SHARE * measured.min()
-    per_m_params = TERM_SHARE * float(np.median(measured / params))
-
-    def residuals(x: Any) -> Any:
-        whole = x[1] * fixed_ms + x[2] * per_m_params * params + np.exp(x[0]) * sums
-        return np.append(np.log(whole / measured) / TERM_ERROR, x[1:])
-
-    start = [float(np.log(measured / sums).mean()), 0.1, 0.1]
-    bounds = ([-10.0, 0.0, 0.0], [10.0, 1 / TERM_SHARE, 1 / TERM_SHARE])
-    found = least_squares(residuals, start, bounds=bounds, loss="soft_l1")
-    scale, fixed, by_params = found.x
-    return NetworkTerms(
-        fixed_ms=float(fixed * fixed_ms),
-        scale=float(np.exp(scale)),
-        ms_per_m_params=float(by_params * per_m_params),
     )
 
 

@@ -4,13 +4,14 @@ python -m lut.build --device mydevice --space b
 """
 
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from results.console import main as console_main
-from results.errors import DeviceError, RunError, TableError, check_choice
+from results.errors import DeviceError, RunError, check_choice
 
 if TYPE_CHECKING:
     from lut.device import Device
@@ -35,7 +36,12 @@ class Build:
     cpus: str = ""
     """CPUs to keep to, as 4,5,6; by default the last ones, as many as threads."""
     provider: str = ""
-    """Execution provider of ONNX Runtime, such as CUDAExecutionProvider; its CPU by default."""
+    """What computes: an execution provider of ONNX Runtime (CPUExecutionProvider), LiteRT's
+    xnnpack, gpu, nnapi or none, PyTorch's eager, compiled, cuda or cuda-graph; the first of
+    each by default."""
+    benchmark_model: str = ""
+    """Path of TensorFlow Lite's benchmark_model on the target; on a phone by default
+    /data/local/tmp/benchmark_model, elsewhere Python's LiteRT is used unless this is given."""
 
     task: str = "classification"
     """Task of the networks that the table is for."""
@@ -50,14 +56,16 @@ class Build:
     interpolated. Without it all are measured, where they are no more than 8000."""
     networks: int = 24
     """Whole networks to validate the table on, none of which it has seen."""
-    passes: int = 16
-    """Passes over each chunk of models, after two that are dropped."""
+    passes: int | None = None
+    """Passes over each chunk of models, after two that are dropped; by default 16, or 5 where
+    each timing is an invocation of its own, as on a phone."""
     seed: int = 0
     """Of the order of passes and the networks to validate on."""
     energy: bool = False
-    """Measure energy too, where the system tells it (RAPL, Jetson)."""
+    """Measure energy too, where the system tells it (RAPL, Jetson): all that its sensor sees,
+    what the idle machine takes included."""
 
-    import_: Path | None = None
+    import_: Annotated[Path | None, tyro.conf.arg(name="import")] = None
     """Read a table instead of measuring one: OFA's lookup_table.yaml, or a CSV of our columns."""
     title: str | None = None
     """What to call the device; by default its processor."""
@@ -76,7 +84,7 @@ class Build:
 
     def run(self) -> None:
         from lut.work import Work
-        from results.resume import resumed
+        from results.resume import flags_of, resumed
         from results.runs import RECORD, create_run_folder, locked, read_record
 
         if self.resume is not None:
@@ -99,7 +107,7 @@ class Build:
             if self.resume is None:
                 if (folder / RECORD).exists():
                     raise RunError(f"{folder} was taken by another run; choose another folder")
-                work.record(folder)
+                work.record(folder, flags_of(command, UNRECORDED))
             table, validation = work.measure(folder, silent=self.json or self.quiet)
         path = work.save(table, folder)
         if self.json:
@@ -119,7 +127,7 @@ class Build:
             ("networks", self.networks, 0),
             ("seed", self.seed, 0),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise DeviceError(f"--{name} must be {least} or more, not {value}")
         if self.networks == 1:
             raise DeviceError("--networks must be 0 or at least 2, as one has no order")
@@ -172,28 +180,7 @@ class Build:
                 print(f"{len(unknown)} keys have no block of ours: {', '.join(unknown)}")
 
 
-UNRECORDED = ("resume", "run_folder", "json", "quiet")
-
-
-def parse_budget_s(text: str) -> float:
-    """Seconds of `90s`, `5min`, `1.5h` or `300`. Raises TableError."""
-    units = {"s": 1, "min": 60, "m": 60, "h": 3600, "": 1}
-    number = text.strip().rstrip("smhin")
-    unit = text.strip().removeprefix(number)
-    try:
-        value = float(number) * units[unit]
-    except (ValueError, KeyError):
-        value = 0.0
-    if not 30 <= value <= 7 * 86400:
-        raise TableError(f"--budget {text!r} is no time from 30s to 7 days, such as 5min")
-    return value
-
-
-def next_command(device: "Device", path: Path, space: str, found_by_name: bool) -> str:
-    """What a user does with a new table."""
-    spec = f"{device.name}:{device.runtime}:{device.precision}"
-    table = "" if found_by_name else f" --table {shlex.quote(str(path))}"
-    return f"python -m nas.search --device {spec} --space {space}{table}"
+UNRECORDED = ("import_", "resume", "run_folder", "json", "quiet")  # no part of the build
 
 
 def main() -> None:

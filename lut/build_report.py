@@ -1,10 +1,11 @@
 """What a build prints in the end."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lut.assemble import Validation
-from lut.build import next_command
+from lut.device import Device, user_data_dir
 from lut.table import Table
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 def print_build(work: "Work", table: Table, validation: Validation | None, path: Path) -> None:
     from rich.console import Console
-
-    from lut.device import user_data_dir
 
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -65,3 +64,10 @@ def print_validation(console: "object", validation: Validation) -> None:
             f"{found.kendall_tau:.4f}",
         )
     console.print(grid)
+
+
+def next_command(device: Device, path: Path, space: str, found_by_name: bool) -> str:
+    """What a user does with a new table."""
+    spec = f"{device.name}:{device.runtime}:{device.precision}"
+    table = "" if found_by_name else f" --table {shlex.quote(str(path))}"
+    return f"python -m nas.search --device {spec} --space {space}{table}"

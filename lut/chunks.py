@@ -15,8 +15,9 @@ from supernet.named import BACKBONES, DATASETS, heads_of, named_arch
 from supernet.space import Space
 
 MOST_MODELS = 700
-MOST_BYTES = 4.5e9  # of models loaded at once
+MOST_BYTES = 7e9  # of models loaded at once
 SESSION_BYTES = 8e6  # of a loaded model without its weights and activations
+REFERENCES = 2  # copies of each reference network
 BASELINES = 3  # copies of each: many blocks share one, and the luck of its place in memory
 BLOCKS, TERMS, NETWORKS = "blocks", "terms", "networks"  # what a chunk is for
 _FIELDS = [field.name for field in fields(Block) if field.compare]
@@ -33,7 +34,7 @@ class Chunk:
 
     def models(self) -> list[Model]:
         """References first, then baselines and probes, or networks; each loaded by itself."""
-        models = [network_model(arch) for arch in self.references]
+        models = [network_model(arch) for arch in self.references] * REFERENCES
         if self.role != BLOCKS:
             return models + [network_model(arch) for arch in self.content]
         differences = [found for block in self.content if (found := difference_of(block))]

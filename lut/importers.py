@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from lut.device import Device
-from lut.table import COLUMNS, KEY_COLUMNS, OPTIONAL_COLUMNS, Entry, Table, _parse_row
+from lut.table import COLUMNS, KEY_COLUMNS, OPTIONAL_COLUMNS, Entry, Table, parse_row
 from lut.terms import NetworkTerms
 from results.errors import TableError, nearest
 from results.files import read_text
@@ -292,7 +292,7 @@ def _read_csv(path: Path, text: str, batch: int) -> tuple[dict[Block, Entry], li
                 for name, cell in cells.items()
             }
         given = {name: cell for name, cell in cells.items() if cell}
-        block, entry = _parse_row(dict.fromkeys(NEEDED, "") | defaults | given, where)
+        block, entry = parse_row(dict.fromkeys(NEEDED, "") | defaults | given, where)
         _check_sizes(block, where)
         if block in entries:
             raise TableError(f"{where}: the same block as line {lines[block]}; remove one of them")

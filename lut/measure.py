@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lut.chunks import BLOCKS, NETWORKS, Chunk
+from lut.chunks import BLOCKS, NETWORKS, REFERENCES, Chunk
 from lut.journal import Journal
 from lut.probes import Probe
 from lut.runtimes.session import Setting, run_session
@@ -31,7 +31,7 @@ from supernet.blocks import Block
 if TYPE_CHECKING:
     from lut.targets.host import Host
 
-PASSES = 16  # kept; two more at the start are dropped
+PASSES = 12  # kept; two more at the start are dropped
 MOST_DRIFT = 0.03
 MOST_ATTEMPTS = 3  # of a chunk that drifts, and of a session that dies
 
@@ -43,6 +43,7 @@ class Measured:
     chunk: Chunk
     passes: dict[int, list[float | None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)  # by index of the model
+    energy_mj: dict[int, float] = field(default_factory=dict)  # of one run, by index of the model
     verdict: str = ""  # accepted, rejected or split
     drift: float = 0.0
     loads: list[float] = field(default_factory=list)
@@ -63,6 +64,14 @@ class Measured:
                 copies.setdefault(model.blocks, []).append(latency_of(samples, self.share))
         return {blocks: mean_of(found) for blocks, found in copies.items()}
 
+    def energies_mj(self) -> dict[Probe, float]:
+        """Of one run of every model whose energy was told, the mean over its copies."""
+        copies: dict[Probe, list[float]] = {}
+        for index, model in enumerate(self.chunk.models()):
+            if (mj := self.energy_mj.get(index)) is not None:
+                copies.setdefault(model.blocks, []).append(mj)
+        return {blocks: sum(found) / len(found) for blocks, found in copies.items()}
+
     def rows(self) -> list[list[float | None]]:
         """The passes, those of merged attempts behind them."""
         own = [self.passes[number] for number in sorted(self.passes)]
@@ -75,10 +84,18 @@ class Measured:
 
     def reference_us(self) -> list[float]:
         """Of every reference network."""
+        return [latency.us for latency in self.references()]
+
+    def references(self) -> list[Latency]:
+        """Latency of every reference network, over its copies."""
         count = len(self.chunk.references)
-        columns = [[row[i] for row in self.rows()] for i in range(count)]
-        samples = ([v for v in column if v is not None] for column in columns)
-        return [latency_of(column, self.share).us for column in samples]
+        rows = self.rows()
+        found = []
+        for index in range(count):
+            copies = range(index, REFERENCES * count, count)
+            samples = ([row[i] for row in rows if row[i] is not None] for i in copies)
+            found.append(mean_of([latency_of(np.array(s, float), self.share) for s in samples]))
+        return found
 
 
 class Campaign:
@@ -190,7 +207,7 @@ class Campaign:
                 )
                 for line in session:
                     begun = begun or "environment" in line
-                    if {"pass", "failed", "environment"} & set(line):
+                    if {"pass", "failed", "environment", "energy"} & set(line):
                         seconds = time.monotonic() - started
                         started += seconds
                         self._note({"chunk": found.chunk.number, **line, "seconds": seconds})
@@ -203,7 +220,18 @@ class Campaign:
                         raise
                     return False
                 time.sleep(died)
+            self._check_references(found)
         return True
+
+    def _check_references(self, found: Measured) -> None:
+        """Raises TargetError where a reference cannot be run: nothing could be judged then."""
+        for index, error in found.failed.items():
+            if index < REFERENCES * len(found.chunk.references):
+                arch = found.chunk.references[index % len(found.chunk.references)]
+                raise TargetError(
+                    f"{self.host.name}: {self.setting.runtime} cannot run the reference network "
+                    f"{arch.describe()} in {self.setting.precision}: {error}"
+                )
 
     def _host_lost(self) -> bool:
         """Whether not a model but the host is at fault."""
@@ -226,12 +254,18 @@ class Campaign:
             self.measure(found.chunk.role, half)
 
     def _drift(self, found: Measured) -> float:
-        """Largest relative deviation of a reference after one common scale."""
+        """Largest relative deviation of a reference after one common scale.
+
+        Its own standard error does not count: it averages out over the blocks.
+        """
         others = [m.reference_us() for m in self.accepted if m is not found]
         if not others or not found.chunk.references:
             return 0.0
-        logs = np.log(found.reference_us()) - np.log(np.median(others, axis=0))
-        return float(np.abs(np.expm1(logs - logs.mean())).max())
+        own = found.references()
+        logs = np.log([latency.us for latency in own]) - np.log(np.median(others, axis=0))
+        deviations = np.abs(np.expm1(logs - logs.mean()))
+        errors = np.array([latency.std_us / latency.us for latency in own])
+        return float(np.maximum(deviations - errors, 0.0).max())
 
     def _note(self, line: dict[str, Any]) -> None:
         self.journal.append(line)
@@ -255,6 +289,8 @@ class Campaign:
             self.on_progress(1)
         elif "failed" in line:
             found.failed[line["failed"]] = line["error"]
+        elif "energy" in line:
+            found.energy_mj[line["energy"]] = line["mj"]
         elif "environment" in line:
             self.environment = line["environment"]
         elif "verdict" in line:

@@ -130,10 +130,10 @@ class Table:
     def _interpolator(self) -> "Interpolator":
         from lut.interpolate import Interpolator
 
-        measured = {b: e for b, e in self.entries.items() if e.provenance == "measured"}
+        known = {b: e for b, e in self.entries.items() if e.provenance != "interpolated"}
         return Interpolator(
-            {b: e.latency_ms for b, e in measured.items()},
-            {b: e.latency_std_ms for b, e in measured.items()},
+            {b: e.latency_ms for b, e in known.items()},
+            {b: e.latency_std_ms for b, e in known.items()},
             most_rows=INTERPOLATED_FROM,
         )
 
@@ -244,7 +244,7 @@ def read_rows(path: Path) -> dict[Block, Entry]:
         where = f"{path}, line {line}"
         if len(row) != len(header):
             raise TableError(f"{where}: {len(row)} fields instead of {len(header)}; is it cut off?")
-        block, entry = _parse_row(dict(zip(header, row, strict=True)), where)
+        block, entry = parse_row(dict(zip(header, row, strict=True)), where)
         if block in entries:
             raise TableError(f"{where}: the same block as line {lines[block]}; remove one of them")
         entries[block] = entry
@@ -270,7 +270,7 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
             raise TableError(f"{path}: column {column!r} stands twice; remove one of them")
 
 
-def _parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
+def parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
     key: dict[str, Any] = {}
     column = ""
     try:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from results.errors import TableError
 from supernet.blocks import Block
-from supernet.cost import network_cost
+from supernet.cost import network_cost, peak_activations
 
 HOST_BYTES = 4  # pictures and results cross to the device as fp32, whatever it computes in
 
@@ -14,10 +14,11 @@ HOST_BYTES = 4  # pictures and results cross to the device as fp32, whatever it 
 @dataclass(frozen=True, slots=True)
 class NetworkTerms:
     """network = (fixed_ms + ms_per_m_params * parameters) / batch + ms_per_mb * transferred MB
-    + scale * sum of blocks.
+    + ms_per_peak_mb * peak activations + scale * sum of blocks.
 
-    All of one image. Parameters, in millions, are read once for a batch: blocks timed one by one
-    tell a little less of that than a whole network shows. The transferred megabytes (1e6 bytes,
+    All of one image. Parameters, in millions, are read once for a batch; they and the peak of
+    live activations (MB of 1e6 bytes, fp32) are what blocks timed one by one tell too little of,
+    see `lut.context`. The transferred megabytes (1e6 bytes,
     fp32) are those of the input and of the last block's output, which makes the offset a
     function of resolution and head. A promptable network has `decoder_ms` on top: published rows
     include SAM's mask decoder.
@@ -28,9 +29,16 @@ class NetworkTerms:
     scale: float = 1.0
     decoder_ms: float = 0.0
     ms_per_m_params: float = 0.0
+    ms_per_peak_mb: float = 0.0
 
     def __post_init__(self) -> None:
-        terms = (self.fixed_ms, self.ms_per_mb, self.decoder_ms, self.ms_per_m_params)
+        terms = (
+            self.fixed_ms,
+            self.ms_per_mb,
+            self.decoder_ms,
+            self.ms_per_m_params,
+            self.ms_per_peak_mb,
+        )
         if not (all(0 <= term < math.inf for term in terms) and 0 < self.scale < math.inf):
             raise TableError(f"network terms must not be negative, scale positive: {self}")
 
@@ -39,7 +47,10 @@ class NetworkTerms:
         once_ms = self.fixed_ms
         if self.ms_per_m_params:
             once_ms += self.ms_per_m_params * params_m(blocks)
-        return once_ms / batch + self.ms_per_mb * transferred_mb(blocks) + decoder_ms
+        offset_ms = once_ms / batch + self.ms_per_mb * transferred_mb(blocks) + decoder_ms
+        if self.ms_per_peak_mb:
+            offset_ms += self.ms_per_peak_mb * peak_mb(blocks)
+        return offset_ms
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -55,6 +66,11 @@ class NetworkTerms:
 def params_m(blocks: Sequence[Block]) -> float:
     """Millions of parameters."""
     return network_cost(blocks).params / 1e6
+
+
+def peak_mb(blocks: Sequence[Block]) -> float:
+    """Largest sum of live activations of one image, fp32, in MB (1e6 bytes)."""
+    return peak_activations(blocks) * HOST_BYTES / 1e6
 
 
 def promptable(blocks: Sequence[Block]) -> bool:

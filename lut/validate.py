@@ -39,7 +39,7 @@ class Validate:
     """Space of the networks; by default the table's own, else family."""
     freeze: tuple[str, ...] = ()
     """DIMENSION=VALUE[,VALUE...], such as resolution=128,160; repeatable."""
-    passes: int = 30
+    passes: int = 20
     """Passes over all networks, after two that are dropped."""
     seed: int = 1000
     """Of the networks and the order of passes; a build takes its networks from its own seed."""

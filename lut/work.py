@@ -11,29 +11,26 @@ from lut.assemble import (
     complete,
     differences,
     entries_of,
-    fit_terms,
     interpolator_of,
     network_points,
     validate,
 )
-from lut.build import UNRECORDED, parse_budget_s
 from lut.chunks import BLOCKS, NETWORKS, TERMS, distinct, references_of, split
+from lut.context import Context, fit_context
 from lut.coverage import distinct_blocks
 from lut.device import Device, tables_of, user_data_dir
 from lut.interpolate import Interpolator
 from lut.journal import JOURNAL, Journal
 from lut.measure import Campaign
 from lut.plan import corners, stratified
-from lut.runtimes.session import Setting
+from lut.runtimes.session import Driver, Setting, check_host
 from lut.samples import LOW_SHARE, QUANTILES
 from lut.table import Entry, Table, load_table
 from lut.targets.choose import get_host
-from lut.terms import params_m
 from results.errors import DeviceError, TableError
 from results.files import write_json
 from results.progress import progress
 from results.record import RunRecord, command_line, now
-from results.resume import flags_of
 from results.runs import RECORD
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
@@ -45,9 +42,8 @@ if TYPE_CHECKING:
     from lut.targets.host import Host
 
 MOST_MEASURED = 8000  # blocks, where no budget says otherwise
-ROUNDS = 2  # times that a block is measured, in other company, where no budget says otherwise
 FIRST = 400  # blocks that a budget's first chunk covers the space with
-FITTED_NETWORKS = 16  # beside the references, for the network terms
+FITTED_NETWORKS = 32  # beside the references, for what blocks cost in a network
 FITTING_S = 6.0  # an interpolator's fit, about
 VALIDATION_SHARE = 0.15  # of a budget
 
@@ -64,6 +60,7 @@ class Work:
     blocks: list[Block]
     references: tuple[Arch, ...]
     facts: dict[str, Any]
+    driver: Driver
     folder: Path | None = None
     campaign: Campaign | None = None
 
@@ -86,20 +83,26 @@ class Work:
             command.batch,
             command.cpus,
             command.provider,
+            command.benchmark_model,
+            command.energy,
         )
         if command.out is None:
             check_one_setting(device, command.threads, command.batch)
         host = get_host(command.target, python=_python(command))
+        driver = check_host(host, setting)
         facts = host.facts() if facts is None else facts
         references = references_of(space)
         of_references = [block for arch in references for block in blocks_of(arch)]
         blocks = distinct([*distinct_blocks(space), *of_references])
-        return cls(command, device, host, setting, space, blocks, references, facts)
+        return cls(command, device, host, setting, space, blocks, references, facts, driver)
 
-    def record(self, folder: Path) -> None:
-        """Write run.json: from here on the build can be resumed."""
+    @property
+    def passes(self) -> int:
+        return self.command.passes or self.driver.passes
+
+    def record(self, folder: Path, settings: dict[str, Any]) -> None:
+        """Write run.json, with the flags that matter: from here on the build can be resumed."""
         sources = {"target": self.facts, "space": self.space.to_dict()}
-        settings = flags_of(self.command, UNRECORDED)
         record = RunRecord("lut.build", settings, sources, self.command.seed).to_dict()
         write_json(folder / RECORD, record | {"command_line": command_line("lut.build")})
 
@@ -107,7 +110,7 @@ class Work:
         """All that is not in the journal yet, then the table. Raises TargetError and RunError."""
         self.folder = folder
         budget_s = parse_budget_s(self.command.budget) if self.command.budget else None
-        timings = min(len(self.blocks), MOST_MEASURED) * self.command.passes * ROUNDS
+        timings = min(len(self.blocks), MOST_MEASURED) * self.passes * self.driver.rounds
         total = budget_s or timings
         unit = "s" if budget_s else "timings"
         with progress(total, silent=silent, label="measuring", unit=unit) as show:
@@ -116,7 +119,7 @@ class Work:
                 self.setting,
                 self.references,
                 Journal(folder / JOURNAL),
-                passes=self.command.passes,
+                passes=self.passes,
                 seed=self.command.seed,
             )
             self.campaign = campaign
@@ -140,10 +143,10 @@ class Work:
         wanted = self.blocks
         if len(wanted) > MOST_MEASURED:
             wanted = corners(wanted, MOST_MEASURED)
-        for number in range(1, ROUNDS + 1):
+        for number in range(1, self.driver.rounds + 1):
             times = campaign.times_done()
             left = [block for block in wanted if times[block] < number]
-            for content in split(left, self.setting.precision, seed=self.command.seed + number):
+            for content in self._split(left, self.command.seed + number):
                 campaign.measure(BLOCKS, content)
 
     def _measure_within(self, campaign: Campaign, budget_s: float) -> None:
@@ -165,8 +168,11 @@ class Work:
                 chosen = self._interpolator(campaign).most_uncertain(left, min(count, len(left)))
             else:
                 chosen = corners(left, count)
-            for content in split(chosen, self.setting.precision, seed=len(known)):
+            for content in self._split(chosen, len(known)):
                 campaign.measure(BLOCKS, content)
+
+    def _split(self, blocks: list[Block], seed: int) -> list[list[Block]]:
+        return split(blocks, self.setting.precision, seed=seed, most=self.driver.most_models)
 
     def _interpolator(self, campaign: Campaign) -> Interpolator:
         return interpolator_of(entries_of(differences(campaign)))
@@ -188,8 +194,10 @@ class Work:
         self, campaign: Campaign, entries: dict[Block, Entry]
     ) -> tuple[Table, Validation | None]:
         points = network_points(campaign)
-        sums = [sum(entries[b].latency_ms for b in blocks_of(arch)) for arch in points]
-        params = [params_m(blocks_of(arch)) for arch in points]
+        networks = [blocks_of(arch) for arch in points]
+        batch = self.setting.batch
+        context = fit_context(entries, networks, list(points.values()), batch)
+        entries = context.apply(entries)
         table = Table(
             device=self.device.name,
             title=self.device.title,
@@ -198,7 +206,7 @@ class Work:
             batch=self.setting.batch,
             threads=self.setting.threads,
             entries=entries,
-            terms=fit_terms(sums, params, list(points.values())),
+            terms=context.terms,
         )
         validation = None
         error: dict[str, Any] = {}
@@ -215,7 +223,7 @@ class Work:
                 "space": self.command.space,
                 "freeze": list(self.command.freeze),
             },
-            "measurement": self._provenance(campaign, entries, points, sums),
+            "measurement": self._provenance(campaign, entries, points, context),
         }
         return replace(table, sidecar=sidecar), validation
 
@@ -224,7 +232,7 @@ class Work:
         campaign: Campaign,
         entries: dict[Block, Entry],
         points: dict[Arch, float],
-        sums: list[float],
+        context: Context,
     ) -> dict[str, Any]:
         loads = [load for m in campaign.accepted for load in m.loads]
         warmth = [c for m in campaign.accepted for c in m.temperatures_c]
@@ -235,10 +243,10 @@ class Work:
             "target": {"kind": self.command.target.partition(":")[0], **self.facts},
             "environment": campaign.environment,
             "protocol": {
-                "method": "in context, by difference, interleaved",
+                "method": f"in context, by difference, {_manner(self.driver)}",
                 "statistic": f"mean of the lowest {100 * LOW_SHARE:.0f} % of the samples",
-                "passes": self.command.passes,
-                "dropped_passes": 2,
+                "passes": self.passes,
+                "dropped_passes": 2 if self.driver.kind == "timer" else 0,
                 "chunks": len(campaign.accepted),
                 "rejected_chunks": sum(m.verdict == "rejected" for m in campaign.measured),
             },
@@ -250,9 +258,9 @@ class Work:
             "chunk_scales": [min(scales), max(scales)],
             "load": [min(loads), max(loads)] if loads else None,
             "temperature_c": [min(warmth), max(warmth)] if warmth else None,
-            "networks": [  # references first: what the network terms are fitted to
-                {"arch": arch.to_dict(), "sum_ms": total, "measured_ms": ms}
-                for (arch, ms), total in zip(points.items(), sums, strict=True)
+            "factors": dict(context.factors),  # of the rows, by group, see lut/context.py
+            "networks": [  # references first: what terms and factors are fitted to
+                {"arch": arch.to_dict(), "measured_ms": ms} for arch, ms in points.items()
             ],
             "failed": campaign.notes + _failures(campaign),
         }
@@ -262,6 +270,26 @@ class Work:
         assert self.campaign is not None
         _write_quantiles(self.campaign, folder / "quantiles.csv")
         return save_table(table, self.command.out)
+
+
+def _manner(driver: Driver) -> str:
+    if driver.kind == "timer":
+        return "interleaved"
+    return f"each sample the median of an invocation of {driver.kind}"
+
+
+def parse_budget_s(text: str) -> float:
+    """Seconds of `90s`, `5min`, `1.5h` or `300`. Raises TableError."""
+    units = {"s": 1, "min": 60, "m": 60, "h": 3600, "": 1}
+    number = text.strip().rstrip("smhin")
+    unit = text.strip().removeprefix(number)
+    try:
+        value = float(number) * units[unit]
+    except (ValueError, KeyError):
+        value = 0.0
+    if not 30 <= value <= 7 * 86400:
+        raise TableError(f"--budget {text!r} is no time from 30s to 7 days, such as 5min")
+    return value
 
 
 def check_one_setting(device: Device, threads: int, batch: int) -> None:

@@ -238,6 +238,7 @@ def main():
         print(server.getsockname()[1], flush=True)
         while True:
             connection, _ = server.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             serving = Connection(connection, str(root), features)
             threading.Thread(target=serving.serve, daemon=True).start()
 

@@ -12,15 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from lut.build import Build, parse_budget_s
+from lut.build import Build
 from lut.device import find_table, get_device
 from lut.journal import JOURNAL
 from lut.table import COLUMNS, load_table
+from lut.work import parse_budget_s
 from results.errors import TableError
 from supernet.blocks import blocks_of
 from supernet.space import get_space
 from tests.conftest import ROOT
 from tests.synthetic import START_US, Machine, true_us
+
+
+def sidecar_of(table):
+    assert table.sidecar is not None
+    return table.sidecar
+
 
 QUICK = ("--space", "tiny", "--passes", "6", "--networks", "4")
 
@@ -57,7 +64,7 @@ def test_a_build_leaves_a_whole_table(built):
 
 def test_its_sidecar_says_how_and_how_wrong(built):
     folder, _ = built
-    sidecar = load_table(folder / "data" / "tables" / "mine-onnxruntime-fp32.csv").sidecar
+    sidecar = sidecar_of(load_table(folder / "data" / "tables" / "mine-onnxruntime-fp32.csv"))
     validation, found = sidecar["validation"], sidecar["measurement"]
     assert validation["num_networks"] == 4
     names = {"mape_percent", "within_5_percent", "within_10_percent", "spearman", "kendall_tau"}
@@ -67,7 +74,7 @@ def test_its_sidecar_says_how_and_how_wrong(built):
     assert found["target"]["kind"] == "local"
     assert found["target"]["machine"]
     assert found["protocol"]["passes"] == 6
-    assert len(found["references"]) == 6
+    assert len(found["networks"]) == 6 + 16
     assert sidecar["error"]["judged_on"].startswith("4 random networks")
 
 
@@ -102,14 +109,14 @@ def test_it_is_validated_by_another_command(built, monkeypatch, run, tmp_path):
     assert found["num_networks"] == 5
     rows = json.loads((tmp_path / "check" / "validation.json").read_text())["networks"]
     table = load_table(folder / "data" / "tables" / "mine-onnxruntime-fp32.csv")
+    references = sidecar_of(table)["measurement"]["networks"][:6]
     assert len(rows) == 5
     from supernet.arch import Arch
 
     for row in rows:
         blocks = blocks_of(Arch.from_dict(row["arch"]))
-        total = sum(table.entry(block).latency_ms for block in blocks)
-        assert row["sum_ms"] == pytest.approx(total)
-        assert row["arch"] not in [a["arch"] for a in table.sidecar["measurement"]["references"]]
+        assert row["predicted_ms"] == pytest.approx(table.network_ms(blocks))
+        assert row["arch"] not in [a["arch"] for a in references]
 
 
 def killed_build(folder, delays, *flags):
@@ -186,8 +193,8 @@ def test_a_build_without_a_budget_measures_all(synthetic, tmp_path):
     flags = ("--space", "b", "--freeze", "resolution=128", "--run-folder", str(tmp_path / "run"))
     table = synthetic(machine, *flags, "--passes", "8")
     assert {entry.provenance for entry in table.entries.values()} == {"measured"}
-    assert table.sidecar["validation"]["num_networks"] == 24
-    assert table.sidecar["validation"]["scaled"]["mape_percent"] < 1
+    assert sidecar_of(table)["validation"]["num_networks"] == 24
+    assert sidecar_of(table)["validation"]["scaled"]["mape_percent"] < 1
     space = get_space("b", freeze=["resolution=128"])
     for seed in range(10):
         arch = space.sample(random.Random(seed))
@@ -199,20 +206,24 @@ def test_a_budget_is_kept_and_the_rest_interpolated(synthetic, tmp_path):
     machine.slowness = 60.0
     flags = ("--space", "b", "--freeze", "resolution=128,160", "--budget", "5min")
     table = synthetic(machine, *flags, "--passes", "8", "--run-folder", str(tmp_path / "run"))
-    found = table.sidecar["measurement"]
+    found = sidecar_of(table)["measurement"]
     assert found["num_measured"] >= 300
     assert found["num_interpolated"] > 300
     assert found["seconds"] < 330
-    assert table.sidecar["validation"]["scaled"]["mape_percent"] < 10  # the quirks are noise to it
+    assert (
+        sidecar_of(table)["validation"]["scaled"]["mape_percent"] < 10
+    )  # the quirks are noise to it
 
 
 def test_what_the_runtime_refuses_is_reported(synthetic, tmp_path):
     from lut.probes import difference_of
 
     bad = next(b for b in blocks_of(get_space("tiny").sample(random.Random(0))) if b.residual)
-    machine = Machine(kills=lambda blocks: blocks == difference_of(bad).probe)
+    difference = difference_of(bad)
+    assert difference is not None
+    machine = Machine(kills=lambda blocks: blocks == difference.probe)
     table = synthetic(machine, *QUICK, "--run-folder", str(tmp_path / "run"))
-    (note,) = table.sidecar["measurement"]["failed"]
+    (note,) = sidecar_of(table)["measurement"]["failed"]
     assert bad.kind in note
     assert table.entries[bad].provenance == "interpolated"
 

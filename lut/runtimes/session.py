@@ -1,43 +1,73 @@
 """One session: many models on one host with one runtime, timed in turns, pass after pass.
 
-Where the host has Python and the runtime, `timer.py` does it; on a phone or with TensorRT's own
-tool every model is an invocation. Both give the same lines.
+Where the host has Python and the runtime, `timer.py` does it, all models in one process. A phone
+has neither, and a board may have TensorRT without its Python package: there every timing is an
+invocation of the runtime's own tool (`invoked`). All give the same lines.
 """
 
 import json
-import random
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lut.builders.network import Format, build_network
 from lut.probes import Probe
+from lut.runtimes.invoked import BenchmarkModel, Tool, Trtexec, time_by_invocation
 from results.errors import DeviceError, TargetError, check_choice
 
 if TYPE_CHECKING:
     from lut.targets.host import Host
 
 SILENCE_S = 300.0  # after which a session counts as hung; the timer speaks every 3 s
-FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "litert": "tflite"}
+BUILDING_S = 1800.0  # the same where a model is compiled before it runs
+CHECK_S = 300.0  # importing a runtime on a small board
+BENCHMARK_MODEL = "/data/local/tmp/benchmark_model"  # on a phone
+ROOT = Path(__file__).parents[2]  # of our packages
+FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "litert": "tflite", "tensorrt": "onnx"}
+RUNTIMES = (*FORMATS, "pytorch")  # whose models are no files but lists of blocks
+PRECISIONS = {
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "litert": ("fp32", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16"),
+    "pytorch": ("fp32", "fp16"),
+}
+PROVIDERS = {  # those of ONNX Runtime are the host's matter
+    "litert": ("xnnpack", "gpu", "nnapi", "none"),
+    "pytorch": ("eager", "compiled", "cuda", "cuda-graph"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a table belongs to, but for the device."""
+    """What a table belongs to, but for the device. Raises DeviceError for what cannot be."""
 
     runtime: str
     precision: str
     threads: int = 1
     batch: int = 1
     cpus: str = ""  # comma-separated; empty: the last ones
-    provider: str = ""  # of ONNX Runtime; empty: its CPU
+    provider: str = ""  # ONNX Runtime's, LiteRT's delegate or PyTorch's mode; empty: the usual one
+    benchmark_model: str = ""  # its path on the host; empty: the usual one, on a phone alone
+    energy: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("runtime to build a table with", self.runtime, FORMATS, DeviceError)
+        check_choice("runtime to build a table with", self.runtime, RUNTIMES, DeviceError)
+        precisions = PRECISIONS[self.runtime]
+        check_choice(f"precision of {self.runtime}", self.precision, precisions, DeviceError)
+        known = PROVIDERS.get(self.runtime)
+        if self.provider and known:
+            check_choice(f"provider of {self.runtime}", self.provider, known, DeviceError)
+        if self.provider and self.runtime == "tensorrt":
+            raise DeviceError("tensorrt has no providers; leave --provider out")
+        if self.precision == "fp16" and self.runtime == "pytorch" and "cuda" not in self.provider:
+            raise DeviceError("PyTorch computes fp16 on CUDA alone; add --provider cuda-graph")
+        if self.benchmark_model and self.runtime != "litert":
+            raise DeviceError(f"benchmark_model runs litert, not {self.runtime}; leave it out")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,6 +82,24 @@ class Model:
     eps: float = 1e-5
 
 
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """How models are timed on a host, and how much of it a campaign had better ask for."""
+
+    kind: Literal["timer", "benchmark_model", "trtexec"]
+    passes: int = 16
+    rounds: int = 2  # of all blocks, each round in other company
+    most_models: int = 700  # in a chunk
+
+
+TIMER = Driver("timer")
+# Compiling takes longer than all passes, and the models are too large to be many.
+COMPILING_TIMER = Driver("timer", rounds=1, most_models=150)
+# An invocation is a statistic of many runs by itself, and no model has any company in it.
+BY_BENCHMARK_MODEL = Driver("benchmark_model", passes=5, rounds=1, most_models=150)
+BY_TRTEXEC = Driver("trtexec", passes=5, rounds=1, most_models=150)
+
+
 def run_session(
     host: "Host",
     setting: Setting,
@@ -62,64 +110,156 @@ def run_session(
     seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """The lines of `timer.py`, see there. Raises TargetError; what was given before it counts."""
+    driver = driver_of(host, setting)
     with TemporaryDirectory(prefix="nas-models-") as name:
         folder = Path(name)
         write_models(folder, setting, models)
-        yield from _by_script(host, setting, folder, passes, first_pass, seed)
+        if driver.kind == "timer":
+            yield from _by_script(host, setting, folder, passes, first_pass, seed)
+            return
+        tool = _tool(host, setting, driver)
+        yield from time_by_invocation(
+            tool, host, folder, passes=passes, first_pass=first_pass, seed=seed
+        )
+
+
+def driver_of(host: "Host", setting: Setting) -> Driver:
+    """How models of this setting are timed there. Raises DeviceError where they cannot be."""
+    phone = host.name.startswith("adb:")
+    if phone and setting.runtime != "litert":
+        raise DeviceError(f"a phone is timed with litert, not {setting.runtime}: --runtime litert")
+    if phone or setting.benchmark_model:
+        if setting.energy:
+            raise DeviceError("benchmark_model tells no energy; leave --energy out")
+        return BY_BENCHMARK_MODEL
+    if setting.provider in ("gpu", "nnapi"):
+        raise DeviceError(
+            f"{setting.provider} is a delegate of benchmark_model: name it by --benchmark-model, "
+            "or choose xnnpack or none"
+        )
+    if setting.runtime == "tensorrt":
+        if _has_tensorrt(host):
+            return COMPILING_TIMER
+        if setting.energy:
+            raise DeviceError("trtexec tells no energy; install TensorRT's Python package there")
+        return BY_TRTEXEC
+    return COMPILING_TIMER if setting.provider == "compiled" else TIMER
+
+
+def check_host(host: "Host", setting: Setting) -> Driver:
+    """How models will be timed, once the host has what that takes. Raises UserError."""
+    driver = driver_of(host, setting)
+    if driver.kind == "timer":
+        with _timer(host, setting, None) as command:
+            for _ in _lines(host, [*command, "--check"], CHECK_S):
+                pass
+    else:
+        _tool(host, setting, driver).environment()
+    return driver
 
 
 def write_models(folder: Path, setting: Setting, models: Sequence[Model]) -> None:
     """`models.json` and the files that it lists."""
-    format = FORMATS[setting.runtime]
     listed = []
     for index, model in enumerate(models):
-        name = f"{index}.{format}"
-        data = build_network(
-            format,
-            model.blocks,
-            precision=setting.precision,
-            batch=setting.batch,
-            eps=model.eps,
-        )
+        if setting.runtime == "pytorch":
+            name, data = f"{index}.json", _blocks_file(model)
+        else:
+            format = FORMATS[setting.runtime]
+            name = f"{index}.{format}"
+            data = build_network(
+                format,
+                model.blocks,
+                precision=setting.precision,
+                batch=setting.batch,
+                eps=model.eps,
+            )
         (folder / name).write_bytes(data)
         listed.append({"file": name, "repeats": model.repeats})
     (folder / "models.json").write_text(json.dumps(listed))
 
 
+def _blocks_file(model: Model) -> bytes:
+    blocks = [asdict(block) for block in model.blocks]
+    return json.dumps({"eps": model.eps, "blocks": blocks}).encode()
+
+
 def _by_script(
     host: "Host", setting: Setting, folder: Path, passes: int, first_pass: int, seed: int
 ) -> Iterator[dict[str, Any]]:
+    work = [f"--passes={passes}", f"--first-pass={first_pass}", f"--seed={seed}"]
+    compiles = setting.runtime == "tensorrt" or setting.provider == "compiled"
+    with _timer(host, setting, folder) as command:
+        yield from _lines(host, [*command, *work], BUILDING_S if compiles else SILENCE_S)
+
+
+@contextmanager
+def _timer(host: "Host", setting: Setting, models: Path | None) -> Iterator[list[str]]:
+    """The timer's command line; elsewhere it and all that it takes lie in a fresh folder."""
     script = Path(__file__).with_name("timer.py")
-    here = host.name == "local"
-    place: AbstractContextManager[str] = nullcontext(str(folder)) if here else host.folder()
-    with place as there:
-        models = there
-        timer = str(script)
-        if not here:
-            models, timer = f"{there}/models", f"{there}/timer.py"
-            host.push(script, timer)
-            host.push(folder, models)
-        argv = [sys.executable if here else host.python, timer, models]
-        flags = {
-            "runtime": setting.runtime,
-            "threads": setting.threads,
-            "cpus": setting.cpus,
-            "provider": setting.provider,
-            "passes": passes,
-            "first-pass": first_pass,
-            "seed": seed,
-        }
-        argv += [f"--{name}={value}" for name, value in flags.items()]
-        for line in host.stream(argv, idle_timeout_s=SILENCE_S):
-            try:
-                found = json.loads(line)
-            except ValueError:
-                raise TargetError(f"{host.name}: the timer printed {line[:80]!r}") from None
-            if isinstance(found, dict):
-                yield found
+    flags = [
+        f"--{name}={getattr(setting, name)}"
+        for name in ("runtime", "threads", "cpus", "provider", "precision", "batch")
+    ]
+    flags += ["--energy"] * setting.energy
+    if host.name == "local":
+        yield [sys.executable, str(script), str(models or "."), *flags, f"--code={ROOT}"]
+        return
+    with host.folder() as there:
+        host.push(script, f"{there}/timer.py")
+        if models is not None:
+            host.push(models, f"{there}/models")
+        if setting.runtime == "pytorch":
+            _push_packages(host, f"{there}/code")
+        yield [host.python, f"{there}/timer.py", f"{there}/models", *flags, f"--code={there}/code"]
 
 
-def shuffled(count: int, seed: int, number: int) -> list[int]:
-    order = list(range(count))
-    random.Random(f"{seed} {number}").shuffle(order)
-    return order
+def _push_packages(host: "Host", there: str) -> None:
+    """What modules are made of, from the sources that run here."""
+    with TemporaryDirectory(prefix="nas-code-") as name:
+        for package in ("results", "supernet"):
+            target = Path(name) / package
+            target.mkdir()
+            for source in (ROOT / package).glob("*.py"):
+                shutil.copy(source, target)
+        host.push(Path(name), there)
+
+
+def _lines(host: "Host", argv: Sequence[str], silence_s: float) -> Iterator[dict[str, Any]]:
+    """What the timer tells. Raises TargetError where it gives up, is silent, or tells no JSON."""
+    for line in host.stream(argv, idle_timeout_s=silence_s):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise TargetError(f"{host.name}: the timer printed {line[:80]!r}")
+        if set(found) == {"error"}:
+            raise TargetError(f"{host.name}: {found['error']}")
+        yield found
+
+
+def _has_tensorrt(host: "Host") -> bool:
+    """Whether Python there has a TensorRT that the timer can use."""
+    python = sys.executable if host.name == "local" else host.python
+    asked = "import tensorrt; tensorrt.IExecutionContext.execute_async_v3"
+    try:
+        host.run([python, "-c", asked], timeout_s=CHECK_S)
+    except TargetError as error:
+        if error.transient:
+            raise
+        return False
+    return True
+
+
+def _tool(host: "Host", setting: Setting, driver: Driver) -> Tool:
+    if driver.kind == "trtexec":
+        return Trtexec(host, setting.precision)
+    return BenchmarkModel(
+        host,
+        setting.benchmark_model or BENCHMARK_MODEL,
+        threads=setting.threads,
+        cpus=setting.cpus,
+        delegate=setting.provider or "xnnpack",
+        fp16=setting.precision == "fp16",
+    )

@@ -196,7 +196,8 @@ def _parse_log(log: str) -> Timing:
     queries = _QUERIES.search(log)
     variation = _VARIATION.search(log)
     mean_us = 1e3 * latency["mean"]
-    notes = _notes(log, enqueue and enqueue["median"], compute and compute["median"])
+    enqueue_ms = enqueue["median"] if enqueue else None
+    notes = _notes(log, enqueue_ms, compute["median"] if compute else None)
     return Timing(
         max(int(queries[1]), 1) if queries else 1,
         mean_us,

@@ -1,9 +1,9 @@
 """How right measured tables are: `python -m tests.benchmarks.tables --runtime onnxruntime`.
 
-Four parts, in order: two full builds of space b at resolutions 128 to 288, each as a process of
-its own, with its time and peak memory; a build within three minutes; and for all three the
-errors on random whole networks, measured afterwards by `lut.validate` in a process and session
-of its own. Then, beside the first table and on the same networks, what others do: every block
+A full build of space b at resolutions 128 to 288 and one within three minutes, each as a process
+of its own, with its time and peak memory, and for both the errors on random whole networks,
+measured afterwards by `lut.validate` in a process and session of its own; a second build at 224
+alone, held against the first. Then, beside the first table and on the same networks, what others do: every block
 alone in a hot loop, MACs, and (ONNX Runtime) the profiler's own times of every block.
 
 The record goes to results/benchmarks/tables-RUNTIME.json. Run it on a machine with nothing else
@@ -42,6 +42,7 @@ from tests.benchmarks.search import ROOT, machine
 
 SPACE = "b"
 FREEZE = "resolution=128,160,192,224,256,288"
+AGAIN = ("--freeze", "resolution=224")  # a second build, as far as it compares
 NETWORKS = 64
 HOT_S = 0.05  # of a block's hot loop
 
@@ -69,9 +70,14 @@ def main() -> None:
 def measure(runtime: str, work: Path) -> dict[str, Any]:
     builds: dict[str, Any] = {}
     validations: dict[str, Any] = {}
-    for name, flags in (("full", ()), ("budget_3min", ("--budget", "3min")), ("again", ())):
+    for name, flags in (
+        ("full", ()),
+        ("budget_3min", ("--freeze", FREEZE, "--budget", "3min")),
+        ("again", AGAIN),
+    ):
         builds[name] = build(runtime, work / name, flags)
-        validations[name] = validation(work / name, work / f"{name}-validation")
+        if name != "again":
+            validations[name] = validation(work / name, work / f"{name}-validation")
     table = table_in(work / "full")
     networks = validations["full"]["networks"]
     archs = [Arch.from_dict(row["arch"]) for row in networks]
@@ -84,7 +90,11 @@ def measure(runtime: str, work: Path) -> dict[str, Any]:
             name: {k: v for k, v in found.items() if k != "networks"}
             for name, found in validations.items()
         },
-        "two_builds": agreement_of_tables(table, table_in(work / "again"), archs),
+        "two_builds": agreement_of_tables(
+            table,
+            table_in(work / "again"),
+            [arch for arch in archs if arch.resolution == (224, 224)],
+        ),
         "schemes": schemes(runtime, table, archs, measured_ms, work / "schemes.json"),
         "networks": [
             {
@@ -113,7 +123,9 @@ def build(runtime: str, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
         str(folder / "run"),
     ]
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", *argv, *flags, "--quiet"], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *argv, *(flags or ("--freeze", FREEZE)), "--quiet"], cwd=ROOT
+    )
     peak = [0.0]
     watcher = threading.Thread(target=_watch, args=(process, peak))
     watcher.start()
@@ -175,7 +187,7 @@ def table_in(folder: Path) -> Table:
 
 def agreement_of_tables(a: Table, b: Table, archs: Sequence[Arch]) -> dict[str, float]:
     """How two builds differ on sums over whole networks, after one scale."""
-    sums = np.array([[total_ms(t, arch) for arch in archs] for t in (a, b)])
+    sums = np.array([[t.network_ms(blocks_of(arch)) for arch in archs] for t in (a, b)])
     scale = scale_between(sums[0].tolist(), sums[1].tolist())
     off = np.abs(sums[0] * scale / sums[1] - 1)
     return {
@@ -183,10 +195,6 @@ def agreement_of_tables(a: Table, b: Table, archs: Sequence[Arch]) -> dict[str, 
         "mean_percent": 100 * float(off.mean()),
         "worst_percent": 100 * float(off.max()),
     }
-
-
-def total_ms(table: Table, arch: Arch) -> float:
-    return sum(table.entry(block).latency_ms for block in blocks_of(arch))
 
 
 def schemes(
@@ -199,7 +207,9 @@ def schemes(
     """
     references = references_of(get_space(SPACE, freeze=[FREEZE]))
     assert table.sidecar is not None
-    reference_ms = [row["measured_ms"] for row in table.sidecar["measurement"]["references"]]
+    reference_ms = [row["measured_ms"] for row in table.sidecar["measurement"]["networks"]][
+        : len(references)
+    ]
     blocks = list(dict.fromkeys(b for arch in [*archs, *references] for b in blocks_of(arch)))
     found: dict[str, Any] = {}
     if kept.exists():
@@ -218,7 +228,7 @@ def schemes(
             "scaled": agreement([ms * scale for ms in raw], measured_ms).to_dict(),
         }
 
-    judge("in context, by difference", lambda arch: total_ms(table, arch))
+    judge("in context, by difference", lambda arch: table.network_ms(blocks_of(arch)))
     for name, column in times.items():
         by_block = dict(zip(blocks, column, strict=True))
         judge(name, lambda arch, ms=by_block: sum(ms[b] for b in blocks_of(arch)))  # type: ignore[misc]
