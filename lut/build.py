@@ -57,7 +57,7 @@ class Build:
     networks: int = 24
     """Whole networks to validate the table on, none of which it has seen."""
     passes: int | None = None
-    """Passes over each chunk of models, after two that are dropped; by default 16, or 5 where
+    """Passes over each chunk of models, after two that are dropped; by default 12, or 5 where
     each timing is an invocation of its own, as on a phone."""
     seed: int = 0
     """Of the order of passes and the networks to validate on."""

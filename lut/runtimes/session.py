@@ -87,7 +87,7 @@ class Driver:
     """How models are timed on a host, and how much of it a campaign had better ask for."""
 
     kind: Literal["timer", "benchmark_model", "trtexec"]
-    passes: int = 16
+    passes: int = 12
     rounds: int = 2  # of all blocks, each round in other company
     most_models: int = 700  # in a chunk
 
@@ -159,23 +159,27 @@ def check_host(host: "Host", setting: Setting) -> Driver:
 
 
 def write_models(folder: Path, setting: Setting, models: Sequence[Model]) -> None:
-    """`models.json` and the files that it lists."""
+    """`models.json` and the files that it lists; copies of one network share a file."""
     listed = []
-    for index, model in enumerate(models):
-        if setting.runtime == "pytorch":
-            name, data = f"{index}.json", _blocks_file(model)
-        else:
-            format = FORMATS[setting.runtime]
-            name = f"{index}.{format}"
-            data = build_network(
-                format,
-                model.blocks,
-                precision=setting.precision,
-                batch=setting.batch,
-                eps=model.eps,
-            )
-        (folder / name).write_bytes(data)
-        listed.append({"file": name, "repeats": model.repeats})
+    files: dict[tuple[Probe, float], str] = {}
+    for model in models:
+        key = model.blocks, model.eps
+        if key not in files:
+            if setting.runtime == "pytorch":
+                name, data = f"{len(files)}.json", _blocks_file(model)
+            else:
+                format = FORMATS[setting.runtime]
+                name = f"{len(files)}.{format}"
+                data = build_network(
+                    format,
+                    model.blocks,
+                    precision=setting.precision,
+                    batch=setting.batch,
+                    eps=model.eps,
+                )
+            (folder / name).write_bytes(data)
+            files[key] = name
+        listed.append({"file": files[key], "repeats": model.repeats})
     (folder / "models.json").write_text(json.dumps(listed))
 
 

@@ -3,8 +3,9 @@
 A full build of space b at resolutions 128 to 288 and one within three minutes, each as a process
 of its own, with its time and peak memory, and for both the errors on random whole networks,
 measured afterwards by `lut.validate` in a process and session of its own; a second build at 224
-alone, held against the first. Then, beside the first table and on the same networks, what others do: every block
-alone in a hot loop, MACs, and (ONNX Runtime) the profiler's own times of every block.
+alone, held against the first. Then, beside the first table and on the same networks, what others
+do: every block alone in a hot loop, MACs, and (ONNX Runtime) the profiler's own times of every
+block.
 
 The record goes to results/benchmarks/tables-RUNTIME.json. Run it on a machine with nothing else
 to do; it takes about 40 minutes for each runtime.
@@ -71,7 +72,7 @@ def measure(runtime: str, work: Path) -> dict[str, Any]:
     builds: dict[str, Any] = {}
     validations: dict[str, Any] = {}
     for name, flags in (
-        ("full", ()),
+        ("full", ("--freeze", FREEZE)),
         ("budget_3min", ("--freeze", FREEZE, "--budget", "3min")),
         ("again", AGAIN),
     ):
@@ -99,7 +100,7 @@ def measure(runtime: str, work: Path) -> dict[str, Any]:
         "networks": [
             {
                 "measured_ms": row["measured_ms"],
-                "sum_ms": row["sum_ms"],
+                "predicted_ms": row["predicted_ms"],
                 "scaled_ms": row["scaled_ms"],
             }
             for row in networks
@@ -114,18 +115,9 @@ def build(runtime: str, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
         found: dict[str, Any] = read_json(summary)
         return found
     argv = ["lut.build", "--device", "bench", "--runtime", runtime, "--space", SPACE]
-    argv += [
-        "--freeze",
-        FREEZE,
-        "--out",
-        str(folder / "tables"),
-        "--run-folder",
-        str(folder / "run"),
-    ]
+    argv += ["--out", str(folder / "tables"), "--run-folder", str(folder / "run")]
     started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", *argv, *(flags or ("--freeze", FREEZE)), "--quiet"], cwd=ROOT
-    )
+    process = subprocess.Popen([sys.executable, "-m", *argv, *flags, "--quiet"], cwd=ROOT)
     peak = [0.0]
     watcher = threading.Thread(target=_watch, args=(process, peak))
     watcher.start()
