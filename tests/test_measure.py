@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from lut.assemble import differences, entries_of, fit_terms, reference_us
+from lut.assemble import differences, entries_of, reference_us
 from lut.chunks import (
     BLOCKS,
     NETWORKS,
@@ -21,7 +21,6 @@ from lut.journal import JOURNAL, Journal
 from lut.measure import Campaign
 from lut.probes import difference_of
 from lut.runtimes.session import Setting
-from lut.terms import params_m
 from results.errors import RunError, TargetError
 from supernet.blocks import Block, blocks_of
 from supernet.named import named_arch
@@ -91,16 +90,13 @@ def test_noise_averages_out_of_sums(campaign):
     found.measure(BLOCKS, ALL)
     entries = entries_of(differences(found))
     assert all(entry.latency_ms >= 0 for entry in entries.values())
-    sums, wholes = [], []
+    ratios = []
     for arch in REFERENCES:
         blocks = blocks_of(arch)
-        sums.append(1e3 * sum(entries[block].latency_ms for block in blocks))
-        wholes.append(START_US + sum(true_us(block) for block in blocks))
-    params = [params_m(blocks_of(arch)) for arch in REFERENCES]
-    terms = fit_terms(sums, params, wholes)
-    for total, own, whole in zip(sums, params, wholes, strict=True):
-        offset = terms.fixed_ms + terms.ms_per_m_params * own
-        assert offset + terms.scale * total == pytest.approx(whole, rel=0.03)
+        total = 1e3 * sum(entries[block].latency_ms for block in blocks)
+        ratios.append(total / (START_US + sum(true_us(block) for block in blocks)))
+    assert max(ratios) / min(ratios) < 1.04  # but for one scale: low quantiles are low
+    assert 0.85 < min(ratios) < 1
 
 
 def test_a_slower_session_is_scaled_and_not_rejected(campaign):

@@ -32,6 +32,7 @@ from lut.runtimes.session import (
     run_session,
     write_models,
 )
+from lut.runtimes.timer import HUGE_PAGES
 from lut.runtimes.timing import Timing
 from lut.table import Table, load_table
 from lut.targets.local import Local
@@ -194,6 +195,9 @@ def isolated(folder):
 def test_elsewhere_gets_all_that_pytorch_takes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv(
+        "GLIBC_TUNABLES", HUGE_PAGES
+    )  # or it starts itself again, with site-packages
     host = Elsewhere(isolated(tmp_path))
     setting = Setting("pytorch", "fp32", cpus=CPU)
     lines = list(run_session(host, setting, networks(2), passes=2))
