@@ -1,4 +1,4 @@
-.PHONY: check test bench bench-models bench-mixers
+.PHONY: check test bench bench-models bench-mixers bench-tables
 
 check:
 	ruff format --check .
@@ -16,3 +16,7 @@ bench-models: # rivals: timm, where it is installed, and `--rival NAME=MODULE:FU
 
 bench-mixers:
 	python -m tests.benchmarks.mixers
+
+bench-tables: # most of an hour each, on a machine with nothing else to do
+	python -m tests.benchmarks.tables --runtime onnxruntime
+	python -m tests.benchmarks.tables --runtime litert

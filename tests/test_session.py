@@ -257,7 +257,8 @@ class Tool:
 @pytest.fixture
 def invoked(tmp_path):
     def invoked(tool, *repeats, **more):
-        models = [Model(blocks_of(SPACE.sample(random.Random(0))), count) for count in repeats]
+        blocks = blocks_of(SPACE.sample(random.Random(0)))  # quickly written
+        models = [Model(blocks, count, eps=10.0**-i) for i, count in enumerate(repeats, start=1)]
         folder = tmp_path / "models"
         folder.mkdir(exist_ok=True)
         write_models(folder, Setting("litert", "fp32"), models)
