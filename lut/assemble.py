@@ -230,8 +230,11 @@ class Validation:
         }
 
 
-def validate(table: Table, found: Sequence[Measured], batch: int) -> Validation:
-    """Predictions beside what chunks of whole networks gave, each chunk by its own scale."""
+def validate(table: Table, found: Sequence[Measured], batch: int) -> Validation | None:
+    """Predictions beside what chunks of whole networks gave, each chunk by its own scale.
+
+    None with fewer than two networks.
+    """
     rows: list[tuple[Arch, float, float, float]] = []
     scales = []
     for measured in found:
@@ -246,5 +249,7 @@ def validate(table: Table, found: Sequence[Measured], batch: int) -> Validation:
             if (latency := latencies.get(blocks_of(arch))) is not None:
                 ms = table.network_ms(blocks_of(arch))
                 rows.append((arch, latency.us * 1e-3 / batch, ms, ms * scale))
+    if len(rows) < 2:
+        return None
     archs, measured_ms, predicted_ms, scaled_ms = zip(*rows, strict=True)
     return Validation(archs, measured_ms, predicted_ms, scaled_ms, float(np.mean(scales)))

@@ -109,7 +109,8 @@ def split(
     ordered = list(groups.items())
     random.Random(seed).shuffle(ordered)
     total = sum(len(group) for group in groups.values()) + BASELINES * len(groups)
-    most = math.ceil(total / max(1, math.ceil(total / most)))  # chunks of about one size
+    # chunks of about one size, with room for groups that do not fill them
+    most = min(most, math.ceil(1.1 * total / max(1, math.ceil(total / most))))
     chunks: list[list[Block]] = []
     room, memory = 0.0, 0.0
     for baseline, group in ordered:

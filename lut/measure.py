@@ -118,7 +118,6 @@ class Campaign:
         self.measured: list[Measured] = []
         self.environment: dict[str, Any] = {}
         self.seconds = 0.0  # spent in sessions, over all resumptions
-        self.notes: list[str] = []
         for line in journal.lines:
             self._take(line)
 
@@ -246,7 +245,6 @@ class Campaign:
         content = found.chunk.content
         if len(content) == 1:
             self._note({"chunk": found.chunk.number, "verdict": "failed"})
-            self.notes.append(f"left out, as it kills every session: {content[0]}")
             return
         self._note({"chunk": found.chunk.number, "verdict": "split"})
         middle = len(content) // 2
@@ -297,6 +295,12 @@ class Campaign:
             found.verdict = line["verdict"]
             found.drift = line.get("drift_percent", 0.0) / 100
             found.merged = [self.measured[number] for number in line.get("merged", ())]
+
+    @property
+    def notes(self) -> list[str]:
+        """Which models were left out, and why."""
+        dead = (m.chunk.content[0] for m in self.measured if m.verdict == "failed")
+        return [f"left out, as it kills every session: {item}" for item in dict.fromkeys(dead)]
 
     def times_done(self) -> Counter[Block]:
         """How often each block was measured, or left out for good."""

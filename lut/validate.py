@@ -112,7 +112,7 @@ class Validate:
         from lut.journal import JOURNAL, Journal
         from lut.measure import Campaign
         from lut.plan import stratified
-        from lut.runtimes.session import Setting
+        from lut.runtimes.session import Setting, check_host
         from lut.targets.choose import get_host
         from results.files import write_json
         from results.progress import progress
@@ -130,8 +130,10 @@ class Validate:
             table.batch,
             cpus,
             str(environment.get("provider") or ""),
+            str(environment.get("benchmark_model") or ""),
         )
         host = get_host(self.target, python=None if self.target == "local" else self.python)
+        check_host(host, setting)
         references = references_of(space)
         chosen = stratified(
             space, lambda a: table.network_ms(blocks_of(a)), self.networks, self.seed, references
@@ -153,6 +155,8 @@ class Validate:
             campaign.on_progress = lambda _: show(max(len(m.passes) for m in campaign.measured))
             campaign.measure(NETWORKS, chosen)
         found = validate(table, campaign.accepted, table.batch)
+        if found is None:
+            raise TableError("no two networks of this space could be run; see the journal in --out")
         rows = [
             {"arch": arch.to_dict(), "measured_ms": ms, "predicted_ms": raw, "scaled_ms": scaled}
             for arch, ms, raw, scaled in zip(

@@ -1,5 +1,6 @@
 """A build with everything looked up that its flags name: measuring, assembling, saving."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from lut.assemble import (
     entries_of,
     interpolator_of,
     network_points,
+    reference_us,
     validate,
 )
 from lut.chunks import BLOCKS, NETWORKS, TERMS, distinct, references_of, split
@@ -23,6 +25,7 @@ from lut.interpolate import Interpolator
 from lut.journal import JOURNAL, Journal
 from lut.measure import Campaign
 from lut.plan import corners, stratified
+from lut.probes import difference_of
 from lut.runtimes.session import Driver, Setting, check_host
 from lut.samples import LOW_SHARE, QUANTILES
 from lut.table import Entry, Table, load_table
@@ -34,6 +37,7 @@ from results.record import RunRecord, command_line, now
 from results.runs import RECORD
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
+from supernet.cost import network_cost
 from supernet.named import check_task, dataset_of
 from supernet.space import Space, get_space
 
@@ -44,8 +48,11 @@ if TYPE_CHECKING:
 MOST_MEASURED = 8000  # blocks, where no budget says otherwise
 FIRST = 400  # blocks that a budget's first chunk covers the space with
 FITTED_NETWORKS = 32  # beside the references, for what blocks cost in a network
+PROBE_LOAD_S = 0.02  # building and loading one model, about
 FITTING_S = 6.0  # an interpolator's fit, about
-VALIDATION_SHARE = 0.15  # of a budget
+NETWORK_LOAD_S = 0.35  # building and loading a whole network, about
+FIRST_SHARE = 0.35  # of a budget, for the first chunk at most
+FEWEST = 50  # blocks that are worth a chunk
 
 
 @dataclass
@@ -129,7 +136,7 @@ class Work:
                 self._measure_all(campaign)
             else:
                 self._measure_within(campaign, budget_s)
-            if budget_s is None or campaign.seconds < budget_s * (1 - 2 * VALIDATION_SHARE):
+            if budget_s is None or campaign.seconds < budget_s / 2:
                 campaign.recheck()
             entries = entries_of(differences(campaign))
             if not entries:
@@ -156,20 +163,37 @@ class Work:
             left = [block for block in self.blocks if block not in known]
             if not left:
                 return
-            count = FIRST
             if known:
                 rate = campaign.seconds / len(known)  # seconds a block
-                rest = budget_s * (1 - VALIDATION_SHARE) - campaign.seconds - FITTING_S
-                count = int(rest / rate)
-            if count < 50:
-                return
-            count = min(count, 3 * max(len(known), FIRST))
+                spent = campaign.seconds + self._seconds_for_networks(campaign) + FITTING_S
+                rest = budget_s - spent
+                count = min(int(rest / rate), 3 * max(len(known), FIRST))
+                if count < FEWEST:
+                    return
+            else:
+                count = int(FIRST_SHARE * budget_s / self._seconds_a_block(campaign))
+                count = min(max(count, FEWEST), FIRST)
             if known:
                 chosen = self._interpolator(campaign).most_uncertain(left, min(count, len(left)))
             else:
                 chosen = corners(left, count)
             for content in self._split(chosen, len(known)):
                 campaign.measure(BLOCKS, content)
+
+    def _seconds_for_networks(self, campaign: Campaign) -> float:
+        """A guess: networks of a space take as long as its references, on average."""
+        count = FITTED_NETWORKS // 2 + self.command.networks
+        runs_s = 1e-6 * float(reference_us(campaign).mean()) * (self.passes + 3)
+        return (count + 4 * len(self.references)) * runs_s + count * NETWORK_LOAD_S
+
+    def _seconds_a_block(self, campaign: Campaign) -> float:
+        """A guess before any block was measured: by MACs, from the references' times."""
+        macs = sum(network_cost(blocks_of(arch)).macs for arch in self.references)
+        us_per_mac = float(reference_us(campaign).sum()) / macs
+        some = random.Random(0).sample(self.blocks, min(len(self.blocks), 200))
+        probes = [d.probe for block in some if (d := difference_of(block))]
+        mean_macs = sum(network_cost(probe).macs for probe in probes) / len(probes)
+        return PROBE_LOAD_S + 1e-6 * us_per_mac * mean_macs * 2 * (self.passes + 3)
 
     def _split(self, blocks: list[Block], seed: int) -> list[list[Block]]:
         return split(blocks, self.setting.precision, seed=seed, most=self.driver.most_models)
@@ -182,7 +206,8 @@ class Work:
             return sum(entries[block].latency_ms for block in blocks_of(arch))
 
         seed = self.command.seed
-        fitted = stratified(self.space, predict_ms, FITTED_NETWORKS, seed + 2, self.references)
+        count = FITTED_NETWORKS if self.command.budget is None else FITTED_NETWORKS // 2
+        fitted = stratified(self.space, predict_ms, count, seed + 2, self.references)
         others = (*self.references, *fitted)
         held_out = stratified(self.space, predict_ms, self.command.networks, seed + 1, others)
         for role, archs in ((TERMS, fitted), (NETWORKS, held_out)):
@@ -212,7 +237,7 @@ class Work:
         error: dict[str, Any] = {}
         if self.command.networks:
             validation = validate(table, campaign.accepted, self.setting.batch)
-            error = validation.error()
+            error = validation.error() if validation else {}
         sidecar = {
             "note": "",
             "error": error,
@@ -262,7 +287,7 @@ class Work:
             "networks": [  # references first: what terms and factors are fitted to
                 {"arch": arch.to_dict(), "measured_ms": ms} for arch, ms in points.items()
             ],
-            "failed": campaign.notes + _failures(campaign),
+            "failed": [*campaign.notes, *dict.fromkeys(_failures(campaign))],
         }
 
     def save(self, table: Table, folder: Path) -> Path:

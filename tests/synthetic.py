@@ -37,7 +37,7 @@ class Machine:
         self.die_after = list(die_after)  # passes that the first sessions give before they die
         self.sessions = []
         self.gone = False
-        self.slowness = 1.0  # of a clock that its models move
+        self.slowness = 1.0
         self.rng = random.Random(0)
 
     def run(self, argv, *, timeout_s, stdin=None):
@@ -47,7 +47,7 @@ class Machine:
 
     def us(self, blocks, number):
         total = START_US + sum(true_us(block) for block in blocks)
-        factor = self.speed.get(number, 1.0)
+        factor = self.slowness * self.speed.get(number, 1.0)
         if total > 5000:
             factor *= self.warp.get(number, 1.0)
         disturbed = 2.0 if self.noise and self.rng.random() < 0.1 else 1.0

@@ -79,7 +79,7 @@ def test_nothing_becomes_negative():
     fitted = networks(0, 30)
     rng = np.random.default_rng(1)
     sums = [sum(ENTRIES[b].latency_ms for b in blocks) for blocks in fitted]
-    context = fit_context(ENTRIES, fitted, rng.uniform(0.5, 1.5, 30) * sums, 4)
+    context = fit_context(ENTRIES, fitted, (rng.uniform(0.5, 1.5, 30) * sums).tolist(), 4)
     assert all(factor > 0 for factor in context.factors.values())
     assert min(entry.latency_ms for entry in context.apply(ENTRIES).values()) >= 0
 
