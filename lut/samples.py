@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-LOW_SHARE = 0.2  # of the samples, the lowest, whose mean is the latency
+LOW_SHARE = 1 / 3  # of the samples, the lowest, whose mean is the latency: four of twelve
 GROUPS = 4  # of samples that tell how far the mean may be off
 QUANTILES = (10, 25, 50, 75, 90)  # percent, kept beside
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """The mean of the lowest fifth, its standard error, and the quantiles it comes from.
+    """The mean of the lowest third, its standard error, and the quantiles it comes from.
 
     On a machine with busy neighbours the low quantile moves 1 to 3 % where the median moves
     by a third.
