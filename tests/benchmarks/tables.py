@@ -243,7 +243,7 @@ def loaded(runtime: str, blocks: Sequence[Block]) -> timer.Run:
 
 
 def alone(block: Block) -> list[Block]:
-    """A network of the block and no more than it needs to run: a pool gives a linear layer a row."""
+    """A network of the block and what it needs to run: a pool gives a linear layer a row."""
     if block.kind != "linear":
         return [block]
     return [Block("pool", block.in_channels, block.in_channels, 1, 1, norm="none"), block]
