@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from lut.builders.weights import Array, Parameters, RandomWeights, Weights
-from results.errors import check_choice
+from results.errors import DeviceError, check_choice
 from supernet.arch import Arch
 from supernet.blocks import IMAGE, Activation, Block, UpsampleMode, blocks_of
 
@@ -88,6 +88,9 @@ def build_network(
         ONNX with input (B, C, H, W), or TFLite with (B, H, W, C); pictures and results are
         fp32 whatever the precision. The output of a network without head is the mean over all
         positions, (B, C).
+
+    Raises DeviceError where the extra `device` is not installed, WeightsError for weights of
+    another network.
     """
     check_choice("format", format, ("onnx", "tflite"))
     blocks = network
@@ -109,13 +112,19 @@ def build_network(
 
 
 def _graph(format: Format, precision: str, batch: int) -> Graph:
-    if format == "onnx":
-        from lut.builders.onnx_graph import OnnxGraph
+    try:
+        if format == "onnx":
+            from lut.builders.onnx_graph import OnnxGraph
 
-        return OnnxGraph(precision, batch)
-    from lut.builders.tflite_graph import TfliteGraph
+            return OnnxGraph(precision, batch)
+        from lut.builders.tflite_graph import TfliteGraph
 
-    return TfliteGraph(precision, batch)
+        return TfliteGraph(precision, batch)
+    except ModuleNotFoundError as missing:
+        raise DeviceError(
+            f"{missing.name} is not installed, which {format} files are built with; "
+            'install it with `pip install -e ".[device]"`'
+        ) from None
 
 
 def _emit(
