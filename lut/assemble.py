@@ -142,17 +142,29 @@ def _clamp(found: Differences) -> dict[Block, float]:
 
 
 def complete(entries: dict[Block, Entry], blocks: Sequence[Block]) -> dict[Block, Entry]:
-    """`entries` with all other `blocks` interpolated; a kind with too few rows stays out."""
+    """`entries` with all other `blocks` interpolated.
+
+    A block whose difference is 0 by definition is 0. A kind of which too few were measured for
+    an interpolation takes the time per work of all others, within a factor of two or so.
+    """
+    found = dict(entries)
     missing = [block for block in blocks if block not in entries]
+    for block in missing:
+        if difference_of(block) is None:
+            found[block] = Entry(0.0, 0.0, 0, "interpolated")
+    missing = [block for block in missing if block not in found]
     if not missing:
-        return entries
+        return found
     interpolator = interpolator_of(entries)
-    missing = [block for block in missing if interpolator.can(block)]
-    guesses = interpolator.guess(missing)
-    return entries | {
-        block: Entry(guess.latency_ms, guess.std_ms, 0, "interpolated")
-        for block, guess in zip(missing, guesses, strict=True)
-    }
+    known = [block for block in missing if interpolator.can(block)]
+    for block, guess in zip(known, interpolator.guess(known), strict=True):
+        found[block] = Entry(guess.latency_ms, guess.std_ms, 0, "interpolated")
+    rates = [entry.latency_ms / work(b) for b, entry in entries.items() if entry.latency_ms > 0]
+    for block in missing:
+        if block not in found:
+            ms = float(np.median(rates)) * work(block)
+            found[block] = Entry(ms, ms, 0, "interpolated")
+    return found
 
 
 def interpolator_of(entries: Mapping[Block, Entry], most_rows: int = 2500) -> Interpolator:

@@ -95,7 +95,12 @@ def references_of(space: Space, count: int = 6) -> tuple[Arch, ...]:
 
 
 def split(
-    blocks: Iterable[Block], precision: str, *, seed: int, most: int = MOST_MODELS
+    blocks: Iterable[Block],
+    precision: str,
+    *,
+    batch: int = 1,
+    seed: int,
+    most: int = MOST_MODELS,
 ) -> list[list[Block]]:
     """Chunks of at most `most` models that fit into memory together.
 
@@ -114,11 +119,11 @@ def split(
     chunks: list[list[Block]] = []
     room, memory = 0.0, 0.0
     for baseline, group in ordered:
-        own = model_bytes(baseline, precision) if baseline else 0.0
+        own = model_bytes(baseline, precision, batch) if baseline else 0.0
         fresh = True
         for block in group:
             difference = difference_of(block)
-            size = model_bytes(difference.probe, precision) if difference else 0.0
+            size = model_bytes(difference.probe, precision, batch) if difference else 0.0
             needed, weight = (1 + BASELINES, size + BASELINES * own) if fresh else (1, size)
             if not chunks or room < needed or memory < weight:
                 chunks.append([])
@@ -129,11 +134,11 @@ def split(
     return chunks
 
 
-def model_bytes(blocks: Sequence[Block], precision: str) -> float:
+def model_bytes(blocks: Sequence[Block], precision: str, batch: int) -> float:
     """What a loaded model takes, about: weights twice, as a runtime packs them, and activations."""
     size = BYTES[precision]
     weights = network_cost(blocks).params
-    return SESSION_BYTES + size * (2 * weights + 1.5 * peak_activations(blocks))
+    return SESSION_BYTES + size * (2 * weights + 1.5 * batch * peak_activations(blocks))
 
 
 def distinct(blocks: Iterable[Block]) -> list[Block]:

@@ -62,5 +62,7 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             line = None
         if not isinstance(line, dict):
-            raise RunError(f"{path}, line {number} is damaged; remove it and resume again")
+            raise RunError(
+                f"{path}, line {number} is damaged; remove it and all lines after it, then resume"
+            )
         yield line

@@ -1,9 +1,10 @@
 """A measuring campaign: chunks of models timed until accepted, every pass in a journal.
 
 A chunk is accepted if its reference networks kept their proportions: after one common scale
-none is off by more than 3 % from what the other chunks found, and the references alone before
-them. Else it is measured again, and after three attempts the calmest samples of all of them
-count. In the end every chunk is held against all others once more.
+none is off by more than 3 %, beyond its own standard error, from what the other chunks found,
+and the references alone before them. Else it is measured again, and after three attempts the
+calmest samples of all of them count. In the end, where time allows, every chunk is held against
+all others once more.
 
 Where a session dies, what it gave is kept and the rest is timed in a new one; where it keeps
 dying, the chunk is cut in two until the model that kills it stands alone, and that one is
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 PASSES = 12  # kept; two more at the start are dropped
 MOST_DRIFT = 0.03
+FOR_GOOD = 1000  # times, for a block that no further round shall try
 MOST_ATTEMPTS = 3  # of a chunk that drifts, and of a session that dies
 
 
@@ -117,6 +119,7 @@ class Campaign:
         self.on_progress = on_progress
         self.measured: list[Measured] = []
         self.environment: dict[str, Any] = {}
+        self.trouble = ""  # the last session's that died
         self.seconds = 0.0  # spent in sessions, over all resumptions
         for line in journal.lines:
             self._take(line)
@@ -191,8 +194,8 @@ class Campaign:
         """
         models = found.chunk.models()
         died = 0
-        while len(found.passes) < self.passes:
-            before = len(found.passes)
+        while len(found.passes) < self.passes or self._lacks_energy(found, len(models)):
+            before = len(found.passes) + len(found.energy_mj)
             begun = False  # the runtime is there, and has begun to load models
             started = time.monotonic()
             try:
@@ -200,7 +203,7 @@ class Campaign:
                     self.host,
                     self.setting,
                     models,
-                    passes=self.passes - before,
+                    passes=self.passes - len(found.passes),
                     first_pass=max(found.passes, default=-1) + 1,
                     seed=self.seed + found.chunk.number,
                 )
@@ -210,8 +213,12 @@ class Campaign:
                         seconds = time.monotonic() - started
                         started += seconds
                         self._note({"chunk": found.chunk.number, **line, "seconds": seconds})
+                    if "failed" in line and self._failed_reference(found):
+                        break
             except TargetError as error:
-                died = 0 if len(found.passes) > before else died + 1
+                self.trouble = str(error)
+                gained = len(found.passes) + len(found.energy_mj) > before
+                died = 0 if gained else died + 1
                 if not begun and not error.transient:
                     raise
                 if died >= MOST_ATTEMPTS:
@@ -219,18 +226,28 @@ class Campaign:
                         raise
                     return False
                 time.sleep(died)
-            self._check_references(found)
+                continue
+            if refused := self._failed_reference(found):
+                self._judge(found, "rejected", 0.0)
+                raise TargetError(refused)
+            if len(found.passes) + len(found.energy_mj) == before:
+                break  # it ended well, and told no more
         return True
 
-    def _check_references(self, found: Measured) -> None:
-        """Raises TargetError where a reference cannot be run: nothing could be judged then."""
+    def _lacks_energy(self, found: Measured, count: int) -> bool:
+        """Whether a session died between its passes and its energies."""
+        return self.setting.energy and len(found.energy_mj) + len(found.failed) < count
+
+    def _failed_reference(self, found: Measured) -> str:
+        """What to say where a reference cannot be run: nothing could be judged then."""
         for index, error in found.failed.items():
             if index < REFERENCES * len(found.chunk.references):
                 arch = found.chunk.references[index % len(found.chunk.references)]
-                raise TargetError(
+                return (
                     f"{self.host.name}: {self.setting.runtime} cannot run the reference network "
                     f"{arch.describe()} in {self.setting.precision}: {error}"
                 )
+        return ""
 
     def _host_lost(self) -> bool:
         """Whether not a model but the host is at fault."""
@@ -243,13 +260,18 @@ class Campaign:
     def _split(self, found: Measured) -> None:
         """Measure a chunk that kills its sessions in two halves, or leave its one model out."""
         content = found.chunk.content
+        if not content:
+            raise TargetError(f"the reference networks end every session: {self.trouble}")
         if len(content) == 1:
             self._note({"chunk": found.chunk.number, "verdict": "failed"})
             return
         self._note({"chunk": found.chunk.number, "verdict": "split"})
         middle = len(content) // 2
-        for half in (content[:middle], content[middle:]):
-            self.measure(found.chunk.role, half)
+        # both stand in the journal before either is measured: a kill between loses none
+        for half in [
+            self._open(found.chunk.role, part) for part in (content[:middle], content[middle:])
+        ]:
+            self._measure(half)
 
     def _drift(self, found: Measured) -> float:
         """Largest relative deviation of a reference after one common scale.
@@ -300,9 +322,11 @@ class Campaign:
     def notes(self) -> list[str]:
         """Which models were left out, and why."""
         dead = (m.chunk.content[0] for m in self.measured if m.verdict == "failed")
-        return [f"left out, as it kills every session: {item}" for item in dict.fromkeys(dead)]
+        return [f"it ends every session: {item}" for item in dict.fromkeys(dead)]
 
     def times_done(self) -> Counter[Block]:
         """How often each block was measured, or left out for good."""
-        done = [m for m in self.measured if m.verdict in ("accepted", "failed")]
-        return Counter(b for m in done if m.chunk.role == BLOCKS for b in m.chunk.content)
+        accepted = (m for m in self.accepted if m.chunk.role == BLOCKS)
+        done = Counter(block for m in accepted for block in m.chunk.content)
+        dead = (m for m in self.measured if m.chunk.role == BLOCKS and m.verdict == "failed")
+        return done | Counter({m.chunk.content[0]: FOR_GOOD for m in dead})

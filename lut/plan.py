@@ -11,6 +11,7 @@ from supernet.arch import Arch
 from supernet.blocks import Block
 from supernet.space import Space
 
+FEW = 8  # blocks of a kind, which are all measured
 DRAWN = 40  # networks drawn for each that is chosen
 TRIMMED = 0.02  # of the draw, at either end
 
@@ -28,7 +29,7 @@ def corners(blocks: Sequence[Block], count: int) -> list[Block]:
     total = sum(math.sqrt(len(same)) for same in by_kind.values())
     chosen: list[Block] = []
     for same in sorted(by_kind.values(), key=len):
-        share = math.ceil(count * math.sqrt(len(same)) / total)
+        share = len(same) if len(same) <= FEW else math.ceil(count * math.sqrt(len(same)) / total)
         chosen += _farthest_first(same, min(share, count - len(chosen)))
     seen = set(chosen)
     left = [block for block in blocks if block not in seen]
@@ -70,7 +71,7 @@ def stratified(
     )
     if len(timed) <= count:
         return [arch for _, arch in timed]
-    cut = int(TRIMMED * len(timed))
+    cut = min(int(TRIMMED * len(timed)), (len(timed) - count) // 2)
     timed = timed[cut : len(timed) - cut]
     low, high = math.log(timed[0][0]), math.log(timed[-1][0])
     chosen: list[Arch] = []

@@ -55,7 +55,7 @@ class Validate:
     """Print nothing but errors."""
 
     def run(self) -> None:
-        from lut.device import find_table, get_device, split_spec
+        from lut.device import SHIPPED, find_table, get_device, split_spec
         from lut.table import load_table
         from results.runs import create_run_folder, locked
 
@@ -74,6 +74,10 @@ class Validate:
             asked = ((name, table.device), (runtime, table.runtime), (precision, table.precision))
             if any(part not in (None, own) for part, own in asked):
                 raise TableError(f"{path} is of {table.device}:{table.runtime}:{table.precision}")
+        if self.save and path.is_relative_to(SHIPPED):
+            raise TableError(
+                f"{path} is shipped and never written to; copy it and give it by --table"
+            )
         space = self._space(table)
         folder = create_run_folder(self.out, f"validate-{table.device}")
         with locked(folder):
@@ -119,6 +123,7 @@ class Validate:
         from results.record import RunRecord
         from results.resume import flags_of
         from results.runs import RECORD
+        from supernet.arch import Arch
         from supernet.blocks import blocks_of
 
         environment = ((table.sidecar or {}).get("measurement") or {}).get("environment") or {}
@@ -135,8 +140,14 @@ class Validate:
         host = get_host(self.target, python=None if self.target == "local" else self.python)
         check_host(host, setting)
         references = references_of(space)
+        measurement = (table.sidecar or {}).get("measurement") or {}
+        seen = [Arch.from_dict(row["arch"]) for row in measurement.get("networks") or ()]
         chosen = stratified(
-            space, lambda a: table.network_ms(blocks_of(a)), self.networks, self.seed, references
+            space,
+            lambda arch: table.network_ms(blocks_of(arch)),
+            self.networks,
+            self.seed,
+            exclude=[*references, *seen],
         )
         sources = {"target": host.facts(), "table": str(table.path), "sha256": table.sha256}
         settings = flags_of(self, ("out", "json", "quiet"))
@@ -177,10 +188,6 @@ class Validate:
 
 
 def _save(table: "Table", path: Path, found: "Validation") -> None:
-    from lut.device import SHIPPED
-
-    if path.is_relative_to(SHIPPED):
-        raise TableError(f"{path} is shipped and never written to; copy it and give it by --table")
     sidecar = dict(table.sidecar or {})
     sidecar |= {"validation": found.to_dict(), "error": found.error()}
     replace(table, sidecar=sidecar).save(path)

@@ -196,7 +196,13 @@ class Work:
         return PROBE_LOAD_S + 1e-6 * us_per_mac * mean_macs * 2 * (self.passes + 3)
 
     def _split(self, blocks: list[Block], seed: int) -> list[list[Block]]:
-        return split(blocks, self.setting.precision, seed=seed, most=self.driver.most_models)
+        return split(
+            blocks,
+            self.setting.precision,
+            batch=self.setting.batch,
+            seed=seed,
+            most=self.driver.most_models,
+        )
 
     def _interpolator(self, campaign: Campaign) -> Interpolator:
         return interpolator_of(entries_of(differences(campaign)))
@@ -207,7 +213,10 @@ class Work:
 
         seed = self.command.seed
         count = FITTED_NETWORKS if self.command.budget is None else FITTED_NETWORKS // 2
-        fitted = stratified(self.space, predict_ms, count, seed + 2, self.references)
+        of_terms = (m for m in campaign.accepted if m.chunk.role == TERMS)
+        fitted = [arch for measured in of_terms for arch in measured.chunk.content]
+        if not fitted:
+            fitted = stratified(self.space, predict_ms, count, seed + 2, self.references)
         others = (*self.references, *fitted)
         held_out = stratified(self.space, predict_ms, self.command.networks, seed + 1, others)
         for role, archs in ((TERMS, fitted), (NETWORKS, held_out)):
@@ -388,7 +397,9 @@ def _failures(campaign: Campaign) -> list[str]:
         if measured.failed:
             models = measured.chunk.models()
             for index, error in measured.failed.items():
-                found.append(f"{_short(models[index].blocks[-2])}: {error}")
+                blocks = models[index].blocks
+                block = next((b for b in blocks if b.name == "block"), blocks[-1])
+                found.append(f"{_short(block)}: {error}")
     return found[:20]
 
 

@@ -145,7 +145,7 @@ def killed_build(folder, delays, *flags):
 
 
 def test_a_killed_build_goes_on(tmp_path):
-    table = killed_build(tmp_path, [1.5, 2.5, 3.5])
+    table = killed_build(tmp_path, [4.0])
     used = {block for arch in get_space("tiny").enumerate() for block in blocks_of(arch)}
     assert used <= set(table.entries)
 
@@ -295,6 +295,7 @@ def test_the_timer_dies_with_the_build(tmp_path):
     )
     journal = tmp_path / "run" / JOURNAL
     while not (journal.exists() and '"pass"' in journal.read_text()):
+        assert process.poll() is None
         time.sleep(0.1)
     process.kill()
     process.wait()

@@ -243,3 +243,51 @@ def test_references_are_official_and_of_every_family():
     assert named_arch("b0", resolution=(128, 128)) in found
     assert named_arch("b2", resolution=(224, 224)) in references_of(get_space("b"))
     assert all(arch.head for arch in references_of(get_space("l", task="promptable")))
+
+
+def test_references_that_end_every_session_are_said_to(campaign):
+    found = campaign(Machine(kills=lambda blocks: True))
+    with pytest.raises(TargetError, match="reference networks end every session"):
+        found.start()
+
+
+def test_a_reference_that_is_refused_ends_the_build_once_and_not_for_good(campaign):
+    class Refusing(Machine):
+        def __call__(self, *arguments, **more):
+            for line in super().__call__(*arguments, **more):
+                yield line
+                if "environment" in line:
+                    yield {"failed": 0, "error": "bad_alloc"}
+
+    found = campaign(Refusing())
+    with pytest.raises(TargetError, match="cannot run the reference network"):
+        found.start()
+    again = campaign(Machine())
+    again.start()
+    again.measure(BLOCKS, ALL)
+    assert set(differences(again).ms) == set(ALL)
+
+
+def test_a_split_that_is_cut_off_loses_no_half(campaign, tmp_path):
+    archs = [SPACE.sample(random.Random(seed)) for seed in range(8)]
+    bad = blocks_of(archs[0])
+    found = campaign(Machine(kills=lambda blocks: blocks == bad))
+    found.start()
+    found.measure(NETWORKS, archs)
+    lines = (tmp_path / JOURNAL).read_text().splitlines(keepends=True)
+    split = next(i for i, line in enumerate(lines) if '"split"' in line)
+    (tmp_path / JOURNAL).write_text("".join(lines[: split + 3]))
+    again = campaign(Machine())
+    again.start()
+    done = {arch for m in again.accepted for arch in m.chunk.content}
+    assert done == set(archs)
+
+
+def test_a_block_that_kills_is_not_tried_again(campaign):
+    bad = next(b for b in ALL if b.kind == "mbconv")
+    difference = difference_of(bad)
+    assert difference is not None
+    found = campaign(Machine(kills=lambda blocks: blocks == difference.probe))
+    found.measure(BLOCKS, ALL)
+    assert found.times_done()[bad] > 100
+    assert found.times_done()[ALL[-1]] == 1
