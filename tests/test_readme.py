@@ -140,6 +140,28 @@ def test_the_timings_it_quotes_are_those_of_the_record():
     assert record["date"][:10] in TEXT
 
 
+def test_the_errors_of_measured_tables_it_quotes_are_those_of_the_record():
+    record = json.loads((ROOT / "results" / "benchmarks" / "tables-onnxruntime.json").read_text())
+    full, budget = (record["validations"][name] for name in ("full", "budget_3min"))
+    text = " ".join(TEXT.split())
+    assert f"{full['num_networks']} random networks that the build never saw" in text
+    within = f"({full['scaled']['within_5_percent']:.0f} % within 5 %)"
+    assert f"mean error {full['scaled']['mape_percent']:.1f} % after one scale {within}" in text
+    minutes = record["builds"]["full"]["wall_seconds"] / 60
+    quick = f"{budget['scaled']['mape_percent']:.1f} % with `--budget 3min`"
+    assert f"from a build of {minutes:.0f} minutes, and {quick}" in text
+    hot, profiler, macs = (
+        found["scaled"]["mape_percent"]
+        for name, found in record["schemes"].items()
+        if name != "in context, by difference"
+    )
+    others = (
+        f"loop were {hot:.1f} % off, the runtime's own profiler {profiler:.1f} %, MACs {macs:.1f} %"
+    )
+    assert others in text
+    assert f"({record['date'][:10]}, [record]" in text
+
+
 def test_the_comparisons_in_the_docs_are_those_of_the_records():
     text = (ROOT / "docs" / "models.md").read_text()
     folder = ROOT / "results" / "benchmarks"
