@@ -160,6 +160,8 @@ def test_the_errors_of_measured_tables_it_quotes_are_those_of_the_record():
     )
     assert others in text
     assert f"({record['date'][:10]}, [record]" in text
+    seconds = record["builds"]["budget_3min"]["wall_seconds"]
+    assert f"`--budget 3min`, which took {seconds:.0f} s." in text
 
 
 def test_the_comparisons_in_the_docs_are_those_of_the_records():
