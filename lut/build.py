@@ -68,7 +68,7 @@ class Build:
     import_: Annotated[Path | None, tyro.conf.arg(name="import")] = None
     """Read a table instead of measuring one: OFA's lookup_table.yaml, or a CSV of our columns."""
     title: str | None = None
-    """What to call the device; by default its processor."""
+    """What to call the device; by default the board's model or its processor."""
     out: Path | None = None
     """Folder of the table; by default the user's own, where --device finds it."""
     run_folder: Path | None = None

@@ -98,6 +98,9 @@ class Work:
         host = get_host(command.target, python=_python(command))
         driver = check_host(host, setting)
         facts = host.facts() if facts is None else facts
+        if command.title is None and device.title == device.name:
+            title = facts.get("model") or facts.get("cpu") or device.name
+            device = replace(device, title=str(title))
         references = references_of(space)
         of_references = [block for arch in references for block in blocks_of(arch)]
         blocks = distinct([*distinct_blocks(space), *of_references])

@@ -193,6 +193,8 @@ def test_a_build_without_a_budget_measures_all(synthetic, tmp_path):
     flags = ("--space", "b", "--freeze", "resolution=128", "--run-folder", str(tmp_path / "run"))
     table = synthetic(machine, *flags, "--passes", "8")
     assert {entry.provenance for entry in table.entries.values()} == {"measured"}
+    target = sidecar_of(table)["measurement"]["target"]
+    assert table.title == (target.get("model") or target.get("cpu") or "made-up")
     assert sidecar_of(table)["validation"]["num_networks"] == 24
     assert sidecar_of(table)["validation"]["scaled"]["mape_percent"] < 1
     space = get_space("b", freeze=["resolution=128"])
