@@ -31,7 +31,7 @@ from lut.samples import LOW_SHARE, QUANTILES
 from lut.table import Entry, Table, load_table
 from lut.targets.choose import get_host
 from results.errors import DeviceError, TableError
-from results.files import write_json
+from results.files import write_bytes, write_json
 from results.progress import progress
 from results.record import RunRecord, command_line, now
 from results.runs import RECORD
@@ -353,7 +353,7 @@ def save_table(table: Table, out: Path | None) -> Path:
     path = folder / f"{device.table_name(table.batch)}.csv"
     for file in (path, path.with_suffix(".json")):
         if file.exists():
-            file.replace(file.with_name(file.name + ".bak"))
+            write_bytes(file.with_name(file.name + ".bak"), file.read_bytes())
     table.save(path)
     return path
 
