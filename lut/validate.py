@@ -29,6 +29,9 @@ class Validate:
     """Where to measure: local, ssh://[user@]host[:port], adb:SERIAL or adb."""
     cpus: str = ""
     """CPUs to keep to, as 4,5,6; by default those that the table was measured on."""
+    benchmark_model: str = ""
+    """Path of TensorFlow Lite's benchmark_model on the target, where the table was measured with
+    one elsewhere than usual; a table's own word for what to run is not taken."""
     networks: int = 60
     """How many, spread evenly over the logarithm of their latency."""
     task: str | None = None
@@ -135,7 +138,7 @@ class Validate:
             table.batch,
             cpus,
             str(environment.get("provider") or ""),
-            str(environment.get("benchmark_model") or ""),
+            self.benchmark_model,
         )
         host = get_host(self.target, python=None if self.target == "local" else self.python)
         check_host(host, setting)
