@@ -4,14 +4,15 @@ python -m lut.build --device mydevice --space b
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from results.console import main as console_main
-from results.errors import DeviceError, RunError, check_choice
+from results.errors import DeviceError, RunError, TargetError, check_choice
 
 if TYPE_CHECKING:
     from lut.device import Device
@@ -92,7 +93,7 @@ class Build:
             if record.get("command") != "lut.build":
                 raise RunError(f"{self.resume} is no run of lut.build; resume it with its command")
             command = resumed(self, record["settings"], self.resume, unrecorded=UNRECORDED)
-            folder, facts = self.resume, record["sources"]["target"]
+            folder, facts = self.resume, recorded_target(record, self.resume)
         else:
             command, folder, facts = self, None, None
         command.check()
@@ -102,13 +103,17 @@ class Build:
             return
         work = Work.of(command, device, facts)
         if folder is None:
-            folder = create_run_folder(self.run_folder, f"build-{device.name}")
+            folder = create_run_folder(self.run_folder, f"build-{device.name}", "--run-folder")
         with locked(folder):
             if self.resume is None:
                 if (folder / RECORD).exists():
                     raise RunError(f"{folder} was taken by another run; choose another folder")
                 work.record(folder, flags_of(command, UNRECORDED))
-            table, validation = work.measure(folder, silent=self.json or self.quiet)
+            try:
+                table, validation = work.measure(folder, silent=self.json or self.quiet)
+            except TargetError as error:
+                kept = f"what was measured is kept, go on with --resume {folder}"
+                raise TargetError(f"{error}; {kept}") from None
         path = work.save(table, folder)
         if self.json:
             found = {"table": str(path), "run": str(folder), "num_rows": len(table.entries)}
@@ -131,8 +136,6 @@ class Build:
                 raise DeviceError(f"--{name} must be {least} or more, not {value}")
         if self.networks == 1:
             raise DeviceError("--networks must be 0 or at least 2, as one has no order")
-        if not all(part.isdecimal() for part in self.cpus.split(",") if self.cpus):
-            raise DeviceError(f"--cpus is a list such as 4,5, not {self.cpus!r}")
 
     def chosen_device(self) -> "Device":
         """What --device, --runtime and --precision name together. Raises DeviceError."""
@@ -178,6 +181,19 @@ class Build:
             print(f"wrote {path}: {len(table.entries)} rows, never validated on whole networks")
             if unknown:
                 print(f"{len(unknown)} keys have no block of ours: {', '.join(unknown)}")
+
+
+def recorded_target(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Facts of the machine that a build was begun on. Raises RunError for another protocol."""
+    from lut.work import PROTOCOL
+
+    sources = record.get("sources")
+    facts = sources.get("target") if isinstance(sources, dict) else None
+    if not isinstance(sources, dict) or not isinstance(facts, dict):
+        raise RunError(f"{folder / 'run.json'} is damaged: it does not tell the target")
+    if sources.get("protocol") != PROTOCOL:
+        raise RunError(f"{folder} was begun by another version of lut.build; start a new build")
+    return facts
 
 
 UNRECORDED = ("import_", "resume", "run_folder", "json", "quiet")  # no part of the build

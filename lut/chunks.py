@@ -16,6 +16,7 @@ from supernet.space import Space
 
 MOST_MODELS = 700
 MOST_BYTES = 7e9  # of models loaded at once
+MOST_SHARE = 0.5  # of a machine's memory
 SESSION_BYTES = 8e6  # of a loaded model without its weights and activations
 REFERENCES = 2  # copies of each reference network
 BASELINES = 3  # copies of each: many blocks share one, and the luck of its place in memory
@@ -101,6 +102,7 @@ def split(
     batch: int = 1,
     seed: int,
     most: int = MOST_MODELS,
+    most_bytes: float = MOST_BYTES,
 ) -> list[list[Block]]:
     """Chunks of at most `most` models that fit into memory together.
 
@@ -127,7 +129,7 @@ def split(
             needed, weight = (1 + BASELINES, size + BASELINES * own) if fresh else (1, size)
             if not chunks or room < needed or memory < weight:
                 chunks.append([])
-                room, memory = most, MOST_BYTES
+                room, memory = most, most_bytes
                 needed, weight = 1 + BASELINES, size + BASELINES * own
             chunks[-1].append(block)
             room, memory, fresh = room - needed, memory - weight, False

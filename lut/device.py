@@ -103,7 +103,8 @@ def get_device(spec: str) -> Device:
     if (runtime or own.runtime, precision or own.precision) == (own.runtime, own.precision):
         return own
     # What was said of the device was said of its own runtime and precision.
-    return Device(name, own.title, runtime or own.runtime, precision or own.precision)
+    runtime, precision = runtime or own.runtime, precision or own.precision
+    return Device(name, own.title, runtime, precision, batch=_only_batch(name, runtime, precision))
 
 
 def find_table(device: Device, batch: int) -> Path:
@@ -136,14 +137,19 @@ def _described(name: str) -> Device:
             return _read_device(path)
     own = [parts for parts, _ in _tables() if parts["device"] == name]
     first = min(own, key=lambda parts: int(parts["batch"] or 1))
-    batch = int(first["batch"] or 1)
-    return Device(
-        name,
-        name,
-        first["runtime"],
-        first["precision"],
-        batch=dict.fromkeys(ALL_DATASETS, batch) if batch != 1 else {},
-    )
+    runtime, precision = first["runtime"], first["precision"]
+    return Device(name, name, runtime, precision, batch=_only_batch(name, runtime, precision))
+
+
+def _only_batch(name: str, runtime: str, precision: str) -> dict[str, int]:
+    """The least batch that there is a table of, for every data set."""
+    batches = [
+        int(parts["batch"] or 1)
+        for parts, _ in _tables()
+        if (parts["device"], parts["runtime"], parts["precision"]) == (name, runtime, precision)
+    ]
+    batch = min(batches, default=1)
+    return dict.fromkeys(ALL_DATASETS, batch) if batch != 1 else {}
 
 
 def _read_device(path: Path) -> Device:

@@ -4,6 +4,7 @@
     {"chunk": 3, "environment": {...}}                    runtime and version, once a session
     {"chunk": 3, "pass": 0, "us": [...], ...}             see lut/runtimes/timer.py
     {"chunk": 3, "failed": 7, "error": "..."}
+    {"chunk": 3, "remark": 7, "text": "..."}              of a tool that times by invocation
     {"chunk": 3, "verdict": "accepted", "drift_percent": 0.8}
 
 What the build knows is what its journal says: killed at any instant, it goes on from there.
@@ -23,8 +24,9 @@ JOURNAL = "journal.jsonl"
 class Journal:
     """Append-only; a line that a kill has torn is cut off when the journal is opened again."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, cure: str = "") -> None:
+        """`cure`: how the command goes on once there is space again, for its errors."""
+        self.path, self.cure = path, cure
         self.lines = list(_whole_lines(path))
 
     def append(self, line: dict[str, Any]) -> None:
@@ -44,8 +46,7 @@ class Journal:
                     raise
         except OSError as error:
             raise RunError(
-                f"cannot write {self.path}: {error.strerror}; what was measured is kept, free "
-                f"space and go on with --resume {self.path.parent}"
+                f"cannot write {self.path}: {error.strerror}; free space{self.cure}"
             ) from None
 
 

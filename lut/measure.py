@@ -12,6 +12,7 @@ reported.
 """
 
 import math
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -23,9 +24,9 @@ import numpy as np
 from lut.chunks import BLOCKS, NETWORKS, REFERENCES, Chunk
 from lut.journal import Journal
 from lut.probes import Probe
-from lut.runtimes.session import Setting, run_session
+from lut.runtimes.session import MODELS, Setting, run_session
 from lut.samples import LOW_SHARE, Latency, latency_of, mean_of
-from results.errors import TargetError
+from results.errors import RunError, TargetError
 from supernet.arch import Arch
 from supernet.blocks import Block
 
@@ -36,6 +37,7 @@ PASSES = 12  # kept; two more at the start are dropped
 MOST_DRIFT = 0.03
 FOR_GOOD = 1000  # times, for a block that no further round shall try
 MOST_ATTEMPTS = 3  # of a chunk that drifts, and of a session that dies
+SAME = ("runtime", "version", "provider", "gpu", "threads", "cpus")  # of an environment, always
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Measured:
     passes: dict[int, list[float | None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)  # by index of the model
     energy_mj: dict[int, float] = field(default_factory=dict)  # of one run, by index of the model
+    remarks: dict[int, str] = field(default_factory=dict)  # of the runtime's tool, likewise
     verdict: str = ""  # accepted, rejected or split
     drift: float = 0.0
     loads: list[float] = field(default_factory=list)
@@ -123,6 +126,8 @@ class Campaign:
         self.seconds = 0.0  # spent in sessions, over all resumptions
         for line in journal.lines:
             self._take(line)
+        for left in journal.path.parent.glob(f"{MODELS}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
 
     @property
     def accepted(self) -> list[Measured]:
@@ -143,6 +148,8 @@ class Campaign:
     def recheck(self) -> None:
         """Hold every chunk against all others, and measure those again that do not fit."""
         for found in self.accepted:
+            if found.chunk.role != BLOCKS and found.chunk.content:
+                continue  # networks are measured last, when every chunk has been held to others
             drift = self._drift(found)
             if drift > MOST_DRIFT and not found.merged:
                 self._judge(found, "rejected", drift)
@@ -206,10 +213,13 @@ class Campaign:
                     passes=self.passes - len(found.passes),
                     first_pass=max(found.passes, default=-1) + 1,
                     seed=self.seed + found.chunk.number,
+                    workspace=self.journal.path.parent,
                 )
                 for line in session:
-                    begun = begun or "environment" in line
-                    if {"pass", "failed", "environment", "energy"} & set(line):
+                    if "environment" in line:
+                        begun = True
+                        self._check_environment(line["environment"])
+                    if {"pass", "failed", "environment", "energy", "remark"} & set(line):
                         seconds = time.monotonic() - started
                         started += seconds
                         self._note({"chunk": found.chunk.number, **line, "seconds": seconds})
@@ -233,6 +243,16 @@ class Campaign:
             if len(found.passes) + len(found.energy_mj) == before:
                 break  # it ended well, and told no more
         return True
+
+    def _check_environment(self, found: dict[str, Any]) -> None:
+        """Raises RunError where a resumed build would mix two runtimes."""
+        for name in SAME if self.environment else ():
+            before, now = self.environment.get(name), found.get(name)
+            if before != now:
+                raise RunError(
+                    f"{self.host.name}: {self.journal.path.parent} was measured with {name} "
+                    f"{before}, not {now}; go on where it was begun, or start a new build"
+                )
 
     def _lacks_energy(self, found: Measured, count: int) -> bool:
         """Whether a session died between its passes and its energies."""
@@ -313,6 +333,8 @@ class Campaign:
             found.energy_mj[line["energy"]] = line["mj"]
         elif "environment" in line:
             self.environment = line["environment"]
+        elif "remark" in line:
+            found.remarks[line["remark"]] = line["text"]
         elif "verdict" in line:
             found.verdict = line["verdict"]
             found.drift = line.get("drift_percent", 0.0) / 100

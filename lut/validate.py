@@ -82,7 +82,7 @@ class Validate:
                 f"{path} is shipped and never written to; copy it and give it by --table"
             )
         space = self._space(table)
-        folder = create_run_folder(self.out, f"validate-{table.device}")
+        folder = create_run_folder(self.out, f"validate-{table.device}", resumes=False)
         with locked(folder):
             found = self._measure(table, space, folder)
         if self.save:

@@ -1,10 +1,11 @@
 """A build with everything looked up that its flags name: measuring, assembling, saving."""
 
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lut.assemble import (
     Validation,
@@ -17,7 +18,16 @@ from lut.assemble import (
     reference_us,
     validate,
 )
-from lut.chunks import BLOCKS, NETWORKS, TERMS, distinct, references_of, split
+from lut.chunks import (
+    BLOCKS,
+    MOST_BYTES,
+    MOST_SHARE,
+    NETWORKS,
+    TERMS,
+    distinct,
+    references_of,
+    split,
+)
 from lut.context import Context, fit_context
 from lut.coverage import distinct_blocks
 from lut.device import Device, tables_of, user_data_dir
@@ -30,7 +40,7 @@ from lut.runtimes.session import Driver, Setting, check_host
 from lut.samples import LOW_SHARE, QUANTILES
 from lut.table import Entry, Table, load_table
 from lut.targets.choose import get_host
-from results.errors import DeviceError, TableError
+from results.errors import DeviceError, RunError, TableError
 from results.files import write_bytes, write_json
 from results.progress import progress
 from results.record import RunRecord, command_line, now
@@ -53,6 +63,8 @@ FITTING_S = 6.0  # an interpolator's fit, about
 NETWORK_LOAD_S = 0.35  # building and loading a whole network, about
 FIRST_SHARE = 0.35  # of a budget, for the first chunk at most
 FEWEST = 50  # blocks that are worth a chunk
+MACHINE = ("machine", "model", "soc", "cpu", "num_cpus")  # facts that tell machines apart
+PROTOCOL = 1  # what a chunk is made of; a journal of another one is not gone on with
 
 
 @dataclass
@@ -97,7 +109,10 @@ class Work:
             check_one_setting(device, command.threads, command.batch)
         host = get_host(command.target, python=_python(command))
         driver = check_host(host, setting)
-        facts = host.facts() if facts is None else facts
+        found = host.facts()
+        if facts is not None:
+            check_same_machine(facts, found)
+        facts = found if facts is None else facts
         if command.title is None and device.title == device.name:
             title = facts.get("model") or facts.get("cpu") or device.name
             device = replace(device, title=str(title))
@@ -112,7 +127,7 @@ class Work:
 
     def record(self, folder: Path, settings: dict[str, Any]) -> None:
         """Write run.json, with the flags that matter: from here on the build can be resumed."""
-        sources = {"target": self.facts, "space": self.space.to_dict()}
+        sources = {"target": self.facts, "space": self.space.to_dict(), "protocol": PROTOCOL}
         record = RunRecord("lut.build", settings, sources, self.command.seed).to_dict()
         write_json(folder / RECORD, record | {"command_line": command_line("lut.build")})
 
@@ -128,7 +143,7 @@ class Work:
                 self.host,
                 self.setting,
                 self.references,
-                Journal(folder / JOURNAL),
+                Journal(folder / JOURNAL, f", nothing is lost, go on with --resume {folder}"),
                 passes=self.passes,
                 seed=self.command.seed,
             )
@@ -205,6 +220,7 @@ class Work:
             batch=self.setting.batch,
             seed=seed,
             most=self.driver.most_models,
+            most_bytes=min(MOST_BYTES, MOST_SHARE * 1e6 * self.facts.get("memory_mb", math.inf)),
         )
 
     def _interpolator(self, campaign: Campaign) -> Interpolator:
@@ -299,7 +315,8 @@ class Work:
             "networks": [  # references first: what terms and factors are fitted to
                 {"arch": arch.to_dict(), "measured_ms": ms} for arch, ms in points.items()
             ],
-            "failed": [*campaign.notes, *dict.fromkeys(_failures(campaign))],
+            "failed": [*campaign.notes, *dict.fromkeys(_told(campaign, "failed"))],
+            "remarks": list(dict.fromkeys(_told(campaign, "remarks"))),
         }
 
     def save(self, table: Table, folder: Path) -> Path:
@@ -313,6 +330,16 @@ def _manner(driver: Driver) -> str:
     if driver.kind == "timer":
         return "interleaved"
     return f"each sample the median of an invocation of {driver.kind}"
+
+
+def check_same_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises RunError where a build would go on elsewhere than it was begun."""
+    for name in MACHINE:
+        if before.get(name) != now.get(name):
+            raise RunError(
+                f"the build was begun on another machine ({name} {before.get(name)}, here "
+                f"{now.get(name)}); go on there, or start a new build"
+            )
 
 
 def parse_budget_s(text: str) -> float:
@@ -359,7 +386,7 @@ def save_table(table: Table, out: Path | None) -> Path:
 
 
 def _write_quantiles(campaign: Campaign, path: Path) -> None:
-    """Every timed model of every chunk: what a latency was made from."""
+    """Every timed model of every chunk, rejected ones too: what a latency was made from."""
     import csv
     import io
 
@@ -368,13 +395,18 @@ def _write_quantiles(campaign: Campaign, path: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     quantiles = [f"p{q}_us" for q in QUANTILES]
-    writer.writerow(["chunk", "model", "low_mean_us", "std_us", "num_samples", *quantiles])
-    for measured in campaign.accepted:
+    timed = ["low_mean_us", "std_us", "num_samples", *quantiles]
+    writer.writerow(["chunk", "role", "verdict", "model", *timed])
+    for measured in campaign.measured:
+        chunk = measured.chunk
+        archs = {blocks_of(a): a for a in (*chunk.references, *chunk.content) if type(a) is Arch}
         for blocks, latency in measured.latencies().items():
             values = (latency.us, latency.std_us, latency.num_samples, *latency.quantiles_us)
-            name = " > ".join(_short(block) for block in blocks[:3]) + " ..." * (len(blocks) > 3)
+            name = " > ".join(_short(block) for block in blocks)
+            if blocks in archs:
+                name = archs[blocks].to_json()
             row = [f"{value:.6g}" for value in values]
-            writer.writerow([measured.chunk.number, name, *row])
+            writer.writerow([chunk.number, chunk.role, measured.verdict, name, *row])
     write_text(path, text.getvalue())
 
 
@@ -393,16 +425,16 @@ def _short(block: Block) -> str:
     return " ".join(parts)
 
 
-def _failures(campaign: Campaign) -> list[str]:
-    """Models that the runtime refused."""
+def _told(campaign: Campaign, kind: Literal["failed", "remarks"]) -> list[str]:
+    """Models that the runtime refused, or remarked on; the first few."""
     found = []
     for measured in campaign.accepted:
-        if measured.failed:
-            models = measured.chunk.models()
-            for index, error in measured.failed.items():
-                blocks = models[index].blocks
-                block = next((b for b in blocks if b.name == "block"), blocks[-1])
-                found.append(f"{_short(block)}: {error}")
+        told: dict[int, str] = getattr(measured, kind)
+        models = measured.chunk.models() if told else []
+        for index, text in told.items():
+            blocks = models[index].blocks
+            block = next((b for b in blocks if b.name == "block"), blocks[-1])
+            found.append(f"{_short(block)}: {text}")
     return found[:20]
 
 

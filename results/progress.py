@@ -11,6 +11,7 @@ def progress(
     total: float, *, silent: bool, label: str, unit: str
 ) -> Iterator[Callable[[float], None]]:
     """Gives what to call with the amount done, from 0 to `total`. Writes to stderr."""
+    total = max(total, 1e-9)
     if silent:
         yield lambda done: None
     elif sys.stderr.isatty():
@@ -19,13 +20,14 @@ def progress(
 
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task(label, total=total)
-            yield lambda done: bar.update(task, completed=done)
+            yield lambda done: bar.update(task, completed=min(done, total))
     else:
         started = time.monotonic()
         tenths = 0
 
         def line(done: float) -> None:
             nonlocal tenths
+            done = min(done, total)
             if int(10 * done / total) > tenths:
                 tenths = int(10 * done / total)
                 seconds = time.monotonic() - started

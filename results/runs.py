@@ -15,10 +15,13 @@ FRONT = "front.json"
 LOCK = ".lock"
 
 
-def create_run_folder(out: Path | None, name: str) -> Path:
+def create_run_folder(
+    out: Path | None, name: str, flag: str = "--out", *, resumes: bool = True
+) -> Path:
     """Make `out`, or results/runs/NAME-TIME under the current directory.
 
-    Raises RunError if the folder exists and is not empty, or cannot be written.
+    Errors name the command's `flag` for the folder, and --resume where it `resumes`. Raises
+    RunError if the folder exists and is not empty, or cannot be written.
     """
     folder = out
     if folder is None:
@@ -31,15 +34,16 @@ def create_run_folder(out: Path | None, name: str) -> Path:
     try:
         if folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
             if folder.is_dir() and (folder / RECORD).exists():
-                held, cure = "holds another run", f", or go on with it by --resume {folder}"
+                cure = f", or go on with it by --resume {folder}" if resumes else ""
+                held = "holds another run"
             else:
                 held, cure = "is not an empty folder", ""
-            raise RunError(f"{folder} {held}; nothing was written. Choose another --out{cure}")
+            raise RunError(f"{folder} {held}; nothing was written. Choose another {flag}{cure}")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LOCK).touch()
     except OSError as error:
         raise RunError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another --out"
+            f"cannot write to {folder}: {error.strerror or error}; choose another {flag}"
         ) from None
     return folder
 

@@ -29,8 +29,8 @@ class Machine:
 
     name = "local"
 
-    def __init__(self, *, noise=0.0, speed=None, warp=None, kills=None, die_after=()):
-        self.noise = noise
+    def __init__(self, *, noise=0.0, speed=None, warp=None, kills=None, die_after=(), version="1"):
+        self.noise, self.version = noise, version
         self.speed = speed or {}
         self.warp = warp or {}
         self.kills = kills or (lambda blocks: False)
@@ -53,10 +53,10 @@ class Machine:
         disturbed = 2.0 if self.noise and self.rng.random() < 0.1 else 1.0
         return total * factor * disturbed * max(0.5, self.rng.gauss(1, self.noise))
 
-    def __call__(self, host, setting, models, *, passes, first_pass, seed):
+    def __call__(self, host, setting, models, *, passes, first_pass, seed, workspace):
         number = len(self.sessions)
         self.sessions.append([model.blocks for model in models])
-        yield {"environment": {"runtime": setting.runtime, "version": "1", "cpus": [0]}}
+        yield {"environment": {"runtime": setting.runtime, "version": self.version, "cpus": [0]}}
         if any(self.kills(model.blocks) for model in models):
             raise TargetError("local: python was ended by signal 11")
         limit = self.die_after[number] if number < len(self.die_after) else passes

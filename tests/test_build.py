@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from lut.device import find_table, get_device
 from lut.journal import JOURNAL
 from lut.table import COLUMNS, load_table
 from lut.work import parse_budget_s
-from results.errors import TableError
+from results.errors import TableError, TargetError
 from supernet.blocks import blocks_of
 from supernet.space import get_space
 from tests.conftest import ROOT
@@ -279,6 +280,38 @@ def test_resume_takes_no_other_flags(built, fails):
     folder, _ = built
     said = fails(Build, "lut.build", "--resume", folder / "run", "--passes", 9)
     assert "--passes cannot change" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda sources: sources["target"].update(machine="riscv64"), "another machine"),
+        (lambda sources: sources.update(protocol=0), "another version of lut.build"),
+        (lambda sources: sources.pop("target"), "run.json is damaged"),
+    ],
+)
+def test_a_build_goes_on_only_where_and_as_it_was_begun(built, fails, tmp_path, change, words):
+    folder, _ = built
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    record = json.loads((run / "run.json").read_text())
+    change(record["sources"])
+    (run / "run.json").write_text(json.dumps(record))
+    before = (run / JOURNAL).read_bytes()
+    assert words in fails(Build, "lut.build", "--resume", run)
+    assert (run / JOURNAL).read_bytes() == before
+
+
+def test_a_lost_host_tells_how_to_go_on(synthetic, tmp_path):
+    class Lost(Machine):
+        def __call__(self, *arguments, **more):
+            if len(self.sessions) == 2:
+                raise TargetError("local: gone")
+            yield from super().__call__(*arguments, **more)
+
+    folder = tmp_path / "run"
+    with pytest.raises(TargetError, match=f"gone; .* go on with --resume {folder}"):
+        synthetic(Lost(), *QUICK, "--run-folder", str(folder))
 
 
 def test_a_finished_build_can_be_resumed(built, run, monkeypatch):

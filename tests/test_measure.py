@@ -291,3 +291,28 @@ def test_a_block_that_kills_is_not_tried_again(campaign):
     found.measure(BLOCKS, ALL)
     assert found.times_done()[bad] > 100
     assert found.times_done()[ALL[-1]] == 1
+
+
+def test_another_version_of_the_runtime_is_not_mixed_in(campaign):
+    campaign(Machine()).measure(BLOCKS, ALL[:4])
+    resumed = campaign(Machine(version="2"))
+    with pytest.raises(RunError, match="measured with version 1, not 2"):
+        resumed.measure(BLOCKS, ALL[4:])
+    assert [m.verdict for m in campaign(Machine()).measured] == ["accepted", ""]
+
+
+def test_models_of_a_killed_process_are_removed(campaign, tmp_path):
+    (tmp_path / "models-killed").mkdir()
+    (tmp_path / "models-killed" / "0.onnx").write_bytes(b"x")
+    campaign(Machine())
+    assert not (tmp_path / "models-killed").exists()
+
+
+def test_remarks_of_the_runtime_are_kept(campaign):
+    class Remarking(Machine):
+        def __call__(self, *arguments, **more):
+            yield from super().__call__(*arguments, **more)
+            yield {"remark": 0, "text": "only a part"}
+
+    campaign(Remarking()).measure(BLOCKS, ALL[:4])
+    assert campaign(Machine()).measured[0].remarks == {0: "only a part"}

@@ -291,6 +291,17 @@ def test_invocations_are_shuffled_by_seed_and_pass(invoked):
     assert tools[2].calls[:6] != list(first[0])
 
 
+def test_a_tools_remarks_on_a_model_are_told_once(invoked):
+    class Remarking(Tool):
+        def time(self, model, folder):
+            timing = super().time(model, folder)
+            partial = model.endswith("1.tflite")
+            return replace(timing, notes=("runs only a part of the graph",) if partial else ())
+
+    lines = [line for line in invoked(Remarking(), 1, 1, 1) if "remark" in line]
+    assert lines == [{"remark": 1, "text": "runs only a part of the graph"}]
+
+
 def test_a_lost_host_ends_the_passes(invoked):
     lines: list[dict[str, Any]] = []
     with pytest.raises(TargetError, match="lost") as caught:

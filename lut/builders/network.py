@@ -111,6 +111,11 @@ def build_network(
     return graph.finish(values[len(blocks) - 1], OUTPUT)
 
 
+def check_builder(format: Format) -> None:
+    """Raises DeviceError where what builds files of `format` is not installed."""
+    _graph(format, "fp32", 1)
+
+
 def _graph(format: Format, precision: str, batch: int) -> Graph:
     try:
         if format == "onnx":

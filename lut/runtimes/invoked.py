@@ -146,11 +146,13 @@ def time_by_invocation(
 ) -> Iterator[dict[str, Any]]:
     """The lines of `timer.py`, each sample being an invocation. Raises TargetError.
 
-    A model that the tool refuses is reported as failed and not tried again.
+    A model that the tool refuses is reported as failed and not tried again; what it remarks on
+    a model, such as a delegate that takes only a part of it, is told once.
     """
     models = json.loads((folder / "models.json").read_text())
     repeats = [model["repeats"] for model in models]
     failed: set[int] = set()
+    remarked: set[int] = set()
     yield {"environment": tool.environment()}
     with host.folder() as there:
         host.push(folder, f"{there}/models")
@@ -168,6 +170,9 @@ def time_by_invocation(
                     yield {"failed": index, "error": str(error)}
                     continue
                 samples[index].append(timing.median_us or timing.mean_us)
+                if timing.notes and index not in remarked:
+                    remarked.add(index)
+                    yield {"remark": index, "text": "; ".join(timing.notes)}
             us: list[float | None] = []
             for index, found in enumerate(samples):
                 us += [None] * repeats[index] if index in failed else found

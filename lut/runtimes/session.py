@@ -15,10 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from lut.builders.network import Format, build_network
+from lut.builders.network import Format, build_network, check_builder
 from lut.probes import Probe
 from lut.runtimes.invoked import BenchmarkModel, Tool, Trtexec, time_by_invocation
-from results.errors import DeviceError, TargetError, check_choice
+from results.errors import DeviceError, RunError, TargetError, check_choice
 
 if TYPE_CHECKING:
     from lut.targets.host import Host
@@ -27,6 +27,7 @@ SILENCE_S = 300.0  # after which a session counts as hung; the timer speaks ever
 BUILDING_S = 1800.0  # the same where a model is compiled before it runs
 CHECK_S = 300.0  # importing a runtime on a small board
 BENCHMARK_MODEL = "/data/local/tmp/benchmark_model"  # on a phone
+MODELS = "models-"  # before the names of folders of models; a killed process leaves its own
 ROOT = Path(__file__).parents[2]  # of our packages
 FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "litert": "tflite", "tensorrt": "onnx"}
 RUNTIMES = (*FORMATS, "pytorch")  # whose models are no files but lists of blocks
@@ -66,6 +67,8 @@ class Setting:
             raise DeviceError("tensorrt has no providers; leave --provider out")
         if self.precision == "fp16" and self.runtime == "pytorch" and "cuda" not in self.provider:
             raise DeviceError("PyTorch computes fp16 on CUDA alone; add --provider cuda-graph")
+        if not all(part.isdecimal() for part in self.cpus.split(",") if self.cpus):
+            raise DeviceError(f"--cpus is a list such as 4,5, not {self.cpus!r}")
         if self.benchmark_model and self.runtime != "litert":
             raise DeviceError(f"benchmark_model runs litert, not {self.runtime}; leave it out")
 
@@ -108,12 +111,20 @@ def run_session(
     passes: int,
     first_pass: int = 0,
     seed: int = 0,
+    workspace: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The lines of `timer.py`, see there. Raises TargetError; what was given before it counts."""
+    """The lines of `timer.py`, see there. Raises TargetError; what was given before it counts.
+
+    Files of models are in `workspace` for as long as it lasts; by default in the system's.
+    Raises RunError where they do not fit there.
+    """
     driver = driver_of(host, setting)
-    with TemporaryDirectory(prefix="nas-models-") as name:
+    with TemporaryDirectory(prefix=MODELS, dir=workspace) as name:
         folder = Path(name)
-        write_models(folder, setting, models)
+        try:
+            write_models(folder, setting, models)
+        except OSError as error:
+            raise RunError(f"cannot write models to {folder.parent}: {error.strerror}") from None
         if driver.kind == "timer":
             yield from _by_script(host, setting, folder, passes, first_pass, seed)
             return
@@ -147,7 +158,9 @@ def driver_of(host: "Host", setting: Setting) -> Driver:
 
 
 def check_host(host: "Host", setting: Setting) -> Driver:
-    """How models will be timed, once the host has what that takes. Raises UserError."""
+    """How models will be timed, once both machines have what that takes. Raises UserError."""
+    if setting.runtime in FORMATS:
+        check_builder(FORMATS[setting.runtime])
     driver = driver_of(host, setting)
     if driver.kind == "timer":
         with _timer(host, setting, None) as command:

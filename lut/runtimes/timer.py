@@ -74,9 +74,16 @@ class OnnxRuntime:
         self.provider = options.provider or "CPUExecutionProvider"
         check_provider(self.provider, onnxruntime.get_available_providers())
         self.on_gpu = self.provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+        # Workers of hundreds of sessions, each spinning for a while after its last run, would
+        # take the CPUs from the one that runs: all sessions share one pool, where they can.
+        share = getattr(onnxruntime, "set_global_thread_pool_sizes", None)
+        self.shares_threads = options.threads > 1 and share is not None
+        if self.shares_threads:
+            share(options.threads, 1)
 
     def environment(self) -> dict[str, Any]:
-        return {"version": self.onnxruntime.__version__, "provider": self.provider, "arena": True}
+        found = {"version": self.onnxruntime.__version__, "provider": self.provider, "arena": True}
+        return {**found, "shared_threads": True} if self.shares_threads else found
 
     def load(self, path: Path) -> Run:
         runtime, threads = self.onnxruntime, self.options.threads
@@ -85,6 +92,7 @@ class OnnxRuntime:
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = 1 if own else threads
         settings.inter_op_num_threads = 1
+        settings.use_per_session_threads = not self.shares_threads
         settings.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
         settings.log_severity_level = 3
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0" if own else "1")
@@ -569,6 +577,9 @@ def pin(cpus: str, threads: int) -> list[int] | None:
     except OSError:
         listed = ", ".join(map(str, allowed))
         raise RefusedError(f"--cpus {cpus}: this machine lets us use {listed}") from None
+    if threads > len(chosen):
+        given = f"--cpus {cpus} names {len(chosen)}" if cpus else f"this machine has {len(chosen)}"
+        raise RefusedError(f"{threads} threads need as many CPUs, {given}; lower --threads")
     return chosen
 
 

@@ -17,6 +17,7 @@ quick() { if has timeout; then timeout 10 "$@"; else "$@"; fi 2>/dev/null; }
 say kernel "$(uname -sr)"
 say machine "$(uname -m)"
 say num_cpus "$(getconf _NPROCESSORS_ONLN 2>/dev/null || nproc 2>/dev/null)"
+say memory_mb "$(sed -n 's/^MemTotal: *\([0-9]*\)[0-9]\{3\} kB/\1/p' /proc/meminfo 2>/dev/null)"
 [ -r /etc/os-release ] && say os "$(. /etc/os-release; printf %s "$PRETTY_NAME")"
 field() { sed -n "s/^$1[[:space:]]*:[[:space:]]*//p" /proc/cpuinfo 2>/dev/null | sort -u; }
 field 'model name' | while read -r v; do say cpu "$v"; done
@@ -64,7 +65,7 @@ if command -v dumpsys >/dev/null 2>&1; then dumpsys thermalservice 2>/dev/null; 
 exit 0
 """
 
-_WHOLE_NUMBERS = ("num_cpus", "battery_percent", "thermal_status")
+_WHOLE_NUMBERS = ("num_cpus", "memory_mb", "battery_percent", "thermal_status")
 _LISTS = ("frequency", "nvpmodel", "jetson_clocks", "gpu")
 _PROCESSOR_ZONE = re.compile(r"cpu|gpu|soc|pkg|tj|core|cluster|tsens|big|little|mid", re.IGNORECASE)
 _HAL = re.compile(r"Temperature\{mValue=([-.\d]+), mType=(\d+)")

@@ -20,7 +20,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ import numpy as np
 from lut.agreement import agreement, scale_between
 from lut.builders.network import build_network
 from lut.chunks import references_of
+from lut.context import fit_context
 from lut.runtimes import timer
 from lut.runtimes.session import FORMATS
 from lut.samples import low_mean
-from lut.table import Table, load_table
+from lut.table import Entry, Table, load_table
 from results.files import read_json, write_json
 from results.record import RunRecord, commit, now
 from supernet.arch import Arch
@@ -128,6 +130,7 @@ def build(runtime: str, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
     assert table.sidecar is not None
     measurement = table.sidecar["measurement"]
     found = {
+        "commit": commit(),
         "wall_seconds": round(time.monotonic() - started, 1),
         "peak_memory_gb": round(peak[0] / 1e9, 2),
         "num_measured": measurement["num_measured"],
@@ -195,14 +198,18 @@ def schemes(
     """Errors of ours and of what others do, on the same networks and scaled by the same rule.
 
     MACs get a line fitted on these very networks, which flatters them; all others one factor,
-    from the reference networks.
+    from the reference networks. Sums of blocks are also shown with the regression of
+    `lut.context` on the networks that our table was fitted to, so that it is ours alone that
+    tells blocks from networks, and theirs that tells how blocks are timed.
     """
     references = references_of(get_space(SPACE, freeze=[FREEZE]))
     assert table.sidecar is not None
-    reference_ms = [row["measured_ms"] for row in table.sidecar["measurement"]["networks"]][
-        : len(references)
-    ]
-    blocks = list(dict.fromkeys(b for arch in [*archs, *references] for b in blocks_of(arch)))
+    fitted = {
+        Arch.from_dict(row["arch"]): row["measured_ms"]
+        for row in table.sidecar["measurement"]["networks"]
+    }
+    reference_ms = [fitted[arch] for arch in references]
+    blocks = list(dict.fromkeys(b for arch in [*archs, *fitted] for b in blocks_of(arch)))
     found: dict[str, Any] = {}
     if kept.exists():
         times = read_json(kept)
@@ -224,12 +231,22 @@ def schemes(
     for name, column in times.items():
         by_block = dict(zip(blocks, column, strict=True))
         judge(name, lambda arch, ms=by_block: sum(ms[b] for b in blocks_of(arch)))  # type: ignore[misc]
+        theirs = regressed(table, by_block, fitted)
+        judge(f"{name}, with our regression", lambda arch, t=theirs: t.network_ms(blocks_of(arch)))  # type: ignore[misc]
     macs = np.array([network_cost(blocks_of(arch)).macs for arch in archs], float)
     line = np.column_stack([np.ones_like(macs), macs]) / np.array(measured_ms)[:, None]
     offset, slope = np.linalg.lstsq(line, np.ones_like(macs), rcond=None)[0]
-    fitted = agreement((offset + slope * macs).tolist(), measured_ms)
-    found["MACs, line fitted on these networks"] = {"scaled": fitted.to_dict()}
+    on_line = agreement((offset + slope * macs).tolist(), measured_ms)
+    found["MACs, line fitted on these networks"] = {"scaled": on_line.to_dict()}
     return found
+
+
+def regressed(table: Table, ms_of: Mapping[Block, float], fitted: Mapping[Arch, float]) -> Table:
+    """A table of other times of blocks, fitted to the networks that `table` was fitted to."""
+    entries = {block: Entry(ms, 0.0, 1, "measured") for block, ms in ms_of.items()}
+    networks = [blocks_of(arch) for arch in fitted]
+    context = fit_context(entries, networks, list(fitted.values()), table.batch)
+    return replace(table, entries=context.apply(entries), terms=context.terms)
 
 
 def loaded(runtime: str, blocks: Sequence[Block]) -> timer.Run:
