@@ -14,7 +14,7 @@ from results.errors import ArchError, check_choice, nearest
 Family = Literal["b", "l"]
 LocalKind = Literal["mbconv", "fused_mbconv", "resblock", "dsconv"]
 Mixer = Literal["relu_linear", "softmax", "hyena", "retention", "rwkv", "none"]
-Task = Literal["classification", "segmentation", "super_resolution", "promptable"]
+Task = Literal["classification", "segmentation", "super_resolution", "promptable", "pretrain"]
 
 UNEXPANDED: tuple[LocalKind, ...] = ("resblock", "dsconv")  # no hidden width, so expand_ratio is 1
 MAX_CHANNELS, MAX_DEPTH, MAX_EXPAND, MAX_KERNEL, MAX_SIDE = 1_000_000, 1000, 100, 99, 65_536
@@ -153,11 +153,26 @@ class SuperResolutionHead:
         _check_range("scale", self.scale, 2, 8)
 
 
-Head = ClassificationHead | SegmentationHead | PromptableHead | SuperResolutionHead
-_HEADS: dict[str, type[Head]] = {
-    head.task: head
-    for head in (ClassificationHead, SegmentationHead, PromptableHead, SuperResolutionHead)
-}
+@dataclass(frozen=True, slots=True)
+class ReconstructionHead:
+    """One 1x1 convolution from the last stage to the pixels below each of its positions.
+
+    For pre-training on pictures without labels.
+
+    Source: Xie et al., SimMIM, 2022, https://arxiv.org/abs/2111.09886
+    """
+
+    task: ClassVar[Task] = "pretrain"
+
+
+Head = (
+    ClassificationHead
+    | SegmentationHead
+    | PromptableHead
+    | SuperResolutionHead
+    | ReconstructionHead
+)
+_HEADS: dict[str, type[Head]] = {head.task: head for head in get_args(Head)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +209,17 @@ class Arch:
                 f"segmentation needs a height and width divisible by 32, not "
                 f"{format_resolution(self.resolution)}"
             )
+        stride = self.stride
+        if isinstance(self.head, ReconstructionHead) and any(s % stride for s in self.resolution):
+            raise ArchError(
+                f"pre-training needs a height and width divisible by {stride}, not "
+                f"{format_resolution(self.resolution)}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per position of the last stage, a side."""
+        return int(self.stem.stride * 2 ** len(self.stages))
 
     @property
     def attention_stages(self) -> tuple[int, ...]:
@@ -260,6 +286,8 @@ class Arch:
             head = " head " + "+".join(map(str, self.head.widths))
         elif isinstance(self.head, SuperResolutionHead):
             head = f" head {self.head.width}x{self.head.depth} times {self.head.scale}"
+        elif isinstance(self.head, ReconstructionHead):
+            head = " head pixels"
         elif self.head:
             head = f" head {self.head.width}x{self.head.depth}"
         stages = " ".join(_describe_stage(stage) for stage in self.stages)

@@ -16,6 +16,7 @@ from supernet.arch import (
     ClassificationHead,
     LocalKind,
     PromptableHead,
+    ReconstructionHead,
     SegmentationHead,
     Stage,
     SuperResolutionHead,
@@ -122,6 +123,9 @@ def blocks_of(arch: Arch) -> tuple[Block, ...]:
         _fuse(blocks, dict(reversed(taps.items())), head.width, "bilinear")
         _dense_middle(blocks, head, "mbconv", activation_of(arch))
         _enlarge(blocks, arch, head)
+    elif isinstance(head, ReconstructionHead):
+        blocks.append(_conv("patches", blocks[-1], 3 * arch.stride**2, norm="none"))
+        blocks.append(_shuffle(blocks[-1], arch.stride, arch.resolution))
     return tuple(blocks)
 
 
@@ -268,15 +272,20 @@ def _enlarge(blocks: list[Block], arch: Arch, head: SuperResolutionHead) -> None
     height, width = (side * head.scale for side in arch.resolution)
     conv = _conv("pixels", blocks[-1], 3 * head.scale**2, norm="none")
     blocks.append(replace(conv, kernel_size=3))
-    shuffle = Block("pixel_shuffle", conv.out_channels, 3, *conv.out_size, stride=head.scale)
-    shuffle = replace(shuffle, norm="none", out_height=height, out_width=width)
-    blocks.append(replace(shuffle, name="head.shuffle"))
+    blocks.append(_shuffle(blocks[-1], head.scale, (height, width)))
     picture = Block("upsample", 3, 3, *arch.resolution, norm="none", mode="bicubic")
     picture = replace(picture, out_height=height, out_width=width, name="head.bicubic")
     pixels = len(blocks) - 1
     blocks.append(replace(picture, inputs=(IMAGE, pixels)))
     added = Block("add", 6, 3, height, width, norm="none", name="head.sum")
     blocks.append(replace(added, inputs=(pixels, pixels + 1)))
+
+
+def _shuffle(before: Block, stride: int, size: tuple[int, int]) -> Block:
+    """Channels to the pixels of a picture of `size`, (height, width)."""
+    shuffle = Block("pixel_shuffle", before.out_channels, 3, *before.out_size, stride=stride)
+    shuffle = replace(shuffle, norm="none", out_height=size[0], out_width=size[1])
+    return replace(shuffle, name="head.shuffle")
 
 
 def _dense_middle(

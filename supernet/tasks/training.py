@@ -7,7 +7,7 @@ pictures and a run goes on from the exact step. B batch, H height, W width.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from supernet.arch import Arch
 TASKS = ("classification", "segmentation", "super_resolution", "promptable", "pretrain")
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Draw:
     """Which picture, and which of its variations: what a batch sampler hands to a data set."""
 
     index: int  # of the picture, 0 to num_train - 1
