@@ -17,6 +17,7 @@ from supernet.retention import Retention
 from supernet.rwkv import RWKV
 from supernet.softmax import SoftmaxAttention
 
+Axes = tuple[int | tuple[int, ...], ...]  # the size of each, or the labels along it
 LARGEST_SUM, LEAST = 2.0**15, 2.0**-14  # what sums of float16 may reach; its least normal number
 
 
@@ -111,6 +112,14 @@ class LiteMLA(nn.Module):
         )
         width = total * (1 + len(block.scales))
         self.proj = ConvNormAct(width, block.out_channels, eps=eps)
+
+    @property
+    def axes(self) -> dict[str, Axes]:
+        """What the axes of tensors are made of, where a narrower LiteMLA is not in front."""
+        conv = self.proj.conv
+        scales = (0, *map(int, self.aggreg))
+        total = conv.in_channels // len(scales)
+        return {"proj.conv.weight": (conv.out_channels, scales, total, 1, 1)}
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(x)

@@ -65,12 +65,13 @@ class EfficientViT(nn.Module):
     the mean over all positions, (B, num_features).
     """
 
-    def __init__(self, arch: Arch) -> None:
+    def __init__(self, arch: Arch, make: Callable[[Block, float], nn.Module] | None = None) -> None:
+        """`make`: gives the module of a block and an epsilon, by default `module_of`."""
         super().__init__()
         self.arch = arch
         blocks = blocks_of(arch)
         for block in blocks:
-            _attach(self, block.name.split("."), module_of(block, arch.norm_eps))
+            attach(self, block.name.split("."), (make or module_of)(block, arch.norm_eps))
         backbone = [index for index, block in enumerate(blocks) if block.stage != "head"]
         assert not any(blocks[index].inputs for index in backbone), "the backbone is a chain"
         self._ends = {blocks[index].stage: index for index in backbone}  # a stage's last block
@@ -302,7 +303,7 @@ def default_cfg(arch: Arch) -> dict[str, Any]:
     }
 
 
-def _attach(parent: nn.Module, path: list[str], module: nn.Module) -> None:
+def attach(parent: nn.Module, path: list[str], module: nn.Module) -> None:
     """Put `module` at `path` below `parent`, through containers that run their children in turn."""
     name, *rest = path
     if not rest:
@@ -310,7 +311,7 @@ def _attach(parent: nn.Module, path: list[str], module: nn.Module) -> None:
         return
     if name not in parent._modules:
         parent.add_module(name, nn.Sequential())
-    _attach(parent.get_submodule(name), rest, module)
+    attach(parent.get_submodule(name), rest, module)
 
 
 def _steps_of(blocks: Sequence[Block], first: int) -> tuple[_Step, ...]:

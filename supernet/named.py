@@ -187,6 +187,22 @@ def with_nearest_head(arch: Arch, dataset: str, num_classes: int | None = None) 
 
     Raises ArchError if the family has no such head.
     """
+    official = named_params(arch, dataset)
+    params = params_at_head_dim_16(arch)
+    name = min(official, key=lambda name: abs(official[name] - params))
+    head = heads_of(dataset)[name]
+    if num_classes is not None and isinstance(head, ClassificationHead | SegmentationHead):
+        head = replace(head, num_classes=num_classes)
+    if arch.family == "b":
+        arch = _with_head_dim(arch, BACKBONES[name].stages[-1].head_dim)
+    return replace(arch, head=head)
+
+
+def named_params(arch: Arch, dataset: str) -> dict[str, int]:
+    """Backbone parameters of the official networks whose head for a data set `arch` could get.
+
+    Raises ArchError if the family has no such head.
+    """
     names = [
         name
         for name in heads_of(dataset)
@@ -195,14 +211,7 @@ def with_nearest_head(arch: Arch, dataset: str, num_classes: int | None = None) 
     ]
     if not names:
         raise ArchError(f"family {arch.family} has no official head for {dataset}; try family l")
-    params = _params_at_head_dim_16(replace(arch, head=None, resolution=(32, 32)))
-    name = min(names, key=lambda name: abs(_named_params(name) - params))
-    head = heads_of(dataset)[name]
-    if num_classes is not None and isinstance(head, ClassificationHead | SegmentationHead):
-        head = replace(head, num_classes=num_classes)
-    if arch.family == "b":
-        arch = _with_head_dim(arch, BACKBONES[name].stages[-1].head_dim)
-    return replace(arch, head=head)
+    return {name: _named_params(name) for name in names}
 
 
 def named_arch(
@@ -253,7 +262,9 @@ def _with_head_dim(arch: Arch, head_dim: int) -> Arch:
     return replace(arch, stages=tuple(stages))
 
 
-def _params_at_head_dim_16(backbone: Arch) -> int:
+def params_at_head_dim_16(arch: Arch) -> int:
+    """Backbone parameters, by which `with_nearest_head` compares networks."""
+    backbone = replace(arch, head=None, resolution=(32, 32))
     if backbone.family == "b":
         backbone = _with_head_dim(backbone, 16)
     return backbone_cost(backbone).params
@@ -261,4 +272,4 @@ def _params_at_head_dim_16(backbone: Arch) -> int:
 
 @lru_cache
 def _named_params(name: str) -> int:
-    return _params_at_head_dim_16(replace(BACKBONES[name], resolution=(32, 32)))
+    return params_at_head_dim_16(BACKBONES[name])

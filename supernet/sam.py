@@ -271,31 +271,13 @@ class MaskDecoder(nn.Module):
         return logits, predicted_iou[:, chosen]
 
 
-class Sam(nn.Module):
-    """An image encoder, and SAM's prompt encoder and mask decoder on top of it."""
+class PromptDecoder(nn.Module):
+    """SAM's prompt encoder and mask decoder, the same behind every image encoder."""
 
-    def __init__(self, image_encoder: nn.Module) -> None:
-        """`image_encoder`: (B, 3, S, S) -> (B, 256, 64, 64); its `arch.resolution` is (S, S).
-
-        Raises ArchError where that is no square.
-        """
+    def __init__(self) -> None:
         super().__init__()
-        self.image_encoder = image_encoder
-        height, width = self.arch.resolution
-        if height != width:
-            raise ArchError(f"pictures are padded to squares for prompts, not to {height}x{width}")
         self.prompt_encoder = PromptEncoder()
         self.mask_decoder = MaskDecoder()
-
-    @property
-    def arch(self) -> Arch:
-        """The image encoder's."""
-        return cast(Arch, self.image_encoder.arch)
-
-    @property
-    def default_cfg(self) -> dict[str, Any]:
-        """The image encoder's: how pictures must be prepared, in timm's terms."""
-        return cast(dict[str, Any], self.image_encoder.default_cfg)
 
     def decode(
         self,
@@ -328,6 +310,31 @@ class Sam(nn.Module):
             multimask=multimask,
         )
         return logits, predicted_iou
+
+
+class Sam(PromptDecoder):
+    """An image encoder, and SAM's prompt encoder and mask decoder on top of it."""
+
+    def __init__(self, image_encoder: nn.Module) -> None:
+        """`image_encoder`: (B, 3, S, S) -> (B, 256, 64, 64); its `arch.resolution` is (S, S).
+
+        Raises ArchError where that is no square.
+        """
+        super().__init__()
+        self.image_encoder = image_encoder
+        height, width = self.arch.resolution
+        if height != width:
+            raise ArchError(f"pictures are padded to squares for prompts, not to {height}x{width}")
+
+    @property
+    def arch(self) -> Arch:
+        """The image encoder's."""
+        return cast(Arch, self.image_encoder.arch)
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """The image encoder's: how pictures must be prepared, in timm's terms."""
+        return cast(dict[str, Any], self.image_encoder.default_cfg)
 
     def forward(
         self,

@@ -9,7 +9,7 @@ choices, a gene counts in the longest list and is scaled to the shorter one, in 
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -143,6 +143,7 @@ class Space:
     parts: tuple[Part, ...]
     dataset: str | None = None
     num_classes: int | None = None
+    arguments: dict[str, Any] | None = field(default=None, compare=False)  # of `get_space`
 
     @property
     def size(self) -> int:
@@ -169,7 +170,7 @@ class Space:
         named = dict(zip(self.genes, genes, strict=True))
         counts = self.genes
         part = self.parts[named.get("family", 0)]
-        return self._build(
+        return self.build(
             part,
             {
                 name: choices[named[name] * len(choices) // counts[name]]
@@ -182,7 +183,7 @@ class Space:
 
         Raises SpaceError, naming the dimension, if `arch` is outside the space.
         """
-        position, part = self._part_of(arch)
+        position, part = self.part_of(arch)
         counts = self.genes
         genes = dict.fromkeys(counts, 0)
         if "family" in genes:
@@ -191,7 +192,7 @@ class Space:
         for name, choices in part.dimensions.items():
             position = choices.index(chosen[name])
             genes[name] = -(-position * counts[name] // len(choices))
-        if self._build(part, chosen) != arch:
+        if self.build(part, chosen) != arch:
             raise SpaceError(f"{arch.describe()} differs from space {self.name} in a fixed choice")
         return tuple(genes.values())
 
@@ -205,16 +206,16 @@ class Space:
     def sample(self, rng: random.Random) -> Arch:
         """A part, then every dimension, uniformly."""
         part = rng.choice(self.parts)
-        return self._build(part, {n: rng.choice(c) for n, c in part.dimensions.items()})
+        return self.build(part, {n: rng.choice(c) for n, c in part.dimensions.items()})
 
     def neighbours(self, arch: Arch) -> Iterator[Arch]:
         """All distinct Archs of the same part that differ from `arch` in one dimension."""
-        _, part = self._part_of(arch)
+        _, part = self.part_of(arch)
         values = self._chosen(part, arch)
         seen = {arch}
         for name, choices in part.dimensions.items():
             for choice in choices:
-                neighbour = self._build(part, values | {name: choice})
+                neighbour = self.build(part, values | {name: choice})
                 if neighbour not in seen:
                     seen.add(neighbour)
                     yield neighbour
@@ -229,7 +230,7 @@ class Space:
         seen: set[Arch] = set()
         for part in self.parts:
             for values in product(*part.dimensions.values()):
-                arch = self._build(part, dict(zip(part.dimensions, values, strict=True)))
+                arch = self.build(part, dict(zip(part.dimensions, values, strict=True)))
                 if arch not in seen:
                     seen.add(arch)
                     yield arch
@@ -238,7 +239,7 @@ class Space:
         """The first and the last choice of every dimension, in each part."""
         for part in self.parts:
             for index in (0, -1):
-                yield self._build(part, {n: c[index] for n, c in part.dimensions.items()})
+                yield self.build(part, {n: c[index] for n, c in part.dimensions.items()})
 
     def freeze(self, settings: Sequence[str]) -> "Space":
         """Keep only the named values: `resolution=128,160`, `stage3.mixer=relu_linear`.
@@ -253,6 +254,9 @@ class Space:
             if not wanted:
                 raise SpaceError(f"--freeze {setting!r} is not DIMENSION=VALUE[,VALUE...]")
             space = space._narrow(name.strip(), wanted)
+        if self.arguments is not None:
+            frozen = [*self.arguments["freeze"], *settings]
+            space = replace(space, arguments=self.arguments | {"freeze": frozen})
         return space
 
     def fixed_as_published(self, settings: Sequence[str] = ()) -> "Space":
@@ -268,7 +272,7 @@ class Space:
                 and part.official(name) in choices
             }
             parts.append(replace(part, dimensions=part.dimensions | fixed))
-        return replace(self, parts=tuple(parts))
+        return replace(self, parts=tuple(parts), arguments=None)
 
     def to_dict(self) -> dict[str, Any]:
         """For a run's record: every dimension with its choices."""
@@ -282,7 +286,8 @@ class Space:
             },
         }
 
-    def _build(self, part: Part, values: dict[str, Value]) -> Arch:
+    def build(self, part: Part, values: dict[str, Value]) -> Arch:
+        """The Arch with these values, its head by the rule of the space."""
         arch = part.build(values, self.num_classes or 1000)
         if not self.dataset:
             return arch
@@ -309,7 +314,8 @@ class Space:
             chosen[name] = value
         return chosen
 
-    def _part_of(self, arch: Arch) -> tuple[int, Part]:
+    def part_of(self, arch: Arch) -> tuple[int, Part]:
+        """Position and part of its family and number of stages. Raises SpaceError if none."""
         for position, part in enumerate(self.parts):
             same_stages = len(arch.stages) == len(part.reference.stages)
             if arch.family == part.family and same_stages:
@@ -359,6 +365,14 @@ def get_space(
     Raises SpaceError for an unknown name or setting, and where the task has no such family.
     """
     check_choice("space", name, SPACES, SpaceError)
+    arguments = {
+        "name": name,
+        "task": task,
+        "dataset": dataset,
+        "freeze": [],
+        "nearest_head": nearest_head,
+        "num_classes": num_classes,
+    }
     dataset = dataset_of(task, dataset)
     parts = _PARTS[name]()
     if dataset in RESOLUTIONS:
@@ -369,7 +383,7 @@ def get_space(
         if not parts:
             raise SpaceError(f"space {name} has no network for {task}; choose --space l")
         parts.append(_xl(name == "all"))
-    space = Space(name, tuple(parts), None, num_classes)
+    space = Space(name, tuple(parts), None, num_classes, arguments)
     if nearest_head or task != "classification":
         asked = {setting.partition("=")[0].strip() for setting in freeze}
         parts = [_without_head(part, asked, task == "classification") for part in parts]

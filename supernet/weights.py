@@ -140,14 +140,18 @@ def read_weights(path: Path) -> tuple[State, dict[str, str]]:
 
 def arch_in(path: Path) -> Arch | None:
     """The Arch that our own file carries, else None. Raises WeightsError if unreadable."""
+    return _arch_from(metadata_in(path), path)
+
+
+def metadata_in(path: Path) -> dict[str, str]:
+    """Of a safetensors file; {} of any other. Raises WeightsError if unreadable."""
     if not _is_safetensors(path):
-        return None
+        return {}
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            return dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from None
-    return _arch_from(metadata, path)
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -1,0 +1,205 @@
+"""A supernet in a file: its tensors, and in the metadata the space that they belong to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from results.errors import ArchError, SpaceError, WeightsError
+from results.files import write_bytes
+from supernet.arch import Arch
+from supernet.model import build_task_model
+from supernet.named import NAMES, named_arch
+from supernet.naming import renamed
+from supernet.space import Space, get_space
+from supernet.subnet import Supernet
+from supernet.weights import (
+    State,
+    arch_in,
+    load_weights,
+    metadata_in,
+    norm_eps,
+    read_weights,
+    save_weights,
+)
+
+SPACE, TRANSFORM = "space", "kernel_transform"  # names in the metadata
+
+
+def save_checkpoint(
+    path: Path | str, model: nn.Module, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a supernet, or one network, as safetensors, whole or not at all.
+
+    Raises RunError where `path` cannot be written, WeightsError for metadata under a name that
+    is taken and for a space that no arguments of `get_space` give.
+    """
+    metadata = metadata or {}
+    if not isinstance(model, Supernet):
+        save_weights(model, path, **metadata)
+        return
+    if model.space.arguments is None:
+        raise WeightsError("the space was narrowed by hand; make it by get_space(freeze=...)")
+    own = {
+        "format": "pt",
+        SPACE: json.dumps(model.space.arguments),
+        TRANSFORM: json.dumps(model.kernel_transform),
+    }
+    taken = sorted(own.keys() & metadata.keys())
+    if taken:
+        raise WeightsError(f"metadata cannot be named {taken[0]!r}, as the file has its own")
+    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes(Path(path), save(state, metadata=own | dict(metadata)))
+
+
+def is_supernet(path: Path | str) -> bool:
+    """Raises WeightsError if unreadable."""
+    return SPACE in metadata_in(Path(path))
+
+
+def space_in(path: Path | str) -> Space:
+    """The space of a supernet's file. Raises WeightsError where it is none."""
+    path = Path(path)
+    metadata = metadata_in(path)
+    if SPACE not in metadata:
+        arch = arch_in(path)
+        what = f"a single network, {arch.describe()}," if arch else "a single network"
+        raise WeightsError(
+            f"{path} holds {what} and no supernet; evaluate it by supernet.evaluate --weights, "
+            "or begin a training with it by supernet.train --init"
+        )
+    try:
+        arguments: dict[str, Any] = json.loads(metadata[SPACE])
+        return get_space(**arguments)
+    except (ValueError, TypeError, SpaceError, ArchError) as error:
+        raise WeightsError(
+            f"{path} is damaged, or of another version: its space: {error}"
+        ) from None
+
+
+def open_supernet(path: Path | str, *, expected: Space | None = None) -> Supernet:
+    """The supernet in a file, in evaluation mode.
+
+    Raises WeightsError where the file is none, is damaged, or of another space than `expected`.
+    """
+    path = Path(path)
+    space = space_in(path)
+    if expected is not None and space != expected:
+        raise WeightsError(f"{path} is a supernet of {_named(space)}, not of {_named(expected)}")
+    state, metadata = read_weights(path)
+    with torch.device("meta"):
+        supernet = Supernet(space, kernel_transform=metadata.get(TRANSFORM) == "true")
+    own = supernet.state_dict()
+    wrong = sorted(
+        name
+        for name in own.keys() | state.keys()
+        if name not in own or name not in state or own[name].shape != state[name].shape
+    )
+    if wrong:
+        raise WeightsError(
+            f"{path} is damaged, or of another version: {wrong[0]} does not fit {_named(space)}"
+        )
+    supernet.load_state_dict(state, assign=True)
+    return supernet.eval()
+
+
+def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) -> Arch:
+    """Put one network's weights, official or ours, where its Arch has them in a supernet.
+
+    The subnet of that Arch is then that network, but for a head of another task or number of
+    classes, which stays as it was. With a kernel transform that holds as long as transforms are
+    the identity, as they are at first.
+
+    Args:
+        arch: whose weights they are; by default what the file says, or the official network of
+            the space that they fit.
+
+    Returns:
+        The Arch in the space.
+
+    Raises:
+        SpaceError: the network is not in the space; names the dimension.
+        WeightsError: the file cannot be read, or fits no official network of the space.
+    """
+    path = Path(path)
+    if is_supernet(path):
+        raise WeightsError(
+            f"{path} is a supernet; extract a network from it first by supernet.extract"
+        )
+    found = arch or arch_in(path)
+    arch = _with_head_of(supernet.space, found) if found else _official_arch(supernet.space, path)
+    model = supernet.extract(arch)
+    load_weights(model, path, partial=True)
+    if norm_eps(model) != arch.norm_eps:
+        raise WeightsError(
+            f"{path} was trained with an epsilon of {norm_eps(model):g} in its normalisations, "
+            f"and this space has {arch.norm_eps:g}"
+        )
+    state = model.state_dict()
+    if supernet.decoder is not None:
+        decoder = {n: t for n, t in state.items() if not n.startswith("image_encoder.")}
+        supernet.decoder.load_state_dict(decoder)
+        state = {n.removeprefix("image_encoder."): t for n, t in state.items() if n not in decoder}
+    supernet.put(arch, state)
+    return arch
+
+
+def _with_head_of(space: Space, arch: Arch) -> Arch:
+    """The backbone of `arch` as it is in `space`. Raises SpaceError."""
+    _, part = space.part_of(arch)
+    resolutions: Any = part.dimensions["resolution"]
+    values = part.values(arch) | {"resolution": resolutions[0]}
+    chosen = {name: values.get(name, choices[0]) for name, choices in part.dimensions.items()}
+    try:
+        found = space.build(part, part.values(arch) | chosen)
+    except ArchError as error:
+        raise SpaceError(f"{arch.describe()} is not in space {space.name}: {error}") from None
+    space.encode(found)
+    return found
+
+
+def _official_arch(space: Space, path: Path) -> Arch:
+    """The official network in `space` whose tensors a file holds, its classifier aside."""
+    state, _ = read_weights(path)
+    nearest: list[str] = []
+    for name in NAMES:
+        try:
+            arch = named_arch(name)
+            found = _with_head_of(space, arch)
+        except (ArchError, SpaceError):
+            continue
+        nearest.append(name)
+        if _fits(state, found):
+            return found
+    known = ", ".join(nearest) or "none"
+    raise WeightsError(
+        f"{path} fits no official network in {_named(space)} (it has {known}); "
+        "load the weights on their own by supernet.evaluate, or choose another --space"
+    )
+
+
+def _fits(state: State, arch: Arch) -> bool:
+    with torch.device("meta"):
+        own = build_task_model(arch).state_dict()
+    theirs = renamed(state, arch, own)
+    body = [name for name in own if not name.startswith("head.")]
+    return all(name in theirs and theirs[name].shape == own[name].shape for name in body)
+
+
+def _named(space: Space) -> str:
+    """The flags that make a space."""
+    arguments: dict[str, Any] = space.arguments or {"name": space.name}
+    flags = [f"space {arguments['name']}"]
+    if arguments.get("task", "classification") != "classification":
+        flags.append(f"--task {arguments['task']}")
+    for flag in ("dataset", "num_classes"):
+        if arguments.get(flag) is not None:
+            flags.append(f"--{flag.replace('_', '-')} {arguments[flag]}")
+    flags += [f"--freeze {setting}" for setting in arguments.get("freeze", ())]
+    if not arguments.get("nearest_head", True):
+        flags.append("with a searched head")
+    return " ".join(flags)
