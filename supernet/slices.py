@@ -22,19 +22,22 @@ class Slice:
 
     name: str
     shape: tuple[int, ...]  # of the narrower network's
-    axes: tuple[int, ...]  # of the wide tensor; finer than its shape where scales are apart
-    index: tuple[slice, ...] | None  # along `axes`; None: the whole tensor
+    index: tuple[slice, ...] | None  # None: the whole tensor
+    axes: tuple[int, ...] | None = None  # that `index` is along, where finer than the shape
 
     def of(self, wide: Tensor) -> Tensor:
         """A view, or a copy where no view has that shape; gradients reach `wide` either way."""
         if self.index is None:
             return wide
+        if self.axes is None:
+            return wide[self.index]
         return wide.view(self.axes)[self.index].reshape(self.shape)
 
     def put(self, wide: Tensor, values: Tensor) -> None:
         """Write `values` where `of` reads."""
-        index = self.index or (...,)
-        part = wide.detach().view(self.axes)[index]
+        part = wide.detach()
+        if self.index is not None:
+            part = (part if self.axes is None else part.view(self.axes))[self.index]
         part.copy_(values.reshape(part.shape))
 
 
@@ -51,6 +54,7 @@ def centre(kernel: Tensor, size: int) -> Tensor:
     return kernel[..., start : start + size, start : start + size]
 
 
+@lru_cache(maxsize=1 << 14)
 def _axes_of(block: Block) -> dict[str, Axes]:
     """Of every tensor: its shape, unless its module tells finer axes."""
     with torch.device("meta"):
@@ -63,12 +67,15 @@ def _axes_of(block: Block) -> dict[str, Axes]:
 
 
 def _slice(name: str, have: Axes, want: Axes) -> Slice:
-    sizes = tuple(len(axis) if isinstance(axis, tuple) else axis for axis in have)
+    shape = _shape(want)
+    if have == want:
+        return Slice(name, shape, None)
     index = tuple(
         _part(h, w, is_kernel=len(have) > 3 and dim >= len(have) - 2)
         for dim, (h, w) in enumerate(zip(have, want, strict=True))
     )
-    return Slice(name, _shape(want), sizes, None if have == want else index)
+    sizes = tuple(len(axis) if isinstance(axis, tuple) else axis for axis in have)
+    return Slice(name, shape, index, sizes if len(sizes) != len(shape) else None)
 
 
 def _part(have: int | tuple[int, ...], want: int | tuple[int, ...], *, is_kernel: bool) -> slice:
@@ -80,6 +87,8 @@ def _part(have: int | tuple[int, ...], want: int | tuple[int, ...], *, is_kernel
     assert isinstance(have, int)
     assert isinstance(want, int)
     assert want <= have
+    if want == have:
+        return slice(None)  # costs nothing
     start = (have - want) // 2 if is_kernel else 0
     return slice(start, start + want)
 

@@ -73,6 +73,7 @@ class Supernet(nn.Module):
             self._unions[part.name] = union
         promptable = isinstance(self.largest[0].head, PromptableHead)
         self.decoder = PromptDecoder() if promptable else None
+        self._owners = dict(self.named_modules())
         self._plans: OrderedDict[Arch, Plan] = OrderedDict()
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -94,7 +95,7 @@ class Supernet(nn.Module):
     def put(self, arch: Arch, weights: dict[str, Tensor]) -> None:
         """Write a network's tensors where `weights` reads them. Raises SpaceError."""
         for name, source in self._plan(arch):
-            wide = getattr(self.get_submodule(source.owner), source.leaf)
+            wide = getattr(self._owners[source.owner], source.leaf)
             source.slice.put(wide, weights[name])
 
     def extract(self, arch: Arch) -> nn.Module:
@@ -110,7 +111,7 @@ class Supernet(nn.Module):
         return model.train(self.training)
 
     def _tensor(self, source: _Source) -> Tensor:
-        owner = self.get_submodule(source.owner)
+        owner = self._owners[source.owner]
         tensor = source.read.of(getattr(owner, source.leaf))
         for large, small in pairwise(source.kernels):
             matrix = getattr(owner, _transform(large, small))
@@ -130,26 +131,29 @@ class Supernet(nn.Module):
         _, part = self.space.part_of(arch)
         _check_inside(self.space, part, arch)
         union = self._unions[part.name]
-        return [
-            (f"{block.name}.{cut.name}", self._source(part, union[block.name], block, cut))
-            for block in blocks_of(arch)
-            for cut in slices_of(union[block.name], block)
-        ]
+        plan: Plan = []
+        for block in blocks_of(arch):
+            wide = union[block.name]
+            kernels = kernel_sizes_of(part, block) if self.kernel_transform else ()
+            plan += _sources(part.name, block.name, wide, block, kernels)
+        return plan
 
-    def _source(self, part: Part, wide: Block, narrow: Block, cut: Slice) -> _Source:
-        path, _, leaf = f"nets.{part.name}.{wide.name}.{cut.name}".rpartition(".")
-        kernels: tuple[int, ...] = ()
-        if self.kernel_transform and _is_kernel(cut.shape, cut.name):
-            sizes = kernel_sizes_of(part, wide)
-            kernels = tuple(size for size in sizes if size >= narrow.kernel_size)
-        read = _whole_kernel(cut) if len(kernels) > 1 else cut
-        return _Source(path, leaf, cut, read, kernels)
+
+@lru_cache(maxsize=1 << 14)
+def _sources(part: str, name: str, wide: Block, narrow: Block, kernels: tuple[int, ...]) -> Plan:
+    """Of one block; `kernels`: the sizes it may have, if transformed, largest first."""
+    plan: Plan = []
+    for cut in slices_of(wide, narrow):
+        path, _, leaf = f"nets.{part}.{name}.{cut.name}".rpartition(".")
+        is_kernel = len(cut.shape) == 4 and cut.shape[-1] > 1
+        sizes = tuple(k for k in kernels if k >= narrow.kernel_size) if is_kernel else ()
+        read = _whole_kernel(cut) if len(sizes) > 1 else cut
+        plan.append((f"{name}.{cut.name}", _Source(path, leaf, cut, read, sizes)))
+    return plan
 
 
 def _whole_kernel(cut: Slice) -> Slice:
-    channels, kernel = cut.shape[:2], cut.axes[2:]
-    index = tuple(map(slice, (*channels, *kernel)))
-    return replace(cut, shape=(*channels, *kernel), index=index)
+    return replace(cut, index=cut.index[:2] if cut.index else None)
 
 
 @lru_cache(maxsize=256)
@@ -184,10 +188,6 @@ def _check_inside(space: Space, part: Part, arch: Arch) -> None:
 
 def _transform(large: int, small: int) -> str:
     return f"kernel_{large}to{small}"
-
-
-def _is_kernel(shape: tuple[int, ...], name: str) -> bool:
-    return name.endswith("conv.weight") and len(shape) == 4 and shape[-1] > 1
 
 
 def _add_transforms(module: nn.Module, sizes: tuple[int, ...]) -> None:
