@@ -22,7 +22,7 @@ NUMBERS = (
     "macs_g",
     "memory_mb",
 )
-COLUMNS = ("id", *NUMBERS, "resolution", "arch")
+COLUMNS = ("id", *NUMBERS, "resolution", "arch", "accuracy_provenance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,14 @@ class Front:
     metric: str  # what accuracy is, with its unit
     latency_source: str  # provenance and error
     accuracy_source: str
+    accuracy_provenance: str = "published"  # or supernet
+
+    @property
+    def near(self) -> str:
+        """What candidates have in common whose accuracy is not extrapolated."""
+        if self.accuracy_provenance == "published":
+            return "shaped like the published networks"
+        return "made of choices that were evaluated"
 
     def write(self, folder: Path) -> None:
         """front.csv and front.json, each atomically. Raises RunError."""
@@ -71,7 +79,7 @@ class Front:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for number, candidate in enumerate(self.candidates):
-            writer.writerow(_row(number, candidate))
+            writer.writerow((*_row(number, candidate), self.accuracy_provenance))
         write_text(folder / "front.csv", text.getvalue())
         data = asdict(self)
         data["candidates"] = [

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nas.front import Candidate
-from predictors.accuracy import AccuracyPrediction, Prior
+from predictors.accuracy import AccuracyPrediction
 from predictors.latency import LatencyPredictor
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
@@ -52,13 +52,3 @@ def predict_costs(predictor: LatencyPredictor, arch: Arch) -> dict[str, Any]:
 def as_written(value: float) -> float:
     """Six significant digits, as in front.csv: who dominates whom must not hang on others."""
     return float(f"{value:.6g}")
-
-
-def describe_prior(prior: Prior) -> str:
-    """One line: provenance and error of an accuracy prior."""
-    names = len({row.name for row in prior.residuals})
-    return (
-        f"{prior.provenance}, a scaling law on {len(prior.residuals)} figures of {names} networks, "
-        f"error {prior.arch_mae:.2f} points on average on networks left out, std {prior.std:.2f} "
-        "near them; blind to kernels, mixers, scales and local blocks"
-    )

@@ -80,7 +80,7 @@ def _draw(axes: "Axes", front: Front, colour: str, *, alone: bool) -> None:
     axes.plot(ms, accuracy, ".-", ms=3, lw=1, c=colour, label=label)
     near = [(c.latency_ms, c.accuracy) for c in points if not c.accuracy_extrapolated]
     if near:
-        label = "of these, shaped like the published networks" if alone else None
+        label = f"of these, {front.near}" if alone else None
         axes.scatter(*_columns(near), s=22, fc="white", ec=colour, lw=1, label=label, zorder=2.5)
     label = "official networks" + ("" if alone else f", {front.title}")
     marks = [(c.latency_ms, c.accuracy) for c in front.baselines.values()]
@@ -121,7 +121,7 @@ def _html(fronts: Sequence[Front]) -> str:
         named = [(str(number), c) for number, c in enumerate(front.candidates)]
         _trace(figure, named, f"front{suffix}", colour, "lines+markers", "circle")
         near = [(key, c) for key, c in named if not c.accuracy_extrapolated]
-        name = f"of these, shaped like the published networks{suffix}"
+        name = f"of these, {front.near}{suffix}"
         _trace(figure, near, name, colour, "markers", "circle-open")
         official = list(front.baselines.items())
         black = "black" if len(fronts) == 1 else colour

@@ -17,8 +17,12 @@ from supernet.arch import format_resolution, parse_resolution
 
 if TYPE_CHECKING:
     from lut.device import Device
-    from predictors.latency import LatencyPrediction, LatencyPredictor
+    from predictors.latency import LatencyPredictor
     from supernet.arch import Arch
+    from supernet.space import Space
+
+TASK, SAMPLE = "classification", 1000  # where no flag says otherwise
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,24 @@ class Predict:
     """imagenet, cityscapes, ade20k or sa1b."""
     num_classes: int | None = None
     """Classes of the head; by default the data set's."""
+    accuracy: str = "published"
+    """Where accuracies come from: published figures, or FILE.jsonl of subnets that
+    supernet.evaluate wrote."""
 
+    costs: Path | None = None
+    """Instead of one arch, draw --sample of them and write this file: columns arch (JSON),
+    latency_ms, latency_std_ms, and with an --accuracy file accuracy, accuracy_std. What
+    supernet.train --costs reads."""
     sample: int | None = None
-    """Instead of one arch, draw this many from --space and write them to --csv."""
-    space: str = "family"
-    """Space to draw from."""
+    """Archs to draw for --costs; by default 1000, or all where the space has fewer."""
+    space: str | None = None
+    """Space to draw from; by default family, or that of the --accuracy file."""
     freeze: tuple[str, ...] = ()
     """DIMENSION=VALUE[,VALUE...] for --space; repeatable."""
     csv: Path | None = None
-    """File for --sample, with columns arch (JSON), latency_ms, latency_std_ms."""
+    """The same as --costs."""
     seed: int = 0
-    """Of --sample."""
+    """Of --costs."""
 
     table: Path | None = None
     """Latency table (.csv, with its .json beside it) instead of the device's own."""
@@ -57,19 +68,19 @@ class Predict:
     """Print nothing but errors."""
 
     def run(self) -> None:
-        if (self.arch is None) == (self.sample is None):
-            raise UserError("give either --arch or --sample N --csv FILE")
-        if self.sample is not None:
+        drawn = (self.costs, self.csv, self.sample)
+        if (self.arch is None) == (drawn == (None, None, None)):
+            raise UserError("give either --arch, or --costs FILE [--sample N]")
+        if self.arch is None:
             if self.resolution is not None:
-                raise UserError("--sample takes its resolutions by --freeze resolution=224,256")
-            self._sample(self.sample)
+                raise UserError("--costs takes its resolutions by --freeze resolution=224,256")
+            self._write_costs()
             return
-        if self.csv is not None or self.freeze:
-            raise UserError("--csv and --freeze go with --sample, not with --arch")
+        if self.freeze or self.space is not None:
+            raise UserError("--space and --freeze go with --costs, not with --arch")
         from supernet.archs import dataset_of_arch, resolve_arch
         from supernet.named import check_task
 
-        assert self.arch is not None
         arch = resolve_arch(
             self.arch,
             task=check_task(self.task) if self.task else None,
@@ -79,7 +90,7 @@ class Predict:
         )
         dataset = dataset_of_arch(arch)
         device, latency = self._latency(dataset)
-        answer = _answer(device, latency, arch, dataset)
+        answer = _answer(device, latency, arch, _accuracy(self.accuracy, arch, dataset))
         if self.json:
             print(json.dumps(answer, allow_nan=False))
         elif not self.quiet:
@@ -93,57 +104,79 @@ class Predict:
             raise DeviceError(f"give one --device: {', '.join(device_names())}")
         return choose_predictor(self.device[0], self.table, dataset)
 
-    def _sample(self, count: int) -> None:
+    def _write_costs(self) -> None:
+        from nas.accuracy import PUBLISHED, existing, load_subnets
         from results.files import write_text
+        from supernet.arch import Arch
         from supernet.blocks import blocks_of
         from supernet.named import check_task, dataset_of
+
+        path = self.costs or self.csv
+        if path is None:
+            raise UserError("--sample writes to a file; name it with --costs FILE")
+        if self.costs and self.csv:
+            raise UserError("--costs and --csv name the same file; leave --csv out")
+        if self.sample is not None and self.sample < 1:
+            raise UserError("--sample must be positive")
+        predictor = None
+        if self.accuracy != PUBLISHED:
+            predictor = load_subnets(existing(self.accuracy), self.space)
+        space = predictor.space.freeze(self.freeze) if predictor else self._space()
+        count = min(SAMPLE, space.size) if self.sample is None else self.sample
+        if count > space.size:
+            raise SpaceError(f"space {space.name} has only {space.size} archs; --sample fewer")
+        task = predictor.evaluations.task if predictor else check_task(self.task or TASK)
+        _, latency = self._latency(space.dataset or dataset_of(task, self.dataset))
+        rng, drawn = random.Random(self.seed), dict[Arch, None]()
+        while len(drawn) < count:
+            drawn[space.sample(rng)] = None
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        columns = ["arch", "latency_ms", "latency_std_ms"]
+        writer.writerow(columns if predictor is None else [*columns, "accuracy", "accuracy_std"])
+        for arch in drawn:
+            found = latency.predict(blocks_of(arch))
+            numbers = [found.latency_ms, found.std_ms]
+            if predictor is not None:
+                accuracy = predictor.predict(arch)
+                numbers += [accuracy.mean, accuracy.std]
+            writer.writerow((arch.to_json(), *(f"{number:.6g}" for number in numbers)))
+        write_text(path, text.getvalue())
+        summary = {"csv": str(path), "archs": count, "provenance": latency.provenance}
+        if predictor is not None:
+            summary["accuracy"] = predictor.to_dict()
+        if self.json:
+            print(json.dumps(summary, allow_nan=False))
+        elif not self.quiet:
+            print(f"wrote {count} archs of space {space.name} to {path}")
+            print(f"latency: {latency.describe()}")
+            if predictor is not None:
+                print(f"accuracy: {predictor.describe()}")
+
+    def _space(self) -> "Space":
+        from nas.accuracy import DEFAULT_SPACE
+        from supernet.named import check_task
         from supernet.space import get_space
 
-        if self.csv is None:
-            raise UserError("--sample writes to a file; name it with --csv FILE")
-        if count < 1:
-            raise UserError("--sample must be positive")
-        task = check_task(self.task or "classification")
-        space = get_space(
-            self.space,
-            task=task,
+        return get_space(
+            self.space or DEFAULT_SPACE,
+            task=check_task(self.task or TASK),
             dataset=self.dataset,
             freeze=self.freeze,
             num_classes=self.num_classes,
         )
-        if count > space.size:
-            raise SpaceError(f"space {space.name} has only {space.size} archs; --sample fewer")
-        _, latency = self._latency(dataset_of(task, self.dataset))
-        rng = random.Random(self.seed)
-        drawn: dict[Arch, LatencyPrediction] = {}
-        while len(drawn) < count:
-            arch = space.sample(rng)
-            if arch not in drawn:
-                drawn[arch] = latency.predict(blocks_of(arch))
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("arch", "latency_ms", "latency_std_ms"))
-        for arch, found in drawn.items():
-            writer.writerow((arch.to_json(), f"{found.latency_ms:.6g}", f"{found.std_ms:.6g}"))
-        write_text(self.csv, text.getvalue())
-        summary = {"csv": str(self.csv), "archs": count, "provenance": latency.provenance}
-        if self.json:
-            print(json.dumps(summary, allow_nan=False))
-        elif not self.quiet:
-            print(f"wrote {count} archs of space {space.name} to {self.csv}")
-            print(f"latency: {latency.describe()}")
 
 
 def _answer(
-    device: "Device", latency: "LatencyPredictor", arch: Any, dataset: str
-) -> dict[str, Any]:
+    device: "Device", latency: "LatencyPredictor", arch: "Arch", known: tuple[Facts, Facts]
+) -> Facts:
     """Everything that is known of `arch` on the device, as `--json` prints it."""
     from nas.objectives import predict_costs
     from supernet.blocks import blocks_of
 
     table = latency.table
     costs = predict_costs(latency, arch)
-    accuracy, source = _accuracy(arch, dataset)
+    accuracy, source = known
     answer: dict[str, Any] = {
         "device": device.name,
         "title": table.title,
@@ -167,21 +200,28 @@ def _answer(
     return answer
 
 
-def _accuracy(arch: "Arch", dataset: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is predicted, and where that comes from; nothing for super-resolution."""
-    from nas.objectives import as_written, describe_prior
+def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
+    """What is predicted, and where that comes from; nothing published for super-resolution."""
+    from nas.accuracy import PUBLISHED, AccuracySource, existing, load_subnets
+    from nas.objectives import as_written
     from predictors.accuracy import load_prior
 
     names = ("accuracy", "accuracy_std", "metric", "accuracy_extrapolated")
-    if arch.task == "super_resolution":
+    predictor: AccuracySource
+    if source != PUBLISHED:
+        subnets = load_subnets(existing(source))
+        subnets.space.encode(arch)  # the error names what is not in its space
+        predictor = subnets
+    elif arch.task == "super_resolution":
         reason = "no published figures of networks of this design"
         return dict.fromkeys(names), {"accuracy": None, "accuracy_source": reason}
-    prior = load_prior(dataset)
-    found = prior.predict(arch)
+    else:
+        predictor = load_prior(dataset)
+    found = predictor.predict(arch)
     numbers = as_written(found.mean), as_written(found.std)
-    values = (*numbers, prior.metric, found.extrapolated)
-    source = {"accuracy": prior.to_dict(), "accuracy_source": describe_prior(prior)}
-    return dict(zip(names, values, strict=True)), source
+    values = (*numbers, predictor.metric, found.extrapolated)
+    facts = {"accuracy": predictor.to_dict(), "accuracy_source": predictor.describe()}
+    return dict(zip(names, values, strict=True)), facts
 
 
 def _print(name: str, answer: dict[str, Any]) -> None:

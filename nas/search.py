@@ -25,14 +25,26 @@ class SearchCommand:
     """classification, segmentation, promptable or super_resolution."""
     dataset: str | None = None
     """Data set whose published accuracies count: imagenet, cityscapes, ade20k, sa1b."""
-    space: str = "family"
-    """Search space: family (b and l), b, l, tiny, or all, which has more local blocks and mixers
-    for --freeze to choose from."""
+    space: str | None = None
+    """Search space: family (b and l, the default), b, l, tiny, or all, which has more local blocks
+    and mixers for --freeze to choose from; by default that of the --accuracy file."""
     freeze: tuple[str, ...] = ()
     """DIMENSION=VALUE[,VALUE...], such as resolution=128,160 or stage3.mixer=relu_linear;
     repeatable."""
     num_classes: int | None = None
-    """Classes of the head; by default the data set's."""
+    """Classes of the head; by default the data set's, or those of the --accuracy file."""
+
+    accuracy: str = "published"
+    """Where accuracies come from: published figures; FILE.jsonl of subnets that supernet.evaluate
+    wrote, whose mixers, kernels and scales are then searched too; or CHECKPOINT.safetensors."""
+    objective: str = "predicted"
+    """predicted, or supernet: every trial is evaluated on the checkpoint, which takes seconds."""
+    data: Path | None = None
+    """Pictures for --objective supernet, in the layout of the data set; by default embedded."""
+    limit: int | None = None
+    """Evaluate on this many pictures, evenly spread over all; by default 1000."""
+    accelerator: str | None = None
+    """Where PyTorch evaluates: cpu (the default) or cuda."""
 
     max_latency_ms: float | None = None
     """Budget of latency, per image."""
@@ -46,7 +58,8 @@ class SearchCommand:
     """Limit on the accuracy's standard deviation, in points: how far from published networks."""
 
     trials: int | None = None
-    """Architectures to try; by default 3000, or what the resumed run was begun with."""
+    """Architectures to try; by default 3000, of which 300 are evaluated by --objective supernet
+    instead, or what the resumed run was begun with."""
     sampler: str = "nsga2"
     """Optuna's nsga2, nsga3, tpe, gp (needs PyTorch; for a few hundred trials) or random."""
     seed: int = 0
@@ -69,12 +82,13 @@ class SearchCommand:
         from results.runs import RECORD, create_run_folder, locked
 
         command = self if self.resume is None else self._resumed(self.resume)
-        trials = TRIALS if command.trials is None else command.trials
+        usual = TRIALS_EVALUATED if command.objective == "supernet" else TRIALS
+        trials = usual if command.trials is None else command.trials
         setting = Setting.of(replace(command, trials=trials))
         if self.resume is not None:
             setting.check_same_sources(self.resume)
-        official = [c.arch for c in setting.baselines.values()]
-        starts = starting_points(setting.space, setting.evaluate, setting.limits, official)
+        official = list(setting.official.values())
+        starts = starting_points(setting.space, setting.cost, setting.limits, official)
         folder = self.resume or create_run_folder(command.out, setting.device.name)
         with locked(folder):
             if self.resume is None and (folder / RECORD).exists():
@@ -85,7 +99,10 @@ class SearchCommand:
 
     def settings(self) -> dict[str, Any]:
         """The flags that make the search what it is, as run.json has them."""
-        return flags_of(self, UNRECORDED)
+        found = flags_of(self, UNRECORDED)
+        if self.accuracy != PUBLISHED:
+            found["accuracy"] = str(Path(self.accuracy).resolve())
+        return found
 
     def _resumed(self, run: Path) -> "SearchCommand":
         """This command with the flags of `run`. Raises RunError where they contradict."""
@@ -103,6 +120,8 @@ class SearchCommand:
 
 
 TRIALS = 3000
+TRIALS_EVALUATED = 300  # with PyTorch, seconds each
+PUBLISHED = "published"
 UNRECORDED = ("resume", "out", "json", "quiet")  # flags that are no part of the search
 
 

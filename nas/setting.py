@@ -9,24 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lut.device import Device, device_names
+from nas.accuracy import AccuracySource, NoAccuracy, choose_accuracy
 from nas.budgets import Budget, budgets, feasible
 from nas.front import Candidate, Front
-from nas.objectives import Predicted, describe_prior
+from nas.objectives import Predicted
 from nas.pareto import pareto_front
 from nas.plot import write_plots
 from nas.samplers import make_sampler
 from nas.study import Search
 from nas.summary import print_front
-from predictors.accuracy import Prior, load_prior
-from predictors.latency import choose_predictor
+from nas.supernet_accuracy import EVALUATIONS, SupernetAccuracy
+from predictors.accuracy import published_resolutions
+from predictors.latency import LatencyPredictor, choose_predictor
 from results.errors import DeviceError, RunError, SearchError
 from results.files import write_json
 from results.progress import progress
 from results.record import RunRecord, command_line
 from results.runs import RECORD, read_record
-from supernet.arch import Arch, Task, format_resolution, parse_resolution
+from supernet.arch import Arch, Task, format_resolution
 from supernet.named import check_task, dataset_of, named_arch
-from supernet.space import UNPUBLISHED, Space, get_space
+from supernet.space import UNPUBLISHED, Space
 
 if TYPE_CHECKING:
     from nas.search import SearchCommand
@@ -42,8 +44,8 @@ class Setting:
     task: Task
     dataset: str
     space: Space
-    evaluate: Predicted
-    prior: Prior
+    latency: LatencyPredictor
+    accuracy: AccuracySource
     limits: tuple[Budget, ...]
 
     @classmethod
@@ -62,26 +64,32 @@ class Setting:
             raise SearchError("--seed must be from 0 to 4294967295")
         make_sampler(command.sampler, command.seed)  # refused before anything is written
         task = check_task(command.task)
-        dataset = dataset_of(task, command.dataset)
-        prior = load_prior(dataset)
-        space = get_space(
-            command.space,
-            task=task,
-            dataset=dataset,
-            freeze=command.freeze,
-            num_classes=command.num_classes,
-        ).fixed_as_published(command.freeze)
+        accuracy, space = choose_accuracy(command, task)
+        dataset = space.dataset or dataset_of(task, None)
         device, latency = choose_predictor(command.device[0], command.table, dataset)
         limits = budgets(command)
-        evaluate = Predicted(latency, prior)
-        return cls(command, command.trials, device, task, dataset, space, evaluate, prior, limits)
+        return cls(command, command.trials, device, task, dataset, space, latency, accuracy, limits)
+
+    @property
+    def evaluate(self) -> Predicted:
+        """All numbers of an Arch."""
+        return Predicted(self.latency, self.accuracy)
+
+    @property
+    def cost(self) -> Predicted:
+        """The same for questions of budgets, without an accuracy where that takes seconds."""
+        if self.command.objective == "supernet":
+            return Predicted(self.latency, NoAccuracy())
+        return self.evaluate
 
     def search(self, folder: Path, starts: Sequence[Arch]) -> bool:
         """Run the trials, write the run and print it; True if Ctrl-C ended it early."""
         started = time.monotonic()
         if not (folder / RECORD).exists():  # before the journal: without it no resuming
             self._write_record(folder, self.trials, None)
-        official = [c.arch for c in self.baselines.values()]
+        if isinstance(self.accuracy, SupernetAccuracy):
+            self.accuracy.keep_in(folder / EVALUATIONS)
+        official = list(self.official.values())
         largest = list(self.space.extremes())[1::2]
         interrupted = False
         search = Search(
@@ -130,21 +138,19 @@ class Setting:
                 self._notes(),
                 self.command.max_latency_ms,
                 self.command.table,
+                self.command.accuracy,
             )
         return interrupted
 
     @cached_property
-    def baselines(self) -> dict[str, Candidate]:
+    def official(self) -> dict[str, Arch]:
         """The official networks that are in the space, by name and resolution.
 
         At their published resolutions, or where none of those is in the space, at the nearest
         one that is.
         """
-        published: dict[str, list[tuple[int, int]]] = {}
-        for row in self.prior.residuals:
-            published.setdefault(row.name, []).append(parse_resolution(row.resolution))
         found = {}
-        for name, resolutions in published.items():
+        for name, resolutions in published_resolutions(self.dataset).items():
             inside: dict[tuple[int, int], Arch] = {}
             for resolution in [*resolutions, *self.space.resolutions]:
                 arch = named_arch(
@@ -152,7 +158,7 @@ class Setting:
                     task=self.task,
                     dataset=self.dataset,
                     resolution=resolution,
-                    num_classes=self.command.num_classes,
+                    num_classes=self.space.num_classes,
                 )
                 if arch in self.space:
                     inside[resolution] = arch
@@ -160,29 +166,42 @@ class Setting:
             if inside and not kept:
                 kept = [min(inside, key=lambda r: min(abs(r[0] - p[0]) for p in resolutions))]
             for resolution in kept:
-                arch = inside[resolution]
-                found[f"{name}@{format_resolution(resolution)}"] = self.evaluate(arch)
+                found[f"{name}@{format_resolution(resolution)}"] = inside[resolution]
         return found
+
+    @cached_property
+    def baselines(self) -> dict[str, Candidate]:
+        """The official networks with their numbers."""
+        return {name: self.evaluate(arch) for name, arch in self.official.items()}
 
     def _front(self, search: Search) -> Front:
         kept = [c for c in search.candidates.values() if feasible(c, self.limits)]
-        latency = self.evaluate.latency
         return Front(
             candidates=tuple(pareto_front(kept)),
             baselines={n: c for n, c in self.baselines.items() if feasible(c, self.limits)},
             trials=[(c.latency_ms, c.accuracy) for c in kept],
             title=self._title(),
-            metric=self.prior.metric,
-            latency_source=latency.describe(),
-            accuracy_source=describe_prior(self.prior),
+            metric=self.accuracy.metric,
+            latency_source=self.latency.describe(),
+            accuracy_source=self.accuracy.describe(),
+            accuracy_provenance=self.accuracy.provenance,
         )
 
     def _title(self) -> str:
-        table = self.evaluate.latency.table
+        table = self.latency.table
         return f"{table.title}, {table.runtime} {table.precision}, batch {table.batch}"
 
     def _notes(self) -> list[str]:
         """What a reader of the front must know."""
+        size = f"space: {self.space.size:,} archs of {self.space.name}"
+        if self.accuracy.provenance != "published":
+            varied = {
+                name.partition(".")[2]
+                for part in self.space.parts
+                for name, choices in part.dimensions.items()
+                if name.partition(".")[2] in UNPUBLISHED and len(choices) > 1
+            }
+            return [f"{size}; {', '.join(sorted(varied)) or 'no kernels or mixers'} searched too"]
         asked = {
             name.partition(".")[2]
             for part in self.space.parts
@@ -195,13 +214,13 @@ class Setting:
         if asked:
             fixed = f"{', '.join(sorted(asked))} as asked for: the accuracy says nothing of them"
         head = "head and head dim, unless frozen, those of the nearest official network"
-        return [f"space: {self.space.size:,} archs of {self.space.name}; {fixed}; {head}"]
+        return [f"{size}; {fixed}; {head}"]
 
     def _sources(self) -> dict[str, Any]:
         """Where the numbers come from, as JSON has it."""
         sources = {
-            "latency": self.evaluate.latency.provenance,
-            "accuracy": self.prior.to_dict(),
+            "latency": self.latency.provenance,
+            "accuracy": self.accuracy.to_dict(),
             "space": self.space.to_dict(),
         }
         found: dict[str, Any] = json.loads(json.dumps(sources))
@@ -227,4 +246,4 @@ class Setting:
         if (folder / RECORD).exists():
             first = read_record(folder)
             record |= {key: first[key] for key in ("command", "started") if key in first}
-        write_json(folder / RECORD, record | {"metric": self.prior.metric, "outcome": outcome})
+        write_json(folder / RECORD, record | {"metric": self.accuracy.metric, "outcome": outcome})

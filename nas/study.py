@@ -71,17 +71,16 @@ class Search:
         self._study = self._study_with([], seed)
         self._recall()
 
-    def run(self, trials: int, on_batch: Callable[["Search"], None]) -> None:
-        """Go on until `trials` are finished; `on_batch` is called after each population.
+    def run(self, trials: int, on_trial: Callable[["Search"], None]) -> None:
+        """Go on until `trials` are finished; `on_trial` is called after each.
 
         Ctrl-C raises KeyboardInterrupt, with all finished trials in the journal.
         """
         while self.num_trials < trials:
             to_boundary = POPULATION - self.num_trials % POPULATION
-            self._batch(min(to_boundary, trials - self.num_trials))
-            on_batch(self)
+            self._batch(min(to_boundary, trials - self.num_trials), on_trial)
 
-    def _batch(self, size: int) -> None:
+    def _batch(self, size: int, on_trial: Callable[["Search"], None]) -> None:
         finished: list[FrozenTrial] = []
         journaled = max(0, self._num_journaled - self.num_trials)  # of this batch, already
         try:
@@ -96,6 +95,7 @@ class Search:
                 trial.set_user_attr("candidate", _numbers(found))
                 finished.append(self._study.tell(trial, (found.latency_ms, found.accuracy)))
                 self.num_trials += 1
+                on_trial(self)
         finally:
             self._journal.add_trials(finished[journaled:])
             self._num_journaled = max(self._num_journaled, self.num_trials)

@@ -23,10 +23,11 @@ def print_front(
     notes: Sequence[str],
     max_latency_ms: float | None = None,
     table: Path | None = None,
+    accuracy: str = "published",
 ) -> None:
     """At most 15 rows of the front, the gains over the official networks, sources, what next.
 
-    `device`, `max_latency_ms` and `table` are the search's own flags.
+    `device`, `max_latency_ms`, `table` and `accuracy` are the search's own flags.
     """
     from rich.console import Console
     from rich.table import Table as Grid
@@ -68,13 +69,15 @@ def print_front(
         text = f"* {unlike} of {total} latencies extrapolated: unlike what the table was checked on"
         console.print(text, soft_wrap=True)
     if unlike := sum(c.accuracy_extrapolated for c in front.candidates):
+        why = "unlike every published network; --max-accuracy-std keeps nearer to those"
+        if front.accuracy_provenance != "published":
+            why = "with choices that no evaluated subnet has; evaluate some that have them"
         console.print(
-            f"* {unlike} of {total} accuracies extrapolated: unlike every published network; "
-            "--max-accuracy-std keeps nearer to those",
+            f"* {unlike} of {total} accuracies extrapolated: {why}",
             soft_wrap=True,
         )
     if gains := list(gains_over(front)):
-        console.print("\nagainst the official networks (as predicted, too), at equal latency:")
+        console.print("\nagainst the official networks (by the same sources), at equal latency:")
         for line in gains:
             console.print(f"  {line}", soft_wrap=True)
     console.print(f"\nlatency:  {front.latency_source}", soft_wrap=True)
@@ -110,6 +113,8 @@ def print_front(
     command = f"next: python -m nas.predict --device {device} --arch {found}"
     if table is not None:
         command += f" --table {shlex.quote(str(table))}"
+    if accuracy != "published" and not accuracy.endswith(".safetensors"):
+        command += f" --accuracy {shlex.quote(accuracy)}"
     console.print(command, soft_wrap=True)
 
 

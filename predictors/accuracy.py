@@ -33,15 +33,12 @@ NEGLIGIBLE = 0.1  # percent: top-1 by chance; the law would fall below 0 for tin
 
 @dataclass(frozen=True, slots=True)
 class AccuracyPrediction:
-    """In the metric's own points (percent)."""
+    """In the metric's own points (percent, or dB)."""
 
     mean: float
     std: float
     distance: float = 0.0  # from the published shapes, in octaves
-
-    @property
-    def extrapolated(self) -> bool:
-        return self.distance > EXTRAPOLATED
+    extrapolated: bool = False  # unlike everything that the predictor was fitted on
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,18 @@ class Prior:
         distance = math.hypot(*excess)
         octaves_below = max(0.0, -excess[MACS])
         growth = math.hypot(1.0, distance) * math.pow(2.0, self.law.exponent * octaves_below)
-        return AccuracyPrediction(max(self.law(arch), NEGLIGIBLE), self.std * growth, distance)
+        return AccuracyPrediction(
+            max(self.law(arch), NEGLIGIBLE), self.std * growth, distance, distance > EXTRAPOLATED
+        )
+
+    def describe(self) -> str:
+        """One line: provenance and error."""
+        names = len({row.name for row in self.residuals})
+        return (
+            f"{self.provenance}, a scaling law on {len(self.residuals)} figures of {names} "
+            f"networks, error {self.arch_mae:.2f} points on average on networks left out, std "
+            f"{self.std:.2f} near them; blind to kernels, mixers, scales and local blocks"
+        )
 
     @property
     def row_mae(self) -> float:
@@ -129,6 +137,14 @@ def difference_std(a_std: float, b_std: float) -> float:
     standard deviation of the difference is then that of either.
     """
     return math.sqrt(a_std**2 + b_std**2 - a_std * b_std)
+
+
+def published_resolutions(dataset: str) -> dict[str, list[tuple[int, int]]]:
+    """Where the networks with published figures were evaluated, by name."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for row in _published_rows().get(dataset, []):
+        found.setdefault(row["arch"], []).append(parse_resolution(row["resolution"]))
+    return found
 
 
 @lru_cache

@@ -1,0 +1,183 @@
+"""`--accuracy` and `--objective`: where a search's accuracies come from, and in which space.
+
+published: the scaling law on published figures. FILE.jsonl: a predictor fitted on evaluated
+subnets. CHECKPOINT.safetensors with `--objective supernet`: every trial is evaluated on it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from predictors.accuracy import AccuracyPrediction, load_prior
+from results.errors import ArchError, PredictorError, SearchError, SpaceError, check_choice, nearest
+from supernet.arch import Arch, Task
+from supernet.named import DATASETS, dataset_of
+from supernet.space import SPACES, Space, get_space
+
+if TYPE_CHECKING:
+    from nas.search import SearchCommand
+    from predictors.evaluations import Evaluations
+    from predictors.subnets import SubnetPredictor
+
+PUBLISHED, CHECKPOINT = "published", ".safetensors"
+OBJECTIVES = ("predicted", "supernet")
+OF_SUPERNET = ("data", "limit", "accelerator")  # flags that only an evaluation reads
+DEFAULT_SPACE = "family"
+
+
+class AccuracySource(Protocol):
+    """Predicts or evaluates, and tells where its numbers come from."""
+
+    @property
+    def provenance(self) -> str: ...  # published, supernet
+    @property
+    def metric(self) -> str: ...  # what the accuracy is, with its unit
+
+    def predict(self, arch: Arch) -> AccuracyPrediction: ...
+    def describe(self) -> str:
+        """One line: provenance and error."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoAccuracy:
+    """For questions that no accuracy is asked for, where asking costs seconds."""
+
+    def predict(self, arch: Arch) -> AccuracyPrediction:
+        return AccuracyPrediction(0.0, 0.0)
+
+
+def choose_accuracy(command: "SearchCommand", task: Task) -> tuple[AccuracySource, Space]:
+    """The source and the space that a search's flags name.
+
+    Raises UserError where they name none, contradict each other, or where what they name is of
+    another task, data set or space.
+    """
+    check_objective(command)
+    if command.accuracy == PUBLISHED:
+        dataset = dataset_of(task, command.dataset)
+        space = get_space(
+            command.space or DEFAULT_SPACE,
+            task=task,
+            dataset=dataset,
+            freeze=command.freeze,
+            num_classes=command.num_classes,
+        )
+        return load_prior(dataset), space.fixed_as_published(command.freeze)
+    path = existing(command.accuracy)
+    if path.suffix == CHECKPOINT:
+        from nas.supernet_accuracy import SupernetAccuracy
+
+        evaluated = SupernetAccuracy.of(command, path)
+        _check_asked(command, task, path, evaluated.dataset, evaluated.space)
+        return evaluated, evaluated.space.freeze(command.freeze)
+    predictor = load_subnets(path, command.space)
+    _check_asked(command, task, path, predictor.evaluations.dataset, predictor.space)
+    return predictor, predictor.space.freeze(command.freeze)
+
+
+def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":
+    """A predictor fitted on a file of evaluated subnets, of space `name` or of their own.
+
+    Raises PredictorError where the file is none, or holds too few or those of another space.
+    """
+    from predictors.evaluations import read_evaluations
+    from predictors.subnets import fit_subnets
+
+    evaluations = read_evaluations(path)
+    return fit_subnets(evaluations, space_of(evaluations, name))
+
+
+def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
+    """The smallest space that all evaluated subnets are in; of space `name`, the nearest to it.
+
+    Raises PredictorError where there is none, SpaceError for an unknown name.
+    """
+    if name is not None:
+        check_choice("space", name, SPACES, SpaceError)
+    task, archs = evaluations.task, evaluations.archs
+    num_classes = getattr(archs[0].head, "num_classes", None)
+    found: list[Space] = []
+    for dataset in sorted(DATASETS[task], key=lambda name: name != evaluations.dataset):
+        for choice in [name] if name else ("tiny", "b", "l", "family", "all"):
+            for nearest_head in (True, False) if task == "classification" else (True,):
+                try:
+                    space = get_space(
+                        choice,
+                        task=task,
+                        dataset=dataset,
+                        nearest_head=nearest_head,
+                        num_classes=num_classes,
+                    )
+                except SpaceError:  # no network for the task
+                    continue
+                if all(arch in space for arch in archs):
+                    return space
+                found.append(space)
+    if name is not None and found:
+        return found[0]  # whoever fits names the line that is outside
+    raise PredictorError(
+        f"no space holds all {len(archs)} subnets of {evaluations.path}; search the one that "
+        "they were drawn from, named by --space"
+    )
+
+
+def check_objective(command: "SearchCommand") -> None:
+    """Raises SearchError where `--accuracy`, `--objective` and their flags do not go together."""
+    check_choice("objective", command.objective, OBJECTIVES, SearchError)
+    source = command.accuracy
+    is_checkpoint = Path(source).suffix == CHECKPOINT
+    search = f"python -m nas.search --device {command.device[0]} --accuracy"
+    if command.objective == "supernet" and not is_checkpoint:
+        raise SearchError(
+            "--objective supernet evaluates every trial on a supernet's checkpoint; name it: "
+            f"`{search} CHECKPOINT{CHECKPOINT} --objective supernet`"
+        )
+    if command.objective != "supernet" and is_checkpoint:
+        raise SearchError(
+            f"{source} is a checkpoint, on which every trial must be evaluated: `{search} "
+            f"{source} --objective supernet`; or evaluate some subnets into a FILE.jsonl by "
+            f"`python -m supernet.evaluate` and predict from those: `{search} FILE.jsonl`"
+        )
+    for name in OF_SUPERNET:
+        if command.objective != "supernet" and getattr(command, name) is not None:
+            raise SearchError(f"--{name} goes with --objective supernet; leave it out")
+    if command.objective == "supernet" and command.max_accuracy_std is not None:
+        raise SearchError(
+            "--max-accuracy-std limits predictions, and --objective supernet evaluates; leave it "
+            "out"
+        )
+
+
+def existing(source: str) -> Path:
+    """`--accuracy` as a file. Raises PredictorError if there is none."""
+    path = Path(source)
+    if not path.is_file():
+        hint = nearest(source, [PUBLISHED]) if not path.suffix else ""
+        raise PredictorError(
+            f"no file {source!r} to take accuracies from{hint}; --accuracy takes published, a "
+            f"FILE.jsonl of supernet.evaluate, or a CHECKPOINT{CHECKPOINT} with --objective "
+            "supernet"
+        )
+    return path
+
+
+def _check_asked(
+    command: "SearchCommand", task: Task, path: Path, dataset: str, space: Space
+) -> None:
+    """Raises where a flag asks for something else than what a file is of."""
+    arguments: dict[str, Any] = space.arguments or {}
+    own: Task = arguments.get("task", "classification")
+    if own != task:
+        raise ArchError(f"{path} is of {own}, not {task}; give --task {own}")
+    for flag, asked, known in (
+        ("dataset", command.dataset, (dataset, space.dataset)),
+        ("space", command.space, (space.name,)),
+        ("num-classes", command.num_classes, (arguments.get("num_classes"),)),
+    ):
+        if asked is not None and asked not in known:
+            raise SearchError(f"{path} is of --{flag} {known[0]}, not {asked}; leave --{flag} out")

@@ -1,0 +1,155 @@
+"""Evaluated subnets, as `supernet.evaluate` writes them: one JSON object a line.
+
+Keys `arch`, `metric` and `value`; further ones tell where the value comes from (`task`,
+`dataset`, `n` pictures, `weights_sha256`, `stderr`, `seed`). Lines of one subnet are averaged.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results.errors import PredictorError, nearest
+from results.files import read_text
+from supernet.arch import Arch, Task
+
+# The figure of a task that is reported first; larger is better. What it is, with its unit.
+PRIMARY: dict[Task, str] = {
+    "classification": "top1",
+    "segmentation": "miou",
+    "super_resolution": "psnr_db",
+    "promptable": "miou",
+}
+TITLES = {"top1": "top-1 [%]", "miou": "mean IoU [%]", "psnr_db": "PSNR [dB]"}
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """The values of a task's first figure, of subnets of one supernet on one data set."""
+
+    task: Task
+    dataset: str  # shapes, imagenet, ..., or the name of a folder
+    weights_sha256: str  # of the supernet; empty where unknown
+    archs: tuple[Arch, ...]  # distinct, sorted by their JSON: the order of lines has no influence
+    values: tuple[float, ...]
+    num_pictures: int | None  # the least that any was evaluated on
+    lines: dict[Arch, int]  # where each is first, from 1
+    path: Path
+    sha256: str  # of the file
+
+    @property
+    def metric(self) -> str:
+        """`top-1 [%] of shapes, shared weights`, to be compared with nothing else."""
+        return metric_of(self.task, self.dataset)
+
+
+def metric_of(task: Task, dataset: str) -> str:
+    """What an accuracy of shared weights is called wherever it is shown."""
+    return f"{TITLES[PRIMARY[task]]} of {dataset}, shared weights"
+
+
+def unit_of(task: Task) -> str:
+    """Of differences.
+
+    >>> unit_of("classification"), unit_of("super_resolution")
+    ('points', 'dB')
+    """
+    return "dB" if PRIMARY[task] == "psnr_db" else "points"
+
+
+def read_evaluations(path: Path) -> Evaluations:
+    """Read a file of evaluated subnets; a last line that was cut off is passed over.
+
+    Raises PredictorError, naming the line: it is no evaluation, or of another task, data set or
+    supernet than those before.
+    """
+    text = read_text(path, error=PredictorError)
+    whole = text[: text.rfind("\n") + 1] if _is_torn(text) else text
+    found: dict[Arch, list[float]] = {}
+    lines: dict[Arch, int] = {}
+    first: dict[str, str] = {}
+    others: set[str] = set()
+    pictures: list[int] = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        if not line.strip():
+            continue
+        arch, row = _parse(line, f"{path}, line {number}")
+        for what, own in _origin(arch, row).items():
+            if first.setdefault(what, own) != own:
+                raise PredictorError(
+                    f"{path}, line {number}: {what} {own!r}, but {first[what]!r} in the lines "
+                    "before, which do not compare; make a file of each"
+                )
+        if row["metric"] != PRIMARY[arch.task]:
+            others.add(row["metric"])
+            continue
+        found.setdefault(arch, []).append(float(row["value"]))
+        lines.setdefault(arch, number)
+        if type(row.get("n")) is int:
+            pictures.append(row["n"])
+    if not found:
+        held = f"only {', '.join(sorted(others))}" if others else "no line"
+        raise PredictorError(
+            f"{path} holds {held}; evaluate subnets with `python -m supernet.evaluate`, which "
+            f"writes one a line"
+        )
+    archs = sorted(found, key=Arch.to_json)
+    return Evaluations(
+        task=archs[0].task,
+        dataset=first["data set"],
+        weights_sha256=first["weights"],
+        archs=tuple(archs),
+        values=tuple(math.fsum(found[arch]) / len(found[arch]) for arch in archs),
+        num_pictures=min(pictures, default=None),
+        lines=lines,
+        path=path,
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def _is_torn(text: str) -> bool:
+    last = text.rpartition("\n")[2]
+    if not last.strip():
+        return False
+    try:
+        json.loads(last)
+    except (ValueError, RecursionError):
+        return "\n" in text
+    return False
+
+
+def _parse(line: str, where: str) -> tuple[Arch, dict[str, Any]]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise PredictorError(f"{where} is not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise PredictorError(f"{where} is no evaluated subnet, but {line[:40]!r}")
+    missing = [key for key in ("arch", "metric", "value") if key not in row]
+    if missing:
+        likely = nearest(missing[0], list(row)) if row else ""
+        raise PredictorError(f"{where} is no evaluated subnet: no {missing[0]!r}{likely}")
+    value = row["value"]
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise PredictorError(f"{where}: value must be a number from 0, not {str(value)[:40]!r}")
+    if not isinstance(row["metric"], str) or not isinstance(row["arch"], dict):
+        raise PredictorError(f"{where}: metric must be a name and arch an object")
+    try:
+        arch = Arch.from_dict(row["arch"])
+    except ValueError as error:
+        raise PredictorError(f"{where}: {error}") from None
+    if arch.head is None or arch.task not in PRIMARY:
+        raise PredictorError(f"{where}: an arch for {arch.task} has no accuracy to predict")
+    return arch, row
+
+
+def _origin(arch: Arch, row: dict[str, Any]) -> dict[str, str]:
+    """What must be the same in all lines."""
+    return {
+        "task": str(row.get("task") or arch.task),
+        "data set": str(row.get("dataset") or "an unnamed data set"),
+        "weights": str(row.get("weights_sha256") or ""),
+        "classes": str(getattr(arch.head, "num_classes", "none")),
+    }

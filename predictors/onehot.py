@@ -1,0 +1,62 @@
+"""Choices of a space as columns of zeros and ones, one for each choice that was seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from predictors.ridge import Array
+from supernet.arch import Arch
+from supernet.space import Space, Value
+
+FAMILY = "family"
+Choices = dict[str, Value]  # of one Arch, by dimension; resolution is one of them
+
+
+def choices_of(space: Space, arch: Arch) -> Choices:
+    """The choices that make up `arch`; dimensions of another part of the space are others.
+
+    Raises SpaceError where `arch` is of no part of the space.
+    """
+    _, part = space.part_of(arch)
+    values = part.values(arch)
+    return {FAMILY: part.name} | {f"{part.name}.{n}": values[n] for n in part.dimensions}
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """The choices that were seen, by dimension, in a settled order."""
+
+    seen: dict[str, tuple[Value, ...]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Choices]) -> "OneHot":
+        found: dict[str, set[Value]] = {}
+        for row in rows:
+            for name, value in row.items():
+                found.setdefault(name, set()).add(value)
+        return cls({name: tuple(sorted(found[name], key=repr)) for name in sorted(found)})
+
+    @property
+    def num_params(self) -> int:
+        """What a fit has to find out: a mean, and of every dimension all choices but one."""
+        return 1 + sum(len(choices) - 1 for choices in self.seen.values())
+
+    def unseen(self, row: Choices) -> int:
+        """In how many dimensions the choice was never seen."""
+        return sum(value not in self.seen.get(name, ()) for name, value in row.items())
+
+    def encode(self, rows: Sequence[Choices]) -> Array:
+        """(rows, columns); NaN in all columns of a dimension whose choice was never seen."""
+        return np.array([self._encode(row) for row in rows])
+
+    def _encode(self, row: Choices) -> list[float]:
+        if row[FAMILY] not in self.seen[FAMILY]:
+            return [np.nan] * sum(map(len, self.seen.values()))
+        found: list[float] = []
+        for name, choices in self.seen.items():
+            if name in row and row[name] not in choices:
+                found += [np.nan] * len(choices)
+            else:
+                found += [float(row.get(name, ...) == choice) for choice in choices]
+        return found

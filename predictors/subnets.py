@@ -1,0 +1,182 @@
+"""The plainest predictor of a supernet's accuracies: every choice adds or costs some points.
+
+Ridge regression on one-hot choices. Its standard deviation is that of subnets it has not seen,
+by cross-validation in which each fit, penalty included, is made without the fold. An interplay
+of choices is not modelled, and shows up in that error.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from predictors.accuracy import AccuracyPrediction
+from predictors.evaluations import Evaluations, unit_of
+from predictors.onehot import Choices, OneHot, choices_of
+from predictors.ridge import Array, Ridge, fit_ridge
+from results.errors import PredictorError, SpaceError
+from supernet.arch import Arch
+from supernet.space import Space, Value, format_value
+
+FOLDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidation:
+    """Errors on subnets that a fit has not seen, in the metric's own points."""
+
+    num_folds: int
+    mae: float
+    rmse: float
+    mean_mae: float  # of guessing the mean of the others instead
+    kendall_tau: float | None  # None where all values are equal
+
+
+@dataclass(frozen=True)
+class SubnetPredictor:
+    """Predicts what a subnet of the supernet would be evaluated at."""
+
+    space: Space
+    evaluations: Evaluations
+    columns: OneHot
+    ridge: Ridge
+    error: CrossValidation
+    spread: float  # standard deviation of the evaluated values
+    provenance: str = "supernet"
+
+    @property
+    def metric(self) -> str:
+        return self.evaluations.metric
+
+    def predict(self, arch: Arch) -> AccuracyPrediction:
+        """Mean and standard deviation of any Arch of the space's families.
+
+        A choice that no evaluated subnet has counts as the mean one, marks the prediction as
+        extrapolated, and adds the variance of all evaluated values: an assumption, as nothing
+        tells what it is worth. Raises SpaceError for an Arch of no part of the space.
+        """
+        row = choices_of(self.space, arch)
+        unseen = self.columns.unseen(row)
+        mean = float(self.ridge.predict(self.columns.encode([row]))[0])
+        most = math.inf if unit_of(self.evaluations.task) == "dB" else 100.0
+        std = math.sqrt(self.error.rmse**2 + unseen * self.spread**2)
+        return AccuracyPrediction(min(max(mean, 0.0), most), std, extrapolated=unseen > 0)
+
+    def describe(self) -> str:
+        """One line: provenance and error."""
+        found, error, unit = self.evaluations, self.error, unit_of(self.evaluations.task)
+        tau = "" if error.kendall_tau is None else f", Kendall tau {error.kendall_tau:.2f}"
+        weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
+        pictures = f" on {found.num_pictures} pictures each" if found.num_pictures else ""
+        return (
+            f"{self.provenance}, ridge regression on the choices of {len(found.archs)} subnets "
+            f"evaluated{pictures} ({found.path.name}{weights}), error {error.mae:.2f} {unit} on "
+            f"average on subnets left out ({error.mean_mae:.2f} for guessing their mean), std "
+            f"{error.rmse:.2f}{tau}, {error.num_folds}-fold cross-validation; says what shared "
+            "weights reach, not what training alone would"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json: everything needed to judge a prediction."""
+        found = self.evaluations
+        effects = iter(self.ridge.effects.tolist())
+        return {
+            "provenance": self.provenance,
+            "task": found.task,
+            "dataset": found.dataset,
+            "metric": found.metric,
+            "formula": "mean + sum of the effects of all choices",
+            "file": found.path.name,
+            "sha256": found.sha256,
+            "weights_sha256": found.weights_sha256,
+            "num_subnets": len(found.archs),
+            "num_pictures": found.num_pictures,
+            "num_params": self.columns.num_params,
+            "folds": self.error.num_folds,
+            "cross_validated_mae": self.error.mae,
+            "mae_of_guessing_the_mean": self.error.mean_mae,
+            "std": self.error.rmse,
+            "kendall_tau": self.error.kendall_tau,
+            "penalty": self.ridge.penalty,
+            "mean": self.ridge.mean,
+            "effects": {
+                name: {_text(name, choice): round(next(effects), 6) for choice in choices}
+                for name, choices in self.columns.seen.items()
+            },
+        }
+
+
+def fit_subnets(evaluations: Evaluations, space: Space) -> SubnetPredictor:
+    """Fit to evaluated subnets of `space`.
+
+    Raises PredictorError where one is of another space, or where they are too few.
+    """
+    rows = []
+    for arch in evaluations.archs:
+        try:
+            space.encode(arch)
+        except SpaceError as error:
+            line = evaluations.lines[arch]
+            raise PredictorError(
+                f"{evaluations.path}, line {line} is of another space: {error}; leave --space out "
+                "to search the file's own"
+            ) from None
+        rows.append(choices_of(space, arch))
+    columns = OneHot.of(rows)
+    least = rows_for(columns.num_params)
+    if len(rows) < least:
+        whole = OneHot({n: tuple(c) for p in space.parts for n, c in p.dimensions.items()})
+        wanted = max(least, rows_for(whole.num_params + len(space.parts) - 1))
+        raise PredictorError(
+            f"{evaluations.path} holds {len(rows)} distinct subnets, too few for the "
+            f"{columns.num_params} effects of the choices that they have; evaluate {wanted} with "
+            f"`python -m supernet.evaluate --weights CHECKPOINT --sample {wanted} --out "
+            f"{evaluations.path}`"
+        )
+    values = np.array(evaluations.values)
+    ridge = fit_ridge(columns.encode(rows), values)
+    spread = float(values.std())
+    found = cross_validate(rows, values)
+    return SubnetPredictor(space, evaluations, columns, ridge, found, spread)
+
+
+def rows_for(num_params: int) -> int:
+    """The fewest rows whose every fit, a fold left out, has as many rows as parameters.
+
+    >>> rows_for(3), rows_for(14)
+    (10, 16)
+    """
+    least = max(num_params, FOLDS)
+    while least - math.ceil(least / FOLDS) < num_params:
+        least += 1
+    return least
+
+
+def cross_validate(rows: Sequence[Choices], values: Array) -> CrossValidation:
+    """Errors of fits that have not seen a fold; folds depend on the number of rows alone."""
+    predicted, guessed = np.empty(len(values)), np.empty(len(values))
+    order = np.random.default_rng(0).permutation(len(values))
+    for start in range(FOLDS):
+        out = order[start::FOLDS]
+        kept = [row for index, row in enumerate(rows) if index not in set(out.tolist())]
+        columns = OneHot.of(kept)
+        rest = np.delete(values, out)
+        fit = fit_ridge(columns.encode(kept), rest)
+        predicted[out] = fit.predict(columns.encode([rows[index] for index in out]))
+        guessed[out] = rest.mean()
+    errors = predicted - values
+    tau = float(kendalltau(predicted, values).statistic)
+    return CrossValidation(
+        num_folds=FOLDS,
+        mae=float(np.abs(errors).mean()),
+        rmse=float(np.sqrt(np.mean(errors**2))),
+        mean_mae=float(np.abs(guessed - values).mean()),
+        kendall_tau=None if math.isnan(tau) else tau,
+    )
+
+
+def _text(dimension: str, choice: Value) -> str:
+    return format_value(dimension.rpartition(".")[2], choice)
