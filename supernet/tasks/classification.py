@@ -40,7 +40,7 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
         self,
         folder: Path,
         size: tuple[int, int],
-        num_classes: int,
+        num_classes: int | None,
         *,
         crop_pct: float,
         mean: Sequence[float],
@@ -51,7 +51,7 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
         Args:
             folder: DIR/SPLIT/CLASS/PICTURE, or DIR/CLASS/PICTURE where there is no DIR/SPLIT.
             size: (height, width) that the network sees.
-            num_classes: of the network.
+            num_classes: of the network; None: as many as there are.
             crop_pct: share of the shorter side that it sees.
             mean, std: of RGB in 0..1.
 
@@ -60,7 +60,7 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
                 of classes.
         """
         self.size, self.crop_pct, self.mean, self.std = size, crop_pct, mean, std
-        root = _root(folder, split)
+        root = self.root = _root(folder, split)
         folders = list_folders(root)
         self.classes = tuple(path.name for path in folders)
         self.samples = [
@@ -72,7 +72,7 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
             loose = sum(is_picture(path.name) for path in root.iterdir())
             found = f"found {loose} pictures and no class folders" if loose else contents(root)
             raise DataError(f"{root} holds no labelled pictures; expected {LAYOUT}, {found}")
-        if len(self.classes) != num_classes:
+        if num_classes not in (None, len(self.classes)):
             raise DataError(
                 f"{root} holds {len(self.classes)} class folders, the network tells "
                 f"{num_classes} classes apart; give weights of a network of "

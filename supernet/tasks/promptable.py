@@ -332,7 +332,7 @@ class _Annotation:
 
 
 @dataclass(frozen=True)
-class _Numbered:
+class Numbered:
     """The object of one number in a mask of numbers."""
 
     numbers: NDArray[np.int64]  # (H, W), shared by all objects of a picture
@@ -349,7 +349,7 @@ def _read_numbered(path: Path, mask: Path) -> AnnotatedPicture:
     instances = []
     for number in np.unique(numbers):
         if number > 0:
-            decode_one = _Numbered(numbers, int(number))
+            decode_one = Numbered(numbers, int(number))
             found = decode_one()
             instances.append(Instance(box_of(found), float(np.count_nonzero(found)), decode_one))
     return AnnotatedPicture(path, pixels, tuple(instances))

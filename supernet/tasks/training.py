@@ -68,7 +68,7 @@ class Augment:
 
 
 PLAIN = Augment((1.0, 1.0), False, 0, 0, 0.0, 0.0, 0.0, 0.0, (1.0, 1.0), 0.0)
-EMBEDDED = Augment((0.5, 1.0), True, 0, 0, 0.0, 0.0, 0.0, 0.0, (0.75, 1.5), 0.2)
+EMBEDDED = Augment((0.5, 1.0), True, 0, 0, 0.0, 0.0, 0.0, 0.0, (1.0, 1.0), 0.2)
 
 
 class TrainingTask(Protocol):

@@ -1,0 +1,183 @@
+"""What the tasks of `supernet.train` share: numbers of pictures, held-out ones, batches.
+
+B batch, H height, W width.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from results.errors import DataError, UserError, check_choice
+from supernet.arch import Arch
+from supernet.model import IMAGENET_MEAN, IMAGENET_STD
+from supernet.tasks.loop import Metric, evaluate, read_batches
+from supernet.tasks.pictures import normalise, to_tensor
+from supernet.tasks.training import PLAIN, Augment, Draw
+
+EMBEDDED_SETS = ("shapes", "cells", "leaves")
+NUM_TRAIN, NUM_VAL = 20_000, 2_000  # embedded pictures
+HELD_OUT = 10  # of a folder without splits, each tenth picture is kept from training
+IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+T = TypeVar("T")
+
+
+class TaskBase:
+    """Collates tensors, mixes nothing, and evaluates what maps a picture to a map or classes."""
+
+    name: str
+    primary: str
+    dataset: str
+    num_train: int
+    num_classes: int | None = None
+    augment: Augment
+
+    def data(self, augment: Augment) -> Dataset[Any]:
+        """Training pictures, data[Draw], varied by `augment`."""
+        raise NotImplementedError
+
+    def held_out(self, arch: Arch) -> tuple[Dataset[Any], Metric]:
+        """Pictures for evaluation, by number, and the metric for them."""
+        raise NotImplementedError
+
+    def train_data(self) -> Dataset[Any]:
+        return self.data(self.augment)
+
+    def collate(self, samples: list[Any]) -> tuple[Tensor, Any]:
+        pictures, targets = zip(*samples, strict=True)
+        first = targets[0]
+        if isinstance(first, Tensor):
+            return torch.stack(pictures), torch.stack(targets)
+        parts = (torch.stack(tensors) for tensors in zip(*targets, strict=True))
+        return torch.stack(pictures), type(first)(*parts)
+
+    def mix(self, x: Tensor, target: Any, generator: torch.Generator | None) -> tuple[Tensor, Any]:
+        return x, target
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        arch: Arch,
+        *,
+        limit: int | None,
+        batch_size: int,
+        workers: int | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> dict[str, float]:
+        data, metric = self.held_out(arch)
+        data = spread(data, limit)
+        batches = read_batches(
+            data, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda"
+        )
+        evaluate(model, batches, metric, device=device, dtype=dtype)
+        return {**metric.compute(), "n": float(len(data))}  # type: ignore[arg-type]
+
+    def recalibration_batches(
+        self, arch: Arch, num_images: int, batch_size: int, seed: int
+    ) -> Iterator[Tensor]:
+        order = np.random.default_rng(seed).permutation(self.num_train)
+        draws = [
+            Draw(int(order[i % len(order)]), i // len(order), arch.resolution, seed)
+            for i in range(num_images)
+        ]
+        for batch in read_batches(_Drawn(self.data(PLAIN), draws), batch_size=batch_size):
+            yield torch.stack([x for x, _ in batch])
+
+
+class _Drawn(Dataset[Any]):
+    """The samples of a list of draws, by number."""
+
+    def __init__(self, data: "Dataset[Any]", draws: Sequence[Draw]) -> None:
+        self.drawn, self.draws = data, draws
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.drawn[self.draws[index]]
+
+
+class Chosen(Generic[T]):
+    """`num_train` of a folder's samples, evenly spread, and which are held out."""
+
+    def __init__(self, train: Sequence[T], num_train: int | None) -> None:
+        count = min(num_train or len(train), len(train))
+        self.samples = [train[i * len(train) // count] for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def split_off(samples: Sequence[T]) -> tuple[list[T], list[T]]:
+    """To train on, and held out: each tenth, where a folder has no splits of its own.
+
+    Raises DataError for fewer than two.
+    """
+    if len(samples) < 2:
+        raise DataError("one picture can not be both trained on and held out; add pictures to it")
+    held = [sample for i, sample in enumerate(samples) if i % HELD_OUT == 0]
+    return [sample for i, sample in enumerate(samples) if i % HELD_OUT], held
+
+
+def spread(data: "Dataset[Any]", limit: int | None) -> "Dataset[Any]":
+    """`limit` samples, evenly spread: classes often lie one after the other."""
+    total = len(data)  # type: ignore[arg-type]
+    if limit is None or limit >= total:
+        return data
+    return Subset(data, [index * total // limit for index in range(limit)])
+
+
+def embedded_set(dataset: str | None, choices: tuple[str, ...], task: str) -> str:
+    """The embedded set that a task trains on; the first of `choices` by default."""
+    if dataset is None:
+        return choices[0]
+    check_choice(f"embedded data set for {task}", dataset, choices, DataError)
+    return dataset
+
+
+def check_classes(num_classes: int | None, has: int, where: str) -> int:
+    """Raises DataError unless the network has as many classes as the data."""
+    if num_classes not in (None, has):
+        raise DataError(
+            f"{where} has {has} classes, the network {num_classes}; give --num-classes {has}, "
+            "or other --data"
+        )
+    return has
+
+
+def training_rng(seed: int, index: int) -> np.random.Generator:
+    """Of an embedded training picture."""
+    return np.random.default_rng((1, seed, index))
+
+
+def held_out_rng(index: int) -> np.random.Generator:
+    """Of an embedded picture that is never trained on, whatever the seed."""
+    return np.random.default_rng((0, index))
+
+
+def check_index(index: int, length: int) -> None:
+    """Sequences end with IndexError. Raises it."""
+    if not 0 <= index < length:
+        raise IndexError(index)
+
+
+def prepared(pixels: Any, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """A picture, (H, W, 3), 8 bits, as a network sees it, (3, H, W)."""
+    return normalise(to_tensor(pixels), mean, std)
+
+
+def name_of(folder: Path) -> str:
+    return folder.resolve().name
+
+
+def check_size(size: tuple[int, int], multiple: int, task: str) -> None:
+    if any(side % multiple for side in size):
+        raise UserError(
+            f"{task} needs sides divisible by {multiple}, not {size[0]}x{size[1]}; choose a "
+            f"resolution like {-(-size[0] // multiple) * multiple}"
+        )

@@ -1,0 +1,148 @@
+"""Segmentation to train on: Cityscapes, ADE20K, folders of masks, or embedded cells."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from results.errors import DataError
+from supernet.arch import Arch
+from supernet.tasks.augment import flip, photometric, scaled_crop
+from supernet.tasks.base import (
+    IMAGENET,
+    NUM_TRAIN,
+    NUM_VAL,
+    Chosen,
+    TaskBase,
+    check_classes,
+    check_index,
+    embedded_set,
+    held_out_rng,
+    name_of,
+    prepared,
+    split_off,
+    training_rng,
+)
+from supernet.tasks.embedded_cells import CLASSES, draw_cells
+from supernet.tasks.losses import alpha_divergence, kl_divergence, like, ohem_cross_entropy
+from supernet.tasks.pictures import read_indices, read_rgb
+from supernet.tasks.segmentation import (
+    CITYSCAPES,
+    LabelledPictures,
+    MeanIoU,
+    layout_of,
+    to_classes,
+)
+from supernet.tasks.training import Augment, Draw
+
+CLASSES_OF_LAYOUT = {"cityscapes": len(CITYSCAPES), "ade20k": 150}
+
+
+class SegmentationTask(TaskBase):
+    """See `supernet.tasks.training.training_task`."""
+
+    name, primary = "segmentation", "miou"
+
+    def __init__(
+        self,
+        folder: Path | None,
+        dataset: str | None,
+        num_classes: int | None,
+        seed: int,
+        num_train: int | None,
+        augment: Augment,
+    ) -> None:
+        self.folder, self.seed, self.augment = folder, seed, augment
+        if folder is None:
+            self.dataset = embedded_set(dataset, ("cells",), self.name)
+            self.num_classes = check_classes(num_classes, len(CLASSES), "the embedded data set")
+            self.num_train = num_train or NUM_TRAIN
+            return
+        self.layout = layout_of(folder)
+        known = CLASSES_OF_LAYOUT.get(self.layout)
+        if known is not None:
+            if dataset not in (None, self.layout):
+                raise DataError(f"{folder} is {self.layout}, not {dataset}; leave --dataset out")
+            self.num_classes = check_classes(num_classes, known, str(folder))
+        elif num_classes is None:
+            raise DataError(f"{folder} does not tell how many classes it has; add --num-classes N")
+        else:
+            self.num_classes = num_classes
+        train = LabelledPictures(
+            folder, (1, 1), self.num_classes, **IMAGENET, split="train"
+        ).samples
+        self._held = LabelledPictures(folder, (1, 1), self.num_classes, **IMAGENET).samples
+        if train == self._held:
+            train, self._held = split_off(train)
+        self._chosen = Chosen(train, num_train)
+        self.num_train = len(self._chosen)
+        self.dataset = name_of(folder) if known is None else self.layout
+
+    def data(self, augment: Augment) -> Dataset[Any]:
+        return _Pictures(self, augment)
+
+    def held_out(self, arch: Arch) -> tuple[Dataset[Any], MeanIoU]:
+        if self.folder is None:
+            return _HeldOutCells(arch.resolution, self.augment.difficulty), MeanIoU(CLASSES)
+        held = LabelledPictures(self.folder, arch.resolution, self.num_classes or 0, **IMAGENET)
+        held.samples = self._held
+        return held, MeanIoU(held.class_names)
+
+    def read(self, index: int, size: tuple[int, int]) -> tuple[Image.Image, NDArray[np.uint8]]:
+        """A training picture and its classes; of `size` where it is drawn."""
+        check_index(index, self.num_train)
+        if self.folder is None:
+            rng = training_rng(self.seed, index)
+            pixels, labels = draw_cells(size, rng, self.augment.difficulty)
+            return Image.fromarray(pixels), labels
+        picture, mask = self._chosen.samples[index]
+        indices = read_indices(mask)
+        labels = to_classes(indices, self.layout, mask, self.num_classes or 0).astype(np.uint8)
+        return read_rgb(picture, (indices.shape[0], indices.shape[1])), labels
+
+    def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
+        return ohem_cross_entropy(output, target)
+
+    def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
+        teacher = like(teacher.detach(), output)
+        if alpha is None:
+            return kl_divergence(output, teacher)
+        return alpha_divergence(output, teacher, alpha)
+
+
+class _Pictures(Dataset[tuple[Tensor, Tensor]]):
+    """data[Draw] -> (3, H, W) and classes, (H, W), uint8, 255 where none."""
+
+    def __init__(self, task: SegmentationTask, augment: Augment) -> None:
+        self.task, self.augment = task, augment
+
+    def __len__(self) -> int:
+        return self.task.num_train
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        image, labels = self.task.read(draw.index, draw.size)
+        augment, rng = self.augment, draw.rng()
+        if augment.scale_jitter != (1.0, 1.0) or labels.shape != draw.size:
+            image, labels = scaled_crop(image, labels, draw.size, rng, augment.scale_jitter)
+        if augment.flip and rng.random() < 0.5:
+            image, labels = flip(image), labels[:, ::-1].copy()
+        pixels = photometric(np.array(image), rng, augment.photometric)
+        return prepared(pixels, **IMAGENET), torch.from_numpy(labels)
+
+
+class _HeldOutCells(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, size: tuple[int, int], difficulty: float) -> None:
+        self.size, self.difficulty = size, difficulty
+
+    def __len__(self) -> int:
+        return NUM_VAL
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        check_index(index, NUM_VAL)
+        pixels, labels = draw_cells(self.size, held_out_rng(index), self.difficulty)
+        return prepared(pixels, **IMAGENET), torch.from_numpy(labels).long()
