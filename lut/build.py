@@ -52,6 +52,8 @@ class Build:
     """Space whose blocks to measure: family (b and l), b, l, tiny or all."""
     freeze: tuple[str, ...] = ()
     """DIMENSION=VALUE[,VALUE...], such as resolution=128,160; repeatable."""
+    num_classes: int | None = None
+    """Classes of the networks' heads; by default the data set's."""
     budget: str | None = None
     """Time for all of it, such as 5min: the most telling blocks are measured, the others
     interpolated. Without it all are measured, where they are no more than 8000."""

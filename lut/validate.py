@@ -111,7 +111,13 @@ class Validate:
         own = self.space is None or self.space == flags.get("space")
         freeze = self.freeze or (tuple(flags.get("freeze") or ()) if own else ())
         name = self.space or flags.get("space") or "family"
-        return get_space(name, task=task, dataset=dataset_of(task, dataset), freeze=freeze)
+        return get_space(
+            name,
+            task=task,
+            dataset=dataset_of(task, dataset),
+            freeze=freeze,
+            num_classes=flags.get("num_classes"),
+        )
 
     def _measure(self, table: "Table", space: "Space", folder: Path) -> "Validation":
         from lut.assemble import validate

@@ -94,6 +94,7 @@ class Work:
             task=task,
             dataset=dataset_of(task, command.dataset),
             freeze=command.freeze,
+            num_classes=command.num_classes,
         )
         setting = Setting(
             device.runtime,
@@ -275,6 +276,7 @@ class Work:
                 "dataset": self.command.dataset,
                 "space": self.command.space,
                 "freeze": list(self.command.freeze),
+                "num_classes": self.command.num_classes,
             },
             "measurement": self._provenance(campaign, entries, points, context),
         }

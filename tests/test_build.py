@@ -218,6 +218,32 @@ def test_a_budget_is_kept_and_the_rest_interpolated(synthetic, tmp_path):
     )  # the quirks are noise to it
 
 
+def test_a_table_for_other_classes_covers_a_supernets_networks(synthetic, tmp_path, capsys):
+    from lut.validate import Validate
+    from nas.front import read_front
+    from nas.search import SearchCommand
+    from tests.test_subnets import additive, row, subnets, write
+
+    flags = (*QUICK, "--num-classes", "12", "--run-folder", str(tmp_path / "build"))
+    table = synthetic(Machine(noise=0.01), *flags)
+    space = get_space("tiny", num_classes=12)
+    used = {block for arch in space.enumerate() for block in blocks_of(arch)}
+    assert used <= set(table.entries)
+    assert Validate()._space(table) == space
+    rows = write(tmp_path / "rows.jsonl", [row(arch, additive(arch)) for arch in subnets(40)])
+    folder = tmp_path / "run"
+    SearchCommand(device=("made-up",), accuracy=str(rows), trials=120, out=folder).run()
+    said = capsys.readouterr().out
+    assert "latency:  own table, measured, error" in said
+    assert "accuracy: supernet, ridge" in said
+    front = read_front(folder)
+    for candidate in front.candidates:
+        assert candidate.arch in space
+        ms = table.network_ms(blocks_of(candidate.arch))
+        assert candidate.latency_ms == pytest.approx(ms, rel=1e-5)
+        assert not candidate.latency_extrapolated
+
+
 def test_what_the_runtime_refuses_is_reported(synthetic, tmp_path):
     from lut.probes import difference_of
 
