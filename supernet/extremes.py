@@ -18,10 +18,11 @@ from supernet.arch import (
     PromptableHead,
     SegmentationHead,
 )
-from supernet.blocks import Block, blocks_of
+from supernet.blocks import Block, BlockKind, blocks_of
 from supernet.named import BACKBONES, heads_of, named_params, params_at_head_dim_16
 from supernet.space import Part, Space, Value
 
+WEIGHTLESS: tuple[BlockKind, ...] = ("pool", "upsample", "pixel_shuffle", "add")
 OWN_WEIGHTS = ("local", "mixer", "head_dim")  # fields whose choices share nothing
 
 
@@ -39,11 +40,12 @@ def smallest_of(space: Space) -> tuple[Arch, ...]:
 
 
 def union_of(space: Space, part: Part) -> dict[str, Block]:
-    """By name the largest block of every name that Archs of `part` have."""
+    """By name the largest block of every name with weights that Archs of `part` have."""
     union: dict[str, Block] = {}
     for arch in _covering(space, part):
         for block in blocks_of(arch):
-            union.setdefault(block.name, block)
+            if block.kind not in WEIGHTLESS:
+                union.setdefault(block.name, block)
     return union
 
 

@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from supernet.arch import Arch, PromptableHead
 from supernet.blocks import Block, blocks_of
-from supernet.extremes import kernel_sizes_of, largest_of, union_of
+from supernet.extremes import WEIGHTLESS, kernel_sizes_of, largest_of, union_of
 from supernet.model import EfficientViT, attach, build_task_model, module_of
 from supernet.sam import PromptDecoder
 from supernet.slices import Slice, centre, slices_of
@@ -74,6 +74,7 @@ class Supernet(nn.Module):
         promptable = isinstance(self.largest[0].head, PromptableHead)
         self.decoder = PromptDecoder() if promptable else None
         self._owners = dict(self.named_modules())
+        self.max_plans = MAX_PLANS
         self._plans: OrderedDict[Arch, Plan] = OrderedDict()
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -123,7 +124,7 @@ class Supernet(nn.Module):
         plan = self._plans.get(arch)
         if plan is None:
             plan = self._plans[arch] = self._new_plan(arch)
-            if len(self._plans) > MAX_PLANS:
+            if len(self._plans) > self.max_plans:
                 self._plans.popitem(last=False)
         return plan
 
@@ -133,6 +134,8 @@ class Supernet(nn.Module):
         union = self._unions[part.name]
         plan: Plan = []
         for block in blocks_of(arch):
+            if block.kind in WEIGHTLESS:
+                continue
             wide = union[block.name]
             kernels = kernel_sizes_of(part, block) if self.kernel_transform else ()
             plan += _sources(part.name, block.name, wide, block, kernels)
