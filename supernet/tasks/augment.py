@@ -61,14 +61,20 @@ def flip(image: Image.Image) -> Image.Image:
 def rand_augment(
     image: Image.Image, rng: np.random.Generator, number: int, magnitude: float
 ) -> Image.Image:
-    """`number` random operations of `magnitude`, 0 to 10, whose sign is random.
+    """`number` random operations, each applied to half of all pictures, with a random sign.
 
-    Source: Cubuk et al., RandAugment, 2019, https://arxiv.org/abs/1909.13719
+    Args:
+        magnitude: 0 to 10, the mean of a normal distribution of standard deviation 1.
+
+    Source: Cubuk et al., RandAugment, 2019, https://arxiv.org/abs/1909.13719; noise and share
+    as in timm's rand-mstd1, which the official recipe uses.
     """
     for _ in range(number):
         operation = OPERATIONS[int(rng.integers(len(OPERATIONS)))]
         sign = 1.0 if rng.random() < 0.5 else -1.0
-        image = operation(image, magnitude / 10, sign)
+        strength = min(max(rng.normal(magnitude, 1), 0), 10) / 10
+        if rng.random() < 0.5:
+            image = operation(image, strength, sign)
     return image
 
 
@@ -103,7 +109,6 @@ def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    lambda image, m, sign: image,
     lambda image, m, sign: ImageOps.autocontrast(image),
     lambda image, m, sign: ImageOps.equalize(image),
     lambda image, m, sign: ImageOps.solarize(image, 256 - round(256 * m)),

@@ -3,7 +3,7 @@
 B batch, H height, W width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -35,6 +35,9 @@ class TaskBase:
     num_train: int
     num_classes: int | None = None
     augment: Augment
+
+    def __init__(self) -> None:
+        self._remembered: dict[tuple[int, int], Remembered] = {}
 
     def data(self, augment: Augment) -> Dataset[Any]:
         """Training pictures, data[Draw], varied by `augment`."""
@@ -70,6 +73,9 @@ class TaskBase:
         dtype: torch.dtype,
     ) -> dict[str, float]:
         data, metric = self.held_out(arch)
+        if isinstance(data, Remembered):
+            data = self._remembered.setdefault(arch.resolution, data)
+            workers = workers or 0  # what another process draws is forgotten
         data = spread(data, limit)
         batches = read_batches(
             data, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda"
@@ -87,6 +93,30 @@ class TaskBase:
         ]
         for batch in read_batches(_Drawn(self.data(PLAIN), draws), batch_size=batch_size):
             yield torch.stack([x for x, _ in batch])
+
+
+class Remembered(Dataset[tuple[Tensor, Tensor]]):
+    """Embedded held-out pictures, drawn when first asked for: all subnets are shown the same."""
+
+    def __init__(
+        self,
+        draw: Callable[[int], tuple[Tensor, Tensor]],
+        prepare: Callable[[Tensor], Tensor],
+        length: int = NUM_VAL,
+    ) -> None:
+        """`draw(index)`: 8 bits, (3, H, W), and the target; `prepare`: as the network sees it."""
+        self.draw, self.prepare, self.length = draw, prepare, length
+        self._drawn: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        check_index(index, self.length)
+        if index not in self._drawn:
+            self._drawn[index] = self.draw(index)
+        pixels, target = self._drawn[index]
+        return self.prepare(pixels), target
 
 
 class _Drawn(Dataset[Any]):
@@ -169,6 +199,15 @@ def check_index(index: int, length: int) -> None:
 def prepared(pixels: Any, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """A picture, (H, W, 3), 8 bits, as a network sees it, (3, H, W)."""
     return normalise(to_tensor(pixels), mean, std)
+
+
+def as_imagenet(pixels: Tensor) -> Tensor:
+    return normalise(pixels, **IMAGENET)
+
+
+def as_shares(pixels: Tensor) -> Tensor:
+    """0 to 1."""
+    return pixels.float() / 255
 
 
 def name_of(folder: Path) -> str:

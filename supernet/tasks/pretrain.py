@@ -61,6 +61,7 @@ class PretrainTask(TaskBase):
         num_train: int | None,
         augment: Augment,
     ) -> None:
+        super().__init__()
         self.folder, self.seed, self.augment = folder, seed, augment
         if folder is None:
             self.dataset = embedded_set(dataset, ("cells", "shapes", "leaves"), self.name)

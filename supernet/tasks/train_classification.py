@@ -1,5 +1,6 @@
 """Classification to train on: class folders, or embedded shapes with textures."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from supernet.tasks.augment import erase, flip, rand_augment, random_resized_cro
 from supernet.tasks.base import (
     IMAGENET,
     NUM_TRAIN,
-    NUM_VAL,
     Chosen,
+    Remembered,
     TaskBase,
+    as_imagenet,
     check_classes,
     check_index,
     embedded_set,
@@ -31,7 +33,7 @@ from supernet.tasks.classification import ClassFolders, TopAccuracy
 from supernet.tasks.embedded_shapes import CLASSES, draw_shape
 from supernet.tasks.losses import alpha_divergence, cross_entropy, kl_divergence
 from supernet.tasks.mixing import mix_batch
-from supernet.tasks.pictures import hw, read_rgb
+from supernet.tasks.pictures import hw, read_rgb, to_tensor
 from supernet.tasks.training import Augment, Draw
 
 
@@ -49,6 +51,7 @@ class ClassificationTask(TaskBase):
         num_train: int | None,
         augment: Augment,
     ) -> None:
+        super().__init__()
         self.folder, self.seed, self.augment = folder, seed, augment
         if folder is None:
             self.dataset = embedded_set(dataset, ("shapes",), self.name)
@@ -72,7 +75,7 @@ class ClassificationTask(TaskBase):
 
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], TopAccuracy]:
         if self.folder is None:
-            return _HeldOutShapes(arch.resolution, self.augment.difficulty), TopAccuracy()
+            return Remembered(partial(self._draw, arch.resolution), as_imagenet), TopAccuracy()
         crop_pct = default_cfg(arch)["crop_pct"]
         held = ClassFolders(self.folder, arch.resolution, None, crop_pct=crop_pct, **IMAGENET)
         held.samples = self._held
@@ -87,6 +90,12 @@ class ClassificationTask(TaskBase):
         label = index % len(CLASSES)
         rng = training_rng(self.seed, index)
         return Image.fromarray(draw_shape(label, size, rng, self.augment.difficulty)), label
+
+    def _draw(self, size: tuple[int, int], index: int) -> tuple[Tensor, Tensor]:
+        """A held-out picture."""
+        label, rng = index % len(CLASSES), held_out_rng(index)
+        pixels = draw_shape(label, size, rng, self.augment.difficulty)
+        return to_tensor(pixels), torch.tensor(label)
 
     def mix(self, x: Tensor, target: Tensor, generator: torch.Generator | None) -> Any:
         mixup, cutmix = self.augment.mixup, self.augment.cutmix
@@ -138,17 +147,3 @@ class _Pictures(Dataset[tuple[Tensor, Tensor]]):
         if rng.random() < augment.erasing:
             erase(x, rng)
         return x, torch.tensor(label)
-
-
-class _HeldOutShapes(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, size: tuple[int, int], difficulty: float) -> None:
-        self.size, self.difficulty = size, difficulty
-
-    def __len__(self) -> int:
-        return NUM_VAL
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        check_index(index, NUM_VAL)
-        label = index % len(CLASSES)
-        pixels = draw_shape(label, self.size, held_out_rng(index), self.difficulty)
-        return prepared(pixels, **IMAGENET), torch.tensor(label)

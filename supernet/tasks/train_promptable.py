@@ -83,6 +83,7 @@ class PromptableTask(TaskBase):
         augment: Augment,
         teacher: Path | None,
     ) -> None:
+        super().__init__()
         self.folder, self.seed, self.augment = folder, seed, augment
         self.teacher = None if teacher is None else image_encoder_in(teacher)
         if folder is None:

@@ -1,5 +1,6 @@
 """Segmentation to train on: Cityscapes, ADE20K, folders of masks, or embedded cells."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from supernet.tasks.augment import flip, photometric, scaled_crop
 from supernet.tasks.base import (
     IMAGENET,
     NUM_TRAIN,
-    NUM_VAL,
     Chosen,
+    Remembered,
     TaskBase,
+    as_imagenet,
     check_classes,
     check_index,
     embedded_set,
@@ -30,7 +32,7 @@ from supernet.tasks.base import (
 )
 from supernet.tasks.embedded_cells import CLASSES, draw_cells
 from supernet.tasks.losses import alpha_divergence, kl_divergence, like, ohem_cross_entropy
-from supernet.tasks.pictures import read_indices, read_rgb
+from supernet.tasks.pictures import read_indices, read_rgb, to_tensor
 from supernet.tasks.segmentation import (
     CITYSCAPES,
     LabelledPictures,
@@ -57,6 +59,7 @@ class SegmentationTask(TaskBase):
         num_train: int | None,
         augment: Augment,
     ) -> None:
+        super().__init__()
         self.folder, self.seed, self.augment = folder, seed, augment
         if folder is None:
             self.dataset = embedded_set(dataset, ("cells",), self.name)
@@ -88,7 +91,7 @@ class SegmentationTask(TaskBase):
 
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], MeanIoU]:
         if self.folder is None:
-            return _HeldOutCells(arch.resolution, self.augment.difficulty), MeanIoU(CLASSES)
+            return Remembered(partial(self._draw, arch.resolution), as_imagenet), MeanIoU(CLASSES)
         held = LabelledPictures(self.folder, arch.resolution, self.num_classes or 0, **IMAGENET)
         held.samples = self._held
         return held, MeanIoU(held.class_names)
@@ -104,6 +107,11 @@ class SegmentationTask(TaskBase):
         indices = read_indices(mask)
         labels = to_classes(indices, self.layout, mask, self.num_classes or 0).astype(np.uint8)
         return read_rgb(picture, (indices.shape[0], indices.shape[1])), labels
+
+    def _draw(self, size: tuple[int, int], index: int) -> tuple[Tensor, Tensor]:
+        """A held-out picture."""
+        pixels, labels = draw_cells(size, held_out_rng(index), self.augment.difficulty)
+        return to_tensor(pixels), torch.from_numpy(labels)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
         return ohem_cross_entropy(output, target)
@@ -133,16 +141,3 @@ class _Pictures(Dataset[tuple[Tensor, Tensor]]):
             image, labels = flip(image), labels[:, ::-1].copy()
         pixels = photometric(np.array(image), rng, augment.photometric)
         return prepared(pixels, **IMAGENET), torch.from_numpy(labels)
-
-
-class _HeldOutCells(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, size: tuple[int, int], difficulty: float) -> None:
-        self.size, self.difficulty = size, difficulty
-
-    def __len__(self) -> int:
-        return NUM_VAL
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        check_index(index, NUM_VAL)
-        pixels, labels = draw_cells(self.size, held_out_rng(index), self.difficulty)
-        return prepared(pixels, **IMAGENET), torch.from_numpy(labels).long()

@@ -1,5 +1,6 @@
 """Super-resolution to train on: folders of large pictures, or embedded dead leaves."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from results.errors import DataError
 from supernet.arch import Arch, SuperResolutionHead
 from supernet.tasks.base import (
     NUM_TRAIN,
-    NUM_VAL,
     Chosen,
+    Remembered,
     TaskBase,
+    as_shares,
     check_index,
     embedded_set,
     held_out_rng,
@@ -47,6 +49,7 @@ class SuperResolutionTask(TaskBase):
         num_train: int | None,
         augment: Augment,
     ) -> None:
+        super().__init__()
         self.folder, self.scale, self.seed, self.augment = folder, scale, seed, augment
         if folder is None:
             self.dataset = embedded_set(dataset, ("leaves",), self.name)
@@ -66,7 +69,7 @@ class SuperResolutionTask(TaskBase):
         if not isinstance(arch.head, SuperResolutionHead) or arch.head.scale != self.scale:
             raise DataError(f"the data is for scale {self.scale}, the network for another")
         if self.folder is None:
-            return _HeldOutLeaves(self, arch.resolution), Likeness(self.scale)
+            return Remembered(partial(self._draw, arch.resolution), as_shares), Likeness(self.scale)
         held = LargePictures(self.folder, self.scale)
         held.samples = self._held
         return held, Likeness(self.scale)
@@ -89,6 +92,12 @@ class SuperResolutionTask(TaskBase):
             for there, wanted in zip(pixels.shape[:2], size, strict=True)
         )
         return pixels[top : top + size[0], left : left + size[1]]
+
+    def _draw(self, size: tuple[int, int], index: int) -> tuple[Tensor, Tensor]:
+        """A held-out picture, small and large."""
+        large = (size[0] * self.scale, size[1] * self.scale)
+        difficulty = DIFFICULTY * self.augment.difficulty
+        return pair(draw_leaves(large, held_out_rng(index), difficulty)[0], self.scale)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
         return (output.float() - target).abs().mean()
@@ -124,24 +133,6 @@ class _Pairs(Dataset[tuple[Tensor, Tensor]]):
                 large = large.swapaxes(0, 1)
         small, large_x = pair(np.ascontiguousarray(large), scale)
         return small.float() / 255, large_x.float() / 255
-
-
-class _HeldOutLeaves(Dataset[tuple[Tensor, Tensor]]):
-    """Small pictures, (3, H, W), 0..1, and the large ones, uint8."""
-
-    def __init__(self, task: SuperResolutionTask, size: tuple[int, int]) -> None:
-        self.scale, self.difficulty = task.scale, DIFFICULTY * task.augment.difficulty
-        self.size = (size[0] * task.scale, size[1] * task.scale)
-
-    def __len__(self) -> int:
-        return NUM_VAL
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        check_index(index, NUM_VAL)
-        small, large = pair(
-            draw_leaves(self.size, held_out_rng(index), self.difficulty)[0], self.scale
-        )
-        return small.float() / 255, large
 
 
 def pair(large: NDArray[np.uint8], scale: int) -> tuple[Tensor, Tensor]:

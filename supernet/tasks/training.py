@@ -38,15 +38,17 @@ class Draw:
 class Augment:
     """How training pictures vary. A share or strength of 0 turns a part off.
 
+    The defaults are the official recipe of family b; that of l erases 0.2 of the pictures.
+
     Classification reads all fields, dense tasks those that move labels along: `crop_scale`,
     `flip`, `photometric`; super-resolution turns and flips if `flip`.
     """
 
-    crop_scale: tuple[float, float] = (0.25, 1.0)  # share of the picture's area; official
+    crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the picture's area
     flip: bool = True
     rand_augment: int = 1  # operations a picture
-    magnitude: int = 3  # of these, 0 to 10
-    erasing: float = 0.2  # share of pictures with a rectangle of noise
+    magnitude: int = 3  # of these, 0 to 10, give or take 1
+    erasing: float = 0.0  # share of pictures with a rectangle of noise
     mixup: float = 0.1  # the beta distribution's parameter; half the batches, if cutmix is on
     cutmix: float = 0.1
     label_smoothing: float = 0.1
