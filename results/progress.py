@@ -2,36 +2,46 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+
+class Show(Protocol):
+    def __call__(self, done: float, note: str = "", /) -> None:
+        """Show the amount done, and a short note beside it."""
+        ...
 
 
 @contextmanager
-def progress(
-    total: float, *, silent: bool, label: str, unit: str
-) -> Iterator[Callable[[float], None]]:
+def progress(total: float, *, silent: bool, label: str, unit: str) -> Iterator[Show]:
     """Gives what to call with the amount done, from 0 to `total`. Writes to stderr."""
     total = max(total, 1e-9)
     if silent:
-        yield lambda done: None
+        yield lambda done, note="": None
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import Progress
 
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task(label, total=total)
-            yield lambda done: bar.update(task, completed=min(done, total))
+
+            def move(done: float, note: str = "", /) -> None:
+                text = f"{label}, {note}" if note else label
+                bar.update(task, completed=min(done, total), description=text)
+
+            yield move
     else:
         started = time.monotonic()
         tenths = 0
 
-        def line(done: float) -> None:
+        def line(done: float, note: str = "", /) -> None:
             nonlocal tenths
             done = min(done, total)
             if int(10 * done / total) > tenths:
                 tenths = int(10 * done / total)
                 seconds = time.monotonic() - started
                 text = f"{done:.0f}/{total:.0f} {unit}, {seconds:.0f} s"
-                print(text, file=sys.stderr, flush=True)
+                print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
 
         yield line

@@ -19,6 +19,7 @@ _TYPES: dict[Any, tuple[type, ...]] = {  # in JSON, by the flag's annotation
     bool: (bool,),
     int: (int,),
     int | None: (int, type(None)),
+    float: (float, int),
     float | None: (float, int, type(None)),
     Path | None: (str, type(None)),
 }

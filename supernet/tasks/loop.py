@@ -45,9 +45,9 @@ def read_batches(
     length = len(data)  # type: ignore[arg-type]
     if workers is None:
         batches = -(-length // batch_size)
-        workers = min(batches - 1, _cores(), MAX_WORKERS)
+        workers = min(batches - 1, num_cores(), MAX_WORKERS)
     loader = DataLoader(
-        _Answers(data),
+        Answers(data),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
@@ -103,7 +103,7 @@ def evaluate(
             done(pictures)
 
 
-def _cores() -> int:
+def num_cores() -> int:
     """Those that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
@@ -111,7 +111,7 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-class _Answers(Dataset[T | UserError], Generic[T]):
+class Answers(Dataset[T | UserError], Generic[T]):
     """Errors as values: a process that reads would wrap a raised one in its traceback."""
 
     def __init__(self, data: "Dataset[T]") -> None:

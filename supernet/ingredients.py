@@ -1,0 +1,219 @@
+"""What the flags of a training name, looked up: task, networks, first weights, teacher."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from results.errors import ArchError, DataError, WeightsError
+from supernet.arch import Arch, ReconstructionHead, SuperResolutionHead, parse_resolution
+from supernet.archs import resolve_arch
+from supernet.checkpoint import init_from, is_supernet, open_supernet
+from supernet.costs import read_costs
+from supernet.extremes import largest_of, smallest_of
+from supernet.model import build_task_model
+from supernet.named import DATASETS
+from supernet.order import seed_of
+from supernet.sandwich import OneArch, Resolution, Sampler, SandwichRule
+from supernet.space import Space, get_space
+from supernet.subnet import Supernet
+from supernet.tasks.training import EMBEDDED, PLAIN, Augment, TrainingTask, training_task
+from supernet.trainer import Alone
+from supernet.weights import arch_in, load_weights
+
+if TYPE_CHECKING:
+    from supernet.train import Train
+
+AUGMENTS = {"official": Augment(), "embedded": EMBEDDED, "plain": PLAIN}
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """A training's task and networks: all subnets of a space, or one Arch."""
+
+    task: TrainingTask
+    space: Space | None
+    arch: Arch | None
+    resolutions: tuple[Resolution, ...]  # that steps are drawn from; (): the space's or arch's
+
+    @property
+    def subnets(self) -> dict[str, Arch]:
+        """What is evaluated, by a name for it; at the largest and smallest size trained at."""
+        if self.arch is not None:
+            most = max(self.resolutions, default=self.arch.resolution)
+            return {"arch": replace(self.arch, resolution=most)}
+        assert self.space is not None
+        found = {}
+        ends = (("largest", largest_of, max), ("smallest", smallest_of, min))
+        for name, archs_of, pick in ends:
+            for part, arch in zip(self.space.parts, archs_of(self.space), strict=True):
+                several = len(self.space.parts) > 1
+                size = pick(self.resolutions) if self.resolutions else arch.resolution
+                label = f"{name} {part.name}" if several else name
+                found[label] = replace(arch, resolution=size)
+        return found
+
+    def sampler(self, command: "Train", num_steps: int) -> Sampler:
+        """Raises TableError for --costs that cannot be read."""
+        if self.arch is not None:
+            return OneArch(self.arch, command.seed, self.resolutions)
+        assert self.space is not None
+        return SandwichRule(
+            self.space,
+            command.random_subnets,
+            command.seed,
+            num_steps,
+            resolutions=self.resolutions,
+            costs=read_costs(command.costs, self.space) if command.costs else None,
+            shrink=command.shrink,
+        )
+
+    def model(self, command: "Train", *, initialise: bool) -> Supernet | Alone:
+        """New weights, the same in every process; of --init where `initialise`.
+
+        Raises WeightsError or SpaceError where --init does not fit.
+        """
+        torch.manual_seed(seed_of(command.seed, "weights"))
+        init = command.init if initialise else None
+        if self.space is not None:
+            supernet = Supernet(self.space, kernel_transform=command.kernel_transform)
+            if init is not None and is_supernet(init):
+                _copy_body(open_supernet(init), supernet, init)
+            elif init is not None:
+                init_from(supernet, init)
+            return supernet
+        assert self.arch is not None
+        network = build_task_model(self.arch)
+        if init is not None and is_supernet(init):
+            source = open_supernet(init)
+            _copy_body(source.extract(arch_in_space(source.space, self.arch)), network, init)
+        elif init is not None:
+            load_weights(network, init, partial=True)
+        return Alone(network)
+
+    def teacher(self, command: "Train") -> nn.Module | None:
+        """The network of --teacher. Raises WeightsError; promptable tasks have their own."""
+        if command.teacher is None or self.task.name == "promptable":
+            return None
+        arch = arch_in(command.teacher)
+        if arch is None:
+            raise WeightsError(
+                f"{command.teacher} does not tell its architecture; evaluate it by "
+                "supernet.evaluate and save it by supernet.weights.save_weights"
+            )
+        trained = self.arch or next(iter(self.subnets.values()))
+        if type(arch.head) is not type(trained.head) or _classes(arch) != _classes(trained):
+            raise WeightsError(
+                f"{command.teacher} is a network for {arch.task} of {_classes(arch)} classes, and "
+                f"{trained.task} of {_classes(trained)} classes is trained"
+            )
+        network = build_task_model(arch)
+        load_weights(network, command.teacher)
+        return network.requires_grad_(False)
+
+    def sources(self) -> dict[str, Any]:
+        """Where a run's numbers come from, for its record."""
+        return {
+            "task": self.task.name,
+            "dataset": self.task.dataset,
+            "num_train": self.task.num_train,
+            "num_classes": self.task.num_classes,
+            "space": self.space.to_dict() if self.space else None,
+            "arch": self.arch.to_dict() if self.arch else None,
+        }
+
+
+def gather(command: "Train") -> Ingredients:
+    """Raises UserError for flags that do not go together, and for data that cannot be read."""
+    own = resolve_arch(command.arch) if command.arch else None
+    name = command.task or (own.task if own else "classification")
+    heads = DATASETS.get(name, ())  # type: ignore[call-overload]
+    if command.dataset is not None and heads and command.dataset not in heads:
+        raise DataError(f"{command.dataset} is no data set for {name} (choose from {heads})")
+    scale = own.head.scale if own and isinstance(own.head, SuperResolutionHead) else 2
+    task = training_task(
+        name,
+        data=command.data,
+        dataset=command.dataset if command.data else None,
+        num_classes=command.num_classes,
+        seed=command.seed,
+        num_train=command.num_train,
+        augment=AUGMENTS[command.augment] if command.augment else None,
+        scale=scale,
+        teacher=command.teacher if name == "promptable" else None,
+    )
+    sizes = tuple(dict.fromkeys(map(parse_resolution, command.resolution)))
+    if own is not None:
+        return Ingredients(task, None, _arch(command, name, own, task), sizes)
+    assert command.space is not None
+    space = get_space(
+        command.space,
+        task=name,  # type: ignore[arg-type]
+        dataset=command.dataset,
+        freeze=command.freeze,
+        num_classes=task.num_classes,
+    )
+    if not sizes and command.data is None and name == "segmentation":
+        sizes = tuple(get_space(command.space).resolutions)  # pictures are made at any size
+    return Ingredients(task, space, None, sizes)
+
+
+def arch_in_space(space: Space, arch: Arch) -> Arch:
+    """The backbone of `arch` with the head that it has in `space`. Raises SpaceError."""
+    _, part = space.part_of(arch)
+    values = part.values(arch)
+    chosen = {name: values.get(name, choices[0]) for name, choices in part.dimensions.items()}
+    chosen["resolution"] = part.dimensions["resolution"][0]
+    found = space.build(part, values | chosen)
+    space.encode(found)  # raises where it is outside
+    return found
+
+
+def _arch(command: "Train", name: str, own: Arch, task: TrainingTask) -> Arch:
+    """The one network, with a head for the task and the data's number of classes."""
+    if name == "pretrain":
+        return replace(own, head=ReconstructionHead())
+    assert command.arch is not None
+    other = name != own.task
+    arch = resolve_arch(
+        command.arch,
+        task=name if other else None,  # type: ignore[arg-type]
+        dataset=command.dataset,
+        num_classes=task.num_classes if name != "super_resolution" else None,
+    )
+    if arch.task != name:
+        raise ArchError(f"--arch {command.arch} does {arch.task}, not {name}")
+    return arch
+
+
+def _copy_body(source: nn.Module, target: nn.Module, path: Path) -> None:
+    """All tensors of `source` that `target` has, but for those of a head of another shape.
+
+    Raises WeightsError where a tensor of the body differs.
+    """
+    have, want = source.state_dict(), target.state_dict()
+    with torch.no_grad():
+        for name, tensor in want.items():
+            found = have.get(name)
+            if found is not None and found.shape == tensor.shape:
+                tensor.copy_(found)
+            elif "head." not in name and name.split(".")[0] not in ("decoder",):
+                raise WeightsError(
+                    f"{path} is of another space or network: {name} is "
+                    + ("missing" if found is None else f"{tuple(found.shape)}")
+                    + f", not {tuple(tensor.shape)}"
+                )
+
+
+def _classes(arch: Arch) -> int | None:
+    classes: int | None = getattr(arch.head, "num_classes", None)
+    return classes
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

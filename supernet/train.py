@@ -1,0 +1,219 @@
+"""Train a supernet, or one network alone, by the sandwich rule.
+
+python -m supernet.train --space tiny --task classification --steps 2000
+torchrun --nproc-per-node 8 -m supernet.train --space b --data imagenet --out runs/b
+"""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from results.console import main as console_main
+from results.errors import (
+    DataError,
+    DeviceError,
+    RunError,
+    SpaceError,
+    UserError,
+    check_choice,
+)
+from results.extras import require
+
+ACCELERATORS = ("cpu", "cuda")
+PRECISIONS = ("fp32", "fp16", "bf16")
+TASKS = ("classification", "segmentation", "super_resolution", "promptable", "pretrain")
+AUGMENTS = ("official", "embedded", "plain")
+UNRECORDED = ("out", "resume", "json", "quiet")  # no part of the run
+MAY_CHANGE = (  # in a resumed run
+    *("epochs", "steps"),  # the amount of work
+    *("accumulate", "workers", "checkpoint_every", "eval_every"),  # what leaves weights alone
+    *("lr", "clip", "precision"),  # the cures of a loss that is not finite
+)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a supernet, or one network alone."""
+
+    space: str | None = None
+    """Train all subnets of a space: family, b, l, tiny or all."""
+    arch: str | None = None
+    """Train this one network alone: b0, ..., a JSON file, or RUN#ID."""
+    task: str | None = None
+    """classification, segmentation, super_resolution, promptable, or pretrain on pictures without
+    labels; by default the arch's, else classification."""
+    data: Path | None = None
+    """Folder of pictures, in the layout of the data set; by default pictures made here."""
+    dataset: str | None = None
+    """imagenet, cityscapes, ade20k or sa1b: whose heads networks get, and the folder's layout."""
+    num_classes: int | None = None
+    """Classes of the head; by default the data set's."""
+    num_train: int | None = None
+    """Train on this many pictures, evenly spread over all."""
+    freeze: tuple[str, ...] = ()
+    """Of a space: DIMENSION=VALUE[,VALUE...], such as resolution=128,160; repeatable."""
+    resolution: tuple[str, ...] = ()
+    """Sizes that steps are trained at, 128 or HEIGHTxWIDTH; repeatable. By default the space's,
+    or the arch's."""
+    augment: str | None = None
+    """official, embedded or plain; by default official for a folder."""
+
+    init: Path | None = None
+    """Weights to begin with: a supernet or one network, official ones too."""
+    kernel_transform: bool = False
+    """Smaller kernels are learned maps of larger ones' centres, as in Once-for-All."""
+    random_subnets: int = 2
+    """Beside the largest and the smallest subnet, in every step."""
+    costs: Path | None = None
+    """CSV of archs and latencies, of nas.predict: subnets good for their latency train more."""
+    shrink: bool = False
+    """Begin with the largest subnet and open the space step by step (progressive shrinking)."""
+    teacher: Path | None = None
+    """A trained network that the largest subnet, and all others instead of from it, learn from."""
+    alpha: float | None = None
+    """Subnets learn by AlphaNet's divergence of this alpha; by default Kullback-Leibler's."""
+
+    epochs: int | None = None
+    """Times that every picture is seen; by default 20."""
+    steps: int | None = None
+    """Moves of the weights, instead of epochs."""
+    batch_size: int = 64
+    """Pictures a step, over all processes."""
+    accumulate: int = 1
+    """Run each process's share of a batch in this many parts, to save memory."""
+    lr: float = 1e-3
+    """Learning rate at its peak; it ends at 0, by a cosine."""
+    warmup: int | None = None
+    """Steps that the learning rate rises in; by default a twentieth of all."""
+    weight_decay: float = 0.05
+    """Of AdamW; norms and biases have none."""
+    clip: float = 2.0
+    """Largest norm of the gradients; 0: any."""
+    ema: float | None = None
+    """Keep an average of the weights of this decay, such as 0.9998, and use it in the end."""
+
+    accelerator: str = "cpu"
+    """Where PyTorch computes: cpu or cuda."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16 of activations; weights are always fp32."""
+    compile: bool = False
+    """Compile the largest and the smallest subnet, or the one network; takes minutes."""
+    workers: int | None = None
+    """Processes that read pictures; by default one a core, up to 8."""
+    seed: int = 0
+    """Of first weights, subnets, order and augmentation."""
+
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; by default there is one every two minutes."""
+    eval_every: int | None = None
+    """Steps between evaluations, on up to 1000 pictures; the last one is on all."""
+    out: Path | None = None
+    """Folder of the run; by default results/runs/train-NAME-TIME."""
+    resume: Path | None = None
+    """Go on with the run in this folder; its other flags come from its run.json."""
+    json: bool = False
+    """Print one JSON object."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    def run(self) -> None:
+        from results.resume import flags_of, resumed
+        from results.runs import read_record
+
+        require("torch", "torch", "safetensors", "PIL", "tensorboard")
+        run, command = self._resumes(), self
+        if run is not None:
+            record = read_record(run)
+            if record.get("command") != "supernet.train":
+                raise RunError(f"{run} is no run of supernet.train; resume it with its command")
+            command = resumed(
+                self, record["settings"], run, unrecorded=UNRECORDED, may_change=MAY_CHANGE
+            )
+            if None not in (self.steps, self.epochs):
+                raise UserError("give --steps or --epochs, not both")
+            if self.steps is not None or self.epochs is not None:
+                command = replace(command, steps=self.steps, epochs=self.epochs)
+        command.check()
+
+        from supernet.distributed import joined
+        from supernet.training import train
+
+        with joined(self.accelerator if run is None else command.accelerator) as ranks:
+            answer = train(command, flags_of(command, UNRECORDED), run, ranks)
+        if not ranks.is_first:
+            return
+        if self.json:
+            print(json.dumps(answer, allow_nan=False))
+        elif not self.quiet:
+            from supernet.train_report import print_training
+
+            print_training(answer)
+
+    def _resumes(self) -> Path | None:
+        """The run to go on with: also that in --out where torchrun started us once more."""
+        from results.runs import RECORD
+
+        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        if self.resume is None and restarted:
+            if self.out is None:
+                raise RunError("torchrun can only start a training again that has an --out DIR")
+            return self.out if (self.out / RECORD).exists() else None
+        return self.resume
+
+    def check(self) -> None:
+        """What can be told without PyTorch and without data. Raises UserError."""
+        if (self.space is None) == (self.arch is None):
+            raise SpaceError(
+                "give --space NAME (family, b, l, tiny or all) to train a supernet, or --arch to "
+                "train one network alone"
+            )
+        check_choice("accelerator", self.accelerator, ACCELERATORS, DeviceError)
+        check_choice("precision", self.precision, PRECISIONS, DeviceError)
+        if self.task is not None:
+            check_choice("task", self.task, TASKS)
+        if self.augment is not None:
+            check_choice("augment", self.augment, AUGMENTS, DataError)
+        if self.steps is not None and self.epochs is not None:
+            raise UserError("give --steps or --epochs, not both")
+        for name, value, least in (
+            ("steps", self.steps, 1),
+            ("epochs", self.epochs, 1),
+            ("batch-size", self.batch_size, 1),
+            ("accumulate", self.accumulate, 1),
+            ("warmup", self.warmup, 0),
+            ("random-subnets", self.random_subnets, 0),
+            ("num-train", self.num_train, 1),
+            ("num-classes", self.num_classes, 1),
+            ("workers", self.workers, 0),
+            ("checkpoint-every", self.checkpoint_every, 1),
+            ("eval-every", self.eval_every, 1),
+            ("seed", self.seed, 0),
+            ("clip", self.clip, 0),
+            ("weight-decay", self.weight_decay, 0),
+        ):
+            if value is not None and not value >= least:
+                raise UserError(f"--{name} must be {least} or more, not {value}")
+        if not 0 < self.lr < float("inf"):
+            raise UserError(f"--lr must be above 0, not {self.lr}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"--ema must be between 0 and 1, such as 0.9998, not {self.ema}")
+        if self.costs is not None and self.shrink:
+            raise UserError("--costs and --shrink both choose the subnets; leave one out")
+        if self.arch is not None:
+            for name, given in (
+                ("freeze", self.freeze),
+                ("costs", self.costs),
+                ("shrink", self.shrink),
+                ("kernel-transform", self.kernel_transform),
+            ):
+                if given:
+                    raise UserError(f"--{name} is of supernets; leave it out, or --arch")
+
+
+def main() -> None:
+    console_main(Train, "supernet.train")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""A training from its flags to its evaluated weights, in a run folder that it goes on from."""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from results.errors import RunError, UserError
+from results.files import write_json
+from results.progress import progress
+from results.record import RunRecord, command_line
+from results.runs import RECORD, create_run_folder, locked, read_record
+from supernet.arch import Arch, format_resolution
+from supernet.batchnorm import recalibrate
+from supernet.checkpoint import save_checkpoint
+from supernet.curves import Curves, draw_curve
+from supernet.distributed import Ranks
+from supernet.ingredients import Ingredients, gather, sha256_of
+from supernet.order import Order, read_parts
+from supernet.snapshots import load_snapshot, save_snapshot, snapshots
+from supernet.subnet import Supernet
+from supernet.trainer import Alone, Recipe, Trainer
+
+if TYPE_CHECKING:
+    from supernet.train import Train
+
+MODEL, ANSWER = "model.safetensors", "evaluation.json"
+EPOCHS = 20  # by default
+CHECKPOINT_S = 120.0
+EVALUATED = 1000  # pictures, between steps
+RECALIBRATED = 2048  # training pictures that statistics are computed anew on
+
+
+def train(
+    command: "Train", settings: dict[str, Any], run: Path | None, ranks: Ranks
+) -> dict[str, Any]:
+    """Train, or go on with `run`; what the trained weights reach, on the first rank, else {}.
+
+    Raises UserError; what was trained until then is in the run folder.
+    """
+    ingredients = gather(command)
+    if not ranks.is_first:
+        Training(command, ingredients, ranks, run).go_on()
+        return {}
+    folder = run or create_run_folder(command.out, f"train-{command.space or 'arch'}")
+    with locked(folder):
+        _record(command, settings, ingredients, folder, is_new=run is None)
+        training = Training(command, ingredients, ranks, folder)
+        training.go_on()
+        answer = training.finish()
+    return answer
+
+
+def _record(
+    command: "Train",
+    settings: dict[str, Any],
+    ingredients: Ingredients,
+    folder: Path,
+    *,
+    is_new: bool,
+) -> None:
+    """Write run.json, or what a resumed run changes in it: from here on it can be resumed."""
+    if not is_new:
+        write_json(folder / RECORD, read_record(folder) | {"settings": settings})
+        return
+    if (folder / RECORD).exists():
+        raise RunError(f"{folder} was taken by another run; choose another --out")
+    record = RunRecord("supernet.train", settings, ingredients.sources(), command.seed)
+    line = {"command_line": command_line("supernet.train")}
+    write_json(folder / RECORD, record.to_dict() | line)
+
+
+class Training:
+    """A run of training, at its last checkpoint."""
+
+    def __init__(
+        self, command: "Train", ingredients: Ingredients, ranks: Ranks, folder: Path | None
+    ) -> None:
+        """`folder` may be None on ranks that write nothing and begin anew."""
+        self.command = command
+        self.task = ingredients.task
+        self.subnets = ingredients.subnets
+        self.ranks = ranks
+        self.folder = folder
+        self.silent = command.json or command.quiet or not ranks.is_first
+        parts = ranks.world * command.accumulate
+        if command.batch_size % parts:
+            raise UserError(
+                f"--batch-size {command.batch_size} does not split into {parts} equal parts, "
+                f"{command.accumulate} on each of {ranks.world} processes; nearest is "
+                f"--batch-size {max(round(command.batch_size / parts), 1) * parts}"
+            )
+        num_steps = command.steps or -(
+            -(command.epochs or EPOCHS) * self.task.num_train // command.batch_size
+        )
+        warmup = command.warmup if command.warmup is not None else num_steps // 20
+        self.recipe = Recipe(
+            num_steps=num_steps,
+            lr=command.lr,
+            weight_decay=command.weight_decay,
+            warmup=min(warmup, num_steps),
+            clip=command.clip or None,
+            accumulate=command.accumulate,
+            alpha=command.alpha,
+            ema=command.ema,
+            precision=command.precision,
+            compile=command.compile,
+            seed=command.seed,
+        )
+        self.sampler = ingredients.sampler(command, num_steps)
+        self.found = snapshots(folder) if folder else []
+        model = ingredients.model(command, initialise=not self.found)
+        self.trainer = Trainer(
+            model, self.task, self.sampler, self.recipe, ranks, ingredients.teacher(command)
+        )
+        if self.found:
+            self.trainer.load(*load_snapshot(self.found[-1]))
+
+    def go_on(self) -> None:
+        """All steps that are left. Raises UserError."""
+        try:
+            self._go_on()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
+                raise
+            more = self.command.accumulate * 2
+            size = format_resolution(self.sampler.draw(self.trainer.done).resolution)
+            raise UserError(
+                f"out of memory at step {self.trainer.done + 1}, {size} px; try --accumulate "
+                f"{more}, which changes no result but for batch statistics, or a smaller "
+                f"--batch-size{self._kept()}"
+            ) from None
+        except UserError as error:
+            raise type(error)(f"{error}{self._kept()}") from None
+
+    def _kept(self) -> str:
+        """What is not lost, as the end of an error."""
+        if self.folder is None:
+            return ""
+        found = snapshots(self.folder)
+        if not found:
+            return f"; no checkpoint was due in {self.folder}"
+        step = int(found[-1].stem.partition("-")[2])
+        return f"; {step} steps are kept, go on with --resume {self.folder}"
+
+    def _go_on(self) -> None:
+        command, trainer = self.command, self.trainer
+        steps = range(trainer.done, self.recipe.num_steps)
+        if not steps:
+            return
+        batches = read_parts(
+            self.task,
+            self.sampler,
+            Order(self.task.num_train, command.batch_size, command.seed),
+            steps,
+            parts=trainer.parts,
+            num_parts=trainer.num_parts,
+            workers=command.workers,
+            pin_memory=self.ranks.device.type == "cuda",
+        )
+        total = self.recipe.num_steps
+        bar = progress(total, silent=self.silent, label="training", unit="steps")
+        with self._logs() as logs, bar as show:
+            saved = started = time.perf_counter()
+            for _, batch in zip(steps, batches, strict=True):
+                report = trainer.step(batch)
+                now = time.perf_counter()
+                if logs is None:
+                    continue
+                logs.step(report, now - started)
+                show(report.step, f"loss {report.loss:.3f}")
+                started = now
+                if self._is_due(report.step, now - saved):
+                    self._save()
+                    saved = time.perf_counter()
+                every = command.eval_every
+                if every and report.step % every == 0 and report.step < self.recipe.num_steps:
+                    for name, arch in self.subnets.items():
+                        logs.figures(report.step, name, self.evaluate(arch, EVALUATED))
+                    started = time.perf_counter()
+
+    def finish(self) -> dict[str, Any]:
+        """Write the model, evaluate it, draw the curve; everything about it, for JSON."""
+        assert self.folder is not None
+        model = self.folder / MODEL
+        with self._averaged():
+            trained = self.trainer.model
+            save_checkpoint(
+                model,
+                trained if isinstance(trained, Supernet) else trained.network,
+                metadata={"steps": str(self.trainer.done), "seed": str(self.command.seed)},
+            )
+        sha256, rows = sha256_of(model), []
+        with Curves(self.folder, self.trainer.done) as logs:
+            for name, arch in self.subnets.items():
+                figures = self.evaluate(arch, None)
+                logs.figures(self.trainer.done, name, figures)
+                rows.append(self._row(name, arch, figures, sha256))
+        curve = draw_curve(self.folder, self.task.primary)
+        answer = {
+            "run": str(self.folder),
+            "model": str(model),
+            "curve": str(curve),
+            "task": self.task.name,
+            "dataset": self.task.dataset,
+            "space": self.command.space,
+            "steps": self.trainer.done,
+            "primary": self.task.primary,
+            "evaluations": rows,
+        }
+        write_json(self.folder / ANSWER, answer)
+        return answer
+
+    def evaluate(self, arch: Arch, limit: int | None) -> dict[str, float]:
+        """What a subnet reaches on held-out pictures, statistics computed anew; see the task."""
+        device = self.ranks.device
+        with self._averaged():
+            model = self._alone(arch)
+        return self.task.evaluate(
+            model.eval(),
+            arch,
+            limit=limit,
+            batch_size=max(1, self.command.batch_size // self.trainer.num_parts),
+            workers=self.command.workers,
+            device=device,
+            dtype=torch.float32,
+        )
+
+    def _alone(self, arch: Arch) -> nn.Module:
+        trained = self.trainer.model
+        if isinstance(trained, Alone):
+            network: nn.Module = copy.deepcopy(trained.network)
+            return network
+        model = trained.extract(arch)
+        batch_size = min(64, self.command.batch_size)
+        batches = self.task.recalibration_batches(arch, RECALIBRATED, batch_size, self.command.seed)
+        recalibrate(model, (batch.to(self.ranks.device) for batch in batches))
+        return model
+
+    def _row(self, name: str, arch: Arch, figures: dict[str, float], sha256: str) -> dict[str, Any]:
+        primary = self.task.primary
+        return {
+            "subnet": name,
+            "arch": arch.to_dict(),
+            "metric": primary,
+            "value": figures[primary],
+            "stderr": figures.get(f"{primary}_stderr"),
+            "n": int(figures["n"]),
+            "seed": self.command.seed,
+            "weights_sha256": sha256,
+            "task": self.task.name,
+            "dataset": self.task.dataset,
+            "resolution": format_resolution(arch.resolution),
+            "metrics": figures,
+        }
+
+    def _is_due(self, step: int, since_s: float) -> bool:
+        if step == self.recipe.num_steps:
+            return True
+        every = self.command.checkpoint_every
+        return step % every == 0 if every else since_s > CHECKPOINT_S
+
+    def _save(self) -> None:
+        assert self.folder is not None
+        save_snapshot(self.folder, *self.trainer.state())
+
+    def _logs(self) -> AbstractContextManager[Curves | None]:
+        if self.folder is None or not self.ranks.is_first:
+            return nullcontext()
+        return Curves(self.folder, self.trainer.done)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The average of the weights in their place, where there is one."""
+        average, model = self.trainer.average, self.trainer.model
+        if average is None:
+            yield
+            return
+        average.swap(model)
+        try:
+            yield
+        finally:
+            average.swap(model)

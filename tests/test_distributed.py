@@ -1,0 +1,125 @@
+"""Two processes train as one does; what they share is told by a third, plain computation."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from results.errors import DeviceError
+from supernet.distributed import Ranks, joined
+from tests.conftest import ROOT
+
+WORK = """
+import hashlib, json
+import torch
+from torch import nn
+from supernet.distributed import joined
+from tests.test_trainer import run, supernet_trainer
+
+torch.manual_seed(0)
+x, wanted = torch.randn(6, 4, 3, 3).double() + 5, torch.randn(6, 4, 3, 3).double()
+with joined("cpu") as ranks:
+    mine = x.chunk(ranks.world)[ranks.rank].requires_grad_()
+    norm = nn.BatchNorm2d(4).double()
+    nn.init.uniform_(norm.weight)
+    with ranks.synchronised():
+        y = norm(mine)
+        loss = ((y - wanted.chunk(ranks.world)[ranks.rank]) ** 2).mean()
+        loss.backward()
+    ranks.average_gradients(norm)
+    gradients = mine.grad, norm.weight.grad, norm.bias.grad
+    normed = [t.tolist() for t in (y, *gradients, norm.running_mean, norm.running_var)]
+    trainer, order = supernet_trainer(batch_size=16, steps=10, ema=0.9, lr=0.003, warmup=2)
+    trainer.ranks = ranks
+    losses = [[r.loss, r.distill, r.grad_norm] for r in run(trainer, order)]
+    digest = hashlib.sha256()
+    for tensor in trainer.state()[0].values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    print(json.dumps({"normed": normed, "losses": losses, "digest": digest.hexdigest()}))
+"""
+
+
+def processes(world):
+    """What each of `world` processes prints, started as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORK],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(world),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    answers = []
+    for process in started:
+        said, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        answers.append(json.loads(said.strip().splitlines()[-1]))
+    return answers
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Of one process, and of two."""
+    return processes(1)[0], processes(2)
+
+
+def test_statistics_are_those_of_all_ranks(answers):
+    whole, parts = answers
+    y, dx, *shared = map(torch.tensor, whole["normed"])
+    ys, dxs, *_ = zip(*(part["normed"] for part in parts), strict=True)
+    assert torch.allclose(torch.cat([*map(torch.tensor, ys)]), y, atol=1e-12)
+    # each rank's loss is the mean over half of the pictures
+    assert torch.allclose(torch.cat([*map(torch.tensor, dxs)]) / 2, dx, atol=1e-12)
+    for part in parts:
+        for found, expected in zip(part["normed"][2:], shared, strict=True):
+            assert torch.allclose(torch.tensor(found), expected, atol=1e-12)
+
+
+def test_two_processes_train_as_one(answers):
+    whole, (first, second) = answers
+    assert first["losses"] == second["losses"]
+    assert first["digest"] == second["digest"]  # bit for bit: all that the next step depends on
+    assert first["losses"][0] == pytest.approx(whole["losses"][0], rel=1e-5)
+    assert first["losses"][9] == pytest.approx(whole["losses"][9], rel=1e-3)
+    assert abs(whole["losses"][9][0] - whole["losses"][0][0]) > 0.05
+
+
+def test_one_process_alone_exchanges_nothing():
+    model = nn.Linear(2, 2)
+    model(torch.ones(1, 2)).sum().backward()
+    with joined("cpu", {}) as ranks:
+        assert ranks == Ranks()
+        ranks.average_gradients(model)
+    assert ranks.is_first
+
+
+def test_a_missing_device_is_named(monkeypatch):
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="leave --accelerator cuda out"), joined("cuda", {}):
+            pass
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with (
+        pytest.raises(DeviceError, match=r"too few for process 2; .* --nproc-per-node 2"),
+        joined("cuda", {"LOCAL_RANK": "2", "WORLD_SIZE": "4"}),
+    ):
+        pass
