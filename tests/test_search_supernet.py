@@ -1,0 +1,308 @@
+"""Searches on evaluated subnets, and on a checkpoint that every trial is evaluated on."""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from nas.accuracy import space_of
+from nas.front import COLUMNS, read_front
+from nas.pareto import pareto_front
+from nas.plot import write_plots
+from nas.predict import Predict
+from nas.search import SearchCommand
+from predictors.evaluations import read_evaluations
+from results.console import main
+from supernet.arch import Arch
+from supernet.blocks import blocks_of
+from supernet.space import get_space
+from tests.conftest import ROOT
+from tests.test_architecture import module_names
+from tests.test_subnets import TINY, additive, row, subnets, write
+
+ORIN = ("--device", "orin")
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return write(tmp_path / "rows.jsonl", [row(arch, additive(arch)) for arch in subnets(60)])
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A run on evaluated subnets, in the process that a user would start, and what it said."""
+    folder = tmp_path_factory.mktemp("searched")
+    rows = write(folder / "rows.jsonl", [row(arch, additive(arch)) for arch in subnets(60)])
+    flags = ["--accuracy", str(rows), "--trials", "600", "--out", str(folder / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "nas.search", *ORIN, *flags],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return folder / "run", done.stdout
+
+
+def test_a_search_on_evaluated_subnets_finds_the_front_of_their_space(searched):
+    """Found against every Arch of the space, with the accuracies that the rows were made of."""
+    from lut.device import get_device
+    from nas.objectives import predict_costs
+    from predictors.latency import load_predictor
+
+    folder, _ = searched
+    front = read_front(folder)
+    for candidate in front.candidates:
+        assert candidate.arch in TINY
+        assert candidate.accuracy == pytest.approx(additive(candidate.arch), abs=0.01)
+    latency = load_predictor(get_device("orin"), "imagenet")
+    all_archs = [
+        replace(front.candidates[0], **predict_costs(latency, arch), accuracy=additive(arch))
+        for arch in TINY.enumerate()
+    ]
+    slowest = max(c.latency_ms for c in all_archs)
+    least = min(c.accuracy for c in all_archs)
+    found, best = (area(f, slowest, least) for f in (front.candidates, pareto_front(all_archs)))
+    assert 0.9 < found / best < 1 + 1e-3
+
+
+def area(front, slowest, least):
+    """Dominated by a front, up to a latency and down to an accuracy."""
+    ends = [*(c.latency_ms for c in front[1:]), slowest]
+    return sum(
+        (end - c.latency_ms) * (c.accuracy - least) for c, end in zip(front, ends, strict=True)
+    )
+
+
+def test_mixers_kernels_and_scales_are_searched(searched):
+    folder, said = searched
+    trials = len(read_front(folder).trials)
+    record = json.loads((folder / "run.json").read_text())
+    dimensions = record["sources"]["space"]["parts"]["b"]
+    assert dimensions["stage4.mixer"] == ["relu_linear", "softmax", "none"]
+    assert record["sources"]["space"]["size"] == TINY.size
+    archs = [c.arch for c in read_front(folder).candidates]
+    assert {a.stages[0].kernel_size for a in archs} == {3, 5}
+    assert {a.stages[3].mixer for a in archs} >= {"softmax", "none"}
+    assert "kernel_size, mixer, scales searched too" in said
+    assert trials > 200
+
+
+def test_every_output_tells_provenance_and_error(searched):
+    folder, said = searched
+    front = read_front(folder)
+    assert front.accuracy_provenance == "supernet"
+    assert front.metric == "top-1 [%] of shapes, shared weights"
+    with (folder / "front.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert tuple(lines[0]) == COLUMNS
+    assert {line["accuracy_provenance"] for line in lines} == {"supernet"}
+    page = (folder / "front.html").read_text()
+    for text in (said, front.accuracy_source, page):
+        assert "supernet, ridge regression on the choices of 60 subnets" in text
+        assert "10-fold cross-validation" in text
+    record = json.loads((folder / "run.json").read_text())
+    assert record["metric"] == front.metric
+    source = record["sources"]["accuracy"]
+    assert source["provenance"] == "supernet"
+    assert source["num_subnets"] == 60
+    assert source["cross_validated_mae"] >= 0
+    assert "published" not in front.accuracy_source
+    assert "shaped like the published" not in page
+
+
+def test_a_published_front_says_published(tmp_path, capsys):
+    folder = tmp_path / "run"
+    SearchCommand(device=("orin",), space="b", trials=40, out=folder).run()
+    with (folder / "front.csv").open() as file:
+        assert {line["accuracy_provenance"] for line in csv.DictReader(file)} == {"published"}
+    data = json.loads((folder / "front.json").read_text())
+    assert data.pop("accuracy_provenance") == "published"
+    (folder / "front.json").write_text(json.dumps(data))
+    assert read_front(folder).accuracy_provenance == "published"  # fronts from before there was one
+
+
+def test_the_next_command_predicts_from_the_same_file(searched, capsys):
+    import shlex
+
+    folder, said = searched
+    *_, last = said.strip().splitlines()
+    arguments = shlex.split(last.removeprefix("next: python -m nas.predict "))
+    main(Predict, "nas.predict", [*arguments, "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    number = int(arguments[arguments.index("--arch") + 1].rpartition("#")[2])
+    candidate = read_front(folder).candidates[number]
+    assert answer["accuracy"] == candidate.accuracy
+    assert answer["metric"] == "top-1 [%] of shapes, shared weights"
+    assert answer["provenance"]["accuracy"]["provenance"] == "supernet"
+    assert answer["latency_ms"] == candidate.latency_ms
+
+
+def test_extrapolations_are_marked_in_the_outputs(tmp_path, capsys):
+    """From subnets at 64 px, searched with 96 px too."""
+    small = get_space("tiny", num_classes=12, freeze=["resolution=64"])
+    rows = write(tmp_path / "r.jsonl", [row(a, additive(a)) for a in subnets(40, small)])
+    folder = tmp_path / "run"
+    SearchCommand(device=("orin",), accuracy=str(rows), trials=100, out=folder).run()
+    said = capsys.readouterr().out
+    candidates = read_front(folder).candidates
+    for candidate in candidates:
+        assert candidate.accuracy_extrapolated == (candidate.arch.resolution == (96, 96))
+        assert (candidate.accuracy_std > 1) == candidate.accuracy_extrapolated
+    if any(c.accuracy_extrapolated for c in candidates):
+        assert "with choices that no evaluated subnet has" in said
+    shown = replace(
+        read_front(folder),
+        candidates=tuple(replace(c, accuracy_extrapolated=True) for c in candidates),
+    )
+    write_plots([shown], tmp_path)
+    assert "accuracy extrapolated" in (tmp_path / "front.html").read_text()
+
+
+def test_freezing_narrows_the_files_space(rows, tmp_path):
+    SearchCommand(
+        device=("orin",),
+        accuracy=str(rows),
+        freeze=("stage4.mixer=softmax", "resolution=96"),
+        trials=60,
+        out=tmp_path / "run",
+        quiet=True,
+    ).run()
+    archs = [c.arch for c in read_front(tmp_path / "run").candidates]
+    assert {a.stages[3].mixer for a in archs} == {"softmax"}
+    assert {a.resolution for a in archs} == {(96, 96)}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        get_space("tiny", num_classes=12),
+        get_space("b", num_classes=12, nearest_head=False),
+        get_space("l"),
+        get_space("all", num_classes=7),
+        get_space("family", task="segmentation", dataset="ade20k"),
+        get_space("b", task="segmentation", num_classes=6),
+        get_space("l", task="promptable"),
+    ],
+)
+def test_the_space_is_the_files(tmp_path, space):
+    lines = [row(arch, 50.0, dataset=space.dataset or "shapes") for arch in subnets(60, space)]
+    found = space_of(read_evaluations(write(tmp_path / "rows.jsonl", lines)))
+    assert found.parts == space.parts
+    assert found.dataset == space.dataset
+    assert all(Arch.from_dict(line["arch"]) in found for line in lines)
+
+
+def test_a_search_on_a_file_loads_no_pytorch(rows, tmp_path):
+    loaded = module_names(f"""
+from pathlib import Path
+from nas.search import SearchCommand
+out = Path({str(tmp_path / "run")!r})
+SearchCommand(device=("orin",), accuracy={str(rows)!r}, trials=60, out=out, quiet=True).run()
+""")
+    assert "predictors.subnets" in loaded
+    assert "torch" not in loaded
+
+
+def test_it_resumes_and_only_with_the_same_rows(rows, tmp_path, fails):
+    for name in ("whole", "halves"):
+        SearchCommand(
+            device=("orin",),
+            accuracy=str(rows),
+            trials=200 if name == "whole" else 130,
+            out=tmp_path / name,
+            quiet=True,
+        ).run()
+    SearchCommand(resume=tmp_path / "halves", trials=200, quiet=True).run()
+    whole, halves = (read_front(tmp_path / name) for name in ("whole", "halves"))
+    assert whole.candidates == halves.candidates
+    assert whole.trials == halves.trials
+    with rows.open("a") as file:
+        file.write(json.dumps(row(subnets(1, seed=77)[0], 50)) + "\n")
+    said = fails(SearchCommand, "nas.search", "--resume", tmp_path / "halves", "--trials", 300)
+    assert "the accuracy source is not what" in said
+    rows.unlink()
+    said = fails(SearchCommand, "nas.search", "--resume", tmp_path / "halves", "--trials", 300)
+    assert "no file" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--accuracy", "publishd"], "did you mean 'published'"),
+        (["--accuracy", "none.jsonl"], "no file 'none.jsonl'"),
+        (["--accuracy", "none.safetensors"], "--accuracy none.safetensors --objective supernet`"),
+        (["--objective", "supernet"], "--accuracy CHECKPOINT.safetensors --objective supernet`"),
+        (["--objective", "supernet", "--accuracy", "ROWS"], "--accuracy CHECKPOINT.safetensors"),
+        (["--objective", "supernt"], "did you mean 'supernet'"),
+        (["--accuracy", "none.safetensors", "--objective", "supernet"], "no file"),
+        (["--limit", "100"], "--limit goes with --objective supernet"),
+        (["--data", "."], "--data goes with --objective supernet"),
+        (["--accelerator", "cuda"], "--accelerator goes with --objective supernet"),
+        (["--accuracy", "ROWS", "--task", "segmentation"], "give --task classification"),
+        (["--accuracy", "ROWS", "--space", "l"], "is of another space"),
+        (["--accuracy", "ROWS", "--space", "tny"], "did you mean 'tiny'"),
+        (["--accuracy", "ROWS", "--dataset", "ade20k"], "leave --dataset out"),
+        (["--accuracy", "ROWS", "--num-classes", "10"], "leave --num-classes out"),
+        (["--accuracy", "ROWS", "--freeze", "stage3.mixr=none"], "did you mean 'stage3.mixer'"),
+        (["--accuracy", "FEW"], "distinct subnets, too few"),
+    ],
+)
+def test_bad_input_is_one_line(rows, tmp_path, monkeypatch, fails, flags, says):
+    few = write(tmp_path / "few.jsonl", [row(arch, 50.0) for arch in subnets(9)])
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    given = [{"ROWS": str(rows), "FEW": str(few)}.get(flag, flag) for flag in flags]
+    assert says in fails(SearchCommand, "nas.search", *ORIN, *given)
+    assert list(here.iterdir()) == []
+
+
+def test_costs_are_what_training_reads(tmp_path, capsys):
+    """Latencies of random archs of the space, on the device."""
+    from supernet.costs import read_costs
+
+    file = tmp_path / "costs.csv"
+    flags = ("--space", "tiny", "--num-classes", "12", "--sample", "50", "--costs", str(file))
+    main(Predict, "nas.predict", [*ORIN, *flags, "--json"])
+    assert json.loads(capsys.readouterr().out)["archs"] == 50
+    found = read_costs(file, TINY)
+    assert len({entry.arch for entry in found.rows}) == 50
+    from lut.device import get_device
+    from predictors.latency import load_predictor
+
+    latency = load_predictor(get_device("orin"), "imagenet")
+    for entry in found.rows:
+        assert entry.arch in TINY
+        ms = latency.predict(blocks_of(entry.arch)).latency_ms
+        assert entry.latency_ms == pytest.approx(ms, rel=1e-5)
+
+
+def test_costs_tell_accuracies_where_there_are_evaluated_subnets(rows, tmp_path, capsys):
+    file = tmp_path / "costs.csv"
+    main(Predict, "nas.predict", [*ORIN, "--accuracy", str(rows), "--costs", str(file)])
+    assert "accuracy: supernet, ridge" in capsys.readouterr().out
+    with file.open() as opened:
+        found = list(csv.DictReader(opened))
+    assert len(found) == 1000
+    assert list(found[0]) == ["arch", "latency_ms", "latency_std_ms", "accuracy", "accuracy_std"]
+    for line in found[:50]:
+        arch = Arch.from_json(line["arch"])
+        assert float(line["accuracy"]) == pytest.approx(additive(arch), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--costs", "x", "--arch", "b0"], "give either --arch, or --costs"),
+        (["--costs", "x", "--csv", "y"], "leave --csv out"),
+        (["--costs", "/dev/null/x", "--space", "tiny"], "cannot write"),
+        (["--costs", "x", "--accuracy", "none.jsonl"], "no file"),
+        (["--arch", "b0", "--accuracy", "ROWS"], "is not in space tiny"),
+        (["--arch", "b0", "--space", "tiny"], "--space and --freeze go with --costs"),
+    ],
+)
+def test_bad_input_of_predict_is_one_line(rows, tmp_path, monkeypatch, fails, flags, says):
+    monkeypatch.chdir(tmp_path)
+    given = [str(rows) if flag == "ROWS" else flag for flag in flags]
+    assert says in fails(Predict, "nas.predict", *ORIN, *given)
