@@ -128,8 +128,10 @@ def fit_subnets(evaluations: Evaluations, space: Space) -> SubnetPredictor:
     columns = OneHot.of(rows)
     least = rows_for(columns.num_params)
     if len(rows) < least:
-        whole = OneHot({n: tuple(c) for p in space.parts for n, c in p.dimensions.items()})
-        wanted = max(least, rows_for(whole.num_params + len(space.parts) - 1))
+        whole = len(space.parts) + sum(
+            len(choices) - 1 for part in space.parts for choices in part.dimensions.values()
+        )
+        wanted = max(least, rows_for(whole))
         raise PredictorError(
             f"{evaluations.path} holds {len(rows)} distinct subnets, too few for the "
             f"{columns.num_params} effects of the choices that they have; evaluate {wanted} with "

@@ -313,3 +313,11 @@ def test_the_line_tells_provenance_error_and_count(fitted):
     assert record["provenance"] == "supernet"
     assert record["num_subnets"] == 40
     assert record["effects"]["b.resolution"]["96"] == pytest.approx(1.0, abs=0.3)
+
+
+def test_the_number_that_would_do_is_that_of_the_whole_space(tmp_path):
+    space = get_space("family", num_classes=12)
+    counts = [len(c) - 1 for part in space.parts for c in part.dimensions.values()]
+    path = write(tmp_path / "few.jsonl", [row(arch, 50) for arch in subnets(12, space)])
+    with pytest.raises(PredictorError, match=f"evaluate {rows_for(2 + sum(counts))} with"):
+        fit_subnets(read_evaluations(path), space)
