@@ -105,9 +105,7 @@ class TestMasks:
             for value, true in zip(x.flatten().tolist(), mask.flatten().tolist(), strict=True):
                 p = 1 / (1 + math.exp(-value))
                 total -= (
-                    0.25 * (1 - p) ** 2 * math.log(p)
-                    if true
-                    else 0.75 * p**2 * math.log(1 - p)
+                    0.25 * (1 - p) ** 2 * math.log(p) if true else 0.75 * p**2 * math.log(1 - p)
                 )
             assert float(found) == pytest.approx(total / 12, rel=1e-5)
 
@@ -170,7 +168,9 @@ class TestDistillation:
         teacher = normal(16, 6, seed=1)
         output, twin = (normal(16, 6).requires_grad_() for _ in range(2))
         found = alpha_divergence(output, teacher, alpha, clip=1e9)
-        larger = torch.maximum(self.direct(twin, teacher, alpha), self.direct(twin, teacher, -alpha))
+        larger = torch.maximum(
+            self.direct(twin, teacher, alpha), self.direct(twin, teacher, -alpha)
+        )
         expected = larger.mean()
         found.backward()
         expected.backward()

@@ -20,6 +20,7 @@ from supernet.arch import (
     LocalKind,
     Mixer,
     PromptableHead,
+    ReconstructionHead,
     SegmentationHead,
     Stage,
     Stem,
@@ -325,6 +326,8 @@ NETWORKS = [
     arch("l", PromptableHead(1, 2, width=24, out_channels=32, size=11)),
     arch("b", SuperResolutionHead(16, 1, 2, 2), resolution=(33, 50)),
     arch("b", SuperResolutionHead(16, 1, 2, 3), resolution=(40, 32)),
+    arch("b", ReconstructionHead()),
+    arch("l", ReconstructionHead()),
 ]
 
 
