@@ -4,6 +4,7 @@
     {"chunk": 3, "environment": {...}}                    runtime and version, once a session
     {"chunk": 3, "pass": 0, "us": [...], ...}             see lut/runtimes/timer.py
     {"chunk": 3, "failed": 7, "error": "..."}
+    {"chunk": 3, "trouble": "..."}                        why a session died
     {"chunk": 3, "remark": 7, "text": "..."}              of a tool that times by invocation
     {"chunk": 3, "verdict": "accepted", "drift_percent": 0.8}
 

@@ -3,7 +3,7 @@
 A chunk is accepted if its reference networks kept their proportions: after one common scale
 none is off by more than 3 %, beyond its own standard error, from what the other chunks found,
 and the references alone before them. Else it is measured again, and after three attempts the
-calmest samples of all of them count. In the end, where time allows, every chunk is held against
+calmest samples of all of them count. In the end, without a budget, every chunk is held against
 all others once more.
 
 Where a session dies, what it gave is kept and the rest is timed in a new one; where it keeps
@@ -48,6 +48,7 @@ class Measured:
     passes: dict[int, list[float | None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)  # by index of the model
     energy_mj: dict[int, float] = field(default_factory=dict)  # of one run, by index of the model
+    loading_s: float = 0.0  # of its first session, until its models were loaded and warm
     remarks: dict[int, str] = field(default_factory=dict)  # of the runtime's tool, likewise
     verdict: str = ""  # accepted, rejected or split
     drift: float = 0.0
@@ -226,7 +227,7 @@ class Campaign:
                     if "failed" in line and self._failed_reference(found):
                         break
             except TargetError as error:
-                self.trouble = str(error)
+                self._note({"chunk": found.chunk.number, "trouble": str(error)})
                 gained = len(found.passes) + len(found.energy_mj) > before
                 died = 0 if gained else died + 1
                 if not begun and not error.transient:
@@ -320,6 +321,8 @@ class Campaign:
             return
         found = self.measured[line["chunk"]]
         self.seconds += line.get("seconds", 0.0)
+        if not found.passes:
+            found.loading_s += line.get("seconds", 0.0)
         if "pass" in line:
             found.passes[line["pass"]] = line["us"]
             if line.get("load") is not None:
@@ -333,6 +336,8 @@ class Campaign:
             found.energy_mj[line["energy"]] = line["mj"]
         elif "environment" in line:
             self.environment = line["environment"]
+        elif "trouble" in line:
+            self.trouble = line["trouble"]
         elif "remark" in line:
             found.remarks[line["remark"]] = line["text"]
         elif "verdict" in line:

@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from lut.chunks import (
     MOST_BYTES,
     MOST_SHARE,
     NETWORKS,
+    REFERENCES,
     TERMS,
     distinct,
     references_of,
@@ -58,9 +60,9 @@ if TYPE_CHECKING:
 MOST_MEASURED = 8000  # blocks, where no budget says otherwise
 FIRST = 400  # blocks that a budget's first chunk covers the space with
 FITTED_NETWORKS = 32  # beside the references, for what blocks cost in a network
-PROBE_LOAD_S = 0.02  # building and loading one model, about
-FITTING_S = 6.0  # an interpolator's fit, about
-NETWORK_LOAD_S = 0.35  # building and loading a whole network, about
+PROBE_LOAD = 0.1  # of the time to build and load a network: that of a probe, about
+FITTING_S = 5.0  # an interpolator's fit, about
+STARTING_S = 4.0  # until a build measures, and from its last network to its table
 FIRST_SHARE = 0.35  # of a budget, for the first chunk at most
 FEWEST = 50  # blocks that are worth a chunk
 MACHINE = ("machine", "model", "soc", "cpu", "num_cpus")  # facts that tell machines apart
@@ -115,7 +117,7 @@ class Work:
             check_same_machine(facts, found)
         facts = found if facts is None else facts
         if command.title is None and device.title == device.name:
-            title = facts.get("model") or facts.get("cpu") or device.name
+            title = _computer(facts, setting) or device.name
             device = replace(device, title=str(title))
         references = references_of(space)
         of_references = [block for arch in references for block in blocks_of(arch)]
@@ -155,7 +157,7 @@ class Work:
                 self._measure_all(campaign)
             else:
                 self._measure_within(campaign, budget_s)
-            if budget_s is None or campaign.seconds < budget_s / 2:
+            if budget_s is None:
                 campaign.recheck()
             entries = entries_of(differences(campaign))
             if not entries:
@@ -177,6 +179,7 @@ class Work:
 
     def _measure_within(self, campaign: Campaign, budget_s: float) -> None:
         """First what covers the space, then where the interpolator is least sure."""
+        began = time.monotonic() - campaign.seconds
         while True:
             known = set(campaign.times_done())
             left = [block for block in self.blocks if block not in known]
@@ -184,8 +187,8 @@ class Work:
                 return
             if known:
                 rate = campaign.seconds / len(known)  # seconds a block
-                spent = campaign.seconds + self._seconds_for_networks(campaign) + FITTING_S
-                rest = budget_s - spent
+                ahead = self._seconds_for_networks(campaign) + 2 * FITTING_S + STARTING_S
+                rest = budget_s - (time.monotonic() - began) - ahead
                 count = min(int(rest / rate), 3 * max(len(known), FIRST))
                 if count < FEWEST:
                     return
@@ -200,19 +203,32 @@ class Work:
                 campaign.measure(BLOCKS, content)
 
     def _seconds_for_networks(self, campaign: Campaign) -> float:
-        """A guess: networks of a space take as long as its references, on average."""
+        """A guess, by the MACs of networks that are spread over the logarithm of theirs."""
         count = FITTED_NETWORKS // 2 + self.command.networks
-        runs_s = 1e-6 * float(reference_us(campaign).mean()) * (self.passes + 3)
-        return (count + 4 * len(self.references)) * runs_s + count * NETWORK_LOAD_S
+        rng = random.Random(0)
+        macs = [network_cost(blocks_of(self.space.sample(rng))).macs for _ in range(200)]
+        low, high = min(macs), max(macs)
+        mean = (high - low) / math.log(high / low) if high > low else low
+        runs_us = count * mean * self._us_per_mac(campaign)
+        runs_us += 2 * REFERENCES * float(reference_us(campaign).sum())
+        loads = count + 2 * REFERENCES * len(self.references)
+        return 1e-6 * runs_us * (self.passes + 3) + loads * self._load_s(campaign)
+
+    def _us_per_mac(self, campaign: Campaign) -> float:
+        macs = sum(network_cost(blocks_of(arch)).macs for arch in self.references)
+        return float(reference_us(campaign).sum()) / macs
+
+    def _load_s(self, campaign: Campaign) -> float:
+        """Building and loading a network, as the references alone took at the start."""
+        return campaign.measured[0].loading_s / (REFERENCES * len(self.references))
 
     def _seconds_a_block(self, campaign: Campaign) -> float:
         """A guess before any block was measured: by MACs, from the references' times."""
-        macs = sum(network_cost(blocks_of(arch)).macs for arch in self.references)
-        us_per_mac = float(reference_us(campaign).sum()) / macs
         some = random.Random(0).sample(self.blocks, min(len(self.blocks), 200))
         probes = [d.probe for block in some if (d := difference_of(block))]
         mean_macs = sum(network_cost(probe).macs for probe in probes) / len(probes)
-        return PROBE_LOAD_S + 1e-6 * us_per_mac * mean_macs * 2 * (self.passes + 3)
+        runs_s = 1e-6 * self._us_per_mac(campaign) * mean_macs * (self.passes + 3)
+        return 2 * (PROBE_LOAD * self._load_s(campaign) + runs_s)
 
     def _split(self, blocks: list[Block], seed: int) -> list[list[Block]]:
         return split(
@@ -334,6 +350,14 @@ def _manner(driver: Driver) -> str:
     return f"each sample the median of an invocation of {driver.kind}"
 
 
+def _computer(facts: Mapping[str, Any], setting: Setting) -> str | None:
+    """What computes, as its system names it."""
+    on_gpu = setting.runtime == "tensorrt" or "cuda" in setting.provider.lower()
+    if on_gpu and "model" not in facts and facts.get("gpu"):
+        return str(facts["gpu"][0]).partition(",")[0]
+    return facts.get("model") or facts.get("cpu")
+
+
 def check_same_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises RunError where a build would go on elsewhere than it was begun."""
     for name in MACHINE:
@@ -399,7 +423,7 @@ def _write_quantiles(campaign: Campaign, path: Path) -> None:
     quantiles = [f"p{q}_us" for q in QUANTILES]
     timed = ["low_mean_us", "std_us", "num_samples", *quantiles]
     writer.writerow(["chunk", "role", "verdict", "model", *timed])
-    for measured in campaign.measured:
+    for measured in (m for m in campaign.measured if m.passes):
         chunk = measured.chunk
         archs = {blocks_of(a): a for a in (*chunk.references, *chunk.content) if type(a) is Arch}
         for blocks, latency in measured.latencies().items():

@@ -236,7 +236,10 @@ class PyTorch:
         return self.torch.compile(own, fullgraph=True, dynamic=False)
 
     def captured(self, run: Run) -> Run:
-        """All graphs share one pool of memory: none needs its results after its run."""
+        """All graphs share one pool of memory: none needs its results after its run.
+
+        A graph knows addresses alone: weights and picture must live as long as it does.
+        """
         cuda = self.torch.cuda
         side = cuda.Stream()
         side.wait_stream(cuda.current_stream())
@@ -247,7 +250,10 @@ class PyTorch:
         graph = cuda.CUDAGraph()
         with cuda.graph(graph, pool=self.pool):
             run()
-        replay: Run = graph.replay
+
+        def replay(kept: Run = run) -> None:
+            graph.replay()
+
         return replay
 
     def timed(self, run: Run) -> Run:
