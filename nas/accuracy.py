@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PUBLISHED, CHECKPOINT = "published", ".safetensors"
 OBJECTIVES = ("predicted", "supernet")
-OF_SUPERNET = ("data", "limit", "accelerator")  # flags that only an evaluation reads
+# Flags that only an evaluation reads.
+OF_SUPERNET = ("data", "limit", "recalibration_images", "accelerator")
 DEFAULT_SPACE = "family"
 
 
@@ -145,7 +146,8 @@ def check_objective(command: "SearchCommand") -> None:
         )
     for name in OF_SUPERNET:
         if command.objective != "supernet" and getattr(command, name) is not None:
-            raise SearchError(f"--{name} goes with --objective supernet; leave it out")
+            flag = name.replace("_", "-")
+            raise SearchError(f"--{flag} goes with --objective supernet; leave it out")
     if command.objective == "supernet" and command.max_accuracy_std is not None:
         raise SearchError(
             "--max-accuracy-std limits predictions, and --objective supernet evaluates; leave it "

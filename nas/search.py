@@ -43,6 +43,9 @@ class SearchCommand:
     """Pictures for --objective supernet, in the layout of the data set; by default embedded."""
     limit: int | None = None
     """Evaluate on this many pictures, evenly spread over all; by default 1000."""
+    recalibration_images: int | None = None
+    """Training pictures that each network's BatchNorm statistics are computed on; by default
+    512."""
     accelerator: str | None = None
     """Where PyTorch evaluates: cpu (the default) or cuda."""
 

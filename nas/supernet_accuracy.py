@@ -4,25 +4,28 @@ Each evaluation is kept in the run folder as soon as it is made, in the format o
 `supernet.evaluate`, so that a search that goes on repeats none.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import PRIMARY, metric_of
-from results.errors import RunError
+from results.errors import DeviceError, RunError, SearchError, check_choice
 from results.files import read_text
-from supernet.arch import Arch, Task
+from supernet.arch import Arch, Task, format_resolution
 from supernet.space import Space
 
 if TYPE_CHECKING:
     from nas.search import SearchCommand
+    from supernet.recalibrated import Subnets
 
 EVALUATIONS = "evaluations.jsonl"  # in the run folder
 LIMIT = 1000  # pictures that a trial is evaluated on, unless the user says otherwise
+BATCH_SIZE = 64
 
 Row = dict[str, Any]  # a line of JSON
 
@@ -46,22 +49,36 @@ class SupernetAccuracy:
         from results.extras import require
 
         require("torch", "torch", "safetensors", "PIL")
-        from supernet.batch import SubnetEvaluator
+        import torch
 
-        evaluator = SubnetEvaluator(
-            path,
-            data=command.data,
-            limit=LIMIT if command.limit is None else command.limit,
-            seed=command.seed,
-            accelerator=command.accelerator or "cpu",
-        )
-        return cls(
-            evaluator.space,
-            evaluator.task,
-            evaluator.dataset,
-            evaluator.sources,
-            evaluator.evaluate,
-        )
+        from supernet.recalibrated import Recalibration, Subnets
+
+        limit = LIMIT if command.limit is None else command.limit
+        images = command.recalibration_images
+        settings = Recalibration() if images is None else Recalibration(num_images=images)
+        for name, value in (("limit", limit), ("recalibration-images", settings.num_images)):
+            if value < 1:
+                raise SearchError(f"--{name} must be 1 or more, not {value}")
+        accelerator = command.accelerator or "cpu"
+        check_choice("accelerator", accelerator, ("cpu", "cuda"), DeviceError)
+        if accelerator == "cuda" and not torch.cuda.is_available():
+            raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
+        subnets = Subnets(path, data=command.data, recalibration=settings, accelerator=accelerator)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        arch = subnets.supernet.largest[0]
+        sources = {
+            "file": path.name,
+            "weights_sha256": sha256,
+            "data": str(command.data.resolve()) if command.data else None,
+            "limit": limit,
+            "recalibration": asdict(subnets.recalibration),
+        }
+
+        def evaluate(arch: Arch) -> Row:
+            return _row(subnets, arch, limit, sha256)
+
+        return cls(subnets.space, arch.task, subnets.task.dataset, sources, evaluate)
 
     @property
     def metric(self) -> str:
@@ -103,8 +120,8 @@ class SupernetAccuracy:
         said = self.sources
         return (
             f"{self.provenance}, each network evaluated with the shared weights of "
-            f"{said['file']} ({said['weights_sha256'][:12]}) on {said['n']} pictures, ± of their "
-            f"choice alone; says what shared weights reach, not what training alone would"
+            f"{said['file']} ({said['weights_sha256'][:12]}) on up to {said['limit']} pictures, ± "
+            "of their choice alone; says what shared weights reach, not what training alone would"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,6 +143,35 @@ class SupernetAccuracy:
                 os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self.journal}: {error.strerror or error}") from None
+
+
+def _row(subnets: "Subnets", arch: Arch, limit: int, sha256: str) -> Row:
+    """Evaluate one subnet; a line of the file. Raises UserError."""
+    import torch
+
+    task = subnets.task
+    metric = PRIMARY[arch.task]
+    figures = task.evaluate(
+        subnets.network(arch),
+        arch,
+        limit=limit,
+        batch_size=BATCH_SIZE,
+        workers=0,
+        device=subnets.device,
+        dtype=torch.float32,
+    )
+    return {
+        "arch": arch.to_dict(),
+        "metric": metric,
+        "value": figures[metric],
+        "stderr": figures.get(f"{metric}_stderr"),
+        "n": int(figures["n"]),
+        "seed": subnets.recalibration.seed,
+        "weights_sha256": sha256,
+        "task": arch.task,
+        "dataset": task.dataset,
+        "resolution": format_resolution(arch.resolution),
+    }
 
 
 def _accuracy_in(row: Row) -> AccuracyPrediction:

@@ -1,0 +1,224 @@
+"""Searches that evaluate every trial on a supernet: right numbers, killed, resumed, refused."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from nas.front import read_front
+from nas.search import SearchCommand
+from nas.supernet_accuracy import EVALUATIONS
+from predictors.evaluations import PRIMARY, read_evaluations
+from supernet.arch import Arch
+from supernet.batchnorm import recalibrate
+from supernet.checkpoint import open_supernet, save_checkpoint
+from supernet.model import build_task_model
+from supernet.named import DATASETS
+from supernet.space import get_space
+from supernet.subnet import Supernet
+from supernet.tasks.training import training_task
+from supernet.weights import save_weights
+from tests.conftest import ROOT
+
+FREEZE = "resolution=64"
+FEW = ("--limit", "24", "--recalibration-images", "16")  # pictures: what is found is noise
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A supernet of tiny at 64 px with random weights, as training would leave it."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
+    supernet = Supernet(get_space("tiny", freeze=[FREEZE], num_classes=12))
+    save_checkpoint(path, supernet, metadata={"seed": "0"})
+    return path
+
+
+def command_line(checkpoint, *flags):
+    return [
+        sys.executable, "-m", "nas.search", "--device", "orin", "--objective", "supernet",
+        "--accuracy", str(checkpoint), *FEW, *map(str, flags),
+    ]  # fmt: skip
+
+
+def search(checkpoint, *flags):
+    """In a process of its own, as a user would."""
+    done = subprocess.run(
+        command_line(checkpoint, *flags), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def searched(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, search(checkpoint, "--trials", 24, "--out", folder)
+
+
+def evaluations(folder):
+    return [json.loads(line) for line in (folder / EVALUATIONS).read_text().splitlines()]
+
+
+def test_each_number_is_that_of_the_extracted_network(searched, checkpoint):
+    """Evaluated here step by step: extracted, recalibrated, run over the same pictures."""
+    folder, _ = searched
+    supernet = open_supernet(checkpoint)
+    task = training_task("classification", num_classes=12)
+    rows = {Arch.from_dict(line["arch"]): line for line in evaluations(folder)}
+    for candidate in [*read_front(folder).candidates[:2], *read_front(folder).candidates[-1:]]:
+        model = supernet.extract(candidate.arch).eval()
+        recalibrate(model, task.recalibration_batches(candidate.arch, 16, 16, 0))
+        figures = task.evaluate(
+            model, candidate.arch, limit=24, batch_size=24, workers=0,
+            device=torch.device("cpu"), dtype=torch.float32,
+        )  # fmt: skip
+        assert candidate.accuracy == pytest.approx(figures["top1"], rel=1e-5)
+        assert candidate.accuracy_std == pytest.approx(figures["top1_stderr"], rel=1e-5)
+        assert rows[candidate.arch]["value"] == figures["top1"]
+        assert rows[candidate.arch]["n"] == 24
+
+
+def test_every_trial_is_evaluated_once_and_outputs_say_so(searched, checkpoint):
+    folder, said = searched
+    lines = evaluations(folder)
+    archs = [Arch.from_dict(line["arch"]) for line in lines]
+    record = json.loads((folder / "run.json").read_text())
+    assert len(archs) == len(set(archs)) == record["outcome"]["distinct_archs"] >= 20
+    assert {a.stages[3].mixer for a in archs} == {"relu_linear", "softmax", "none"}
+    assert {a.resolution for a in archs} == {(64, 64)}
+    front = read_front(folder)
+    assert front.accuracy_provenance == "supernet"
+    assert front.metric == "top-1 [%] of shapes, shared weights"
+    assert "accuracy: supernet, each network evaluated with the shared weights" in said
+    source = record["sources"]["accuracy"]
+    assert source["weights_sha256"] == lines[0]["weights_sha256"]
+    assert source["limit"] == 24
+    assert source["recalibration"]["num_images"] == 16
+
+
+def test_its_evaluations_feed_the_predictor(searched, tmp_path):
+    folder, _ = searched
+    found = read_evaluations(folder / EVALUATIONS)
+    assert len(found.archs) == len(evaluations(folder))
+    SearchCommand(
+        device=("orin",), accuracy=str(folder / EVALUATIONS), trials=40, out=tmp_path / "run",
+        quiet=True,
+    ).run()  # fmt: skip
+    assert "ridge regression" in read_front(tmp_path / "run").accuracy_source
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened within two minutes"
+        time.sleep(0.02)
+
+
+def test_killed_and_resumed_it_repeats_no_evaluation_and_ends_the_same(
+    searched, checkpoint, tmp_path
+):
+    whole, _ = searched
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        command_line(checkpoint, "--trials", 24, "--out", folder, "--quiet"),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    wait_for(lambda: (folder / EVALUATIONS).exists() and len(evaluations_so_far(folder)) >= 6)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = evaluations_so_far(folder)
+    assert 6 <= len(before) < len(evaluations(whole))
+    with (folder / EVALUATIONS).open("a") as file:
+        file.write('{"arch": {"fam')  # what a process was killed at
+    SearchCommand(resume=folder, quiet=True).run()
+    after = evaluations(folder)
+    assert after[: len(before)] == before
+    archs = [Arch.from_dict(line["arch"]) for line in after]
+    assert len(archs) == len(set(archs)) == len(evaluations(whole))
+    assert read_front(folder).candidates == read_front(whole).candidates
+    assert read_front(folder).trials == read_front(whole).trials
+
+
+def evaluations_so_far(folder):
+    text = (folder / EVALUATIONS).read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def test_asking_budgets_evaluates_nothing(checkpoint, monkeypatch, fails):
+    """A budget that nothing keeps to is refused before the first evaluation."""
+    flags = ("--device", "orin", "--accuracy", checkpoint, "--objective", "supernet", *FEW)
+
+    def never(*_):
+        raise AssertionError("evaluated")
+
+    monkeypatch.setattr("nas.supernet_accuracy._row", never)
+    said = fails(SearchCommand, "nas.search", *flags, "--max-latency-ms", "0.001")
+    assert "keeps to --max-latency-ms" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--limit", "0"], "--limit must be 1"),
+        (["--recalibration-images", "0"], "--recalibration-images must be 1"),
+        (["--accelerator", "gpu"], "choose from cpu, cuda"),
+        (["--max-accuracy-std", "1"], "--max-accuracy-std limits predictions"),
+        (["--space", "b"], "is of --space tiny, not b"),
+        (["--num-classes", "10"], "is of --num-classes 12, not 10"),
+        (["--task", "segmentation"], "is of classification, not segmentation"),
+        (["--freeze", "resolution=96"], "did you mean '64'"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(checkpoint, tmp_path, monkeypatch, fails, flags, says):
+    monkeypatch.chdir(tmp_path)
+    given = ["--accuracy", checkpoint, "--objective", "supernet", *flags]
+    assert says in fails(SearchCommand, "nas.search", "--device", "orin", *given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_holds_no_supernet_is_refused(tmp_path, fails):
+    flags = ("--device", "orin", "--objective", "supernet", "--accuracy")
+    arch = get_space("tiny", num_classes=12).sample(random.Random(0))
+    save_weights(build_task_model(arch), tmp_path / "one.safetensors")
+    said = fails(SearchCommand, "nas.search", *flags, tmp_path / "one.safetensors")
+    assert "no supernet" in said
+    (tmp_path / "text.safetensors").write_text("no weights")
+    fails(SearchCommand, "nas.search", *flags, tmp_path / "text.safetensors")
+
+
+def test_a_damaged_evaluation_is_named(searched, checkpoint, tmp_path, fails):
+    folder = tmp_path / "run"
+    shutil.copytree(searched[0], folder)
+    lines = (folder / EVALUATIONS).read_text().splitlines()
+    lines[3] = lines[3].replace('"value"', '"valeu"')
+    (folder / EVALUATIONS).write_text("\n".join(lines) + "\n")
+    said = fails(SearchCommand, "nas.search", "--resume", folder)
+    assert f"{EVALUATIONS}, line 4 is damaged" in said
+
+
+def test_another_checkpoint_cannot_go_on_with_a_run(searched, checkpoint, tmp_path, fails):
+    folder = tmp_path / "run"
+    shutil.copytree(searched[0], folder)
+    record = json.loads((folder / "run.json").read_text())
+    torch.manual_seed(1)
+    other = tmp_path / "model.safetensors"
+    save_checkpoint(other, Supernet(get_space("tiny", freeze=[FREEZE], num_classes=12)))
+    record["settings"]["accuracy"] = str(other)
+    (folder / "run.json").write_text(json.dumps(record))
+    said = fails(SearchCommand, "nas.search", "--resume", folder)
+    assert "the accuracy source is not what" in said
+
+
+def test_every_task_has_a_first_figure():
+    for name in DATASETS:
+        assert training_task(name).primary == PRIMARY[name]
