@@ -14,6 +14,7 @@ from supernet.arch import (
     Arch,
     ClassificationHead,
     PromptableHead,
+    ReconstructionHead,
     SegmentationHead,
     Stage,
     Stem,
@@ -267,6 +268,7 @@ ARCHS = {
     "super-resolution": Arch(
         "b", (33, 40), replace(STEM, stride=1), STAGES, SuperResolutionHead(8, 1, 4, 2)
     ),
+    "pre-training": Arch("b", (64, 96), STEM, STAGES, ReconstructionHead()),
 }
 
 
