@@ -27,7 +27,13 @@ AUGMENTS = ("official", "embedded", "plain")
 UNRECORDED = ("out", "resume", "json", "quiet")  # no part of the run
 MAY_CHANGE = (  # in a resumed run
     *("epochs", "steps"),  # the amount of work
-    *("accumulate", "workers", "checkpoint_every", "eval_every"),  # what leaves weights alone
+    *(
+        "accumulate",
+        "workers",
+        "checkpoint_every",
+        "eval_every",
+        "limit",
+    ),  # what leaves weights alone
     *("lr", "clip", "precision"),  # the cures of a loss that is not finite
 )
 
@@ -107,7 +113,9 @@ class Train:
     checkpoint_every: int | None = None
     """Steps between checkpoints; by default there is one every two minutes."""
     eval_every: int | None = None
-    """Steps between evaluations, on up to 1000 pictures; the last one is on all."""
+    """Steps between evaluations, on up to 1000 pictures; there is one in the end, on all."""
+    limit: int | None = None
+    """Evaluate on this many held-out pictures, evenly spread over all."""
     out: Path | None = None
     """Folder of the run; by default results/runs/train-NAME-TIME."""
     resume: Path | None = None
@@ -188,6 +196,7 @@ class Train:
             ("workers", self.workers, 0),
             ("checkpoint-every", self.checkpoint_every, 1),
             ("eval-every", self.eval_every, 1),
+            ("limit", self.limit, 1),
             ("seed", self.seed, 0),
             ("clip", self.clip, 0),
             ("weight-decay", self.weight_decay, 0),

@@ -34,6 +34,7 @@ EPOCHS = 20  # by default
 CHECKPOINT_S = 120.0
 EVALUATED = 1000  # pictures, between steps
 RECALIBRATED = 2048  # training pictures that statistics are computed anew on
+RECALIBRATED_AT_ONCE = 64
 
 
 def train(
@@ -44,16 +45,16 @@ def train(
     Raises UserError; what was trained until then is in the run folder.
     """
     ingredients = gather(command)
+    training = Training(command, ingredients, ranks, run)  # before a folder: it may be refused
     if not ranks.is_first:
-        Training(command, ingredients, ranks, run).go_on()
+        training.go_on()
         return {}
     folder = run or create_run_folder(command.out, f"train-{command.space or 'arch'}")
+    training.folder = folder
     with locked(folder):
         _record(command, settings, ingredients, folder, is_new=run is None)
-        training = Training(command, ingredients, ranks, folder)
         training.go_on()
-        answer = training.finish()
-    return answer
+        return training.finish()
 
 
 def _record(
@@ -178,10 +179,10 @@ class Training:
                 if self._is_due(report.step, now - saved):
                     self._save()
                     saved = time.perf_counter()
-                every = command.eval_every
+                every, limit = command.eval_every, min(command.limit or EVALUATED, EVALUATED)
                 if every and report.step % every == 0 and report.step < self.recipe.num_steps:
                     for name, arch in self.subnets.items():
-                        logs.figures(report.step, name, self.evaluate(arch, EVALUATED))
+                        logs.figures(report.step, name, self.evaluate(arch, limit))
                     started = time.perf_counter()
 
     def finish(self) -> dict[str, Any]:
@@ -198,7 +199,7 @@ class Training:
         sha256, rows = sha256_of(model), []
         with Curves(self.folder, self.trainer.done) as logs:
             for name, arch in self.subnets.items():
-                figures = self.evaluate(arch, None)
+                figures = self.evaluate(arch, self.command.limit)
                 logs.figures(self.trainer.done, name, figures)
                 rows.append(self._row(name, arch, figures, sha256))
         curve = draw_curve(self.folder, self.task.primary)
@@ -237,9 +238,11 @@ class Training:
             network: nn.Module = copy.deepcopy(trained.network)
             return network
         model = trained.extract(arch)
-        batch_size = min(64, self.command.batch_size)
-        batches = self.task.recalibration_batches(arch, RECALIBRATED, batch_size, self.command.seed)
-        recalibrate(model, (batch.to(self.ranks.device) for batch in batches))
+        size = min(RECALIBRATED_AT_ONCE, self.command.batch_size, self.task.num_train)
+        num_images = min(RECALIBRATED, self.task.num_train) // size * size
+        recalibrate(
+            model, self.task.recalibration_batches(arch, num_images, size, self.command.seed)
+        )
         return model
 
     def _row(self, name: str, arch: Arch, figures: dict[str, float], sha256: str) -> dict[str, Any]:

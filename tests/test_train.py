@@ -1,0 +1,312 @@
+"""The command: runs that were killed go on exactly, alone networks, distributed ones, errors."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from results.errors import RunError, UserError
+from results.resume import flags_of, resumed
+from results.runs import locked
+from supernet.checkpoint import open_supernet, save_checkpoint
+from supernet.curves import CURVE, EVALUATIONS, PICTURE, read_rows
+from supernet.snapshots import load_snapshot, snapshots
+from supernet.space import get_space
+from supernet.subnet import Supernet
+from supernet.train import MAY_CHANGE, UNRECORDED, Train
+from supernet.trainer import Trainer
+from supernet.weights import arch_in, read_weights, save_weights
+from tests.blobs import FROZEN
+from tests.conftest import ROOT
+
+STEPS = 24
+QUICK = Train(
+    space="tiny", freeze=FROZEN, steps=STEPS, batch_size=4, num_train=40, resolution=("32",),
+    random_subnets=1, workers=0, limit=16, checkpoint_every=5, ema=0.9, quiet=True,
+)  # fmt: skip
+FLAGS = [
+    "--space", "tiny", *(part for setting in FROZEN for part in ("--freeze", setting)),
+    "--steps", str(STEPS), "--batch-size", "4", "--num-train", "40", "--resolution", "32",
+    "--random-subnets", "1", "--workers", "0", "--limit", "16", "--checkpoint-every", "5",
+    "--ema", "0.9",
+]  # fmt: skip
+
+
+def started(*arguments, module=("supernet.train",), **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", *module, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def curve(run):
+    """All but the time that steps took."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(run / CURVE)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("train") / "whole"
+    replace(QUICK, out=run).run()
+    return run
+
+
+def test_a_run_leaves_curves_checkpoints_and_a_model(whole):
+    rows = curve(whole)
+    assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
+    assert all(float(row["loss"]) > 0 and row["resolution"] == "32" for row in rows)
+    assert float(rows[0]["lr"]) == pytest.approx(1e-3)  # a warm-up of one step
+    assert [int(path.stem[5:]) for path in snapshots(whole)] == [20, 24]
+    assert (whole / PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert list((whole / "tensorboard").iterdir())
+    record = json.loads((whole / "run.json").read_text())
+    assert record["settings"]["freeze"] == list(FROZEN)
+    assert record["sources"]["num_train"] == 40
+    found = read_rows(whole / EVALUATIONS)
+    assert {row["subnet"] for row in found} == {"largest", "smallest"}
+    assert {row["n"] for row in found} == {"16"}
+
+
+def test_the_model_holds_the_average(whole):
+    tensors, facts = load_snapshot(snapshots(whole)[-1])
+    assert facts["step"] == STEPS
+    model = open_supernet(whole / "model.safetensors")
+    assert model.space == get_space("tiny", freeze=FROZEN, num_classes=12)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, tensors[f"ema.{name}"]), name
+    name = next(name for name, _ in model.named_parameters())
+    assert not torch.equal(tensors[f"ema.{name}"], tensors[f"model.{name}"])
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(whole, tmp_path):
+    run = tmp_path / "killed"
+    with started(*FLAGS, "--out", run, "--quiet") as process:
+        while len(read_rows(run / CURVE)) < 8:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert 8 <= len(curve(run)) < STEPS
+    assert not (run / "model.safetensors").exists()
+    Train(resume=run, quiet=True).run()
+    assert curve(run) == curve(whole)
+    assert read_rows(run / EVALUATIONS) == read_rows(whole / EVALUATIONS)
+    first, second = (load_snapshot(snapshots(folder)[-1]) for folder in (run, whole))
+    assert first[1] == second[1]
+    assert first[0].keys() == second[0].keys()
+    assert all(torch.equal(tensor, second[0][name]) for name, tensor in first[0].items())
+
+
+def test_a_finished_run_can_be_given_more_steps(whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    replace(QUICK, out=run, steps=4, quiet=True).run()
+    Train(resume=run, steps=6, json=True).run()
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["steps"] == 6
+    assert len(curve(run)) == 6
+    assert json.loads((run / "run.json").read_text())["settings"]["steps"] == 6
+    assert curve(run)[:1] == curve(whole)[:1]
+    row = answer["evaluations"][0]
+    assert (row["metric"], row["n"], row["seed"], row["subnet"]) == ("top1", 16, 0, "largest")
+    assert row["stderr"] >= 0
+    assert row["resolution"] == "32"
+
+
+def test_another_process_reads_the_same_pictures(whole, tmp_path):
+    run = tmp_path / "run"
+    replace(QUICK, out=run, workers=1, checkpoint_every=None).run()
+    assert curve(run) == curve(whole)
+
+
+def test_one_network_alone(whole, tmp_path, capsys):
+    space = get_space("tiny", freeze=FROZEN)
+    file = tmp_path / "arch.json"
+    file.write_text(replace(space.sample(random.Random(0)), resolution=(64, 64)).to_json())
+    alone = replace(QUICK, space=None, freeze=(), arch=str(file), steps=3, eval_every=2)
+    replace(alone, out=tmp_path / "a", init=whole / "model.safetensors", json=True).run()
+    answer = json.loads(capsys.readouterr().out)
+    (row,) = answer["evaluations"]
+    assert (row["subnet"], row["arch"]["head"]["num_classes"]) == ("arch", 12)
+    assert [row["distill"] for row in curve(tmp_path / "a")] == ["", "", ""]
+    assert {row["step"] for row in read_rows(tmp_path / "a" / EVALUATIONS)} == {"2", "3"}
+    trained = arch_in(tmp_path / "a" / "model.safetensors")
+    assert trained is not None
+    assert trained.stages == space.sample(random.Random(0)).stages
+    # it began as the supernet's subnet, and goes on from its own file
+    again = replace(alone, out=tmp_path / "b", init=tmp_path / "a" / "model.safetensors")
+    again.run()
+    losses = [float(curve(tmp_path / name)[0]["loss"]) for name in ("a", "b")]
+    replace(alone, out=tmp_path / "c").run()
+    assert float(curve(tmp_path / "c")[0]["loss"]) not in losses
+
+
+def test_weights_begin_as_those_of_init(whole, tmp_path):
+    run = tmp_path / "run"
+    replace(QUICK, out=run, steps=1, init=whole / "model.safetensors", lr=1e-12, ema=None).run()
+    begun, _ = read_weights(whole / "model.safetensors")
+    ended, _ = read_weights(run / "model.safetensors")
+    weights = [name for name in begun if "running" not in name and "batches" not in name]
+    assert all(torch.allclose(begun[name], ended[name], atol=1e-6) for name in weights)
+
+
+def test_two_processes_run_the_command(whole, tmp_path):
+    run = tmp_path / "run"
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    with started(
+        "-m", "supernet.train", *FLAGS, "--steps", "3", "--out", run, "--json", module=torchrun
+    ) as process:
+        said, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    answer = json.loads(said)  # of the first process alone
+    assert answer["steps"] == 3
+    for row, expected in zip(curve(run), curve(whole), strict=False):
+        assert row["step"] == expected["step"]
+    first, expected = curve(run)[0], curve(whole)[0]
+    assert float(first["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_dead_process_again_where_it_was(whole, tmp_path):
+    run = tmp_path / "run"
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    with started(
+        "-m", "supernet.train", *FLAGS, "--out", run, "--json",
+        module=(*torchrun, "--max-restarts", "1"),
+    ) as process:  # fmt: skip
+        while len(read_rows(run / CURVE)) < 8:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.005)
+        children = f"/proc/{process.pid}/task/{process.pid}/children"
+        with open(children) as file:
+            os.kill(int(file.read().split()[-1]), signal.SIGKILL)
+        said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert json.loads(said)["steps"] == STEPS
+    found, expected = curve(run), curve(whole)
+    assert len(found) == STEPS
+    assert float(found[-1]["loss"]) == pytest.approx(float(expected[-1]["loss"]), rel=1e-2)
+
+
+def test_a_restarted_run_needs_a_known_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(RunError, match="--out DIR"):
+        QUICK.run()
+    replace(QUICK, out=tmp_path / "run", steps=2, space="tiny").run()  # nothing was written yet
+    replace(QUICK, out=tmp_path / "run", steps=2, space="tiny").run()  # goes on with it
+    assert len(curve(tmp_path / "run")) == 2
+
+
+def test_every_flag_survives_a_resume(tmp_path):
+    flags = json.loads(json.dumps(flags_of(QUICK, UNRECORDED)))
+    again = resumed(
+        Train(resume=tmp_path), flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE
+    )
+    assert replace(again, resume=None, quiet=True) == QUICK
+    with pytest.raises(RunError, match="--seed cannot change"):
+        resumed(Train(seed=3), flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "give --space NAME"),
+        (["--space", "tiny", "--arch", "b0"], "give --space NAME"),
+        (["--space", "tinny", "--steps", "1"], "did you mean 'tiny'?"),
+        (["--arch", "b9"], "no arch or file 'b9'; did you mean 'b3'?"),
+        (["--space", "tiny", "--task", "clasification"], "did you mean 'classification'?"),
+        (["--space", "tiny", "--steps", "1", "--epochs", "2"], "give --steps or --epochs"),
+        (["--space", "tiny", "--steps", "0"], "--steps must be 1 or more, not 0"),
+        (["--space", "tiny", "--lr", "nan"], "--lr must be above 0"),
+        (["--space", "tiny", "--ema", "1"], "--ema must be between 0 and 1"),
+        (["--space", "tiny", "--clip", "-1"], "--clip must be 0 or more"),
+        (["--space", "tiny", "--precision", "fp8"], "no precision 'fp8'"),
+        (["--space", "tiny", "--augment", "all"], "no augment 'all'"),
+        (["--arch", "b0", "--shrink"], "--shrink is of supernets; leave it out"),
+        (["--space", "tiny", "--shrink", "--costs", "x.csv"], "leave one out"),
+        (["--space", "tiny", "--costs", "x.csv", "--steps", "1"], "cannot read x.csv"),
+        (["--space", "tiny", "--data", "nowhere"], "nowhere"),
+        (
+            ["--space", "tiny", "--batch-size", "9", "--accumulate", "4"],
+            "nearest is --batch-size 8",
+        ),
+        (["--space", "tiny", "--resolution", "big"], "resolution 'big' is neither"),
+        (["--resume", "nowhere"], "is no run folder"),
+    ],
+)
+def test_bad_flags_end_in_one_line(fails, flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(Train, "supernet.train", *flags)
+
+
+def test_weights_of_another_space_are_named(whole, fails, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_checkpoint(path, Supernet(get_space("tiny", freeze=("stage1.kernel_size=3",))))
+    said = fails(Train, "supernet.train", *FLAGS, "--init", path, "--out", tmp_path / "run")
+    assert f"{path} is of another space or network" in said
+    assert not (tmp_path / "run").exists()
+    said = fails(Train, "supernet.train", "--resume", whole, "--space", "b")
+    assert "--space cannot change in a resumed run" in said
+    said = fails(Train, "supernet.train", *FLAGS, "--out", whole)
+    assert f"go on with it by --resume {whole}" in said
+    with locked(whole):
+        said = fails(Train, "supernet.train", "--resume", whole)
+        assert "is in use by another process" in said
+
+
+def test_a_teacher_of_other_classes_is_named(whole, fails, tmp_path):
+    from supernet.model import build
+
+    path = tmp_path / "teacher.safetensors"
+    arch = get_space("tiny", freeze=FROZEN, num_classes=7).sample(random.Random(0))
+    save_weights(build(arch), path)
+    said = fails(Train, "supernet.train", *FLAGS, "--teacher", path, "--out", tmp_path / "run")
+    assert "is a network for classification of 7 classes" in said
+
+
+def test_a_loss_that_is_not_finite_loses_nothing(fails, tmp_path):
+    run = tmp_path / "run"
+    flags = ["--lr", "1e30", "--clip", "0", "--warmup", "0", "--checkpoint-every", "1"]
+    said = fails(Train, "supernet.train", *FLAGS, *flags, "--out", run)
+    assert "is not finite at step " in said
+    assert "try --lr 3e+29, --clip 1; " in said
+    kept = snapshots(run)[-1]
+    steps = int(kept.stem[5:])
+    assert f"{steps} steps are kept, go on with --resume {run}" in said
+    tensors, _ = load_snapshot(kept)
+    weights = [t for name, t in tensors.items() if name.endswith("conv.weight")]
+    assert weights
+    assert steps < STEPS
+
+
+def test_no_memory_is_told_with_the_cure(fails, tmp_path, monkeypatch):
+    def step(self, batches, run=Trainer.step):
+        if self.done == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, batches)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    run = tmp_path / "run"
+    said = fails(Train, "supernet.train", *FLAGS, "--out", run, "--quiet")
+    assert "out of memory at step 7, 32 px; try --accumulate 2" in said
+    assert f"5 steps are kept, go on with --resume {run}" in said
+    monkeypatch.undo()
+    Train(resume=run, accumulate=2, quiet=True).run()
+    assert len(curve(run)) == STEPS
+
+
+def test_a_damaged_checkpoint_is_named(whole, tmp_path):
+    path = tmp_path / "step-00000001.safetensors"
+    path.write_bytes(snapshots(whole)[-1].read_bytes()[:100])
+    with pytest.raises(UserError, match=r"is damaged.*the one before"):
+        load_snapshot(path)
