@@ -111,6 +111,9 @@ class Table:
             ms = self.roofline.block_ms(block, self.batch, self.precision)
             std = self.relative_std if self.relative_std is not None else UNCHECKED_STD
             return Entry(ms, ms * std, provenance="calibrated")
+        alike = [b for b in self.entries if b.kind == block.kind]
+        if alike and not any(self.entries[b].latency_ms for b in alike):
+            return Entry(0.0, 0.0, 0, "interpolated")  # such blocks are part of others'
         if block not in self._interpolated and self._interpolator.can(block):
             (guess,) = self._interpolator.guess([block])
             self._interpolated[block] = Entry(
@@ -118,12 +121,13 @@ class Table:
             )
         if block in self._interpolated:
             return self._interpolated[block]
-        alike = [b for b in self.entries if b.kind == block.kind]
         closest = min(alike, key=lambda b: _distance(b, block), default=None)
+        nearest_row = closest.describe() if closest else f"none, the table has no {block.kind}"
         raise TableError(
-            f"no latency for {block} on {self.device}; nearest row: {closest}; measure one that "
-            f"covers it with `python -m lut.build --device {self.device} --space SPACE`, or "
-            f"calibrate one with `python -m lut.calibrate --device {self.device} --points FILE`"
+            f"no latency for {block.describe()} on {self.device}; nearest row: {nearest_row}; "
+            f"choose another --space, or measure a table that covers it with `python -m lut.build "
+            f"--device {self.device} --space SPACE`, or calibrate one with `python -m "
+            f"lut.calibrate --device {self.device} --points FILE`"
         )
 
     @cached_property

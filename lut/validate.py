@@ -183,6 +183,8 @@ class Validate:
                 found.archs, found.measured_ms, found.predicted_ms, found.scaled_ms, strict=True
             )
         ]
+        chunk = next(m for m in campaign.accepted if m.chunk.content)
+        of_references = zip(references, chunk.reference_us(), strict=True)
         loads = [load for m in campaign.accepted for load in m.loads]
         write_json(
             folder / "validation.json",
@@ -190,6 +192,10 @@ class Validate:
                 **found.to_dict(),
                 "environment": campaign.environment,
                 "load": [min(loads), max(loads)] if loads else None,
+                "references": [
+                    {"arch": arch.to_dict(), "measured_ms": us * 1e-3 / table.batch}
+                    for arch, us in of_references
+                ],
                 "networks": rows,
             },
         )

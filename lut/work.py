@@ -428,27 +428,12 @@ def _write_quantiles(campaign: Campaign, path: Path) -> None:
         archs = {blocks_of(a): a for a in (*chunk.references, *chunk.content) if type(a) is Arch}
         for blocks, latency in measured.latencies().items():
             values = (latency.us, latency.std_us, latency.num_samples, *latency.quantiles_us)
-            name = " > ".join(_short(block) for block in blocks)
+            name = " > ".join(block.describe() for block in blocks)
             if blocks in archs:
                 name = archs[blocks].to_json()
             row = [f"{value:.6g}" for value in values]
             writer.writerow([chunk.number, chunk.role, measured.verdict, name, *row])
     write_text(path, text.getvalue())
-
-
-def _short(block: Block) -> str:
-    parts = [
-        block.kind,
-        f"{block.in_channels}-{block.out_channels}",
-        f"{block.height}x{block.width}",
-    ]
-    if block.mid_channels:
-        parts.append(f"m{block.mid_channels}k{block.kernel_size}s{block.stride}")
-    if block.head_dim:
-        parts.append(
-            f"h{block.num_heads}x{block.head_dim}" + "".join(f"+{s}" for s in block.scales)
-        )
-    return " ".join(parts)
 
 
 def _told(campaign: Campaign, kind: Literal["failed", "remarks"]) -> list[str]:
@@ -460,7 +445,7 @@ def _told(campaign: Campaign, kind: Literal["failed", "remarks"]) -> list[str]:
         for index, text in told.items():
             blocks = models[index].blocks
             block = next((b for b in blocks if b.name == "block"), blocks[-1])
-            found.append(f"{_short(block)}: {text}")
+            found.append(f"{block.describe()}: {text}")
     return found[:20]
 
 

@@ -89,6 +89,21 @@ class Block:
             return self.out_height, self.out_width
         return -(-self.height // self.stride), -(-self.width // self.stride)
 
+    def describe(self) -> str:
+        """Kind and shape in short: mbconv 32-32 56x56 m128k3s1."""
+        parts = [
+            self.kind,
+            f"{self.in_channels}-{self.out_channels}",
+            f"{self.height}x{self.width}",
+        ]
+        if self.mid_channels:
+            parts.append(f"m{self.mid_channels}k{self.kernel_size}s{self.stride}")
+        if self.head_dim:
+            parts.append(
+                f"h{self.num_heads}x{self.head_dim}" + "".join(f"+{s}" for s in self.scales)
+            )
+        return " ".join(parts)
+
 
 def blocks_of(arch: Arch) -> tuple[Block, ...]:
     """All blocks of `arch`, in order of execution; the first one reads the image."""

@@ -29,7 +29,6 @@ import numpy as np
 
 from lut.agreement import agreement, scale_between
 from lut.builders.network import build_network
-from lut.chunks import references_of
 from lut.context import fit_context
 from lut.runtimes import timer
 from lut.runtimes.session import FORMATS
@@ -40,7 +39,6 @@ from results.record import RunRecord, commit, now
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 from supernet.cost import network_cost
-from supernet.space import get_space
 from tests.benchmarks.search import ROOT, machine
 
 SPACE = "b"
@@ -85,6 +83,11 @@ def measure(runtime: str, work: Path) -> dict[str, Any]:
     networks = validations["full"]["networks"]
     archs = [Arch.from_dict(row["arch"]) for row in networks]
     measured_ms = [row["measured_ms"] for row in networks]
+    reference_ms = {
+        Arch.from_dict(row["arch"]): row["measured_ms"]
+        for row in validations["full"].pop("references")
+    }
+    validations["budget_3min"].pop("references")
     return {
         "runtime": runtime,
         "space": {"name": SPACE, "freeze": FREEZE},
@@ -98,7 +101,7 @@ def measure(runtime: str, work: Path) -> dict[str, Any]:
             table_in(work / "again"),
             [arch for arch in archs if arch.resolution == (224, 224)],
         ),
-        "schemes": schemes(runtime, table, archs, measured_ms, work / "schemes.json"),
+        "schemes": schemes(runtime, table, archs, measured_ms, reference_ms, work / "schemes.json"),
         "networks": [
             {
                 "measured_ms": row["measured_ms"],
@@ -193,22 +196,25 @@ def agreement_of_tables(a: Table, b: Table, archs: Sequence[Arch]) -> dict[str, 
 
 
 def schemes(
-    runtime: str, table: Table, archs: Sequence[Arch], measured_ms: Sequence[float], kept: Path
+    runtime: str,
+    table: Table,
+    archs: Sequence[Arch],
+    measured_ms: Sequence[float],
+    reference_ms: Mapping[Arch, float],
+    kept: Path,
 ) -> dict[str, Any]:
     """Errors of ours and of what others do, on the same networks and scaled by the same rule.
 
     MACs get a line fitted on these very networks, which flatters them; all others one factor,
-    from the reference networks. Sums of blocks are also shown with the regression of
-    `lut.context` on the networks that our table was fitted to, so that it is ours alone that
-    tells blocks from networks, and theirs that tells how blocks are timed.
+    from the reference networks in their session. Others' sums are also shown with the regression
+    of `lut.context` on the networks that our table was fitted to: what is left then is how the
+    blocks are timed.
     """
-    references = references_of(get_space(SPACE, freeze=[FREEZE]))
     assert table.sidecar is not None
     fitted = {
         Arch.from_dict(row["arch"]): row["measured_ms"]
         for row in table.sidecar["measurement"]["networks"]
     }
-    reference_ms = [fitted[arch] for arch in references]
     blocks = list(dict.fromkeys(b for arch in [*archs, *fitted] for b in blocks_of(arch)))
     found: dict[str, Any] = {}
     if kept.exists():
@@ -221,7 +227,8 @@ def schemes(
 
     def judge(name: str, total: Callable[[Arch], float]) -> None:
         raw = [total(arch) for arch in archs]
-        scale = scale_between([total(arch) for arch in references], reference_ms)
+        references = [total(arch) for arch in reference_ms]
+        scale = scale_between(references, list(reference_ms.values()))
         found[name] = {
             "raw": agreement(raw, measured_ms).to_dict(),
             "scaled": agreement([ms * scale for ms in raw], measured_ms).to_dict(),
