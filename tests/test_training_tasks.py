@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from results.errors import ArchError, DataError, UserError, WeightsError
 from supernet.arch import (
     Arch,
     ClassificationHead,
+    Head,
     PromptableHead,
     ReconstructionHead,
     SegmentationHead,
@@ -25,12 +28,12 @@ from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.model import IMAGENET_MEAN, IMAGENET_STD, build, build_task_model
 from supernet.sam import FRAME, Sam
-from supernet.tasks import augment
+from supernet.tasks import augment, training
 from supernet.tasks.classification import TopAccuracy
 from supernet.tasks.pretrain import HiddenPixels, hide
-from supernet.tasks.promptable import AnnotatedPicture, Instance, box_of
+from supernet.tasks.promptable import AnnotatedPicture, Instance, Numbered, box_of
 from supernet.tasks.train_promptable import PROMPTS, ask, low_resolution
-from supernet.tasks.training import EMBEDDED, PLAIN, TASKS, Augment, Draw, to_device, training_task
+from supernet.tasks.training import EMBEDDED, PLAIN, TASKS, Augment, Draw, to_device
 from supernet.weights import save_weights
 
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -41,7 +44,7 @@ STAGES = (
     Stage(16, 1, mixer="relu_linear", head_dim=8, scales=(5,)),
     Stage(16, 1, mixer="relu_linear", head_dim=8),
 )
-HEADS = {
+HEADS: dict[str, Head] = {
     "classification": ClassificationHead((32, 32), 12),
     "segmentation": SegmentationHead(8, 1, 2, "mbconv", 0, 8),
     "super_resolution": SuperResolutionHead(8, 1, 2, 2),
@@ -51,6 +54,11 @@ HEADS = {
 ALL_OF_IT = Augment(
     crop_scale=(0.2, 1.0), rand_augment=3, magnitude=9, erasing=0.5, scale_jitter=(0.5, 2)
 )
+
+
+def training_task(*arguments: Any, **settings: Any) -> Any:
+    """Of which more is looked at than training does."""
+    return training.training_task(*arguments, **settings)
 
 
 def arch_for(name, side=64):
@@ -363,10 +371,10 @@ class TestPrompts:
         numbers = np.zeros((60, 90), int)
         numbers[5:20, 10:40], numbers[30:55, 50:88] = 1, 2
         instances = tuple(
-            Instance(box_of(numbers == n), float((numbers == n).sum()), lambda n=n: numbers == n)
+            Instance(box_of(numbers == n), float((numbers == n).sum()), Numbered(numbers, n))
             for n in (1, 2)
         )
-        return AnnotatedPicture("x", np.zeros((60, 90, 3), np.uint8), instances)
+        return AnnotatedPicture(Path("x"), np.zeros((60, 90, 3), np.uint8), instances)
 
     @pytest.mark.parametrize("mirrored", [False, True])
     def test_prompts_point_at_their_masks(self, mirrored):
@@ -400,7 +408,7 @@ class TestPrompts:
         save_weights(model, tmp_path / "teacher.safetensors")
         task = training_task("promptable", teacher=tmp_path / "teacher.safetensors")
         x, target = task.collate([task.train_data()[Draw(0, 0, (64, 64), 0)]])
-        network = model.image_encoder.eval()
+        network = cast(Sam, model).image_encoder.eval()
         assert float(task.loss(network(x), target, None).detach()) == pytest.approx(0, abs=1e-8)
         assert float(task.loss(network(x) + 0.5, target, None).detach()) == pytest.approx(0.25)
         assert all(p.grad is None for p in task.teacher.parameters())
