@@ -23,6 +23,7 @@ PUBLISHED, CHECKPOINT = "published", ".safetensors"
 OBJECTIVES = ("predicted", "supernet")
 # Flags that only an evaluation reads.
 OF_SUPERNET = ("data", "limit", "recalibration_images", "accelerator")
+IN_RUNS = ("model.safetensors", "evaluations.jsonl")  # of supernet.train, of a search
 DEFAULT_SPACE = "family"
 
 
@@ -158,6 +159,10 @@ def check_objective(command: "SearchCommand") -> None:
 def existing(source: str) -> Path:
     """`--accuracy` as a file. Raises PredictorError if there is none."""
     path = Path(source)
+    if path.is_dir():
+        inside = [path / name for name in IN_RUNS if (path / name).is_file()]
+        cure = f"give {inside[0]}" if inside else "give a file"
+        raise PredictorError(f"--accuracy {source} is a folder; {cure}")
     if not path.is_file():
         hint = nearest(source, [PUBLISHED]) if not path.suffix else ""
         raise PredictorError(

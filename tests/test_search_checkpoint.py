@@ -64,7 +64,8 @@ def searched(checkpoint, tmp_path_factory):
 
 
 def evaluations(folder):
-    return [json.loads(line) for line in (folder / EVALUATIONS).read_text().splitlines()]
+    """Of the first figure."""
+    return evaluations_so_far(folder)
 
 
 def test_each_number_is_that_of_the_extracted_network(searched, checkpoint):
@@ -100,8 +101,8 @@ def test_every_trial_is_evaluated_once_and_outputs_say_so(searched, checkpoint):
     assert "accuracy: supernet, each network evaluated with the shared weights" in said
     source = record["sources"]["accuracy"]
     assert source["weights_sha256"] == lines[0]["weights_sha256"]
-    assert source["limit"] == 24
-    assert source["recalibration"]["num_images"] == 16
+    assert source["n"] == 24
+    assert source["recalibration_images"] == 16
 
 
 def test_its_evaluations_feed_the_predictor(searched, tmp_path):
@@ -150,7 +151,8 @@ def test_killed_and_resumed_it_repeats_no_evaluation_and_ends_the_same(
 
 def evaluations_so_far(folder):
     text = (folder / EVALUATIONS).read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [row for row in rows if row["metric"] == "top1"]
 
 
 def test_asking_budgets_evaluates_nothing(checkpoint, monkeypatch, fails):
@@ -160,7 +162,7 @@ def test_asking_budgets_evaluates_nothing(checkpoint, monkeypatch, fails):
     def never(*_):
         raise AssertionError("evaluated")
 
-    monkeypatch.setattr("nas.supernet_accuracy._row", never)
+    monkeypatch.setattr("supernet.batch.SubnetEvaluator.rows", never)
     said = fails(SearchCommand, "nas.search", *flags, "--max-latency-ms", "0.001")
     assert "keeps to --max-latency-ms" in said
 
@@ -200,10 +202,10 @@ def test_a_damaged_evaluation_is_named(searched, checkpoint, tmp_path, fails):
     folder = tmp_path / "run"
     shutil.copytree(searched[0], folder)
     lines = (folder / EVALUATIONS).read_text().splitlines()
-    lines[3] = lines[3].replace('"value"', '"valeu"')
+    lines[3] = lines[3].replace('"arch"', '"arhc"')
     (folder / EVALUATIONS).write_text("\n".join(lines) + "\n")
     said = fails(SearchCommand, "nas.search", "--resume", folder)
-    assert f"{EVALUATIONS}, line 4 is damaged" in said
+    assert f"{EVALUATIONS}, line 4, is no evaluated network" in said
 
 
 def test_another_checkpoint_cannot_go_on_with_a_run(searched, checkpoint, tmp_path, fails):

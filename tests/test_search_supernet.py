@@ -231,6 +231,7 @@ def test_it_resumes_and_only_with_the_same_rows(rows, tmp_path, fails):
     [
         (["--accuracy", "publishd"], "did you mean 'published'"),
         (["--accuracy", "none.jsonl"], "no file 'none.jsonl'"),
+        (["--accuracy", "/"], "is a folder; give a file"),
         (["--accuracy", "none.safetensors"], "--accuracy none.safetensors --objective supernet`"),
         (["--objective", "supernet"], "--accuracy CHECKPOINT.safetensors --objective supernet`"),
         (["--objective", "supernet", "--accuracy", "ROWS"], "--accuracy CHECKPOINT.safetensors"),
