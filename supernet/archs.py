@@ -1,12 +1,17 @@
 """`--arch NAME|FILE|RUN#ID`: an Arch by the name, file or run that a user gives."""
 
+import csv
+import json
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from results.errors import ArchError, RunError, nearest
+from results.errors import ArchError, RunError, SpaceError, nearest
 from results.files import read_text
 from results.runs import FRONT, read_front_data
-from supernet.arch import Arch, ClassificationHead, SegmentationHead, Task
+from supernet.arch import Arch, ClassificationHead, SegmentationHead, Task, parse_resolution
 from supernet.named import (
     NAMES,
     SEGMENTATION_HEADS,
@@ -14,6 +19,7 @@ from supernet.named import (
     named_arch,
     with_nearest_head,
 )
+from supernet.space import Space
 
 
 def resolve_arch(
@@ -61,6 +67,71 @@ def resolve_arch(
     elif num_classes is not None and isinstance(arch.head, ClassificationHead | SegmentationHead):
         arch = replace(arch, head=replace(arch.head, num_classes=num_classes))
     return arch
+
+
+def read_archs(text: str, space: Space) -> list[Arch]:
+    """The Archs of `space` that `text` names, a run, a .csv, a .jsonl, or as for `resolve_arch`.
+
+    A .csv has a column `arch`; a line of a .jsonl is an Arch, or an object with one as `arch`.
+    Networks by name take the space's resolution that is nearest to their own.
+
+    Raises ArchError, RunError; SpaceError, naming the dimension, for an Arch outside the space.
+    """
+    if text.endswith((".csv", ".jsonl")):
+        found = list(_from_lines(Path(text)))
+    elif _is_folder(text):
+        found = _candidates_of(Path(text))
+    elif text.lower().removeprefix("efficientvit_") in NAMES:
+        arch = resolve_arch(text)
+        pixels = math.prod(arch.resolution)
+        known = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
+        found = [replace(arch, resolution=known)]
+    else:
+        found = [resolve_arch(text)]
+    return [arch_in_space(space, arch) for arch in found]
+
+
+def arch_in_space(space: Space, arch: Arch) -> Arch:
+    """The backbone of `arch`, at its resolution, with the head that it has in `space`.
+
+    Raises SpaceError, naming the dimension, if the space has no such network.
+    """
+    _, part = space.part_of(arch)
+    resolutions: Any = part.dimensions["resolution"]
+    known = arch.resolution if arch.resolution in resolutions else resolutions[0]
+    chosen: dict[str, Any] = part.values(arch) | {"resolution": known}
+    if "head.widths" in part.dimensions:
+        chosen.setdefault("head.widths", part.dimensions["head.widths"][0])
+    try:
+        found = space.build(part, chosen)
+        space.encode(found)
+        return replace(found, resolution=arch.resolution)
+    except ArchError as error:
+        raise SpaceError(f"{arch.describe()} is not in space {space.name}: {error}") from None
+
+
+def at_resolution(arch: Arch, resolution: str | None) -> Arch:
+    """`arch` at `--resolution`, or as it is. Raises ArchError."""
+    return replace(arch, resolution=parse_resolution(resolution)) if resolution else arch
+
+
+def _from_lines(path: Path) -> Iterator[Arch]:
+    text = read_text(path, error=ArchError)
+    if path.suffix == ".csv":
+        rows = csv.DictReader(text.splitlines())
+        if "arch" not in (rows.fieldnames or ()):
+            raise ArchError(f"{path} has no column arch")
+        lines = [row["arch"] or "" for row in rows]
+    else:
+        lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise ArchError(f"{path} names no arch")
+    for number, line in enumerate(lines, start=1):
+        try:
+            data = json.loads(line)
+            yield Arch.from_dict(data.get("arch", data))
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise ArchError(f"{path}, arch {number}: {error}") from None
 
 
 def _is_file(text: str) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 from results.errors import ArchError, SpaceError, WeightsError
 from results.files import write_bytes
 from supernet.arch import Arch
+from supernet.archs import arch_in_space
 from supernet.model import build_task_model
 from supernet.named import NAMES, named_arch
 from supernet.naming import renamed
@@ -131,7 +132,7 @@ def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) ->
             f"{path} is a supernet; extract a network from it first by supernet.extract"
         )
     found = arch or arch_in(path)
-    arch = _with_head_of(supernet.space, found) if found else _official_arch(supernet.space, path)
+    arch = arch_in_space(supernet.space, found) if found else _official_arch(supernet.space, path)
     model = supernet.extract(arch)
     load_weights(model, path, partial=True)
     if norm_eps(model) != arch.norm_eps:
@@ -148,20 +149,6 @@ def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) ->
     return arch
 
 
-def _with_head_of(space: Space, arch: Arch) -> Arch:
-    """The backbone of `arch` as it is in `space`. Raises SpaceError."""
-    _, part = space.part_of(arch)
-    resolutions: Any = part.dimensions["resolution"]
-    values = part.values(arch) | {"resolution": resolutions[0]}
-    chosen = {name: values.get(name, choices[0]) for name, choices in part.dimensions.items()}
-    try:
-        found = space.build(part, part.values(arch) | chosen)
-    except ArchError as error:
-        raise SpaceError(f"{arch.describe()} is not in space {space.name}: {error}") from None
-    space.encode(found)
-    return found
-
-
 def _official_arch(space: Space, path: Path) -> Arch:
     """The official network in `space` whose tensors a file holds, its classifier aside."""
     state, _ = read_weights(path)
@@ -169,7 +156,7 @@ def _official_arch(space: Space, path: Path) -> Arch:
     for name in NAMES:
         try:
             arch = named_arch(name)
-            found = _with_head_of(space, arch)
+            found = arch_in_space(space, arch)
         except (ArchError, SpaceError):
             continue
         nearest.append(name)

@@ -7,6 +7,7 @@ metadata, which the official ones lack.
 Names: https://github.com/mit-han-lab/efficientvit and timm's efficientvit_mit.py.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -175,6 +176,12 @@ def arch_of(model: nn.Module) -> Arch:
             f"a {type(model).__name__} is no whole network of supernet.model; save or load that"
         )
     return arch
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, in hexadecimal; what results are marked with."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def num_classes_in(path: Path | str, task: Task) -> int | None:

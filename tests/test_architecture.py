@@ -26,6 +26,7 @@ COMMANDS = [
     "lut.calibrate",
     "lut.validate",
     "supernet.evaluate",
+    "supernet.extract",
     "supernet.train",
 ]
 

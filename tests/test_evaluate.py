@@ -1,9 +1,9 @@
 """`python -m supernet.evaluate` equals a loop written by hand, and names what is wrong."""
 
 import hashlib
-import importlib.util
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 
+import results.extras
 from results.console import main
 from supernet.arch import (
     Arch,
@@ -25,9 +26,10 @@ from supernet.arch import (
     Stem,
     SuperResolutionHead,
 )
-from supernet.evaluate import Evaluate, _spread
+from supernet.evaluate import Evaluate
 from supernet.model import build, build_task_model, default_cfg
 from supernet.segment import PromptablePredictor
+from supernet.tasks.base import spread
 from supernet.weights import official_state_dict, save_weights
 from tests.seeded import seeded_tensor
 
@@ -247,8 +249,8 @@ def test_a_limit_is_spread_over_the_classes(classes, answer):
     assert answer(*options, 4)["n"] == 4
     assert answer(*options, 100)["n"] == 8
     letters: Any = "aaaabbbbcccc"
-    spread: Any = _spread(letters, 3)
-    assert list(spread) == ["a", "b", "c"]
+    chosen: Any = spread(letters, 3)
+    assert list(chosen) == ["a", "b", "c"]
 
 
 def test_for_people(classes, capsys):
@@ -339,9 +341,8 @@ def test_cuda_that_is_not_there(classes, fails):
 @pytest.mark.parametrize("module", ["torch", "safetensors", "PIL"])
 def test_a_missing_extra_is_named(classes, fails, monkeypatch, module):
     folder, weights, _ = classes
-    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == module else find_spec(name)
+        results.extras, "find_spec", lambda name: None if name == module else find_spec(name)
     )
     error = fails(Evaluate, MODULE, "--data", folder, "--weights", weights)
     assert f'{module} is missing; install it with `pip install -e ".[torch]"`' in error

@@ -1,0 +1,145 @@
+"""Subnets evaluated one after the other, none twice, by one process or many."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from supernet.arch import Arch, Task, format_resolution
+from supernet.archs import arch_in_space
+from supernet.recalibrated import Recalibration, Subnets, naming_memory
+from supernet.rows import Row, Rows
+from supernet.shared import SharedWork
+from supernet.space import Space
+from supernet.weights import sha256_of
+
+BATCH = 64
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTorch's names
+
+
+class SubnetEvaluator:
+    """Says how good subnets of a supernet are, each with statistics of its own."""
+
+    def __init__(
+        self,
+        weights: Path,
+        *,
+        data: Path | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        recalibration_images: int = 512,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        accelerator: str = "cpu",
+        precision: str = "fp32",
+    ) -> None:
+        """
+        Args:
+            weights: a supernet's file.
+            data: a folder as for training; None: embedded pictures.
+            limit: held-out pictures, evenly spread over all.
+            seed: of the pictures that statistics are computed on.
+            precision: fp32, fp16 or bf16, of weights and activations; statistics are of fp32.
+
+        Raises WeightsError for a file that holds no supernet, DataError for pictures that
+        cannot be read or have other classes.
+        """
+        self.batch_size, self.workers, self.limit = batch_size or BATCH, workers, limit
+        self.dtype: torch.dtype = getattr(torch, PRECISIONS[precision])
+        recalibration = Recalibration(recalibration_images, self.batch_size, seed)
+        self.subnets = Subnets(
+            weights, data=data, recalibration=recalibration, accelerator=accelerator
+        )
+        self.space: Space = self.subnets.space
+        self.task: Task = self.subnets.supernet.largest[0].task
+        self.dataset = self.subnets.task.dataset
+        self.sources: dict[str, Any] = {
+            "file": str(weights),
+            "weights_sha256": sha256_of(weights),
+            "task": self.task,
+            "dataset": self.dataset,
+            "n": self._num_pictures(),
+            "seed": seed,
+            "recalibration_images": recalibration_images,
+            "precision": precision,
+        }
+
+    def evaluate(self, arch: Arch) -> Row:
+        """The task's first figure. Raises SpaceError, and UserError if memory is short."""
+        return self.rows(arch)[0]
+
+    def rows(self, arch: Arch) -> list[Row]:
+        """All figures, the task's first one first; see `evaluate`."""
+        arch = arch_in_space(self.space, arch)
+        subnets = self.subnets
+        with naming_memory():
+            model = subnets.network(arch).to(dtype=self.dtype)
+            figures = subnets.task.evaluate(
+                model,
+                arch,
+                limit=self.limit,
+                batch_size=self.batch_size,
+                workers=self.workers,
+                device=subnets.device,
+                dtype=self.dtype,
+            )
+        primary = subnets.task.primary
+        names = [name for name in figures if name != "n" and not name.endswith("_stderr")]
+        return [
+            self._row(arch, name, figures) for name in sorted(names, key=lambda n: n != primary)
+        ]
+
+    def _row(self, arch: Arch, name: str, figures: dict[str, float]) -> Row:
+        row: Row = {"arch": arch.to_dict(), "metric": name, "value": figures[name]}
+        if f"{name}_stderr" in figures:
+            row["stderr"] = figures[f"{name}_stderr"]
+        row |= {source: value for source, value in self.sources.items() if source != "file"}
+        return row | {"resolution": format_resolution(arch.resolution), "provenance": "supernet"}
+
+    def _num_pictures(self) -> int:
+        pictures, _ = self.subnets.task.held_out(self.subnets.supernet.largest[0])
+        total = len(pictures)  # type: ignore[arg-type]
+        return total if self.limit is None else min(total, self.limit)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Many subnets, and where their figures are kept."""
+
+    evaluator: SubnetEvaluator
+    out: Path | None = None
+    storage: str | None = None
+    study: str = "subnets"
+
+    def run(self, archs: Iterable[Arch], done: Callable[[Arch, list[Row]], None]) -> None:
+        """Evaluate those of `archs` that `out` does not have, and tell `done` of each of them all.
+
+        With `storage` other processes take their share; all get the figures of all.
+
+        Raises SpaceError before anything is evaluated; RunError where files cannot be written.
+        """
+        space = self.evaluator.space
+        archs = list(dict.fromkeys(arch_in_space(space, arch) for arch in archs))
+        rows = Rows(self.out, self.evaluator.sources)
+        for arch in archs:
+            if arch in rows.of:
+                done(arch, rows.of[arch])
+
+        def evaluate(arch: Arch) -> list[Row]:
+            if arch not in rows.of:
+                rows.append(self.evaluator.rows(arch))
+                done(arch, rows.of[arch])
+            return rows.of[arch]
+
+        if self.storage is None:
+            for arch in archs:
+                evaluate(arch)
+            return
+        shared = SharedWork(self.storage, self.study, rows.settings)
+        shared.work(archs, evaluate)
+        for arch, found in shared.rows(archs):
+            if arch not in rows.of:
+                rows.append(found)
+                done(arch, found)

@@ -1,0 +1,92 @@
+"""What `supernet.evaluate` says on a terminal."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from supernet.arch import Arch, format_resolution
+
+UNITS = {"psnr_db": "dB", "ssim": "", "loss": ""}  # of the other figures: percent
+TITLES = {
+    "psnr_db": "PSNR (luma)",
+    "ssim": "SSIM (luma, at most 1)",
+    "miou": "mean IoU",
+    "miou_small": "mean IoU, small",
+    "miou_medium": "mean IoU, medium",
+    "miou_large": "mean IoU, large",
+}
+
+
+@contextmanager
+def progress(total: int, *, silent: bool) -> Iterator[Callable[[int], None]]:
+    """Gives what to call with the number of pictures done. A bar on stderr, if a terminal."""
+    if silent or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("evaluating", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def print_network(answer: dict[str, Any]) -> None:
+    out = _console()
+    arch = Arch.from_dict(answer["arch"])
+    size = f", {answer['resolution']} px" if answer["resolution"] else ""
+    out.print(f"{answer['task']}: {arch.describe()}{size}")
+    out.print(f"  weights    {answer['weights']}, sha256 {answer['weights_sha256'][:12]}, trained")
+    out.print(
+        f"  data       {answer['dataset']} ({answer['data'] or 'embedded'}), "
+        f"pictures: {answer['n']}, {answer['precision']} on "
+        f"{answer['accelerator']}, {answer['seconds']:.1f} s"
+    )
+    if answer["task"] == "promptable":
+        out.print("  masks from boxes, by the objects' size in pixels of the picture:")
+    metrics = answer["metrics"]
+    for name, value in metrics.items():
+        if not name.endswith("_stderr"):
+            title = TITLES.get(name, name.replace("_", " "))
+            out.print(f"  {title:<22} {_figure(name, value, metrics.get(f'{name}_stderr'))}")
+    out.print("  ± is the standard error over pictures; figures without have none")
+
+
+def unit_of(name: str) -> str:
+    return "" if name.startswith("objects") else UNITS.get(name.removesuffix("_stderr"), "%")
+
+
+def print_subnets(sources: dict[str, Any]) -> Callable[[Arch, list[dict[str, Any]]], None]:
+    """Print where figures come from; gives what to call with each Arch and its figures."""
+    out = _console()
+    out.print(
+        f"{sources['task']}: subnets of {sources['file']}, "
+        f"sha256 {sources['weights_sha256'][:12]}, shared weights"
+    )
+    out.print(
+        f"  data       {sources['dataset']}, pictures: {sources['n']}, {sources['precision']}; "
+        f"statistics of {sources['recalibration_images']} training pictures, seed {sources['seed']}"
+    )
+
+    def show(arch: Arch, rows: list[dict[str, Any]]) -> None:
+        first = rows[0]
+        figure = _figure(first["metric"], first["value"], first.get("stderr"))
+        size = format_resolution(arch.resolution)
+        out.print(f"  {first['metric']:<10} {figure:<18} {arch.describe()}, {size} px")
+
+    return show
+
+
+def _figure(name: str, value: float, stderr: float | None) -> str:
+    if name.startswith("objects"):
+        return f"{value:.0f}"
+    digits = 4 if name == "ssim" else 2
+    error = "" if stderr is None else f" ± {stderr:.{digits}f}"
+    return f"{value:.{digits}f}{error} {unit_of(name)}".rstrip()
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,123 @@
+"""A subnet of a supernet as a network of its own, in a file.
+
+python -m supernet.extract --weights supernet.safetensors --arch RUN#3 --out winner.safetensors
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results.console import main as console_main
+from results.errors import (
+    ArchError,
+    DeviceError,
+    RunError,
+    UserError,
+    WeightsError,
+    check_choice,
+)
+from results.extras import require
+
+ACCELERATORS = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Write a subnet as a stand-alone model, its BatchNorm statistics computed anew."""
+
+    weights: Path | None = None
+    """The supernet's .safetensors."""
+    arch: str | None = None
+    """b0, ..., l3, a JSON file, or RUN#ID: an arch of the supernet's space."""
+    out: Path | None = None
+    """The .safetensors to write."""
+    resolution: str | None = None
+    """224, or HEIGHTxWIDTH; by default the arch's."""
+
+    data: Path | None = None
+    """Folder of training pictures for statistics; by default embedded ones."""
+    recalibration_images: int = 512
+    """Training pictures that statistics are computed on."""
+    batch_size: int = 64
+    """Pictures at a time."""
+    seed: int = 0
+    """Of the pictures for statistics."""
+    accelerator: str = "cpu"
+    """Where PyTorch computes: cpu or cuda."""
+
+    json: bool = False
+    """Print one JSON object."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    def run(self) -> None:
+        weights, name, out = self._check()
+        require("torch", "torch", "safetensors", "PIL")
+        import torch
+
+        if self.accelerator == "cuda" and not torch.cuda.is_available():
+            raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
+        from supernet.archs import at_resolution, read_archs
+        from supernet.recalibrated import Recalibration, Subnets, naming_memory
+        from supernet.weights import save_weights, sha256_of
+
+        settings = Recalibration(self.recalibration_images, self.batch_size, self.seed)
+        subnets = Subnets(
+            weights, data=self.data, recalibration=settings, accelerator=self.accelerator
+        )
+        found = read_archs(name, subnets.space)
+        if len(found) != 1:
+            raise ArchError(f"{name} names {len(found)} archs; extract one of them, as RUN#ID")
+        arch = at_resolution(found[0], self.resolution)
+        with naming_memory():
+            model = subnets.network(arch)
+        origin: dict[str, Any] = {
+            "supernet_sha256": sha256_of(weights),
+            "recalibration_images": self.recalibration_images,
+            "seed": subnets.seed,
+            "recalibration_seed": self.seed,
+        }
+        save_weights(model, out, **origin)
+        num_params = sum(p.numel() for p in model.parameters())
+        answer: dict[str, Any] = {
+            "weights": str(out),
+            "weights_sha256": sha256_of(out),
+            "arch": arch.to_dict(),
+        }
+        answer |= {"num_params": num_params, "dataset": subnets.task.dataset} | origin
+        if self.json:
+            print(json.dumps(answer))
+        elif not self.quiet:
+            print(f"{out}: {arch.describe()}, {num_params:,} parameters")
+
+    def _check(self) -> tuple[Path, str, Path]:
+        """What can be told without PyTorch."""
+        if self.weights is None or not self.weights.is_file():
+            found = f"no file {self.weights}" if self.weights else "no supernet"
+            raise WeightsError(f"{found}; name the one that supernet.train wrote by --weights")
+        if self.arch is None:
+            raise ArchError("name the arch to extract by --arch NAME, FILE or RUN#ID")
+        if self.out is None:
+            raise RunError("name the file to write by --out FILE.safetensors")
+        if self.out.suffix != ".safetensors":
+            raise RunError(f"--out {self.out} must end in .safetensors, which is what it will be")
+        if self.out.exists() and self.out.samefile(self.weights):
+            raise RunError(f"--out {self.out} is the supernet itself; name another file")
+        check_choice("accelerator", self.accelerator, ACCELERATORS, DeviceError)
+        for flag, value, least in (
+            ("--recalibration-images", self.recalibration_images, 1),
+            ("--batch-size", self.batch_size, 1),
+            ("--seed", self.seed, 0),
+        ):
+            if value < least:
+                raise UserError(f"{flag} must be {least} or more, not {value}")
+        return self.weights, self.arch, self.out
+
+
+def main() -> None:
+    console_main(Extract, "supernet.extract")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Subnets of a supernet's file as stand-alone networks, with statistics of their own."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from results.errors import UserError, WeightsError
+from supernet.arch import Arch, SuperResolutionHead
+from supernet.batchnorm import recalibrate
+from supernet.checkpoint import open_supernet
+from supernet.space import Space
+from supernet.tasks.training import TrainingTask, training_task
+from supernet.weights import metadata_in
+
+MOST_KEPT = 3  # resolutions whose pictures are kept for the next subnet
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """Which training pictures statistics are computed on."""
+
+    num_images: int = 512
+    batch_size: int = 64
+    seed: int = 0
+
+    @property
+    def even_batch(self) -> int:
+        """The largest batch up to `batch_size` of batches that are as equal as can be."""
+        batches = -(-self.num_images // self.batch_size)
+        return -(-self.num_images // batches)
+
+
+class Subnets:
+    """Stand-alone, recalibrated networks of a supernet, and the task that it was trained for."""
+
+    def __init__(
+        self,
+        weights: Path,
+        *,
+        data: Path | None = None,
+        recalibration: Recalibration | None = None,
+        accelerator: str = "cpu",
+    ) -> None:
+        """`data`: a folder as for training; None: embedded pictures.
+
+        Raises WeightsError for a file that holds no supernet, DataError for pictures that
+        cannot be read or have other classes.
+        """
+        self.recalibration = recalibration or Recalibration()
+        self.device = torch.device(accelerator)
+        self.supernet = open_supernet(weights).to(self.device)
+        self.seed = data_seed(weights)
+        self.task = task_of(self.supernet.largest[0], weights, data)
+        self._kept: OrderedDict[tuple[int, int], list[Tensor]] = OrderedDict()
+
+    @property
+    def space(self) -> Space:
+        return self.supernet.space
+
+    def network(self, arch: Arch) -> nn.Module:
+        """In evaluation mode, float32, on the accelerator. Raises SpaceError."""
+        model = self.supernet.extract(arch).eval()
+        recalibrate(model, self._pictures(arch))
+        return model
+
+    def _pictures(self, arch: Arch) -> list[Tensor]:
+        """The same for all subnets of one resolution, read once."""
+        if arch.resolution not in self._kept:
+            settings = self.recalibration
+            self._kept[arch.resolution] = list(
+                self.task.recalibration_batches(
+                    arch, settings.num_images, settings.even_batch, settings.seed
+                )
+            )
+            if len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[arch.resolution]
+
+
+@contextmanager
+def naming_memory() -> Iterator[None]:
+    """Raises UserError, with the cure, where memory is short."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise UserError(
+            "out of memory; try a smaller --batch-size or --resolution, or smaller pictures"
+        ) from None
+
+
+def task_of(arch: Arch, weights: Path, data: Path | None) -> TrainingTask:
+    """The task that `arch` does, on the pictures that `weights` were trained on, or `data`.
+
+    Raises DataError for pictures that cannot be read or have other classes.
+    """
+    options: dict[str, Any] = {}
+    if isinstance(arch.head, SuperResolutionHead):
+        options["scale"] = arch.head.scale
+    return training_task(
+        arch.task,
+        data=data,
+        num_classes=getattr(arch.head, "num_classes", None),
+        seed=data_seed(weights),
+        **options,
+    )
+
+
+def data_seed(weights: Path) -> int:
+    """Of the embedded pictures that `weights` were trained on; 0 where the file does not say."""
+    seed = metadata_in(weights).get("seed", "0")
+    if not seed.isdecimal():
+        raise WeightsError(f"{weights} is damaged: its seed is {seed[:40]!r}")
+    return int(seed)

@@ -1,0 +1,215 @@
+"""Networks to evaluate, shared by processes on any machines through one of Optuna's storages.
+
+A trial is one Arch that somebody evaluates. While it runs its worker counts up a number that
+the storage keeps; where that number stands still for some time the worker is dead, and the
+Arch is up for grabs again. No clocks are compared, and every kind of storage will do.
+"""
+
+import json
+import os
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from results.errors import RunError
+from supernet.arch import Arch
+from supernet.rows import Row
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+PULSE_S, GRACE_S = 5.0, 60.0  # how often a worker is heard of; how long it may be silent
+MOST_FAILURES = 3  # of one Arch, dead workers counted
+NOBODY = "NOBODY"  # state of an Arch that no worker is on or will come to
+
+
+class SharedWork:
+    """The Archs of a study; whichever worker comes first evaluates one."""
+
+    def __init__(
+        self,
+        storage: str,
+        study: str,
+        settings: Row,
+        *,
+        pulse_s: float = PULSE_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        """`storage`: a URL as Optuna takes it, or the path of a file that is made.
+
+        Raises RunError where the storage cannot be used, or the study has other settings.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.pulse_s, self.grace_s = pulse_s, grace_s
+        try:
+            self._study = optuna.create_study(
+                storage=_storage(storage),
+                study_name=study,
+                direction="maximize",
+                load_if_exists=True,
+            )
+            kept = self._study.user_attrs.get("settings")
+            if kept is None:
+                self._study.set_user_attr("settings", settings)
+        except Exception as error:  # whatever the data base's driver raises
+            reason = str(error).splitlines()[0][:200]
+            raise RunError(f"--storage {storage} cannot be used: {reason}") from None
+        if kept not in (None, settings):
+            name = next(n for n in settings if kept.get(n) != settings[n])
+            raise RunError(
+                f"study {study} has {name} {kept.get(name)!r}, not {settings[name]!r}; give "
+                "another --study, or the flags that it was begun with"
+            )
+        self._storage: BaseStorage = self._study._storage
+        self._beats: dict[int, tuple[int, float]] = {}  # by trial: the last new one, and when
+
+    def work(self, archs: Iterable[Arch], evaluate: Callable[[Arch], list[Row]]) -> None:
+        """Evaluate, beside other workers, until every one of `archs` has been.
+
+        Raises RunError for Archs that failed repeatedly, and what `evaluate` raises.
+        """
+        wanted = {arch.to_json(): arch for arch in archs}
+        while True:
+            trials = self._trials()
+            states = {text: _state(trials.get(text, [])) for text in wanted}
+            missing = [text for text, state in states.items() if state == NOBODY]
+            _check_failures(trials, missing)
+            self._add(missing)
+            waiting = [text for text, state in states.items() if state == "WAITING"]
+            random.Random(os.getpid()).shuffle(waiting)  # workers do not race for the same one
+            claimed = False
+            for text in waiting:
+                claimed |= self._claim(trials[text], wanted[text], evaluate)
+            if not missing and not claimed:
+                if set(states.values()) == {"COMPLETE"}:
+                    return
+                self._release_the_dead(trials)
+                time.sleep(min(self.pulse_s, self.grace_s) / 2)
+
+    def rows(self, archs: Iterable[Arch]) -> Iterator[tuple[Arch, list[Row]]]:
+        """Of those of `archs` that have been evaluated, by whomever."""
+        trials = self._trials()
+        for arch in archs:
+            for trial in trials.get(arch.to_json(), []):
+                if trial.state.name == "COMPLETE":
+                    yield arch, json.loads(trial.user_attrs["rows"])
+                    break
+
+    def _claim(
+        self, trials: "list[FrozenTrial]", arch: Arch, evaluate: Callable[[Arch], list[Row]]
+    ) -> bool:
+        """Evaluate `arch` unless another worker is on it."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        trial = next(t for t in trials if t.state == TrialState.WAITING)
+        number = trial._trial_id
+        try:
+            if not self._storage.set_trial_state_values(number, TrialState.RUNNING):
+                return False
+        except UpdateFinishedTrialError:
+            return False
+        try:
+            with self._heartbeat(number):
+                rows = evaluate(arch)
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            self._end(number, TrialState.PRUNED if interrupted else TrialState.FAIL)
+            raise
+        self._storage.set_trial_user_attr(number, "rows", json.dumps(rows, allow_nan=False))
+        self._end(number, TrialState.COMPLETE, [float(rows[0]["value"])])
+        return True
+
+    def _end(self, number: int, state: Any, values: list[float] | None = None) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        with suppress(UpdateFinishedTrialError):  # so slow that it was taken for dead
+            self._storage.set_trial_state_values(number, state, values)
+
+    @contextmanager
+    def _heartbeat(self, number: int) -> Iterator[None]:
+        stop = threading.Event()
+
+        def beat() -> None:
+            count = 0
+            while not stop.wait(self.pulse_s):
+                count += 1
+                try:
+                    self._storage.set_trial_user_attr(number, "beat", count)
+                except Exception:
+                    return  # the trial was taken away, or the storage is gone: telling fails too
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _release_the_dead(self, trials: "dict[str, list[FrozenTrial]]") -> None:
+        from optuna.trial import TrialState
+
+        now = time.monotonic()
+        for trial in (trial for found in trials.values() for trial in found):
+            if trial.state != TrialState.RUNNING:
+                continue
+            beat = int(trial.user_attrs.get("beat", 0))
+            last, since = self._beats.get(trial._trial_id, (-1, now))
+            if beat != last:
+                since = now
+            self._beats[trial._trial_id] = (beat, since)
+            if now - since > self.grace_s:
+                self._end(trial._trial_id, TrialState.FAIL)
+
+    def _add(self, texts: list[str]) -> None:
+        from optuna.trial import TrialState, create_trial
+
+        for text in texts:
+            self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"arch": text}))
+
+    def _trials(self) -> "dict[str, list[FrozenTrial]]":
+        """By Arch's JSON, in the order in which they were added."""
+        found: dict[str, list[FrozenTrial]] = defaultdict(list)
+        for trial in self._study.get_trials(deepcopy=False):
+            found[trial.user_attrs["arch"]].append(trial)
+        return dict(found)
+
+
+def _state(trials: "list[FrozenTrial]") -> str:
+    """COMPLETE if any is; else that of the first that did not end before; else NOBODY.
+
+    Where two workers added an Arch at once the first trial is the one that counts.
+    """
+    names = [trial.state.name for trial in trials]
+    if "COMPLETE" in names:
+        return "COMPLETE"
+    return next((name for name in names if name in ("WAITING", "RUNNING")), NOBODY)
+
+
+def _check_failures(trials: "dict[str, list[FrozenTrial]]", missing: list[str]) -> None:
+    for text in missing:
+        states = [trial.state.name for trial in trials.get(text, [])]
+        if states.count("FAIL") >= MOST_FAILURES:
+            raise RunError(
+                f"{Arch.from_json(text).describe()} could not be evaluated {MOST_FAILURES} "
+                "times; evaluate it alone to see why, or leave it out"
+            )
+
+
+def _storage(text: str) -> "BaseStorage":
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if "://" not in text:
+        return JournalStorage(JournalFileBackend(text))
+    if text.startswith("sqlite:"):  # its writers wait for each other
+        return RDBStorage(text, engine_kwargs={"connect_args": {"timeout": 120}})
+    return RDBStorage(text)
