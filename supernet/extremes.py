@@ -16,6 +16,7 @@ from supernet.arch import (
     ClassificationHead,
     Head,
     PromptableHead,
+    ReconstructionHead,
     SegmentationHead,
 )
 from supernet.blocks import Block, BlockKind, blocks_of
@@ -161,5 +162,5 @@ def _largest_head(heads: list[Head]) -> Head:
         if hasattr(largest, field):
             most = max(getattr(head, field) for head in heads)
             largest = replace(largest, **{field: most})
-    assert isinstance(largest, SegmentationHead | PromptableHead)
+    assert isinstance(largest, SegmentationHead | PromptableHead | ReconstructionHead)
     return largest

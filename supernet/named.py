@@ -16,6 +16,7 @@ from supernet.arch import (
     Head,
     LocalKind,
     PromptableHead,
+    ReconstructionHead,
     SegmentationHead,
     Stage,
     Stem,
@@ -153,6 +154,9 @@ DATASETS: dict[Task, tuple[str, ...]] = {  # the first is the task's default
 ALL_DATASETS = tuple(dataset for datasets in DATASETS.values() for dataset in datasets)
 
 
+PIXELS = "pixels"  # stands for any pictures, which pre-training needs no labels of
+
+
 def check_task(text: str) -> Task:
     """`text` as a Task. Raises ArchError with the nearest one."""
     check_choice("task", text, DATASETS, ArchError)
@@ -161,6 +165,11 @@ def check_task(text: str) -> Task:
 
 def dataset_of(task: Task, dataset: str | None) -> str:
     """`dataset`, or the task's default. Raises ArchError if the task has no such data set."""
+    if task == "pretrain":
+        raise ArchError(
+            "pretrain has no published figures and no device's table; it prepares an encoder for "
+            f"another task (choose from {', '.join(DATASETS)})"
+        )
     choices = DATASETS[task]
     if not choices:
         raise ArchError(
@@ -173,9 +182,14 @@ def dataset_of(task: Task, dataset: str | None) -> str:
 
 
 def heads_of(dataset: str) -> Mapping[str, Head]:
-    """The official heads for a data set, by the name of their backbone."""
+    """The official heads for a data set, by the name of their backbone.
+
+    Those for PIXELS are ours; backbones are told apart as for ImageNet, where most go next.
+    """
     if dataset == "imagenet":
         return CLASSIFICATION_HEADS
+    if dataset == PIXELS:
+        return dict.fromkeys(CLASSIFICATION_HEADS, ReconstructionHead())
     return PROMPTABLE_HEADS if dataset == "sa1b" else SEGMENTATION_HEADS[dataset]
 
 
@@ -207,7 +221,7 @@ def named_params(arch: Arch, dataset: str) -> dict[str, int]:
         name
         for name in heads_of(dataset)
         if BACKBONES[name].family == arch.family
-        and (dataset == "imagenet" or len(BACKBONES[name].stages) == len(arch.stages))
+        and (dataset in ("imagenet", PIXELS) or len(BACKBONES[name].stages) == len(arch.stages))
     ]
     if not names:
         raise ArchError(f"family {arch.family} has no official head for {dataset}; try family l")

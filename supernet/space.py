@@ -27,7 +27,7 @@ from supernet.arch import (
     attention_stages,
     format_resolution,
 )
-from supernet.named import BACKBONES, dataset_of, with_nearest_head
+from supernet.named import BACKBONES, PIXELS, dataset_of, with_nearest_head
 
 Value = int | str | tuple[int, ...]
 SPACES = ("family", "b", "l", "all", "tiny")
@@ -365,7 +365,7 @@ def get_space(
     Raises SpaceError for an unknown name or setting, and where the task has no such family.
     """
     check_choice("space", name, SPACES, SpaceError)
-    arguments = {
+    arguments: dict[str, Any] = {
         "name": name,
         "task": task,
         "dataset": dataset,
@@ -373,7 +373,7 @@ def get_space(
         "nearest_head": nearest_head,
         "num_classes": num_classes,
     }
-    dataset = dataset_of(task, dataset)
+    dataset = PIXELS if task == "pretrain" else dataset_of(task, dataset)
     parts = _PARTS[name]()
     if dataset in RESOLUTIONS:
         resolutions = {"resolution": RESOLUTIONS[dataset]}

@@ -1,6 +1,7 @@
 """What tasks give a training loop: the same samples anywhere, labels that move along, figures."""
 
 import math
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +28,10 @@ from supernet.arch import (
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.model import IMAGENET_MEAN, IMAGENET_STD, build, build_task_model
+from supernet.named import dataset_of
 from supernet.sam import FRAME, Sam
+from supernet.space import get_space
+from supernet.subnet import Supernet
 from supernet.tasks import augment, training
 from supernet.tasks.classification import TopAccuracy
 from supernet.tasks.pretrain import HiddenPixels, hide
@@ -343,6 +347,30 @@ class TestPretraining:
             assert network_cost(blocks_of(arch)).params == trainable
         with pytest.raises(ArchError, match="divisible by 32"):
             arch_for("pretrain", 80)
+
+    @pytest.mark.parametrize("name", ["tiny", "all"])
+    def test_backbones_are_those_of_the_space_for_classes(self, name):
+        pixels, classes = get_space(name, task="pretrain"), get_space(name)
+        assert pixels.size == classes.size
+        for seed in range(20):
+            arch, other = (space.sample(random.Random(seed)) for space in (pixels, classes))
+            assert arch.head == ReconstructionHead()
+            assert replace(arch, head=None) == replace(other, head=None)
+            assert pixels.decode(pixels.encode(arch)) == arch
+
+    def test_a_supernet_gives_pixels(self):
+        space = get_space("tiny", task="pretrain")
+        supernet = Supernet(space).eval()
+        x = torch.randn(1, 3, 64, 64)
+        for seed in range(3):
+            arch = space.sample(random.Random(seed))
+            torch.testing.assert_close(
+                supernet(x, arch), supernet.extract(arch).eval()(x), atol=1e-5, rtol=1e-5
+            )
+
+    def test_nothing_is_predicted_for_it(self):
+        with pytest.raises(ArchError, match="choose from classification"):
+            dataset_of("pretrain", None)
 
     def test_patches_are_hidden_and_nothing_else(self):
         x = torch.randn(3, 96, 128) + 5
