@@ -178,7 +178,12 @@ def _check_asked(
 ) -> None:
     """Raises where a flag asks for something else than what a file is of."""
     arguments: dict[str, Any] = space.arguments or {}
-    own: Task = arguments.get("task", "classification")
+    own: Task = arguments.get("task", task)
+    if own == "pretrain":
+        raise ArchError(
+            f"{path} was pre-trained and performs no task; train it on one by `python -m "
+            f"supernet.train --init {path}`"
+        )
     if own != task:
         raise ArchError(f"{path} is of {own}, not {task}; give --task {own}")
     for flag, asked, known in (

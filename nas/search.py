@@ -102,6 +102,8 @@ class SearchCommand:
 
     def settings(self) -> dict[str, Any]:
         """The flags that make the search what it is, as run.json has them."""
+        from nas.accuracy import PUBLISHED
+
         found = flags_of(self, UNRECORDED)
         if self.accuracy != PUBLISHED:
             found["accuracy"] = str(Path(self.accuracy).resolve())
@@ -124,7 +126,6 @@ class SearchCommand:
 
 TRIALS = 3000
 TRIALS_EVALUATED = 300  # with PyTorch, seconds each
-PUBLISHED = "published"
 UNRECORDED = ("resume", "out", "json", "quiet")  # flags that are no part of the search
 
 

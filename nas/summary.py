@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas.accuracy import CHECKPOINT, PUBLISHED
 from nas.front import Front
 from nas.pareto import best_within
 from predictors.accuracy import difference_std
@@ -23,7 +24,7 @@ def print_front(
     notes: Sequence[str],
     max_latency_ms: float | None = None,
     table: Path | None = None,
-    accuracy: str = "published",
+    accuracy: str = PUBLISHED,
 ) -> None:
     """At most 15 rows of the front, the gains over the official networks, sources, what next.
 
@@ -110,11 +111,15 @@ def print_front(
                 soft_wrap=True,
             )
     found = shlex.quote(f"{folder}#{chosen}")
-    command = f"next: python -m nas.predict --device {device} --arch {found}"
-    if table is not None:
-        command += f" --table {shlex.quote(str(table))}"
-    if accuracy != "published" and not accuracy.endswith(".safetensors"):
-        command += f" --accuracy {shlex.quote(accuracy)}"
+    if accuracy.endswith(CHECKPOINT):
+        command = f"next: python -m supernet.extract --weights {shlex.quote(accuracy)}"
+        command += f" --arch {found} --out {shlex.quote(f'{folder}/{chosen}{CHECKPOINT}')}"
+    else:
+        command = f"next: python -m nas.predict --device {device} --arch {found}"
+        if table is not None:
+            command += f" --table {shlex.quote(str(table))}"
+        if accuracy != PUBLISHED:
+            command += f" --accuracy {shlex.quote(accuracy)}"
     console.print(command, soft_wrap=True)
 
 

@@ -131,11 +131,12 @@ def fit_subnets(evaluations: Evaluations, space: Space) -> SubnetPredictor:
         whole = len(space.parts) + sum(
             len(choices) - 1 for part in space.parts for choices in part.dimensions.values()
         )
-        wanted = max(least, rows_for(whole))
+        needed = max(least, rows_for(whole))
+        sample = min(2 * needed, space.size)  # drawn ones may repeat; and more are better
         raise PredictorError(
             f"{evaluations.path} holds {len(rows)} distinct subnets, too few for the "
-            f"{columns.num_params} effects of the choices that they have; evaluate {wanted} with "
-            f"`python -m supernet.evaluate --weights CHECKPOINT --sample {wanted} --out "
+            f"{columns.num_params} effects of the choices that they have; {needed} are needed: "
+            f"`python -m supernet.evaluate --weights CHECKPOINT --sample {sample} --out "
             f"{evaluations.path}`"
         )
     values = np.array(evaluations.values)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -116,6 +117,19 @@ def test_its_evaluations_feed_the_predictor(searched, tmp_path):
     assert "ridge regression" in read_front(tmp_path / "run").accuracy_source
 
 
+def test_the_next_command_extracts_the_network(searched, tmp_path):
+    from supernet.weights import arch_in
+
+    folder, said = searched
+    next_command = said.strip().splitlines()[-1].removeprefix("next: python ")
+    arguments = shlex.split(next_command)
+    out = tmp_path / "winner.safetensors"
+    arguments[arguments.index("--out") + 1] = str(out)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
+    number = int(arguments[arguments.index("--arch") + 1].rpartition("#")[2])
+    assert arch_in(out) == read_front(folder).candidates[number].arch
+
+
 def wait_for(condition):
     deadline = time.monotonic() + 120
     while not condition():
@@ -196,6 +210,13 @@ def test_a_file_that_holds_no_supernet_is_refused(tmp_path, fails):
     assert "no supernet" in said
     (tmp_path / "text.safetensors").write_text("no weights")
     fails(SearchCommand, "nas.search", *flags, tmp_path / "text.safetensors")
+
+
+def test_a_pretrained_supernet_is_refused(tmp_path, fails):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, Supernet(get_space("tiny", task="pretrain", freeze=[FREEZE])))
+    flags = ("--device", "orin", "--objective", "supernet", "--accuracy", path)
+    assert "supernet.train --init" in fails(SearchCommand, "nas.search", *flags)
 
 
 def test_a_damaged_evaluation_is_named(searched, checkpoint, tmp_path, fails):

@@ -228,7 +228,8 @@ def test_too_few_subnets_are_refused_with_the_number_that_would_do(tmp_path):
     with pytest.raises(PredictorError) as caught:
         fit_subnets(read_evaluations(path), TINY)
     assert f"holds {needed - 1} distinct subnets" in str(caught.value)
-    assert f"evaluate {needed} with `python -m supernet.evaluate" in str(caught.value)
+    assert f"{needed} are needed: `python -m supernet.evaluate" in str(caught.value)
+    assert f"--sample {2 * needed} --out {path}`" in str(caught.value)
     fit_subnets(read_evaluations(write(path, rows)), TINY)
     assert needed - math.ceil(needed / FOLDS) >= 14
 
@@ -319,5 +320,5 @@ def test_the_number_that_would_do_is_that_of_the_whole_space(tmp_path):
     space = get_space("family", num_classes=12)
     counts = [len(c) - 1 for part in space.parts for c in part.dimensions.values()]
     path = write(tmp_path / "few.jsonl", [row(arch, 50) for arch in subnets(12, space)])
-    with pytest.raises(PredictorError, match=f"evaluate {rows_for(2 + sum(counts))} with"):
+    with pytest.raises(PredictorError, match=f"{rows_for(2 + sum(counts))} are needed"):
         fit_subnets(read_evaluations(path), space)
