@@ -20,10 +20,13 @@ from supernet.arch import Arch
 from supernet.rows import Row
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
+    from sqlalchemy import Engine
 
 PULSE_S, GRACE_S = 5.0, 60.0  # how often a worker is heard of; how long it may be silent
+ATTEMPTS = 4  # to open a storage
 MOST_FAILURES = 3  # of one Arch, dead workers counted
 NOBODY = "NOBODY"  # state of an Arch that no worker is on or will come to
 
@@ -48,19 +51,10 @@ class SharedWork:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.pulse_s, self.grace_s = pulse_s, grace_s
-        try:
-            self._study = optuna.create_study(
-                storage=_storage(storage),
-                study_name=study,
-                direction="maximize",
-                load_if_exists=True,
-            )
-            kept = self._study.user_attrs.get("settings")
-            if kept is None:
-                self._study.set_user_attr("settings", settings)
-        except Exception as error:  # whatever the data base's driver raises
-            reason = str(error).splitlines()[0][:200]
-            raise RunError(f"--storage {storage} cannot be used: {reason}") from None
+        self._study = _study(storage, study)
+        kept = self._study.user_attrs.get("settings")
+        if kept is None:
+            self._study.set_user_attr("settings", settings)
         if kept not in (None, settings):
             name = next(n for n in settings if kept.get(n) != settings[n])
             raise RunError(
@@ -204,12 +198,48 @@ def _check_failures(trials: "dict[str, list[FrozenTrial]]", missing: list[str]) 
             )
 
 
+def _study(storage: str, name: str) -> "Study":
+    """Made where it is not there yet; raises RunError where the storage cannot be used."""
+    import optuna
+
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return optuna.create_study(
+                storage=_storage(storage),
+                study_name=name,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except Exception as error:  # whatever the data base's driver raises
+            if not left:
+                reason = str(error).splitlines()[0][:200]
+                raise RunError(f"--storage {storage} cannot be used: {reason}") from None
+        time.sleep(random.uniform(0.1, 0.5))  # another worker may be making the same tables
+    raise AssertionError
+
+
 def _storage(text: str) -> "BaseStorage":
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
     if "://" not in text:
         return JournalStorage(JournalFileBackend(text))
-    if text.startswith("sqlite:"):  # its writers wait for each other
-        return RDBStorage(text, engine_kwargs={"connect_args": {"timeout": 120}})
-    return RDBStorage(text)
+    if not text.startswith("sqlite:"):
+        return RDBStorage(text)
+    storage = RDBStorage(text, engine_kwargs={"connect_args": {"timeout": 120}})
+    _one_at_a_time(storage.engine)
+    return storage
+
+
+def _one_at_a_time(engine: "Engine") -> None:
+    """Let SQLite, which locks no rows, run one transaction at a time.
+
+    Else two workers may both read that an Arch waits, and both take it.
+
+    Source: https://docs.sqlalchemy.org/en/20/dialects/sqlite.html, "Serializable isolation"
+    """
+    from sqlalchemy import event
+
+    event.listen(engine, "connect", lambda dbapi, _: setattr(dbapi, "isolation_level", None))
+    event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine.dispose()  # connections from before

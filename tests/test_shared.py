@@ -1,0 +1,175 @@
+"""Workers in other processes share Archs: each is evaluated once, also where workers die."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from results.errors import RunError, UserError
+from supernet.named import named_arch
+from supernet.shared import SharedWork
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {"weights_sha256": "0" * 64, "n": 10}
+B0 = named_arch("b0")
+ARCHS = [replace(B0, resolution=(32 * n, 32 * n)) for n in range(1, 9)]
+WORKER = """
+import os, signal, sys, time
+from tests.test_shared import ARCHS, share
+seconds, dies = float(sys.argv[3]), sys.argv[4] == "dies"
+def evaluate(arch):
+    with open(sys.argv[2], "a") as file:
+        file.write(f"{arch.resolution[0]}\\n")
+    if dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(seconds)
+    return [{"value": arch.resolution[0]}]
+share(sys.argv[1]).work(ARCHS, evaluate)
+"""
+
+
+def share(storage, **options):
+    return SharedWork(storage, "study", SETTINGS, pulse_s=0.1, grace_s=3.0, **options)
+
+
+def worker(storage, log, seconds=0.05, mode="lives"):
+    arguments = [storage, str(log), str(seconds), mode]
+    return subprocess.Popen([sys.executable, "-c", WORKER, *arguments], cwd=ROOT)
+
+
+@pytest.fixture(params=["journal", "sqlite"])
+def storage(request, tmp_path):
+    return str(tmp_path / "work.log") if request.param == "journal" else sqlite(tmp_path)
+
+
+def sqlite(folder):
+    return f"sqlite:///{folder / 'work.db'}"
+
+
+def values(found):
+    return [(arch, rows[0]["value"]) for arch, rows in found]
+
+
+EXPECTED = [(arch, arch.resolution[0]) for arch in ARCHS]
+
+
+def test_workers_share_and_repeat_nothing(storage, tmp_path):
+    log = tmp_path / "log"
+    workers = [worker(storage, log) for _ in range(3)]
+    assert [w.wait(60) for w in workers] == [0, 0, 0]
+    assert sorted(map(int, log.read_text().split())) == [32 * n for n in range(1, 9)]
+    again = share(storage)
+    again.work(ARCHS, lambda arch: pytest.fail("all were evaluated"))
+    assert values(again.rows(ARCHS)) == EXPECTED
+
+
+def test_what_a_killed_worker_was_on_is_evaluated_by_another(storage, tmp_path):
+    log = tmp_path / "log"
+    assert worker(storage, log, mode="dies").wait(60) == -signal.SIGKILL
+    shared, seen = share(storage), []
+    shared.work(ARCHS, lambda arch: seen.append(arch) or [{"value": arch.resolution[0]}])
+    assert len(log.read_text().split()) == 1
+    assert Counter(seen) == Counter(ARCHS)
+    assert values(shared.rows(ARCHS)) == EXPECTED
+
+
+def test_a_slow_worker_is_not_taken_for_a_dead_one(tmp_path):
+    storage, log = sqlite(tmp_path), tmp_path / "log"
+    share(storage)
+    slow = worker(storage, log, seconds=6)  # twice the grace
+    while not log.exists():
+        time.sleep(0.05)
+    share(storage).work(ARCHS, lambda arch: [{"value": arch.resolution[0]}])
+    assert slow.wait(60) == 0
+    assert len(log.read_text().split()) == 1
+    assert values(share(storage).rows(ARCHS)) == EXPECTED
+
+
+def test_of_many_that_want_the_same_arch_one_gets_it(storage):
+    """In threads, as processes start too far apart to collide often."""
+    share(storage)._add([arch.to_json() for arch in ARCHS])
+    workers, seen, gate = [share(storage) for _ in range(4)], [], threading.Barrier(4)
+
+    def work(shared):
+        trials = shared._trials()
+        for arch in ARCHS:
+            gate.wait()
+            shared._claim(trials[arch.to_json()], arch, lambda a: seen.append(a) or [{"value": 0}])
+
+    threads = [threading.Thread(target=work, args=(shared,)) for shared in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(seen) == Counter(ARCHS)
+
+
+def test_two_that_add_the_same_archs_at_once(tmp_path):
+    shared, seen = share(sqlite(tmp_path)), []
+    shared._add([arch.to_json() for arch in ARCHS] * 2)
+    shared.work(ARCHS, lambda arch: seen.append(arch) or [{"value": 1.0}])
+    assert Counter(seen) == Counter(ARCHS)
+
+
+def test_an_arch_that_fails_again_and_again_is_named(tmp_path):
+    storage = sqlite(tmp_path)
+
+    def fails(arch):
+        raise UserError("out of memory")
+
+    for _ in range(3):
+        with pytest.raises(UserError, match="out of memory"):
+            share(storage).work(ARCHS[:1], fails)
+    with pytest.raises(RunError, match=r"b 8x1 .* could not be evaluated 3 times"):
+        share(storage).work(ARCHS[:1], fails)
+    shared = share(storage)
+    shared.work(ARCHS[1:], lambda arch: [{"value": 0.0}])  # the others are none the worse
+    assert len(list(shared.rows(ARCHS))) == len(ARCHS) - 1
+
+
+def test_an_interrupted_arch_has_not_failed(tmp_path):
+    storage = sqlite(tmp_path)
+
+    def interrupted(arch):
+        raise KeyboardInterrupt
+
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            share(storage).work(ARCHS[:1], interrupted)
+    share(storage).work(ARCHS[:1], lambda arch: [{"value": 0.0}])
+
+
+def test_more_archs_may_join_a_study(tmp_path):
+    shared, seen = share(sqlite(tmp_path)), []
+    for end in (3, 8):
+        shared.work(ARCHS[:end], lambda arch: seen.append(arch) or [{"value": 0.0}])
+    assert Counter(seen) == Counter(ARCHS)
+
+
+def test_what_is_wrong_is_named(tmp_path):
+    storage = sqlite(tmp_path)
+    share(storage)
+    with pytest.raises(RunError, match="study study has n 10, not 20; give another --study"):
+        SharedWork(storage, "study", SETTINGS | {"n": 20})
+    for bad in ("nosuch://x", "sqlite:////no/such/folder/x.db", "/no/such/folder/x.log"):
+        with pytest.raises(RunError, match=f"--storage {bad} cannot be used: ") as caught:
+            SharedWork(bad, "study", SETTINGS)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_worker_goes_on_while_its_heart_beats(tmp_path):
+    """The thread that counts up ends with the evaluation."""
+    before = threading.active_count()
+    shared = share(str(tmp_path / "log"))
+    shared.work(ARCHS[:1], lambda arch: time.sleep(0.5) or [{"value": 0.0}])
+    assert threading.active_count() == before
+    (trial,) = shared._study.get_trials()
+    assert trial.user_attrs["beat"] >= 2
+    assert json.loads(trial.user_attrs["rows"]) == [{"value": 0.0}]
