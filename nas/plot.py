@@ -85,7 +85,8 @@ def _draw(axes: "Axes", front: Front, colour: str, *, alone: bool) -> None:
     label = "official networks" + ("" if alone else f", {front.title}")
     marks = [(c.latency_ms, c.accuracy) for c in front.baselines.values()]
     colour = "black" if alone else colour
-    axes.scatter(*_columns(marks), marker="x", s=30, c=colour, label=label, zorder=3)
+    if marks:
+        axes.scatter(*_columns(marks), marker="x", s=30, c=colour, label=label, zorder=3)
     if alone:
         _label_baselines(axes, front)
 

@@ -36,7 +36,8 @@ class SearchCommand:
 
     accuracy: str = "published"
     """Where accuracies come from: published figures; FILE.jsonl of subnets that supernet.evaluate
-    wrote, whose mixers, kernels and scales are then searched too; or CHECKPOINT.safetensors."""
+    wrote, whose mixers, kernels and scales are then searched too; or, with --objective supernet,
+    CHECKPOINT.safetensors of supernet.train."""
     objective: str = "predicted"
     """predicted, or supernet: every trial is evaluated on the checkpoint, which takes seconds."""
     data: Path | None = None
@@ -58,11 +59,12 @@ class SearchCommand:
     max_memory_mb: float | None = None
     """Budget of peak memory, activations of a batch and weights."""
     max_accuracy_std: float | None = None
-    """Limit on the accuracy's standard deviation, in points: how far from published networks."""
+    """Limit on the predicted accuracy's standard deviation, in points: how far from published
+    networks, or from choices that were evaluated."""
 
     trials: int | None = None
-    """Architectures to try; by default 3000, of which 300 are evaluated by --objective supernet
-    instead, or what the resumed run was begun with."""
+    """Architectures to try; by default 3000, or 300 where each is evaluated (--objective supernet),
+    or what the resumed run was begun with."""
     sampler: str = "nsga2"
     """Optuna's nsga2, nsga3, tpe, gp (needs PyTorch; for a few hundred trials) or random."""
     seed: int = 0
