@@ -1,4 +1,4 @@
-.PHONY: check test bench bench-models bench-mixers bench-tables
+.PHONY: check test bench bench-models bench-loading bench-mixers bench-tables
 
 check:
 	ruff format --check .
@@ -13,6 +13,9 @@ bench:
 
 bench-models: # rivals: timm, where it is installed, and `--rival NAME=MODULE:FUNCTION`
 	python -m tests.benchmarks.models
+
+bench-loading: # reading pictures beside the fastest training steps
+	python -m tests.benchmarks.loading
 
 bench-mixers:
 	python -m tests.benchmarks.mixers

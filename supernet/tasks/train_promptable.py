@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import find_objects
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -202,16 +203,19 @@ def leaves(
     name: str, size: tuple[int, int], rng: np.random.Generator, augment: Augment
 ) -> AnnotatedPicture:
     """Dead leaves and the visible part of each that is large enough, largest first."""
-    pixels, numbers = draw_leaves(size, rng, augment.difficulty)
+    pixels, drawn = draw_leaves(size, rng, augment.difficulty)
+    numbers = drawn.astype(np.int64)
     counts = np.bincount(numbers.ravel())
     counts[0] = 0
-    chosen = [
-        n for n in np.argsort(-counts, kind="stable") if counts[n] > LEAST_SHARE * numbers.size
-    ]
+    places = find_objects(drawn)
     instances = []
-    for number in chosen:
-        decode = Numbered(numbers.astype(np.int64), int(number))
-        instances.append(Instance(box_of(decode()), float(counts[number]), decode))
+    for number in np.argsort(-counts, kind="stable").tolist():
+        if counts[number] <= LEAST_SHARE * numbers.size:
+            break
+        rows, columns = places[number - 1]
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        area = float(counts[number])
+        instances.append(Instance(box, area, Numbered(numbers, number)))
     return AnnotatedPicture(Path(name), pixels, tuple(instances))
 
 
