@@ -1,0 +1,344 @@
+"""`supernet.evaluate` of subnets and `supernet.extract`, by hand and beside each other."""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from results.errors import ArchError, RunError, SpaceError
+from supernet.arch import Arch
+from supernet.archs import arch_in_space, read_archs
+from supernet.batch import SubnetEvaluator
+from supernet.batchnorm import recalibrate
+from supernet.checkpoint import open_supernet, save_checkpoint
+from supernet.evaluate import Evaluate
+from supernet.extract import Extract
+from supernet.extremes import largest_of, smallest_of
+from supernet.model import build_task_model
+from supernet.named import named_arch
+from supernet.rows import SETTINGS, Rows
+from supernet.space import get_space
+from supernet.subnet import Supernet
+from supernet.tasks.training import training_task
+from supernet.weights import arch_in, load_weights, metadata_in, sha256_of
+
+ROOT = Path(__file__).parents[1]
+SPACE = get_space("tiny", num_classes=12, freeze=["resolution=64"])
+FEW = ("--limit", "24", "--recalibration-images", "24", "--batch-size", "12", "--workers", "0")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A supernet whose subnets differ in accuracy: its classifier is fitted a little."""
+    torch.manual_seed(0)
+    supernet = Supernet(SPACE).train()
+    x = torch.randn(24, 3, 64, 64)
+    labels = torch.arange(24) % 12
+    optimizer = torch.optim.Adam(supernet.parameters(), 1e-3)
+    for _ in range(2):
+        for arch in (*supernet.largest, *smallest_of(SPACE)):
+            torch.nn.functional.cross_entropy(supernet(x, arch), labels).backward()
+        optimizer.step()
+    path = tmp_path_factory.mktemp("supernet") / "s.safetensors"
+    save_checkpoint(path, supernet, metadata={"seed": "5"})
+    return path
+
+
+@pytest.fixture
+def answer(capsys):
+    def answer(*arguments, command=Evaluate, module="supernet.evaluate"):
+        from results.console import main
+
+        main(command, module, [*map(str, arguments), "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    return answer
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write_archs(path, archs):
+    path.write_text("".join(arch.to_json() + "\n" for arch in archs))
+    return path
+
+
+def by_hand(weights, arch):
+    """Top-1 in percent of the extracted network, recalibrated, picture by picture."""
+    task = training_task("classification", num_classes=12, seed=5)
+    model = open_supernet(weights).extract(arch)
+    recalibrate(model, task.recalibration_batches(arch, 24, 12, seed=0))
+    held, _ = task.held_out(arch)
+    right = 0
+    for number in range(24):
+        x, label = held[number * len(held) // 24]
+        with torch.no_grad():
+            right += int(model(x[None]).argmax() == label)
+    return 100 * right / 24
+
+
+def test_figures_are_those_of_a_loop_by_hand(weights, answer):
+    found = answer("--weights", weights, *FEW)
+    top1 = {r["arch"]["stages"][3]["width"]: r for r in found["rows"] if r["metric"] == "top1"}
+    archs = [*largest_of(SPACE), *smallest_of(SPACE)]
+    assert [Arch.from_dict(row["arch"]) for row in top1.values()] == archs
+    for row, arch in zip(top1.values(), archs, strict=True):
+        assert row["value"] == pytest.approx(by_hand(weights, arch))
+        assert row["weights_sha256"] == sha256_of(weights)
+        assert (row["n"], row["seed"], row["task"]) == (24, 0, "classification")
+        assert (row["dataset"], row["resolution"]) == ("shapes", "64")
+        assert row["stderr"] > 0
+    assert {row["metric"] for row in found["rows"]} == {"top1", "top5"}
+
+
+def test_an_extracted_network_scores_what_its_subnet_did(weights, answer, tmp_path):
+    archs = write_archs(tmp_path / "archs.jsonl", [SPACE.sample(random.Random(3))])
+    subnet = answer("--weights", weights, "--arch", archs, *FEW)["rows"]
+    out = tmp_path / "x.safetensors"
+    options = ("--weights", weights, "--arch", archs, "--out", out, *FEW[2:6])
+    told = answer(*options, command=Extract, module="supernet.extract")
+    assert told["weights_sha256"] == sha256_of(out)
+    assert metadata_in(out)["supernet_sha256"] == sha256_of(weights)
+    alone = answer("--weights", out, *FEW[:2], *FEW[4:])
+    assert alone["provenance"] == "trained"
+    for row in subnet:
+        assert alone["metrics"][row["metric"]] == row["value"]
+    model = build_task_model(arch_in(out))
+    load_weights(model, out)
+    evaluator = SubnetEvaluator(weights, recalibration_images=24, batch_size=12)
+    expected = evaluator.subnets.network(arch_in(out))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), expected(x))
+
+
+def test_what_a_file_has_is_not_evaluated_again(weights, answer, tmp_path, monkeypatch):
+    out = tmp_path / "rows.jsonl"
+    first = answer("--weights", weights, *FEW, "--sample", 3, "--out", out)
+    rows = lines(out)
+    assert rows == first["rows"]
+    with out.open("a") as file:
+        file.write('{"arch": {"family"')  # a process was killed here
+    seen = []
+    evaluate = SubnetEvaluator.rows
+    monkeypatch.setattr(
+        SubnetEvaluator, "rows", lambda self, arch: seen.append(arch) or evaluate(self, arch)
+    )
+    again = answer("--weights", weights, *FEW, "--sample", 4, "--out", out)
+    assert len(seen) == 1
+    assert again["rows"][:6] == rows
+    assert lines(out) == again["rows"]
+    other = answer("--weights", weights, *FEW, "--sample", 1, "--out", out, "--seed", 9)
+    assert len(seen) == 2  # other settings are other figures
+    assert lines(out) == again["rows"] + other["rows"]
+
+
+def test_recalibration_pictures_and_their_number_matter_and_weights_stay(weights, tmp_path):
+    arch = largest_of(SPACE)[0]
+    before = sha256_of(weights)
+
+    def statistics(**options):
+        evaluator = SubnetEvaluator(weights, **options)
+        return evaluator.subnets.network(arch).state_dict()["stem.0.conv.norm.running_mean"]
+
+    plain = statistics(recalibration_images=24)
+    assert torch.equal(plain, statistics(recalibration_images=24))
+    assert not torch.equal(plain, statistics(recalibration_images=30))
+    assert not torch.equal(plain, statistics(recalibration_images=24, seed=1))
+    assert sha256_of(weights) == before
+
+
+def test_processes_share_archs_through_a_storage(weights, tmp_path):
+    archs = write_archs(
+        tmp_path / "archs.jsonl", [SPACE.sample(random.Random(n)) for n in range(5)]
+    )
+    outs = [tmp_path / f"{n}.jsonl" for n in range(2)]
+    command = [sys.executable, "-m", "supernet.evaluate", "--weights", weights, *FEW]
+    command += ["--arch", archs, "--storage", tmp_path / "work.log", "--quiet", "--out"]
+    workers = [subprocess.Popen([*map(str, command), str(out)], cwd=ROOT) for out in outs]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
+
+    def key(row):
+        return json.dumps(row, sort_keys=True)
+
+    found = [sorted(lines(out), key=key) for out in outs]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2 * len(set(chosen))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = random.Random(0)
+    for split in ("train", "val"):
+        for label in range(12):
+            path = tmp_path / "pictures" / split / f"{label:02}" / "0.png"
+            path.parent.mkdir(parents=True)
+            colour = tuple(rng.randrange(256) for _ in range(3))
+            Image.new("RGB", (80, 70), colour).save(path)
+    return tmp_path / "pictures"
+
+
+def test_pictures_of_a_folder(weights, answer, folder, fails):
+    found = answer("--weights", weights, "--data", folder, *FEW[2:])
+    assert (found["dataset"], found["n"]) == ("pictures", 12)
+    (folder / "val" / "03" / "0.png").write_bytes(b"no picture")
+    error = fails(Evaluate, "supernet.evaluate", "--weights", weights, "--data", folder, *FEW[2:])
+    assert "cannot read picture" in error
+    for split in ("train", "val"):
+        (folder / split / "12").mkdir()
+        (folder / split / "12" / "0.png").write_bytes(
+            (folder / split / "01" / "0.png").read_bytes()
+        )
+    error = fails(Evaluate, "supernet.evaluate", "--weights", weights, "--data", folder, *FEW[2:])
+    assert "13 classes" in error
+    assert "12" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--arch", "b1"], ["is not in space tiny (choose from"]),
+        (["--arch", "l1"], ["no arch of family l"]),
+        (["--arch", "b9"], ["no arch or file 'b9'"]),
+        (["--arch", "none.csv"], ["cannot read none.csv"]),
+        (["--task", "segmentation"], ["does classification; leave --task segmentation out"]),
+        (["--num-classes", "5"], ["has 12 classes; leave --num-classes out"]),
+        (["--dataset", "imagenet"], ["knows its data set; leave --dataset out"]),
+        (["--data", "nowhere"], ["no folder nowhere"]),
+        (["--sample", "0"], ["--sample must be 1 or more, not 0"]),
+        (["--recalibration-images", "0"], ["--recalibration-images must be 1"]),
+        (["--storage", "nosuch://x"], ["--storage nosuch://x cannot be used"]),
+        (["--resolution", "big"], ["resolution 'big'"]),
+        (["--resolution", "31"], ["height and width must be from 32"]),
+    ],
+)
+def test_what_is_wrong_is_named(weights, fails, monkeypatch, tmp_path, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    error = fails(Evaluate, "supernet.evaluate", "--weights", weights, *arguments)
+    for word in words:
+        assert word in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["no supernet", "--weights"]),
+        (["--weights", "none"], ["no file none", "supernet.train"]),
+        (["+"], ["name the arch to extract by --arch"]),
+        (["+", "--arch", "b0"], ["name the file to write by --out"]),
+        (["+", "--arch", "b0", "--out", "x.pt"], ["x.pt must end in .safetensors"]),
+        (["+", "--arch", "b0", "--out", "SAME"], ["is the supernet itself"]),
+        (["+", "--arch", "two.jsonl", "--out", "x.safetensors"], ["names 2 archs", "RUN#ID"]),
+        (["+", "--arch", "b1", "--out", "x.safetensors"], ["is not in space tiny"]),
+        (["+", "--arch", "b0", "--batch-size", "0", "--out", "x.safetensors"], ["--batch-size"]),
+    ],
+)
+def test_what_extract_cannot_do_is_named(weights, fails, monkeypatch, tmp_path, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    write_archs(Path("two.jsonl"), [SPACE.sample(random.Random(n)) for n in range(2)])
+    named = {"SAME": [weights], "+": ["--weights", weights]}
+    arguments = [value for a in arguments for value in named.get(a, [a])]
+    error = fails(Extract, "supernet.extract", *arguments)
+    for word in words:
+        assert word in error
+
+
+def test_flags_of_subnets_do_not_go_with_a_single_network(weights, fails, tmp_path):
+    path = tmp_path / "n.safetensors"
+    save_checkpoint(path, open_supernet(weights).extract(largest_of(SPACE)[0]))
+    for flag, value in (("--out", "x"), ("--sample", 2), ("--storage", "x"), ("--study", "x")):
+        error = fails(Evaluate, "supernet.evaluate", "--weights", path, flag, value)
+        assert f"is a single network, and no supernet; leave {flag} out" in error
+
+
+class TestReadArchs:
+    def test_lines_csv_and_objects_that_hold_archs(self, tmp_path):
+        archs = [SPACE.sample(random.Random(n)) for n in range(3)]
+        write_archs(tmp_path / "a.jsonl", archs)
+        rows = [json.dumps({"arch": arch.to_dict(), "metric": "top1"}) for arch in archs]
+        (tmp_path / "b.jsonl").write_text("\n\n".join(rows))
+        with (tmp_path / "c.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "arch", "latency_ms"])
+            writer.writerows([n, arch.to_json(), 1.0] for n, arch in enumerate(archs))
+        for name in ("a.jsonl", "b.jsonl", "c.csv"):
+            assert read_archs(str(tmp_path / name), SPACE) == archs
+
+    def test_a_run_is_all_its_candidates(self, tmp_path):
+        archs = [SPACE.sample(random.Random(n)) for n in range(3)]
+        front = {"candidates": [{"arch": arch.to_dict()} for arch in archs]}
+        (tmp_path / "front.json").write_text(json.dumps(front))
+        assert read_archs(str(tmp_path), SPACE) == archs
+        assert read_archs(f"{tmp_path}#1", SPACE) == [archs[1]]
+
+    def test_other_heads_become_the_spaces_own(self):
+        space = get_space("b", num_classes=12)
+        (arch,) = read_archs("b1", space)
+        assert arch == replace(named_arch("b1", num_classes=12), resolution=(224, 224))
+        (arch,) = read_archs("b1", get_space("b", num_classes=12, freeze=["resolution=128,160"]))
+        assert arch.resolution == (160, 160)
+        odd = replace(arch, resolution=(100, 130), head=None)
+        assert arch_in_space(space, odd) == replace(arch, resolution=(100, 130))
+
+    def test_what_is_wrong_is_named(self, tmp_path):
+        path = tmp_path / "a.jsonl"
+        for text, error in (("{}", "arch 1"), ("[1]", "arch 1"), ("", "names no arch"), ("{", "1")):
+            path.write_text(text)
+            with pytest.raises(ArchError, match=error):
+                read_archs(str(path), SPACE)
+        path.write_text(
+            SPACE.sample(random.Random(0)).to_json() + "\n" + named_arch("b3").to_json()
+        )
+        with pytest.raises(SpaceError, match=r"stem.width=32 is not in space tiny"):
+            read_archs(str(path), SPACE)
+        path = tmp_path / "a.csv"
+        path.write_text("id,architecture\n1,2\n")
+        with pytest.raises(ArchError, match="has no column arch"):
+            read_archs(str(path), SPACE)
+
+
+class TestRows:
+    settings = dict.fromkeys(SETTINGS, 1)
+
+    def row(self, number, **more):
+        arch = json.loads(SPACE.sample(random.Random(number)).to_json())
+        return {"arch": arch, "metric": "top1", "value": 1.0, **self.settings, **more}
+
+    def test_two_that_append_in_turn_see_each_others(self, tmp_path):
+        path = tmp_path / "new" / "rows.jsonl"
+        a, b = Rows(path, self.settings), Rows(path, self.settings)
+        a.append([self.row(0), self.row(0, metric="top5")])
+        b.append([self.row(0), self.row(1)])
+        a.append([self.row(1), self.row(2)])
+        assert lines(path) == [self.row(0), self.row(0, metric="top5"), self.row(1), self.row(2)]
+        assert len(a.of) == len(Rows(path, self.settings).of) == 3
+
+    def test_rows_of_other_settings_stay_and_do_not_count(self, tmp_path):
+        path = tmp_path / "rows.jsonl"
+        Rows(path, self.settings).append([self.row(0)])
+        other = Rows(path, self.settings | {"seed": 2})
+        assert not other.of
+        other.append([self.row(0, seed=2)])
+        assert len(lines(path)) == 2
+
+    def test_a_line_that_is_cut_off_goes_and_a_damaged_one_is_named(self, tmp_path):
+        path = tmp_path / "rows.jsonl"
+        rows = Rows(path, self.settings)
+        rows.append([self.row(0)])
+        with path.open("a") as file:
+            file.write('{"arch"')
+        rows.append([self.row(1)])
+        assert lines(path) == [self.row(0), self.row(1)]
+        path.write_text(path.read_text() + "{}\n")
+        with pytest.raises(RunError, match=r"rows.jsonl, line 3, is no evaluated network"):
+            Rows(path, self.settings)
+        with pytest.raises(RunError, match="cannot open"):
+            Rows(path / "below", self.settings).append([self.row(0)])
