@@ -157,9 +157,8 @@ def test_recalibration_pictures_and_their_number_matter_and_weights_stay(weights
 
 
 def test_processes_share_archs_through_a_storage(weights, tmp_path):
-    archs = write_archs(
-        tmp_path / "archs.jsonl", [SPACE.sample(random.Random(n)) for n in range(5)]
-    )
+    chosen = [SPACE.sample(random.Random(n)) for n in range(5)]
+    archs = write_archs(tmp_path / "archs.jsonl", chosen)
     outs = [tmp_path / f"{n}.jsonl" for n in range(2)]
     command = [sys.executable, "-m", "supernet.evaluate", "--weights", weights, *FEW]
     command += ["--arch", archs, "--storage", tmp_path / "work.log", "--quiet", "--out"]
