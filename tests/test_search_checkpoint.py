@@ -65,8 +65,10 @@ def searched(checkpoint, tmp_path_factory):
 
 
 def evaluations(folder):
-    """Of the first figure."""
-    return evaluations_so_far(folder)
+    """Whole lines of the first figure."""
+    text = (folder / EVALUATIONS).read_text()
+    rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [row for row in rows if row["metric"] == "top1"]
 
 
 def test_each_number_is_that_of_the_extracted_network(searched, checkpoint):
@@ -147,10 +149,12 @@ def test_killed_and_resumed_it_repeats_no_evaluation_and_ends_the_same(
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    wait_for(lambda: (folder / EVALUATIONS).exists() and len(evaluations_so_far(folder)) >= 6)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = evaluations_so_far(folder)
+    try:
+        wait_for(lambda: (folder / EVALUATIONS).exists() and len(evaluations(folder)) >= 6)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = evaluations(folder)
     assert 6 <= len(before) < len(evaluations(whole))
     with (folder / EVALUATIONS).open("a") as file:
         file.write('{"arch": {"fam')  # what a process was killed at
@@ -161,12 +165,6 @@ def test_killed_and_resumed_it_repeats_no_evaluation_and_ends_the_same(
     assert len(archs) == len(set(archs)) == len(evaluations(whole))
     assert read_front(folder).candidates == read_front(whole).candidates
     assert read_front(folder).trials == read_front(whole).trials
-
-
-def evaluations_so_far(folder):
-    text = (folder / EVALUATIONS).read_text()
-    rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    return [row for row in rows if row["metric"] == "top1"]
 
 
 def test_asking_budgets_evaluates_nothing(checkpoint, monkeypatch, fails):
