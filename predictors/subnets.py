@@ -70,12 +70,14 @@ class SubnetPredictor:
         found, error, unit = self.evaluations, self.error, unit_of(self.evaluations.task)
         tau = "" if error.kendall_tau is None else f", Kendall tau {error.kendall_tau:.2f}"
         weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
+        useless = error.mae >= error.mean_mae
+        verdict = ", no better than guessing: evaluate more subnets" if useless else ""
         pictures = f" on {found.num_pictures} pictures each" if found.num_pictures else ""
         return (
             f"{self.provenance}, ridge regression on the choices of {len(found.archs)} subnets "
             f"evaluated{pictures} ({found.path.name}{weights}), error {error.mae:.2f} {unit} on "
-            f"average on subnets left out ({error.mean_mae:.2f} for guessing their mean), std "
-            f"{error.rmse:.2f}{tau}, {error.num_folds}-fold cross-validation; says what shared "
+            f"average on subnets left out ({error.mean_mae:.2f} for guessing their mean{verdict}), "
+            f"std {error.rmse:.2f}{tau}, {error.num_folds}-fold cross-validation; says what shared "
             "weights reach, not what training alone would"
         )
 

@@ -127,6 +127,10 @@ def test_on_pure_noise_it_does_not_claim_to_know_anything(fitted):
     assert predictor.error.mae > 0.9 * predictor.error.mean_mae
     assert predictor.error.rmse == pytest.approx(3, rel=0.25)
     assert abs(predictor.error.kendall_tau) < 0.25
+    few = fitted(20, lambda _: 40 + rng.gauss(0, 3))
+    assert few.error.mae > few.error.mean_mae
+    assert "no better than guessing" in few.describe()
+    assert "no better than guessing" not in fitted(40, additive).describe()
 
 
 def test_an_interplay_of_choices_shows_in_the_error(fitted):
