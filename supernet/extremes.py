@@ -15,12 +15,10 @@ from supernet.arch import (
     Arch,
     ClassificationHead,
     Head,
-    PromptableHead,
-    ReconstructionHead,
     SegmentationHead,
 )
 from supernet.blocks import Block, BlockKind, blocks_of
-from supernet.named import BACKBONES, heads_of, named_params, params_at_head_dim_16
+from supernet.named import heads_of, named_params, official_arch, params_at_head_dim_16, with_head
 from supernet.space import Part, Space, Value
 
 WEIGHTLESS: tuple[BlockKind, ...] = ("pool", "upsample", "pixel_shuffle", "add")
@@ -82,7 +80,7 @@ def _covering(space: Space, part: Part) -> Iterator[Arch]:
     for index in range(max(len(heads), *map(len, own))):
         for choices in own:
             values |= choices[index % len(choices)]
-        yield replace(part.build(values, num_classes=1), head=heads[index % len(heads)])
+        yield with_head(part.build(values, num_classes=1), heads[index % len(heads)])
 
 
 def _all_scales(part: Part) -> dict[str, Value]:
@@ -109,7 +107,7 @@ def _heads(space: Space, part: Part) -> tuple[list[Head], tuple[Value, ...]]:
     widths: Any = part.dimensions.get("head.widths")
     num_classes = space.num_classes
     names = _official_names(space, part) if space.dataset else []
-    head_dims = tuple(dict.fromkeys(BACKBONES[name].stages[-1].head_dim for name in names))
+    head_dims = tuple(dict.fromkeys(official_arch(name).stages[-1].head_dim for name in names))
     if widths:
         return [ClassificationHead(pair, num_classes or 1000) for pair in widths], head_dims
     heads = [heads_of(space.dataset or "")[name] for name in names]
@@ -162,5 +160,4 @@ def _largest_head(heads: list[Head]) -> Head:
         if hasattr(largest, field):
             most = max(getattr(head, field) for head in heads)
             largest = replace(largest, **{field: most})
-    assert isinstance(largest, SegmentationHead | PromptableHead | ReconstructionHead)
     return largest

@@ -154,6 +154,7 @@ DATASETS: dict[Task, tuple[str, ...]] = {  # the first is the task's default
 ALL_DATASETS = tuple(dataset for datasets in DATASETS.values() for dataset in datasets)
 
 
+ENLARGED = ("x2", "x4")  # stand for any pictures, which super-resolution needs no labels of
 PIXELS = "pixels"  # stands for any pictures, which pre-training needs no labels of
 
 
@@ -188,6 +189,8 @@ def heads_of(dataset: str) -> Mapping[str, Head]:
     """
     if dataset == "imagenet":
         return CLASSIFICATION_HEADS
+    if dataset in ENLARGED:
+        return {name: arch.head for name, arch in _sr_of(dataset).items() if arch.head}
     if dataset == PIXELS:
         return dict.fromkeys(CLASSIFICATION_HEADS, ReconstructionHead())
     return PROMPTABLE_HEADS if dataset == "sa1b" else SEGMENTATION_HEADS[dataset]
@@ -208,8 +211,19 @@ def with_nearest_head(arch: Arch, dataset: str, num_classes: int | None = None) 
     if num_classes is not None and isinstance(head, ClassificationHead | SegmentationHead):
         head = replace(head, num_classes=num_classes)
     if arch.family == "b":
-        arch = _with_head_dim(arch, BACKBONES[name].stages[-1].head_dim)
-    return replace(arch, head=head)
+        arch = _with_head_dim(arch, official_arch(name).stages[-1].head_dim)
+    return with_head(arch, head)
+
+
+def with_head(arch: Arch, head: Head | None) -> Arch:
+    """`arch` with `head`, and the stride of the stem that goes with it."""
+    stride = 1 if isinstance(head, SuperResolutionHead) else 2
+    return replace(arch, stem=replace(arch.stem, stride=stride), head=head)
+
+
+def official_arch(name: str) -> Arch:
+    """The network of that name, of super-resolution with its head, else the backbone alone."""
+    return SUPER_RESOLUTION[name] if name in SUPER_RESOLUTION else BACKBONES[name]
 
 
 def named_params(arch: Arch, dataset: str) -> dict[str, int]:
@@ -220,11 +234,14 @@ def named_params(arch: Arch, dataset: str) -> dict[str, int]:
     names = [
         name
         for name in heads_of(dataset)
-        if BACKBONES[name].family == arch.family
-        and (dataset in ("imagenet", PIXELS) or len(BACKBONES[name].stages) == len(arch.stages))
+        if official_arch(name).family == arch.family
+        and (dataset in ("imagenet", PIXELS) or len(official_arch(name).stages) == len(arch.stages))
     ]
     if not names:
-        raise ArchError(f"family {arch.family} has no official head for {dataset}; try family l")
+        other = "b" if dataset in ENLARGED else "l"
+        raise ArchError(
+            f"family {arch.family} has no official head for {dataset}; try family {other}"
+        )
     return {name: _named_params(name) for name in names}
 
 
@@ -286,4 +303,8 @@ def params_at_head_dim_16(arch: Arch) -> int:
 
 @lru_cache
 def _named_params(name: str) -> int:
-    return params_at_head_dim_16(BACKBONES[name])
+    return params_at_head_dim_16(official_arch(name))
+
+
+def _sr_of(dataset: str) -> dict[str, Arch]:
+    return {name: arch for name, arch in SUPER_RESOLUTION.items() if name.endswith(dataset)}

@@ -27,7 +27,7 @@ from supernet.arch import (
     attention_stages,
     format_resolution,
 )
-from supernet.named import BACKBONES, PIXELS, dataset_of, with_nearest_head
+from supernet.named import BACKBONES, ENLARGED, PIXELS, dataset_of, with_head, with_nearest_head
 
 Value = int | str | tuple[int, ...]
 SPACES = ("family", "b", "l", "all", "tiny")
@@ -296,7 +296,7 @@ class Space:
         if not chosen:
             return arch
         own = part.build(part.values(arch) | chosen, self.num_classes or 1000)
-        return own if "head.widths" in chosen else replace(own, head=arch.head)
+        return own if "head.widths" in chosen else with_head(own, arch.head)
 
     def _chosen(self, part: Part, arch: Arch) -> dict[str, Value]:
         """The choice of every dimension; the first where another choice decides it."""
@@ -373,15 +373,17 @@ def get_space(
         "nearest_head": nearest_head,
         "num_classes": num_classes,
     }
-    dataset = PIXELS if task == "pretrain" else dataset_of(task, dataset)
+    dataset = _heads_from(task, dataset)
     parts = _PARTS[name]()
     if dataset in RESOLUTIONS:
         resolutions = {"resolution": RESOLUTIONS[dataset]}
         parts = [replace(p, dimensions=p.dimensions | resolutions) for p in parts]
-    if dataset == "sa1b":
-        parts = [part for part in parts if part.family == "l"]
+    if dataset == "sa1b" or dataset in ENLARGED:
+        family = "l" if dataset == "sa1b" else "b"
+        parts = [part for part in parts if part.family == family]
         if not parts:
-            raise SpaceError(f"space {name} has no network for {task}; choose --space l")
+            raise SpaceError(f"space {name} has no network for {task}; choose --space {family}")
+    if dataset == "sa1b":
         parts.append(_xl(name == "all"))
     space = Space(name, tuple(parts), None, num_classes, arguments)
     if nearest_head or task != "classification":
@@ -389,6 +391,16 @@ def get_space(
         parts = [_without_head(part, asked, task == "classification") for part in parts]
         space = replace(space, parts=tuple(parts), dataset=dataset)
     return space.freeze(freeze)
+
+
+def _heads_from(task: Task, dataset: str | None) -> str:
+    """What `Space.dataset` names; super-resolution doubles height and width by default."""
+    if task == "pretrain":
+        return PIXELS
+    if task != "super_resolution":
+        return dataset_of(task, dataset)
+    check_choice("dataset", dataset or ENLARGED[0], ENLARGED, SpaceError)
+    return dataset or ENLARGED[0]
 
 
 def format_value(name: str, value: Any) -> str:

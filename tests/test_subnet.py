@@ -153,6 +153,21 @@ def test_so_with_the_official_segmentation_heads(family, dataset, monkeypatch):
     check_zeroing(make(space))
 
 
+def test_so_with_the_heads_of_super_resolution(monkeypatch):
+    monkeypatch.setattr(
+        named,
+        "SUPER_RESOLUTION",
+        {
+            name: replace(arch, head=replace(arch.head, depth=2, width=arch.head.width // 4))
+            for name, arch in named.SUPER_RESOLUTION.items()
+        },
+    )
+    space = narrow(get_space("family", task="super_resolution", dataset="x4"))
+    at_small_sizes(monkeypatch, space)
+    assert {space.sample(random.Random(n)).head.width for n in range(40)} == {12, 16}
+    check_zeroing(make(space), pictures(2, (32, 48)))
+
+
 def test_so_with_the_necks_of_segment_anything(monkeypatch):
     """Their size and widths narrowed: 64 x 64 positions of 256 channels take too long here."""
     heads = {

@@ -32,7 +32,9 @@ def widest(supernet, arch):
         if stage.mixer in HEADED:
             values[f"stage{number}.head_dim"] = stage.head_dim
     largest = part.build(values, 1)
-    return replace(largest, head=_widest_head(supernet, arch), resolution=arch.resolution)
+    stem = replace(largest.stem, stride=arch.stem.stride)
+    head = _widest_head(supernet, arch)
+    return replace(largest, stem=stem, head=head, resolution=arch.resolution)
 
 
 def _widest_head(supernet, arch):
