@@ -15,6 +15,7 @@ from supernet.named import DATASETS, dataset_of
 from supernet.space import SPACES, Space, get_space
 
 if TYPE_CHECKING:
+    from lut.table import Table
     from nas.search import SearchCommand
     from predictors.evaluations import Evaluations
     from predictors.subnets import SubnetPredictor
@@ -53,8 +54,10 @@ class NoAccuracy:
         return AccuracyPrediction(0.0, 0.0)
 
 
-def choose_accuracy(command: "SearchCommand", task: Task) -> tuple[AccuracySource, Space]:
-    """The source and the space that a search's flags name.
+def choose_accuracy(
+    command: "SearchCommand", task: Task, table: "Table"
+) -> tuple[AccuracySource, Space]:
+    """The source and the space that a search's flags name; by default what was measured.
 
     Raises UserError where they name none, contradict each other, or where what they name is of
     another task, data set or space.
@@ -62,14 +65,16 @@ def choose_accuracy(command: "SearchCommand", task: Task) -> tuple[AccuracySourc
     check_objective(command)
     if command.accuracy == PUBLISHED:
         dataset = dataset_of(task, command.dataset)
+        name, frozen, classes = command.space, command.freeze, command.num_classes
+        if name is None and (measured := _measured(table, task, dataset)):
+            asked = {setting.partition("=")[0].strip() for setting in frozen}
+            kept = (f for f in measured["freeze"] if f.partition("=")[0].strip() not in asked)
+            name, frozen = measured["space"], (*kept, *frozen)
+            classes = classes or measured.get("num_classes")
         space = get_space(
-            command.space or DEFAULT_SPACE,
-            task=task,
-            dataset=dataset,
-            freeze=command.freeze,
-            num_classes=command.num_classes,
+            name or DEFAULT_SPACE, task=task, dataset=dataset, freeze=frozen, num_classes=classes
         )
-        return load_prior(dataset), space.fixed_as_published(command.freeze)
+        return load_prior(dataset), space.fixed_as_published(frozen)
     path = existing(command.accuracy)
     if path.suffix == CHECKPOINT:
         from nas.supernet_accuracy import SupernetAccuracy
@@ -80,6 +85,16 @@ def choose_accuracy(command: "SearchCommand", task: Task) -> tuple[AccuracySourc
     predictor = load_subnets(path, command.space)
     _check_asked(command, task, path, predictor.evaluations.dataset, predictor.space)
     return predictor, predictor.space.freeze(command.freeze)
+
+
+def _measured(table: "Table", task: Task, dataset: str) -> dict[str, Any] | None:
+    """The flags of `lut.build` that a table was measured for, if it was for this task."""
+    flags = (table.sidecar or {}).get("space_flags")
+    if not isinstance(flags, dict) or flags.get("task") != task:
+        return None
+    if dataset_of(task, flags.get("dataset")) != dataset or flags.get("space") not in SPACES:
+        return None
+    return flags | {"freeze": tuple(map(str, flags.get("freeze") or ()))}
 
 
 def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":

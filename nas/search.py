@@ -26,8 +26,9 @@ class SearchCommand:
     dataset: str | None = None
     """Data set whose published accuracies count: imagenet, cityscapes, ade20k, sa1b."""
     space: str | None = None
-    """Search space: family (b and l, the default), b, l, tiny, or all, which has more local blocks
-    and mixers for --freeze to choose from; by default that of the --accuracy file."""
+    """Search space: family (b and l), b, l, tiny, or all, which has more local blocks and mixers
+    for --freeze to choose from; by default that of the --accuracy file, else what the table was
+    measured for, else family."""
     freeze: tuple[str, ...] = ()
     """DIMENSION=VALUE[,VALUE...], such as resolution=128,160 or stage3.mixer=relu_linear;
     repeatable."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lut.device import Device, device_names
-from nas.accuracy import AccuracySource, NoAccuracy, choose_accuracy
+from nas.accuracy import PUBLISHED, AccuracySource, NoAccuracy, choose_accuracy
 from nas.budgets import Budget, budgets, feasible
 from nas.front import Candidate, Front
 from nas.objectives import Predicted
@@ -64,9 +64,13 @@ class Setting:
             raise SearchError("--seed must be from 0 to 4294967295")
         make_sampler(command.sampler, command.seed)  # refused before anything is written
         task = check_task(command.task)
-        accuracy, space = choose_accuracy(command, task)
-        dataset = space.dataset or dataset_of(task, None)
+        named = command.dataset if command.accuracy == PUBLISHED else None
+        dataset = dataset_of(task, named)
         device, latency = choose_predictor(command.device[0], command.table, dataset)
+        accuracy, space = choose_accuracy(command, task, latency.table)
+        if (own := space.dataset or dataset_of(task, None)) != dataset:  # that of the subnets
+            dataset = own
+            device, latency = choose_predictor(command.device[0], command.table, dataset)
         limits = budgets(command)
         return cls(command, command.trials, device, task, dataset, space, latency, accuracy, limits)
 

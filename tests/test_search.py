@@ -532,3 +532,15 @@ def test_a_front_survives_a_round_trip(tmp_path, finished):
     assert again.baselines == front.baselines
     assert replace(again, trials=[]) == replace(front, trials=[])
     assert isinstance(finished[0], Path)
+
+
+def test_a_measured_table_is_searched_where_it_was_measured(run, tmp_path):
+    def resolutions(*flags):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        run("nas.search", "--device", "example-cpu:litert", "--trials", 60, "--out", out, *flags)
+        archs = [row["arch"] for row in json.loads((out / "front.json").read_text())["candidates"]]
+        assert {arch["family"] for arch in archs} == {"b"}
+        return {arch["resolution"][0] for arch in archs}
+
+    assert resolutions() <= {128, 160, 192, 224, 256, 288}
+    assert resolutions("--freeze", "resolution=128,320") <= {128, 320}
