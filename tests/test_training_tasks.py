@@ -472,7 +472,7 @@ class TestFolders:
         task = training_task("classification", data=folder)
         held = {path for path, _ in task._held}
         assert (task.num_train, len(held)) == (18, 2)
-        assert not held & {path for path, _ in task._chosen.samples}
+        assert not held & {path for path, _ in task._chosen}
 
     def test_bad_class_folders_are_named(self, tmp_path):
         folder = self.classes(self.classes(tmp_path), "val", 3)

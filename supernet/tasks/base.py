@@ -4,8 +4,9 @@ B batch, H height, W width.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +20,11 @@ from supernet.tasks.loop import Metric, evaluate, read_batches
 from supernet.tasks.pictures import normalise, to_tensor
 from supernet.tasks.training import PLAIN, Augment, Draw
 
-EMBEDDED_SETS = ("shapes", "cells", "leaves")
 NUM_TRAIN, NUM_VAL = 20_000, 2_000  # embedded pictures
 HELD_OUT = 10  # of a folder without splits, each tenth picture is kept from training
 IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 T = TypeVar("T")
+Sample = tuple[Tensor, Tensor]
 
 
 class TaskBase:
@@ -46,6 +47,17 @@ class TaskBase:
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], Metric]:
         """Pictures for evaluation, by number, and the metric for them."""
         raise NotImplementedError
+
+    def remember(
+        self,
+        size: tuple[int, int],
+        draw: "Callable[[tuple[int, int], int], Sample]",
+        prepare: Callable[[Tensor], Tensor],
+    ) -> "Remembered":
+        """The held-out pictures of a size, the same object whenever they are asked for."""
+        if size not in self._remembered:
+            self._remembered[size] = Remembered(partial(draw, size), prepare)
+        return self._remembered[size]
 
     def train_data(self) -> Dataset[Any]:
         return self.data(self.augment)
@@ -73,9 +85,8 @@ class TaskBase:
         dtype: torch.dtype,
     ) -> dict[str, float]:
         data, metric = self.held_out(arch)
-        if isinstance(data, Remembered):
-            data = self._remembered.setdefault(arch.resolution, data)
-            workers = workers or 0  # what another process draws is forgotten
+        if isinstance(data, Remembered) and workers is None:
+            workers = 0  # what another process draws is forgotten
         data = spread(data, limit)
         batches = read_batches(
             data, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda"
@@ -95,24 +106,19 @@ class TaskBase:
             yield torch.stack([x for x, _ in batch])
 
 
-class Remembered(Dataset[tuple[Tensor, Tensor]]):
+class Remembered(Dataset[Sample]):
     """Embedded held-out pictures, drawn when first asked for: all subnets are shown the same."""
 
-    def __init__(
-        self,
-        draw: Callable[[int], tuple[Tensor, Tensor]],
-        prepare: Callable[[Tensor], Tensor],
-        length: int = NUM_VAL,
-    ) -> None:
+    def __init__(self, draw: Callable[[int], Sample], prepare: Callable[[Tensor], Tensor]) -> None:
         """`draw(index)`: 8 bits, (3, H, W), and the target; `prepare`: as the network sees it."""
-        self.draw, self.prepare, self.length = draw, prepare, length
-        self._drawn: dict[int, tuple[Tensor, Tensor]] = {}
+        self.draw, self.prepare = draw, prepare
+        self._drawn: dict[int, Sample] = {}
 
     def __len__(self) -> int:
-        return self.length
+        return NUM_VAL
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        check_index(index, self.length)
+    def __getitem__(self, index: int) -> Sample:
+        check_index(index, NUM_VAL)
         if index not in self._drawn:
             self._drawn[index] = self.draw(index)
         pixels, target = self._drawn[index]
@@ -132,15 +138,10 @@ class _Drawn(Dataset[Any]):
         return self.drawn[self.draws[index]]
 
 
-class Chosen(Generic[T]):
-    """`num_train` of a folder's samples, evenly spread, and which are held out."""
-
-    def __init__(self, train: Sequence[T], num_train: int | None) -> None:
-        count = min(num_train or len(train), len(train))
-        self.samples = [train[i * len(train) // count] for i in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.samples)
+def evenly(samples: Sequence[T], count: int | None) -> list[T]:
+    """`count` of a folder's samples, evenly spread over all, as classes lie one after the other."""
+    count = min(count or len(samples), len(samples))
+    return [samples[i * len(samples) // count] for i in range(count)]
 
 
 def split_off(samples: Sequence[T]) -> tuple[list[T], list[T]]:
@@ -155,11 +156,9 @@ def split_off(samples: Sequence[T]) -> tuple[list[T], list[T]]:
 
 
 def spread(data: "Dataset[Any]", limit: int | None) -> "Dataset[Any]":
-    """`limit` samples, evenly spread: classes often lie one after the other."""
+    """`limit` samples of a data set, or all, evenly spread."""
     total = len(data)  # type: ignore[arg-type]
-    if limit is None or limit >= total:
-        return data
-    return Subset(data, [index * total // limit for index in range(limit)])
+    return data if limit is None or limit >= total else Subset(data, evenly(range(total), limit))
 
 
 def embedded_set(dataset: str | None, choices: tuple[str, ...], task: str) -> str:

@@ -33,11 +33,11 @@ def draw_shape(
     y, x = grid(size)
     numbers = rng.random(64)
     colours = _colours(rng, difficulty)
-    radius = 0.62 - 0.3 * difficulty * numbers[0]
-    centre = (numbers[1:3] - 0.5) * 2 * (0.95 - radius)
+    radius = 0.85 - 0.5 * difficulty * numbers[0]
+    centre = (numbers[1:3] - 0.5) * 2 * (1 - radius)
     u, v = _pose(x - centre[0], y - centre[1], numbers[3:7], radius, difficulty)
     inside = _INSIDE[shape](u, v)
-    wave = pattern(texture, x, y, 7 + 5 * numbers[7], numbers[8], numbers[9])
+    wave = pattern(texture, x, y, 6 + 4 * numbers[7], numbers[8], numbers[9])
 
     background = _background(x, y, numbers[10:30], difficulty)
     picture = colours[0] + (colours[1] - colours[0]) * background[..., None]
@@ -47,7 +47,7 @@ def draw_shape(
         hidden = _bar(x - centre[0], y - centre[1], numbers[31:34], radius, difficulty)
         picture += (colours[4] - picture) * hidden[..., None]
     picture *= (1 + 0.3 * (numbers[34] - 0.5) * x + 0.3 * (numbers[35] - 0.5) * y)[..., None]
-    picture += rng.standard_normal(picture.shape, np.float32) * np.float32(4 + 26 * difficulty)
+    picture += rng.standard_normal(picture.shape, np.float32) * np.float32(2 + 20 * difficulty)
     pixels: NDArray[np.uint8] = picture.clip(0, 255).astype(np.uint8)
     return pixels
 
@@ -129,10 +129,10 @@ _INSIDE = (_disc, _triangle, _cross, _star)
 def _background(x: Field, y: Field, numbers: NDArray[np.float64], difficulty: float) -> Field:
     """Half planes and discs of the textures that things have, in 0 to 1, (H, W)."""
     field = 0.5 + 0.25 * np.sin(2 * x + 6.3 * numbers[0]) * np.sin(2 * y + 6.3 * numbers[1])
-    strength = 0.25 + 0.75 * difficulty
+    strength = 0.1 + 0.6 * difficulty
     for part in range(1 + round(2 * difficulty)):
         kind, turn, a, b, r, waves = numbers[2 + 6 * part : 8 + 6 * part]
-        wave = pattern(int(kind * len(TEXTURES)), x, y, 7 + 5 * waves, turn, a)
+        wave = pattern(int(kind * len(TEXTURES)), x, y, 6 + 4 * waves, turn, a)
         near = _step(((0.3 + 0.4 * r) ** 2 - (x - 2 * a + 1) ** 2 - (y - 2 * b + 1) ** 2) * EDGE)
         field += strength * near * (wave - 0.5)
     return np.asarray(field, np.float32)
@@ -153,10 +153,10 @@ def _colours(rng: np.random.Generator, difficulty: float) -> NDArray[np.float32]
 
     The two of a texture differ enough to be told apart in noise.
     """
-    base = rng.uniform(50, 205, (5, 3))
-    direction = rng.standard_normal((2, 3))
-    direction *= 1 / np.linalg.norm(direction, axis=1, keepdims=True)
-    contrast = 170 - 60 * difficulty
+    base = rng.uniform(60, 195, (5, 3))
+    direction = rng.standard_normal((2, 3)) + (2 - 2 * difficulty)  # more light than hue
+    direction *= rng.choice([-1, 1], (2, 1)) / np.linalg.norm(direction, axis=1, keepdims=True)
+    contrast = 240 - 100 * difficulty
     for first, vector, strength in ((0, direction[0], 0.6), (2, direction[1], 1.0)):
         middle = base[first]
         base[first], base[first + 1] = (

@@ -23,11 +23,11 @@ from supernet.tasks.base import (
     IMAGENET,
     NUM_TRAIN,
     NUM_VAL,
-    Chosen,
     TaskBase,
     check_index,
     check_size,
     embedded_set,
+    evenly,
     held_out_rng,
     name_of,
     prepared,
@@ -69,7 +69,7 @@ class PretrainTask(TaskBase):
             return
         pictures = list_pictures_of(folder)
         train, self._held = split_off(pictures)
-        self._chosen = Chosen(train, num_train)
+        self._chosen = evenly(train, num_train)
         self.num_train, self.dataset = len(self._chosen), name_of(folder)
 
     def data(self, augment: Augment) -> Dataset[Any]:
@@ -81,7 +81,7 @@ class PretrainTask(TaskBase):
     def read(self, index: int, size: tuple[int, int], *, held_out: bool = False) -> Image.Image:
         """A picture, of `size` where it is drawn."""
         if self.folder is not None:
-            return read_rgb((self._held if held_out else self._chosen.samples)[index])
+            return read_rgb((self._held if held_out else self._chosen)[index])
         rng = held_out_rng(index) if held_out else training_rng(self.seed, index)
         difficulty = self.augment.difficulty
         if self.dataset == "cells":

@@ -1,6 +1,5 @@
 """Classification to train on: class folders, or embedded shapes with textures."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from supernet.tasks.augment import erase, flip, rand_augment, random_resized_cro
 from supernet.tasks.base import (
     IMAGENET,
     NUM_TRAIN,
-    Chosen,
-    Remembered,
     TaskBase,
     as_imagenet,
     check_classes,
     check_index,
     embedded_set,
+    evenly,
     held_out_rng,
     name_of,
     prepared,
@@ -66,7 +64,7 @@ class ClassificationTask(TaskBase):
         train, self._held = found.samples, held.samples
         if train == held.samples:
             train, self._held = split_off(train)
-        self._chosen = Chosen(train, num_train)
+        self._chosen = evenly(train, num_train)
         self.num_train, self.num_classes = len(self._chosen), len(found.classes)
         self.dataset = "imagenet" if found.is_imagenet else name_of(folder)
 
@@ -75,7 +73,7 @@ class ClassificationTask(TaskBase):
 
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], TopAccuracy]:
         if self.folder is None:
-            return Remembered(partial(self._draw, arch.resolution), as_imagenet), TopAccuracy()
+            return self.remember(arch.resolution, self._draw, as_imagenet), TopAccuracy()
         crop_pct = default_cfg(arch)["crop_pct"]
         held = ClassFolders(self.folder, arch.resolution, None, crop_pct=crop_pct, **IMAGENET)
         held.samples = self._held
@@ -85,7 +83,7 @@ class ClassificationTask(TaskBase):
         """A training picture, of `size` where it is drawn, and its class."""
         check_index(index, self.num_train)
         if self.folder is not None:
-            path, label = self._chosen.samples[index]
+            path, label = self._chosen[index]
             return read_rgb(path), label
         label = index % len(CLASSES)
         rng = training_rng(self.seed, index)

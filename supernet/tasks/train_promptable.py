@@ -25,10 +25,10 @@ from supernet.tasks.augment import photometric
 from supernet.tasks.base import (
     NUM_TRAIN,
     NUM_VAL,
-    Chosen,
     TaskBase,
     check_index,
     embedded_set,
+    evenly,
     held_out_rng,
     name_of,
     split_off,
@@ -95,7 +95,7 @@ class PromptableTask(TaskBase):
         train, self._held = self._train.samples, AnnotatedPictures(folder).samples
         if [path for path, _ in train] == [path for path, _ in self._held]:
             train, self._held = split_off(train)
-        self._train.samples = Chosen(train, num_train).samples
+        self._train.samples = evenly(train, num_train)
         self.num_train = len(self._train)
         known = self._train.layout != "folder"
         self.dataset = self._train.layout if known else name_of(folder)

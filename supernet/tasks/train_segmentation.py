@@ -1,6 +1,5 @@
 """Segmentation to train on: Cityscapes, ADE20K, folders of masks, or embedded cells."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from supernet.tasks.augment import flip, photometric, scaled_crop
 from supernet.tasks.base import (
     IMAGENET,
     NUM_TRAIN,
-    Chosen,
-    Remembered,
     TaskBase,
     as_imagenet,
     check_classes,
     check_index,
     embedded_set,
+    evenly,
     held_out_rng,
     name_of,
     prepared,
@@ -82,7 +80,7 @@ class SegmentationTask(TaskBase):
         self._held = LabelledPictures(folder, (1, 1), self.num_classes, **IMAGENET).samples
         if train == self._held:
             train, self._held = split_off(train)
-        self._chosen = Chosen(train, num_train)
+        self._chosen = evenly(train, num_train)
         self.num_train = len(self._chosen)
         self.dataset = name_of(folder) if known is None else self.layout
 
@@ -91,7 +89,7 @@ class SegmentationTask(TaskBase):
 
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], MeanIoU]:
         if self.folder is None:
-            return Remembered(partial(self._draw, arch.resolution), as_imagenet), MeanIoU(CLASSES)
+            return self.remember(arch.resolution, self._draw, as_imagenet), MeanIoU(CLASSES)
         held = LabelledPictures(self.folder, arch.resolution, self.num_classes or 0, **IMAGENET)
         held.samples = self._held
         return held, MeanIoU(held.class_names)
@@ -103,7 +101,7 @@ class SegmentationTask(TaskBase):
             rng = training_rng(self.seed, index)
             pixels, labels = draw_cells(size, rng, self.augment.difficulty)
             return Image.fromarray(pixels), labels
-        picture, mask = self._chosen.samples[index]
+        picture, mask = self._chosen[index]
         indices = read_indices(mask)
         labels = to_classes(indices, self.layout, mask, self.num_classes or 0).astype(np.uint8)
         return read_rgb(picture, (indices.shape[0], indices.shape[1])), labels

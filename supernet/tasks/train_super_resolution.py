@@ -1,6 +1,5 @@
 """Super-resolution to train on: folders of large pictures, or embedded dead leaves."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from results.errors import DataError
 from supernet.arch import Arch, SuperResolutionHead
 from supernet.tasks.base import (
     NUM_TRAIN,
-    Chosen,
-    Remembered,
     TaskBase,
     as_shares,
     check_index,
     embedded_set,
+    evenly,
     held_out_rng,
     name_of,
     split_off,
@@ -59,7 +57,7 @@ class SuperResolutionTask(TaskBase):
         self._held = LargePictures(folder, scale).samples
         if set(train) & set(self._held):  # one of them has no folder of its own
             train, self._held = _separate(train, self._held)
-        self._chosen = Chosen(train, num_train)
+        self._chosen = evenly(train, num_train)
         self.num_train, self.dataset = len(self._chosen), name_of(folder)
 
     def data(self, augment: Augment) -> Dataset[Any]:
@@ -69,7 +67,7 @@ class SuperResolutionTask(TaskBase):
         if not isinstance(arch.head, SuperResolutionHead) or arch.head.scale != self.scale:
             raise DataError(f"the data is for scale {self.scale}, the network for another")
         if self.folder is None:
-            return Remembered(partial(self._draw, arch.resolution), as_shares), Likeness(self.scale)
+            return self.remember(arch.resolution, self._draw, as_shares), Likeness(self.scale)
         held = LargePictures(self.folder, self.scale)
         held.samples = self._held
         return held, Likeness(self.scale)
@@ -82,7 +80,7 @@ class SuperResolutionTask(TaskBase):
         if self.folder is None:
             own = training_rng(self.seed, index)
             return draw_leaves(size, own, DIFFICULTY * self.augment.difficulty)[0]
-        image = read_rgb(self._chosen.samples[index])
+        image = read_rgb(self._chosen[index])
         lacking = [max(0, a - b) for a, b in zip(size, (image.height, image.width), strict=True)]
         pixels = np.asarray(image)
         if any(lacking):
