@@ -10,7 +10,7 @@ from torch import nn
 
 from results.errors import ArchError, DataError, WeightsError
 from supernet.arch import Arch, ReconstructionHead, SuperResolutionHead, parse_resolution
-from supernet.archs import resolve_arch
+from supernet.archs import arch_in_space, resolve_arch
 from supernet.checkpoint import init_from, is_supernet, open_supernet
 from supernet.costs import read_costs
 from supernet.extremes import largest_of, smallest_of
@@ -159,17 +159,6 @@ def gather(command: "Train") -> Ingredients:
     if not sizes and command.data is None and name == "segmentation":
         sizes = tuple(get_space(command.space).resolutions)  # pictures are made at any size
     return Ingredients(task, space, None, sizes)
-
-
-def arch_in_space(space: Space, arch: Arch) -> Arch:
-    """The backbone of `arch` with the head that it has in `space`. Raises SpaceError."""
-    _, part = space.part_of(arch)
-    values = part.values(arch)
-    chosen = {name: values.get(name, choices[0]) for name, choices in part.dimensions.items()}
-    chosen["resolution"] = part.dimensions["resolution"][0]
-    found = space.build(part, values | chosen)
-    space.encode(found)  # raises where it is outside
-    return found
 
 
 def _arch(command: "Train", name: str, own: Arch, task: TrainingTask) -> Arch:

@@ -27,13 +27,8 @@ AUGMENTS = ("official", "embedded", "plain")
 UNRECORDED = ("out", "resume", "json", "quiet")  # no part of the run
 MAY_CHANGE = (  # in a resumed run
     *("epochs", "steps"),  # the amount of work
-    *(
-        "accumulate",
-        "workers",
-        "checkpoint_every",
-        "eval_every",
-        "limit",
-    ),  # what leaves weights alone
+    *("accumulate", "workers", "checkpoint_every"),  # what leaves weights alone
+    *("eval_every", "limit", "recalibration_images"),
     *("lr", "clip", "precision"),  # the cures of a loss that is not finite
 )
 
@@ -116,6 +111,8 @@ class Train:
     """Steps between evaluations, on up to 1000 pictures; there is one in the end, on all."""
     limit: int | None = None
     """Evaluate on this many held-out pictures, evenly spread over all."""
+    recalibration_images: int = 512
+    """Of a supernet: training pictures that a subnet's BatchNorm statistics are computed on."""
     out: Path | None = None
     """Folder of the run; by default results/runs/train-NAME-TIME."""
     resume: Path | None = None
@@ -197,6 +194,7 @@ class Train:
             ("checkpoint-every", self.checkpoint_every, 1),
             ("eval-every", self.eval_every, 1),
             ("limit", self.limit, 1),
+            ("recalibration-images", self.recalibration_images, 1),
             ("seed", self.seed, 0),
             ("clip", self.clip, 0),
             ("weight-decay", self.weight_decay, 0),

@@ -1,38 +1,37 @@
 """What a training prints when it is done."""
 
+import shlex
 from typing import Any
-
-UNITS = {"psnr_db": "dB"}  # of the other figures: percent, where they are no losses
 
 
 def print_training(answer: dict[str, Any]) -> None:
+    """Figures of every evaluated subnet, where the weights are, and what to do with them."""
     from rich.console import Console
-    from rich.table import Table
 
     from supernet.arch import Arch
 
     out = Console(highlight=False, soft_wrap=True, markup=False)
-    metric = answer["primary"]
-    table = Table(box=None, header_style="", padding=(0, 2, 0, 0))
-    for name in ("subnet", "size", metric, "±", "n", "arch"):
-        table.add_column(name, justify="left" if name in ("subnet", "arch") else "right")
-    for row in answer["evaluations"]:
-        error = "" if row["stderr"] is None else f"{row['stderr']:.2f}"
-        arch = Arch.from_dict(row["arch"])
-        table.add_row(
-            row["subnet"],
-            row["resolution"],
-            f"{row['value']:.2f}",
-            error,
-            str(row["n"]),
-            arch.describe(),
-        )
     out.print(f"{answer['task']} on {answer['dataset']}, {answer['steps']} steps")
-    out.print(table)
-    out.print("± is the standard error over pictures")
+    rows = answer["evaluations"]
+    longest = max(len(row["subnet"]) for row in rows)
+    for row in rows:
+        error = "" if row["stderr"] is None else f" ± {row['stderr']:.2f}"
+        arch = Arch.from_dict(row["arch"])
+        out.print(
+            f"  {row['subnet']:<{longest}}  {row['metric']} {row['value']:.2f}{error}, "
+            f"{row['n']} pictures at {row['resolution']} px: {arch.describe()}"
+        )
+    out.print("  ± is the standard error over pictures")
     out.print(f"weights {answer['model']}, curve {answer['curve']}")
     out.print(f"next: {next_command(answer)}")
 
 
 def next_command(answer: dict[str, Any]) -> str:
-    return f"python -m supernet.evaluate --weights {answer['model']}"
+    """What to do with the weights."""
+    model, space = answer["model"], answer["space"]
+    data = f" --data {shlex.quote(answer['data'])}" if answer["data"] else ""
+    if answer["task"] == "pretrain":
+        arch = f"--space {space}" if space else "--arch ARCH"
+        return f"python -m supernet.train {arch} --task TASK --init {model}"
+    subnets = " --sample 100 --out subnets.jsonl" if space else ""
+    return f"python -m supernet.evaluate --weights {model}{data}{subnets}"

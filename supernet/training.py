@@ -22,6 +22,7 @@ from supernet.curves import Curves, draw_curve
 from supernet.distributed import Ranks
 from supernet.ingredients import Ingredients, gather, sha256_of
 from supernet.order import Order, read_parts
+from supernet.recalibrated import Recalibration
 from supernet.snapshots import load_snapshot, save_snapshot, snapshots
 from supernet.subnet import Supernet
 from supernet.trainer import Alone, Recipe, Trainer
@@ -33,8 +34,6 @@ MODEL, ANSWER = "model.safetensors", "evaluation.json"
 EPOCHS = 20  # by default
 CHECKPOINT_S = 120.0
 EVALUATED = 1000  # pictures, between steps
-RECALIBRATED = 2048  # training pictures that statistics are computed anew on
-RECALIBRATED_AT_ONCE = 64
 
 
 def train(
@@ -89,6 +88,8 @@ class Training:
         self.ranks = ranks
         self.folder = folder
         self.silent = command.json or command.quiet or not ranks.is_first
+        if command.compile and ranks.world > 1:
+            raise UserError("--compile is for one process; leave it out under torchrun")
         parts = ranks.world * command.accumulate
         if command.batch_size % parts:
             raise UserError(
@@ -209,6 +210,7 @@ class Training:
             "curve": str(curve),
             "task": self.task.name,
             "dataset": self.task.dataset,
+            "data": str(self.command.data) if self.command.data else None,
             "space": self.command.space,
             "steps": self.trainer.done,
             "primary": self.task.primary,
@@ -238,11 +240,13 @@ class Training:
             network: nn.Module = copy.deepcopy(trained.network)
             return network
         model = trained.extract(arch)
-        size = min(RECALIBRATED_AT_ONCE, self.command.batch_size, self.task.num_train)
-        num_images = min(RECALIBRATED, self.task.num_train) // size * size
-        recalibrate(
-            model, self.task.recalibration_batches(arch, num_images, size, self.command.seed)
+        chosen = Recalibration(
+            self.command.recalibration_images
+        )  # as supernet.evaluate does, so that it finds the same figures
+        pictures = self.task.recalibration_batches(
+            arch, chosen.num_images, chosen.even_batch, chosen.seed
         )
+        recalibrate(model, pictures)
         return model
 
     def _row(self, name: str, arch: Arch, figures: dict[str, float], sha256: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -29,13 +30,14 @@ from tests.conftest import ROOT
 STEPS = 24
 QUICK = Train(
     space="tiny", freeze=FROZEN, steps=STEPS, batch_size=4, num_train=40, resolution=("32",),
-    random_subnets=1, workers=0, limit=16, checkpoint_every=5, ema=0.9, quiet=True,
+    random_subnets=1, workers=0, limit=16, recalibration_images=16,
+    checkpoint_every=5, ema=0.9, quiet=True,
 )  # fmt: skip
 FLAGS = [
     "--space", "tiny", *(part for setting in FROZEN for part in ("--freeze", setting)),
     "--steps", str(STEPS), "--batch-size", "4", "--num-train", "40", "--resolution", "32",
     "--random-subnets", "1", "--workers", "0", "--limit", "16", "--checkpoint-every", "5",
-    "--ema", "0.9",
+    "--ema", "0.9", "--recalibration-images", "16",
 ]  # fmt: skip
 
 
@@ -160,6 +162,33 @@ def test_weights_begin_as_those_of_init(whole, tmp_path):
     assert all(torch.allclose(begun[name], ended[name], atol=1e-6) for name in weights)
 
 
+def test_pretrained_bodies_get_new_heads(whole, tmp_path, capsys):
+    body = replace(QUICK, freeze=("resolution=64",), steps=1, resolution=("64",), lr=1e-12)
+    replace(body, task="pretrain", out=tmp_path / "pre", quiet=False).run()
+    said = capsys.readouterr().out
+    pre = tmp_path / "pre" / "model.safetensors"
+    assert f"next: python -m supernet.train --space tiny --task TASK --init {pre}" in said
+    assert "psnr_db" in said
+    replace(body, out=tmp_path / "run", init=pre).run()
+    begun, ended = (read_weights(tmp_path / n / "model.safetensors")[0] for n in ("pre", "run"))
+    shared = [n for n in begun if n in ended and n.endswith("conv.weight") and "head" not in n]
+    assert len(shared) > 40
+    assert all(torch.allclose(begun[name], ended[name], atol=1e-6) for name in shared)
+    other, _ = read_weights(whole / "model.safetensors")
+    assert not torch.allclose(other[shared[0]], ended[shared[0]], atol=1e-3)
+
+
+def test_a_finished_run_says_what_comes_next(whole, capsys):
+    Train(resume=whole).run()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"classification on shapes, {STEPS} steps"
+    assert re.match(r"  largest   top1 [0-9.]+ ± [0-9.]+, 16 pictures at 32 px: b 8x1", said[1])
+    model = whole / "model.safetensors"
+    assert said[-1] == (
+        f"next: python -m supernet.evaluate --weights {model} --sample 100 --out subnets.jsonl"
+    )
+
+
 def test_two_processes_run_the_command(whole, tmp_path):
     run = tmp_path / "run"
     torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -182,7 +211,7 @@ def test_torchrun_starts_a_dead_process_again_where_it_was(whole, tmp_path):
     torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     with started(
         "-m", "supernet.train", *FLAGS, "--out", run, "--json",
-        module=(*torchrun, "--max-restarts", "1"),
+        module=(*torchrun, "--max-restarts", "3"),
     ) as process:  # fmt: skip
         while len(read_rows(run / CURVE)) < 8:
             assert process.poll() is None, process.communicate()[1]
