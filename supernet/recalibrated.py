@@ -1,7 +1,8 @@
 """Subnets of a supernet's file as stand-alone networks, with statistics of their own."""
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from supernet.space import Space
 from supernet.tasks.training import TrainingTask, training_task
 from supernet.weights import metadata_in
 
-MOST_KEPT = 3  # resolutions whose pictures are kept for the next subnet
+MOST_KEPT, MOST_PIXELS = 3, 2**25  # resolutions, and pixels of each: 400 MB
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,20 @@ class Subnets:
         recalibrate(model, self._pictures(arch))
         return model
 
-    def _pictures(self, arch: Arch) -> list[Tensor]:
-        """The same for all subnets of one resolution, read once."""
-        if arch.resolution not in self._kept:
-            settings = self.recalibration
-            self._kept[arch.resolution] = list(
-                self.task.recalibration_batches(
-                    arch, settings.num_images, settings.even_batch, settings.seed
-                )
-            )
-            if len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-        return self._kept[arch.resolution]
+    def _pictures(self, arch: Arch) -> Iterable[Tensor]:
+        """The same for all subnets of one resolution; kept for the next where they are few."""
+        settings, size = self.recalibration, arch.resolution
+        if size in self._kept:
+            return self._kept[size]
+        found = self.task.recalibration_batches(
+            arch, settings.num_images, settings.even_batch, settings.seed
+        )
+        if settings.num_images * math.prod(size) > MOST_PIXELS:
+            return found
+        self._kept[size] = list(found)
+        if len(self._kept) > MOST_KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[size]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import supernet.recalibrated
 from results.errors import ArchError, RunError, SpaceError
 from supernet.arch import Arch
 from supernet.archs import arch_in_space, read_archs
@@ -154,6 +155,22 @@ def test_recalibration_pictures_and_their_number_matter_and_weights_stay(weights
     assert not torch.equal(plain, statistics(recalibration_images=30))
     assert not torch.equal(plain, statistics(recalibration_images=24, seed=1))
     assert sha256_of(weights) == before
+
+
+def test_many_pictures_are_read_anew_for_every_subnet(weights, monkeypatch):
+    archs = [*largest_of(SPACE), *smallest_of(SPACE)]
+
+    def statistics():
+        evaluator = SubnetEvaluator(weights, recalibration_images=8)
+        found = [evaluator.subnets.network(arch).state_dict() for arch in archs]
+        return [s["stem.0.conv.norm.running_mean"] for s in found], len(evaluator.subnets._kept)
+
+    kept, number = statistics()
+    assert number == 1
+    monkeypatch.setattr(supernet.recalibrated, "MOST_PIXELS", 8 * 64 * 64 - 1)
+    again, number = statistics()
+    assert number == 0
+    assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
 
 
 def test_processes_share_archs_through_a_storage(weights, tmp_path):

@@ -58,10 +58,14 @@ SPACES = {
 
 
 def covering(space, seed=0):
-    """Random archs with every choice of every dimension among them, and no more than needed."""
+    """Random archs with every choice of every dimension among them, and few more than needed.
+
+    But for the resolution, which is that of the pictures whatever the Arch says.
+    """
     rng = random.Random(seed)
     for part in space.parts:
-        left = {(name, choice) for name, choices in part.dimensions.items() for choice in choices}
+        dimensions = {n: c for n, c in part.dimensions.items() if n != "resolution"}
+        left = {(name, choice) for name, choices in dimensions.items() for choice in choices}
         while left:
             arch = space.sample(rng)
             if space.part_of(arch)[1] == part and left & part.values(arch).items():
