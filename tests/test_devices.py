@@ -1,6 +1,7 @@
 """Devices and their tables: the shipped ones, and those that a user makes."""
 
 import json
+import random
 import re
 import shlex
 

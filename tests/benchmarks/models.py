@@ -110,10 +110,14 @@ def peak_mb(function, network, batch, mode):
 
 
 def child(function, network, batch, mode):
+    print(peak_of(step_of(factory(function), network, int(batch), mode)))
+
+
+def peak_of(step):
+    """Peak of PyTorch's allocations during the second of two steps, beyond those before it, MB."""
     from torch._C._profiler import _EventType
     from torch.profiler import ProfilerActivity, profile
 
-    step = step_of(factory(function), network, int(batch), mode)
     step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step()
@@ -125,7 +129,7 @@ def child(function, network, batch, mode):
         if event.tag == _EventType.Allocation:
             totals.append((event.start_time_ns, event.extra_fields.total_allocated))
     before = min(totals)[1]
-    print((max(total for _, total in totals) - before) / 1e6)
+    return (max(total for _, total in totals) - before) / 1e6
 
 
 def compare(functions, network, batch, mode, rounds):

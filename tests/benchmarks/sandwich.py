@@ -1,0 +1,185 @@
+"""What a step of the sandwich rule costs: `python -m tests.benchmarks.sandwich`.
+
+Largest, smallest and two random subnets, forward and backward, against the same four networks
+standing alone, all in turn in shuffled order, one thread, channels last. Beside it a null
+control: four networks standing alone against four others of the same archs. The ratios are paired
+by round, with 95 % bootstrap intervals. Then whole steps, with clipping and AdamW, of which the
+four networks need four. Memory: the peak of PyTorch's allocations during the four passes, beyond
+weights and their gradients, against that of the largest alone; exact, by the allocator.
+
+The record goes to results/benchmarks/sandwich.json.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from results.files import write_json
+from results.record import command_line, commit, now, versions
+from supernet.arch import Arch
+from supernet.space import Space, get_space
+from tests.benchmarks.models import HEAP, ROOT, peak_of, ratio, times_of
+from tests.benchmarks.search import machine
+
+SPACES = {  # whose largest networks are as B1 and B2
+    "b1": (
+        "stem.width=8,16", "stem.depth=1",
+        "stage1.width=16,32", "stage2.width=32,64", "stage3.width=64,128", "stage4.width=128,256",
+        "stage1.depth=1,2", "stage2.depth=1,2,3", "stage3.depth=1,2,3", "stage4.depth=1,2,3,4",
+    ),
+    "b2": (
+        "stem.width=8,16,24", "stem.depth=1",
+        "stage1.width=16,32,48", "stage2.width=32,64,96", "stage3.width=64,128,192",
+        "stage4.width=128,256,384",
+        "stage1.depth=1,2,3", "stage2.depth=1,2,3,4", "stage3.depth=1,2,3,4",
+        "stage4.depth=1,2,3,4,5,6",
+    ),
+}  # fmt: skip
+CASES = [("b1", 32, 64, 16), ("b1", 64, 96, 10), ("b2", 32, 64, 12), ("b2", 64, 96, 8)]
+NUM_CLASSES = 1000
+
+
+def the_space(name: str) -> Space:
+    expand = [f"stage{n}.expand_ratio=3,4" for n in (1, 2, 3, 4)]
+    return get_space("b", freeze=[*SPACES[name], *expand])
+
+
+def sandwich(name: str) -> list[Arch]:
+    from supernet.sandwich import SandwichRule
+
+    archs = SandwichRule(the_space(name), 2, seed=0, num_steps=1).draw(0).archs
+    assert len(archs) == 4
+    return list(archs)
+
+
+def passes(name: str, kind: str, batch: int, side: int) -> Callable[[], None]:
+    """Forward and backward passes: of the supernet, of four networks, or of the largest alone."""
+    import torch
+    import torch.nn.functional as F
+
+    from supernet.model import build
+    from supernet.subnet import Supernet
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    archs = sandwich(name)
+    x = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
+    y = torch.arange(batch) % NUM_CLASSES
+    if kind == "supernet":
+        supernet = Supernet(the_space(name))
+        supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def shared() -> None:
+            supernet.zero_grad(set_to_none=True)
+            for arch in archs:
+                F.cross_entropy(supernet(x, arch), y).backward()
+
+        return shared
+    networks = [build(arch) for arch in (archs[:1] if kind == "largest" else archs)]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def alone() -> None:
+        for network in networks:
+            network.zero_grad(set_to_none=True)
+            F.cross_entropy(network(x), y).backward()
+
+    return alone
+
+
+def steps(name: str, kind: str, batch: int, side: int) -> Callable[[], None]:
+    """Whole steps, as `supernet.train` makes them."""
+    import torch
+
+    from supernet.model import build
+    from supernet.sandwich import OneArch, Sampler, Sandwich
+    from supernet.subnet import Supernet
+    from supernet.tasks.training import training_task
+    from supernet.trainer import Alone, Recipe, Trainer
+
+    class Same:
+        def draw(self, step: int) -> Sandwich:
+            return Sandwich(tuple(archs))
+
+    torch.manual_seed(0)
+    archs, task = sandwich(name), training_task("classification")
+    recipe = Recipe(num_steps=1000, clip=2.0)
+    x, y = torch.randn(batch, 3, side, side), torch.arange(batch) % 12
+    models: list[tuple[Supernet | Alone, Sampler]] = [(Supernet(the_space(name)), Same())]
+    if kind != "supernet":
+        models = [(Alone(build(arch)), OneArch(arch, 0)) for arch in archs]
+    trainers = [Trainer(model, task, sampler, recipe) for model, sampler in models]
+
+    def step() -> None:
+        for trainer in trainers:
+            trainer.step([(x, y)])
+
+    return step
+
+
+def compare(name: str, batch: int, side: int, rounds: int) -> dict[str, object]:
+    def seconds(make: Callable[..., Callable[[], None]], kinds: Sequence[str]):
+        return times_of({kind: make(name, kind, batch, side) for kind in kinds}, rounds)
+
+    found = seconds(passes, ("supernet", "alone", "alone again"))
+    whole = seconds(steps, ("supernet", "alone"))
+    peaks = {kind: peak_mb(name, kind, batch, side) for kind in ("supernet", "largest")}
+    return {
+        "supernet": name,
+        "batch": batch,
+        "side": side,
+        "rounds": rounds,
+        "archs": [arch.describe() for arch in sandwich(name)],
+        "median_ms": {kind: 1e3 * statistics.median(times) for kind, times in found.items()},
+        "ratio": ratio(found["supernet"], found["alone"]),
+        "null_ratio": ratio(found["alone again"], found["alone"]),
+        "whole_step_ratio": ratio(whole["supernet"], whole["alone"]),
+        "peak_memory_mb": peaks,
+        "memory_ratio": peaks["supernet"] / peaks["largest"],
+    }
+
+
+def peak_mb(name: str, kind: str, batch: int, side: int) -> float:
+    arguments = ("--child", name, kind, str(batch), str(side))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.sandwich", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--child", nargs=4)
+    flags = parser.parse_args()
+    if flags.child:
+        name, kind, batch, side = flags.child
+        print(peak_of(passes(name, kind, int(batch), int(side))))
+        return
+    if any(os.environ.get(name) != value for name, value in HEAP.items()):
+        arguments = [sys.executable, "-m", "tests.benchmarks.sandwich", *sys.argv[1:]]
+        os.execve(sys.executable, arguments, os.environ | HEAP)
+    random.seed(0)
+    comparisons = []
+    for case in CASES:
+        comparisons.append(compare(*case))
+        print(json.dumps(comparisons[-1]), flush=True)
+    record = {
+        "command": command_line("tests.benchmarks.sandwich"),
+        "date": now().isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "settings": "one thread, fp32, channels last",
+        "versions": versions(),
+        "comparisons": comparisons,
+    }
+    write_json(ROOT / "results" / "benchmarks" / "sandwich.json", record)
+
+
+if __name__ == "__main__":
+    main()
