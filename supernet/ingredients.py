@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from results.errors import ArchError, DataError, WeightsError
+from results.errors import ArchError, DataError, WeightsError, check_choice
 from supernet.arch import Arch, ReconstructionHead, SuperResolutionHead, parse_resolution
 from supernet.archs import arch_in_space, resolve_arch
 from supernet.checkpoint import init_from, is_supernet, open_supernet
 from supernet.costs import read_costs
 from supernet.extremes import largest_of, smallest_of
 from supernet.model import build_task_model
-from supernet.named import DATASETS
+from supernet.named import DATASETS, ENLARGED, with_head
 from supernet.order import seed_of
 from supernet.sandwich import OneArch, Resolution, Sampler, SandwichRule
 from supernet.space import Space, get_space
@@ -132,17 +132,17 @@ def gather(command: "Train") -> Ingredients:
     name = command.task or (own.task if own else "classification")
     heads = DATASETS.get(name, ())  # type: ignore[call-overload]
     if command.dataset is not None and heads and command.dataset not in heads:
-        raise DataError(f"{command.dataset} is no data set for {name} (choose from {heads})")
-    scale = own.head.scale if own and isinstance(own.head, SuperResolutionHead) else 2
+        listed = ", ".join(heads)
+        raise DataError(f"{command.dataset} is no data set for {name} (choose from {listed})")
     task = training_task(
         name,
         data=command.data,
-        dataset=command.dataset if command.data else None,
+        dataset=command.dataset if command.data and name == "segmentation" else None,
         num_classes=command.num_classes,
         seed=command.seed,
         num_train=command.num_train,
         augment=AUGMENTS[command.augment] if command.augment else None,
-        scale=scale,
+        scale=_scale(own, command.dataset) if name == "super_resolution" else 2,
         teacher=command.teacher if name == "promptable" else None,
     )
     sizes = tuple(dict.fromkeys(map(parse_resolution, command.resolution)))
@@ -161,10 +161,19 @@ def gather(command: "Train") -> Ingredients:
     return Ingredients(task, space, None, sizes)
 
 
+def _scale(own: Arch | None, dataset: str | None) -> int:
+    """Times that super-resolution enlarges a side: the arch's, or of the space's x2 or x4."""
+    if own is not None and isinstance(own.head, SuperResolutionHead):
+        return own.head.scale
+    name = dataset or ENLARGED[0]
+    check_choice("dataset", name, ENLARGED, DataError)
+    return int(name.removeprefix("x"))
+
+
 def _arch(command: "Train", name: str, own: Arch, task: TrainingTask) -> Arch:
     """The one network, with a head for the task and the data's number of classes."""
     if name == "pretrain":
-        return replace(own, head=ReconstructionHead())
+        return with_head(own, ReconstructionHead())
     assert command.arch is not None
     other = name != own.task
     arch = resolve_arch(

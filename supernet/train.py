@@ -47,7 +47,8 @@ class Train:
     data: Path | None = None
     """Folder of pictures, in the layout of the data set; by default pictures made here."""
     dataset: str | None = None
-    """imagenet, cityscapes, ade20k or sa1b: whose heads networks get, and the folder's layout."""
+    """imagenet, cityscapes, ade20k or sa1b: whose heads networks get, and the folder's layout; x2
+    or x4: how much super-resolution enlarges."""
     num_classes: int | None = None
     """Classes of the head; by default the data set's."""
     num_train: int | None = None

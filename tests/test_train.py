@@ -271,6 +271,12 @@ def test_every_flag_survives_a_resume(tmp_path):
         ),
         (["--space", "tiny", "--resolution", "big"], "resolution 'big' is neither"),
         (["--resume", "nowhere"], "is no run folder"),
+        (["--space", "tiny", "--dataset", "cityscapes"], "is no data set for classification"),
+        (
+            ["--space", "tiny", "--task", "super_resolution", "--dataset", "x3"],
+            "(choose from x2, x4)",
+        ),
+        (["--space", "tiny", "--task", "promptable", "--num-train", "4"], "choose --space l"),
     ],
 )
 def test_bad_flags_end_in_one_line(fails, flags, message, tmp_path, monkeypatch):
