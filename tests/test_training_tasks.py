@@ -268,6 +268,20 @@ class TestAugmentation:
             assert (np.array(part)[~known] == augment.GREY).all()
         assert (~known).any() or known.all()
 
+    def test_a_mirrored_picture_has_mirrored_labels(self):
+        plain = training_task("segmentation", augment=PLAIN).train_data()
+        flipping = training_task("segmentation", augment=replace(PLAIN, flip=True)).train_data()
+        mirrored = 0
+        for epoch in range(12):
+            draw = Draw(4, epoch, (32, 48), 0)
+            (x, labels), (y, moved) = plain[draw], flipping[draw]
+            if not torch.equal(x, y):
+                x, labels = x.flip(-1), labels.flip(-1)
+                mirrored += 1
+            assert torch.equal(x, y)
+            assert torch.equal(labels, moved)
+        assert 2 <= mirrored <= 10
+
     def test_small_pictures_are_padded_and_large_ones_cut(self):
         rng = np.random.default_rng(0)
         image, labels = (
