@@ -475,3 +475,27 @@ def test_what_tensorrt_learnt_of_its_tactics_is_kept_for_each_precision(tensorrt
     _, calls = tensorrt("d")
     assert calls[0]["known"] == 0
     assert cache.read_bytes() == b"d"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_batches_of_a_dense_task_on_two_threads(runtime, tmp_path):
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    if len(cpus) < 2:
+        pytest.skip("one CPU is not enough for two threads")
+    segmented = named_arch("b0", task="segmentation", dataset="cityscapes", resolution=(64, 128))
+    setting = Setting(runtime, "fp32", threads=2, batch=3)
+    write_models(tmp_path, setting, [network_model(segmented), *tiny_models()])
+    flags = (f"--runtime={runtime}", "--threads=2", "--batch=3", "--passes=2")
+    lines, _ = run_timer(tmp_path, *flags, f"--cpus={cpus[0]},{cpus[1]}")
+    environment = lines[0]["environment"]
+    assert (environment["threads"], environment["cpus"]) == (2, cpus)
+    assert environment.get("shared_threads") is (True if runtime == "onnxruntime" else None)
+    for us in passes_of(lines).values():
+        assert all(value > 0 for value in us)
+
+
+def test_more_threads_than_cpus_are_refused(tmp_path):
+    write_models(tmp_path, Setting("onnxruntime", "fp32"), tiny_models()[:1])
+    lines, _ = run_timer(tmp_path, "--runtime=onnxruntime", "--threads=2", code=1)
+    assert lines == [{"error": lines[0]["error"]}]
+    assert "2 threads need as many CPUs" in lines[0]["error"]

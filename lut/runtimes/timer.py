@@ -77,9 +77,10 @@ class OnnxRuntime:
         # Workers of hundreds of sessions, each spinning for a while after its last run, would
         # take the CPUs from the one that runs: all sessions share one pool, where they can.
         share = getattr(onnxruntime, "set_global_thread_pool_sizes", None)
-        self.shares_threads = options.threads > 1 and share is not None
-        if self.shares_threads:
+        self.shares_threads = False
+        if share is not None and options.threads > 1:
             share(options.threads, 1)
+            self.shares_threads = True
 
     def environment(self) -> dict[str, Any]:
         found = {"version": self.onnxruntime.__version__, "provider": self.provider, "arena": True}

@@ -217,7 +217,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
             device=device,
             dtype=torch.float32,
         )
-        return found["top1"]
+        return float(found["top1"])
 
     if isinstance(model, Alone):
         accuracies = [top1(model.network, archs[job.number])]
