@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -13,6 +13,7 @@ from supernet.recalibrated import Recalibration, Subnets, naming_memory
 from supernet.rows import Row, Rows
 from supernet.shared import SharedWork
 from supernet.space import Space
+from supernet.tasks.base import TaskBase
 from supernet.weights import sha256_of
 
 BATCH = 64
@@ -99,7 +100,8 @@ class SubnetEvaluator:
         return row | {"resolution": format_resolution(arch.resolution), "provenance": "supernet"}
 
     def _num_pictures(self) -> int:
-        pictures, _ = self.subnets.task.held_out(self.subnets.supernet.largest[0])
+        task = cast(TaskBase, self.subnets.task)
+        pictures, _ = task.held_out(self.subnets.supernet.largest[0])
         total = len(pictures)  # type: ignore[arg-type]
         return total if self.limit is None else min(total, self.limit)
 

@@ -1,6 +1,7 @@
 """Recalibrated statistics against means and variances taken by hand."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,9 @@ def batches(number=3, size=4):
 
 
 def test_statistics_are_the_means_over_batches(network):
-    seen = {name: [] for name, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    seen: dict[str, list[Any]] = {
+        name: [] for name, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)
+    }
     twin = copy.deepcopy(network).train()
     for name in seen:
         twin.get_submodule(name).register_forward_pre_hook(
@@ -54,7 +57,8 @@ def test_statistics_are_the_means_over_batches(network):
 
 def test_what_was_there_before_has_no_part(network):
     other = copy.deepcopy(network)
-    for norm in (m for m in other.modules() if isinstance(m, nn.BatchNorm2d)):
+    norms: list[Any] = [m for m in other.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
         norm.running_mean.fill_(1e6)
         norm.running_var.fill_(1e6)
     for model in (network, other, other):

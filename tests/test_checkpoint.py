@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -23,10 +24,12 @@ from supernet.space import get_space
 from supernet.subnet import Supernet
 from supernet.weights import official_state_dict, save_weights, set_norm_eps
 
-TINY = {"name": "tiny", "num_classes": 7}
-SMALL_B = ("stage4.width=256", "stage4.depth=1,4", "stage1.width=32", "stage2.width=64")
-SMALL_B += ("stage3.width=128", "stage4.mixer=relu_linear", "stem.width=16", "stage1.depth=2")
-SMALL_B += ("stage2.depth=3", "stage3.depth=3", "stem.depth=1")
+TINY: dict[str, Any] = {"name": "tiny", "num_classes": 7}
+SMALL_B = (
+    *("stem.width=16", "stem.depth=1", "stage1.width=32", "stage1.depth=2", "stage2.width=64"),
+    *("stage2.depth=3", "stage3.width=128", "stage3.depth=3", "stage3.mixer=relu_linear"),
+    *("stage4.width=256", "stage4.depth=1,4"),
+)
 
 
 @pytest.fixture
@@ -158,7 +161,7 @@ def test_official_weights_tell_which_network_of_the_space_they_are(tmp_path):
 
 
 def test_a_head_of_other_classes_stays_as_it_was(supernet, tmp_path):
-    arch = smallest_of(supernet.space)[0]
+    arch: Any = smallest_of(supernet.space)[0]
     other = build(replace(arch, head=replace(arch.head, num_classes=4)))
     save_weights(other, tmp_path / "n.safetensors")
     before = supernet.extract(arch).state_dict()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,10 +75,10 @@ def write_archs(path, archs):
 
 def by_hand(weights, arch):
     """Top-1 in percent of the extracted network, recalibrated, picture by picture."""
-    task = training_task("classification", num_classes=12, seed=5)
+    task: Any = training_task("classification", num_classes=12, seed=5)
     model = open_supernet(weights).extract(arch)
     recalibrate(model, task.recalibration_batches(arch, 24, 12, seed=0))
-    held, _ = task.held_out(arch)
+    held: Any = task.held_out(arch)[0]
     right = 0
     for number in range(24):
         x, label = held[number * len(held) // 24]
@@ -112,10 +113,11 @@ def test_an_extracted_network_scores_what_its_subnet_did(weights, answer, tmp_pa
     assert alone["provenance"] == "trained"
     for row in subnet:
         assert alone["metrics"][row["metric"]] == row["value"]
-    model = build_task_model(arch_in(out))
+    arch: Any = arch_in(out)
+    model = build_task_model(arch)
     load_weights(model, out)
     evaluator = SubnetEvaluator(weights, recalibration_images=24, batch_size=12)
-    expected = evaluator.subnets.network(arch_in(out))
+    expected = evaluator.subnets.network(arch)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model.eval()(x), expected(x))
@@ -130,9 +132,12 @@ def test_what_a_file_has_is_not_evaluated_again(weights, answer, tmp_path, monke
         file.write('{"arch": {"family"')  # a process was killed here
     seen = []
     evaluate = SubnetEvaluator.rows
-    monkeypatch.setattr(
-        SubnetEvaluator, "rows", lambda self, arch: seen.append(arch) or evaluate(self, arch)
-    )
+
+    def noted(self, arch):
+        seen.append(arch)
+        return evaluate(self, arch)
+
+    monkeypatch.setattr(SubnetEvaluator, "rows", noted)
     again = answer("--weights", weights, *FEW, "--sample", 4, "--out", out)
     assert len(seen) == 1
     assert again["rows"][:6] == rows

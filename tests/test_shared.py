@@ -8,11 +8,13 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from results.errors import RunError, UserError
+from supernet.arch import Arch
 from supernet.named import named_arch
 from supernet.shared import SharedWork
 
@@ -20,6 +22,15 @@ ROOT = Path(__file__).parents[1]
 SETTINGS = {"weights_sha256": "0" * 64, "n": 10}
 B0 = named_arch("b0")
 ARCHS = [replace(B0, resolution=(32 * n, 32 * n)) for n in range(1, 9)]
+
+
+def value(arch, seen=None):
+    """Stands for an evaluation; notes what it is asked for."""
+    if seen is not None:
+        seen.append(arch)
+    return [{"value": arch.resolution[0]}]
+
+
 WORKER = """
 import os, signal, sys, time
 from tests.test_shared import ARCHS, share
@@ -73,8 +84,9 @@ def test_workers_share_and_repeat_nothing(storage, tmp_path):
 def test_what_a_killed_worker_was_on_is_evaluated_by_another(storage, tmp_path):
     log = tmp_path / "log"
     assert worker(storage, log, mode="dies").wait(60) == -signal.SIGKILL
-    shared, seen = share(storage), []
-    shared.work(ARCHS, lambda arch: seen.append(arch) or [{"value": arch.resolution[0]}])
+    shared = share(storage)
+    seen: list[Arch] = []
+    shared.work(ARCHS, partial(value, seen=seen))
     assert len(log.read_text().split()) == 1
     assert Counter(seen) == Counter(ARCHS)
     assert values(shared.rows(ARCHS)) == EXPECTED
@@ -86,7 +98,7 @@ def test_a_slow_worker_is_not_taken_for_a_dead_one(tmp_path):
     slow = worker(storage, log, seconds=6)  # twice the grace
     while not log.exists():
         time.sleep(0.05)
-    share(storage).work(ARCHS, lambda arch: [{"value": arch.resolution[0]}])
+    share(storage).work(ARCHS, value)
     assert slow.wait(60) == 0
     assert len(log.read_text().split()) == 1
     assert values(share(storage).rows(ARCHS)) == EXPECTED
@@ -95,13 +107,14 @@ def test_a_slow_worker_is_not_taken_for_a_dead_one(tmp_path):
 def test_of_many_that_want_the_same_arch_one_gets_it(storage):
     """In threads, as processes start too far apart to collide often."""
     share(storage)._add([arch.to_json() for arch in ARCHS])
-    workers, seen, gate = [share(storage) for _ in range(4)], [], threading.Barrier(4)
+    workers, gate = [share(storage) for _ in range(4)], threading.Barrier(4)
+    seen: list[Arch] = []
 
     def work(shared):
         trials = shared._trials()
         for arch in ARCHS:
             gate.wait()
-            shared._claim(trials[arch.to_json()], arch, lambda a: seen.append(a) or [{"value": 0}])
+            shared._claim(trials[arch.to_json()], arch, partial(value, seen=seen))
 
     threads = [threading.Thread(target=work, args=(shared,)) for shared in workers]
     for thread in threads:
@@ -112,9 +125,10 @@ def test_of_many_that_want_the_same_arch_one_gets_it(storage):
 
 
 def test_two_that_add_the_same_archs_at_once(tmp_path):
-    shared, seen = share(sqlite(tmp_path)), []
+    shared = share(sqlite(tmp_path))
+    seen: list[Arch] = []
     shared._add([arch.to_json() for arch in ARCHS] * 2)
-    shared.work(ARCHS, lambda arch: seen.append(arch) or [{"value": 1.0}])
+    shared.work(ARCHS, partial(value, seen=seen))
     assert Counter(seen) == Counter(ARCHS)
 
 
@@ -147,9 +161,10 @@ def test_an_interrupted_arch_has_not_failed(tmp_path):
 
 
 def test_more_archs_may_join_a_study(tmp_path):
-    shared, seen = share(sqlite(tmp_path)), []
+    shared = share(sqlite(tmp_path))
+    seen: list[Arch] = []
     for end in (3, 8):
-        shared.work(ARCHS[:end], lambda arch: seen.append(arch) or [{"value": 0.0}])
+        shared.work(ARCHS[:end], partial(value, seen=seen))
     assert Counter(seen) == Counter(ARCHS)
 
 
@@ -168,8 +183,13 @@ def test_a_worker_goes_on_while_its_heart_beats(tmp_path):
     """The thread that counts up ends with the evaluation."""
     before = threading.active_count()
     shared = share(str(tmp_path / "log"))
-    shared.work(ARCHS[:1], lambda arch: time.sleep(0.5) or [{"value": 0.0}])
+
+    def slow(arch):
+        time.sleep(0.5)
+        return value(arch)
+
+    shared.work(ARCHS[:1], slow)
     assert threading.active_count() == before
     (trial,) = shared._study.get_trials()
     assert trial.user_attrs["beat"] >= 2
-    assert json.loads(trial.user_attrs["rows"]) == [{"value": 0.0}]
+    assert json.loads(trial.user_attrs["rows"]) == value(ARCHS[0])

@@ -3,6 +3,7 @@
 import copy
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -158,14 +159,11 @@ def test_so_with_the_official_segmentation_heads(family, dataset, monkeypatch):
 
 
 def test_so_with_the_heads_of_super_resolution(monkeypatch):
-    monkeypatch.setattr(
-        named,
-        "SUPER_RESOLUTION",
-        {
-            name: replace(arch, head=replace(arch.head, depth=2, width=arch.head.width // 4))
-            for name, arch in named.SUPER_RESOLUTION.items()
-        },
-    )
+    found: dict[str, Any] = dict(named.SUPER_RESOLUTION)
+    for name, arch in found.items():
+        head = replace(arch.head, depth=2, width=arch.head.width // 4)
+        found[name] = replace(arch, head=head)
+    monkeypatch.setattr(named, "SUPER_RESOLUTION", found)
     space = narrow(get_space("family", task="super_resolution", dataset="x4"))
     at_small_sizes(monkeypatch, space)
     assert {space.sample(random.Random(n)).head.width for n in range(40)} == {12, 16}
@@ -228,7 +226,7 @@ def test_every_choice_shows():
         if neighbour.resolution == arch.resolution:
             shown[neighbour.describe()] = difference(run(model, neighbour, x), found)
     assert len(shown) > 50
-    assert min(shown.values()) > 1e-6, min(shown, key=shown.get)
+    assert min(shown.values()) > 1e-6, min(shown, key=lambda name: shown[name])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -351,10 +349,10 @@ def test_largest_and_smallest_are_the_ends_of_every_dimension():
 
 
 def test_a_supernet_holds_no_head_that_no_arch_has():
-    b0 = Supernet(get_space("tiny")).nets["b"]
+    b0: Any = Supernet(get_space("tiny")).nets["b"]
     assert [name for name, _ in b0.head.named_children()] == ["1024x1280"]
     with torch.device("meta"):
-        b = Supernet(get_space("b")).nets["b"]
+        b: Any = Supernet(get_space("b")).nets["b"]
     assert [name for name, _ in b.head.named_children()] == ["1024x1280", "1536x1600", "2304x2560"]
 
 
@@ -368,7 +366,7 @@ def test_caches_are_bounded():
 
 
 def test_a_promptable_supernet_shares_one_decoder():
-    model = Supernet(narrow(get_space("l", task="promptable")).freeze(["family=l"]))
+    model: Any = Supernet(narrow(get_space("l", task="promptable")).freeze(["family=l"]))
     arch = smallest_of(model.space)[0]
     alone = model.extract(arch)
     assert isinstance(alone, Sam)

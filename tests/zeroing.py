@@ -7,6 +7,7 @@ the Arch does not have, and kernels lose their border.
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -107,7 +108,7 @@ def _zero(module, wide, kept):
             lambda module, inputs, output: output * in_front(kept.out_channels, output)
         )
     if isinstance(main, LocalBlock):
-        convs = list(main.children())
+        convs: list[Any] = list(main.children())
         for conv in convs:
             border = (conv.conv.kernel_size[0] - kept.kernel_size) // 2
             if conv.conv.kernel_size[0] > 1 and border:

@@ -118,10 +118,6 @@ class TrainingTask(Protocol):
         """
         ...
 
-    def held_out(self, arch: Arch) -> tuple[Dataset[Any], Any]:
-        """Pictures that `evaluate` shows to `arch`, and the metric for them."""
-        ...
-
     def evaluate(
         self,
         model: nn.Module,
