@@ -14,9 +14,11 @@ from supernet.archs import arch_in_space, resolve_arch
 from supernet.checkpoint import init_from, is_supernet, open_supernet
 from supernet.costs import read_costs
 from supernet.extremes import largest_of, smallest_of
+from supernet.initialise import initialise_weights
 from supernet.model import build_task_model
 from supernet.named import DATASETS, ENLARGED, with_head
 from supernet.order import seed_of
+from supernet.sam import Sam
 from supernet.sandwich import OneArch, Resolution, Sampler, SandwichRule
 from supernet.space import Space, get_space
 from supernet.subnet import Supernet
@@ -80,6 +82,7 @@ class Ingredients:
         init = command.init if initialise else None
         if self.space is not None:
             supernet = Supernet(self.space, kernel_transform=command.kernel_transform)
+            initialise_weights(supernet.nets)
             if init is not None and is_supernet(init):
                 _copy_body(open_supernet(init), supernet, init)
             elif init is not None:
@@ -87,6 +90,7 @@ class Ingredients:
             return supernet
         assert self.arch is not None
         network = build_task_model(self.arch)
+        initialise_weights(network.image_encoder if isinstance(network, Sam) else network)
         if init is not None and is_supernet(init):
             source = open_supernet(init)
             _copy_body(source.extract(arch_in_space(source.space, self.arch)), network, init)

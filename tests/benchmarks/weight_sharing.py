@@ -49,19 +49,19 @@ DRAWS = 2000  # of archs, for intervals
 class Variant:
     """How a supernet is trained, where it is not as by default."""
 
-    num_steps: int = 3000
+    num_steps: int = 1000
     random_subnets: int = 2
     alpha: float | None = None
     shrink: bool = False
 
 
-ALONE_STEPS = 1500
+ALONE_STEPS = 400
 VARIANTS = {
     "default": Variant(),
-    "a third of the steps": Variant(num_steps=1000),
+    "a third of the steps": Variant(num_steps=333),
     "alpha-divergence": Variant(alpha=1.0),
     "progressive shrinking": Variant(shrink=True),
-    "four random subnets": Variant(random_subnets=4, num_steps=2000),
+    "four random subnets": Variant(random_subnets=4, num_steps=667),
 }
 
 
@@ -165,6 +165,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
     import torch
 
     from supernet.distributed import Ranks
+    from supernet.initialise import initialise_weights
     from supernet.model import build
     from supernet.order import Order, seed_of
     from supernet.sandwich import OneArch, Sampler, SandwichRule
@@ -182,8 +183,10 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
     model: Alone | Supernet
     if job.variant == "alone":
         model, sampler = Alone(build(archs[job.number])), OneArch(archs[job.number], job.seed)
+        initialise_weights(model)
     else:
         model = Supernet(the_space())
+        initialise_weights(model.nets)
         sampler = SandwichRule(
             the_space(),
             variant.random_subnets,
