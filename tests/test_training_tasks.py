@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +34,7 @@ from supernet.sam import FRAME, Sam
 from supernet.space import get_space
 from supernet.subnet import Supernet
 from supernet.tasks import augment, training
+from supernet.tasks.base import evenly
 from supernet.tasks.classification import TopAccuracy
 from supernet.tasks.pretrain import HiddenPixels, hide
 from supernet.tasks.promptable import AnnotatedPicture, Instance, Numbered, box_of
@@ -203,8 +205,8 @@ class TestEvaluation:
         found = task.evaluate(model, arch, limit=50, batch_size=8, **settings)
         data, metric = task.held_out(arch)[0], TopAccuracy()
         with torch.no_grad():
-            for i in range(50):
-                x, label = data[i * 2000 // 50]
+            for i in evenly(range(2000), 50):
+                x, label = data[i]
                 metric.update(model(x[None]), label[None])
         assert found == {**metric.compute(), "n": 50}
         assert task.evaluate(model, arch, limit=50, batch_size=7, **settings) == found
@@ -618,3 +620,13 @@ def test_embedded_pictures_are_normalised():
     values = pixels * 255
     torch.testing.assert_close(values, values.round(), atol=1e-3, rtol=0)
     assert 0 <= float(values.min().round()) < 60 < 180 < float(values.max()) <= 255.5
+
+
+@pytest.mark.parametrize("limit", [100, 250, 1000])
+def test_few_pictures_are_of_all_classes_however_these_lie(limit):
+    in_turn = [i % 12 for i in range(2000)]
+    for labels in (in_turn, sorted(in_turn)):
+        counts = Counter(evenly(labels, limit))
+        assert len(counts) == 12
+        assert 0.4 * limit / 12 < min(counts.values()) <= max(counts.values()) < 2 * limit / 12
+    assert evenly(range(7), 7) == evenly(range(7), None) == list(range(7))

@@ -21,6 +21,7 @@ from supernet.tasks.pictures import normalise, to_tensor
 from supernet.tasks.training import PLAIN, Augment, Draw
 
 NUM_TRAIN, NUM_VAL = 20_000, 2_000  # embedded pictures
+GOLDEN = (5**0.5 - 1) / 2
 HELD_OUT = 10  # of a folder without splits, each tenth picture is kept from training
 IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 T = TypeVar("T")
@@ -139,9 +140,14 @@ class _Drawn(Dataset[Any]):
 
 
 def evenly(samples: Sequence[T], count: int | None) -> list[T]:
-    """`count` of a folder's samples, evenly spread over all, as classes lie one after the other."""
+    """`count` of a data set's samples, one from each of `count` stretches of it.
+
+    Evenly, as classes of a folder lie one after the other; at uneven places within the
+    stretches, as classes of embedded pictures take turns.
+    """
     count = min(count or len(samples), len(samples))
-    return [samples[i * len(samples) // count] for i in range(count)]
+    step = len(samples) / count
+    return [samples[int((i + i * GOLDEN % 1) * step)] for i in range(count)]
 
 
 def split_off(samples: Sequence[T]) -> tuple[list[T], list[T]]:
