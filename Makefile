@@ -1,4 +1,5 @@
-.PHONY: check test bench bench-models bench-loading bench-mixers bench-tables
+.PHONY: check test bench bench-models bench-loading bench-mixers bench-tables bench-sandwich \
+    bench-weight-sharing bench-pretraining bench-kills
 
 check:
 	ruff format --check .
@@ -23,3 +24,15 @@ bench-mixers:
 bench-tables: # most of an hour each, on a machine with nothing else to do
 	python -m tests.benchmarks.tables --runtime onnxruntime
 	python -m tests.benchmarks.tables --runtime litert
+
+bench-sandwich:
+	python -m tests.benchmarks.sandwich
+
+bench-weight-sharing: # an hour on two cores, minutes with `--accelerator cuda --processes 12`
+	python -m tests.benchmarks.weight_sharing --work results/runs/weight-sharing --processes 2
+
+bench-pretraining: # half an hour
+	python -m tests.benchmarks.pretraining
+
+bench-kills:
+	python -m tests.benchmarks.kills

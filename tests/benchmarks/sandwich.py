@@ -7,10 +7,14 @@ by round, with 95 % bootstrap intervals. Then whole steps, with clipping and Ada
 four networks need four. Memory: the peak of PyTorch's allocations during the four passes, beyond
 weights and their gradients, against that of the largest alone; exact, by the allocator.
 
+`--once-for-all DIR`, a checkout of mit-han-lab/once-for-all, adds its way for comparison, modules
+that slice themselves: its MobileNetV3 supernet against four of its static networks.
+
 The record goes to results/benchmarks/sandwich.json.
 """
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -18,6 +22,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from unittest.mock import MagicMock
 
 from results.files import write_json
 from results.record import command_line, commit, now, versions
@@ -122,6 +127,50 @@ def steps(name: str, kind: str, batch: int, side: int) -> Callable[[], None]:
     return step
 
 
+def once_for_all(folder: str, batch: int, side: int, rounds: int) -> dict[str, object]:
+    """The same comparison of Once-for-All's own supernet and networks."""
+    import torch
+    import torch.nn.functional as F
+
+    for module in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+        sys.modules[module] = MagicMock()  # of its data loaders, which are imported along
+    sys.path.insert(0, folder)
+    elastic = importlib.import_module("ofa.imagenet_classification.elastic_nn.networks")
+    torch.set_num_threads(1)
+    random.seed(0)
+    choices = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
+    net = elastic.OFAMobileNetV3(dropout_rate=0, **choices).to(memory_format=torch.channels_last)
+    settings = [{"ks": 7, "e": 6, "d": 4}, {"ks": 3, "e": 3, "d": 2}]
+    settings += [dict(net.sample_active_subnet()) for _ in range(2)]
+    networks = []
+    for setting in settings:
+        net.set_active_subnet(**setting)
+        networks.append(net.get_active_subnet().to(memory_format=torch.channels_last))
+    x = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
+    y = torch.arange(batch) % NUM_CLASSES
+
+    def shared() -> None:
+        net.zero_grad(set_to_none=True)
+        for setting in settings:
+            net.set_active_subnet(**setting)
+            F.cross_entropy(net(x), y).backward()
+
+    def alone() -> None:
+        for network in networks:
+            network.zero_grad(set_to_none=True)
+            F.cross_entropy(network(x), y).backward()
+
+    found = times_of({"supernet": shared, "alone": alone}, rounds)
+    return {
+        "supernet": "Once-for-All, MobileNetV3",
+        "batch": batch,
+        "side": side,
+        "rounds": rounds,
+        "median_ms": {kind: 1e3 * statistics.median(times) for kind, times in found.items()},
+        "ratio": ratio(found["supernet"], found["alone"]),
+    }
+
+
 def compare(name: str, batch: int, side: int, rounds: int) -> dict[str, object]:
     def seconds(make: Callable[..., Callable[[], None]], kinds: Sequence[str]):
         return times_of({kind: make(name, kind, batch, side) for kind in kinds}, rounds)
@@ -156,6 +205,7 @@ def peak_mb(name: str, kind: str, batch: int, side: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--child", nargs=4)
+    parser.add_argument("--once-for-all", metavar="DIR")
     flags = parser.parse_args()
     if flags.child:
         name, kind, batch, side = flags.child
@@ -169,6 +219,10 @@ def main() -> None:
     for case in CASES:
         comparisons.append(compare(*case))
         print(json.dumps(comparisons[-1]), flush=True)
+    if flags.once_for_all:
+        for _, batch, side, rounds in CASES[:2]:
+            comparisons.append(once_for_all(flags.once_for_all, batch, side, rounds))
+            print(json.dumps(comparisons[-1]), flush=True)
     record = {
         "command": command_line("tests.benchmarks.sandwich"),
         "date": now().isoformat(timespec="seconds"),
