@@ -5,8 +5,8 @@ python -m tests.benchmarks.weight_sharing --work DIR [--accelerator cuda] [--pro
 A space of 1,536 archs (tiny at 64 px) on the embedded classification data: 24 random archs are
 trained alone from three seeds each, and supernets from three seeds, all by the recipe of
 `supernet.train`. Then the archs are ranked by the accuracy that they inherit from a supernet, by
-their MACs and by their parameters, each against the mean over the seeds of what they reach alone.
-The ceiling is how well one seed's accuracies rank like the mean of the other two.
+their MACs and by their parameters, each against what they reach alone, as the mean over two seeds
+(of all three pairs). The ceiling is how well the third seed's accuracies rank them.
 
 Every finished run is a line of DIR/runs.jsonl; started again, only what is missing is run. The
 record goes to results/benchmarks/weight_sharing.json. On two cores it takes hours, on a GPU
@@ -133,14 +133,21 @@ def run_all(options: argparse.Namespace) -> None:
 
 
 def read(work: Path) -> list[dict[str, Any]]:
+    """The runs so far. Raises ValueError where they are not of today's recipes."""
     path = work / "runs.jsonl"
-    return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+    rows = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+    if any(row["recipe"] != recipe_of(row["variant"]) for row in rows):
+        raise ValueError(f"{path} holds runs of other recipes; choose another --work")
+    return rows
 
 
 def pictures(work: Path, processes: int) -> Path:
     """All training pictures as networks see them, (NUM_TRAIN, 3, H, W) of float16, drawn once."""
     path = work / "pictures.npy"
-    if not path.exists():
+    if path.exists():
+        if not np.array_equal(np.load(path, mmap_mode="r")[:16], draw(range(16))):
+            raise ValueError(f"{path} holds other pictures than are drawn today")
+    else:
         parts = [range(i, NUM_TRAIN, 64) for i in range(64)]
         x = np.empty((NUM_TRAIN, 3, *SIZE), np.float16)
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -226,7 +233,17 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
         accuracies = [top1(model.network, archs[job.number])]
     else:
         accuracies = [top1(recalibrated(model, arch, x, job.seed), arch) for arch in archs]
-    return {**asdict(job), "top1": accuracies, "seconds": time.monotonic() - started}
+    return {
+        **asdict(job),
+        "recipe": recipe_of(job.variant),
+        "commit": commit(),
+        "top1": accuracies,
+        "seconds": time.monotonic() - started,
+    }
+
+
+def recipe_of(name: str) -> dict[str, Any]:
+    return asdict(VARIANTS.get(name, Variant(num_steps=ALONE_STEPS)))
 
 
 def recalibrated(supernet: Any, arch: Arch, x: Any, seed: int) -> Any:
@@ -258,39 +275,21 @@ def loaded(work: Path, device: Any) -> tuple[Any, Any]:
 
 
 def judged(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of the runs so far: correlations with intervals, and what they were made from."""
+    """Of the runs so far: correlations with intervals, and what they were made from.
+
+    All rankings are compared with the same truths: the means over all seeds but one.
+    """
     archs = the_archs()
     alone = {(row["number"], row["seed"]): row["top1"][0] for row in rows if row["number"] >= 0}
     complete = [n for n in range(NUM_ARCHS) if all((n, seed) in alone for seed in SEEDS)]
     table = np.array([[alone[n, seed] for seed in SEEDS] for n in complete])
-    mean = table.mean(axis=1)
+    truths = np.array([np.delete(table, i, axis=1).mean(axis=1) for i in range(len(SEEDS))])
     costs = [network_cost(blocks_of(archs[n])) for n in complete]
-    found = {
-        "by MACs": compared([float(cost.macs) for cost in costs], mean),
-        "by parameters": compared([float(cost.params) for cost in costs], mean),
-    }
-    others = [np.delete(table, i, axis=1).mean(axis=1) for i in range(len(SEEDS))]
-    ceiling = [compared(table[:, i].tolist(), other) for i, other in enumerate(others)]
-    found["by one training alone (ceiling)"] = {
-        name: float(np.mean([row[name] for row in ceiling])) for name in ceiling[0]
-    }
-    supernets: dict[str, Any] = {}
-    for name in VARIANTS:
-        runs = [row["top1"] for row in rows if row["variant"] == name]
-        if not runs:
-            continue
-        inherited = np.array(runs)[:, complete]
-        each = [compared(row.tolist(), mean) for row in inherited]
-        supernets[name] = {
-            "num_supernets": len(runs),
-            "kendall_tau_of_each": [row["kendall_tau"] for row in each],
-            **{key: float(np.mean([row[key] for row in each])) for key in each[0]},
-            "mean_of_supernets": compared(inherited.mean(axis=0).tolist(), mean),
-            "mean_inherited": float(inherited.mean()),
-        }
-    seconds = {
-        name: float(np.mean([row["seconds"] for row in rows if row["variant"] == name]))
-        for name in {row["variant"] for row in rows}
+    macs, params = ([[float(getattr(cost, k)) for cost in costs]] for k in ("macs", "params"))
+    inherited = {
+        name: np.array([row["top1"] for row in rows if row["variant"] == name])[:, complete]
+        for name in VARIANTS
+        if any(row["variant"] == name for row in rows)
     }
     return {
         "space": {"name": "tiny", "freeze": "resolution=64", "size": the_space().size},
@@ -300,40 +299,81 @@ def judged(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "variants": {name: asdict(variant) for name, variant in VARIANTS.items()},
         },
         "num_archs": len(complete),
-        "mean_alone": float(mean.mean()),
-        "spread_alone": [float(mean.min()), float(mean.max())],
-        "std_over_seeds": float(table.std(axis=1, ddof=1).mean()),
-        "rankings": found,
-        "supernets": supernets,
-        "seconds": seconds,
+        "alone": {
+            "mean": float(table.mean()),
+            "min": float(table.mean(axis=1).min()),
+            "max": float(table.mean(axis=1).max()),
+            "std_over_seeds": float(table.std(axis=1, ddof=1).mean()),
+        },
+        "ceiling": compared(table.T, truths, table.T, paired=True),
+        "by MACs": compared(np.array(macs), truths, table.T),
+        "by parameters": compared(np.array(params), truths, table.T),
+        "supernets": {
+            name: {
+                "num_supernets": len(scores),
+                "mean_inherited": float(scores.mean()),
+                **compared(scores, truths, table.T),
+            }
+            for name, scores in inherited.items()
+        },
+        "seconds": {
+            name: float(np.mean([row["seconds"] for row in rows if row["variant"] == name]))
+            for name in sorted({row["variant"] for row in rows})
+        },
+        "commits": sorted({str(row["commit"]) for row in rows}),
         "archs": [
             {
                 "arch": archs[n].describe(),
                 "macs_m": cost.macs / 1e6,
                 "params_m": cost.params / 1e6,
                 "alone": table[i].tolist(),
-                **{
-                    name: [row["top1"][n] for row in rows if row["variant"] == name]
-                    for name in supernets
-                },
+                "inherited": {name: scores[:, i].tolist() for name, scores in inherited.items()},
             }
             for i, (n, cost) in enumerate(zip(complete, costs, strict=True))
         ],
     }
 
 
-def compared(scores: Sequence[float], truth: Any) -> dict[str, Any]:
-    """Kendall's tau with an interval over archs drawn anew (bootstrap), and the best in common."""
-    values, truth = np.asarray(scores), np.asarray(truth)
+def compared(scores: Any, truths: Any, alone: Any, *, paired: bool = False) -> dict[str, Any]:
+    """Kendall's tau of several rankings with several truths, and the best in common.
+
+    Intervals, and those of the ratio to what single trainings reach, are over archs, rankings and
+    truths drawn anew (bootstrap).
+
+    Args:
+        scores: (rankings, archs).
+        truths: (seeds, archs), each the mean over all other seeds.
+        alone: (seeds, archs), what `truths` are made from: one seed's ranking is the ceiling.
+        paired: ranking i is compared with truth i alone, as it is part of the others.
+    """
     rng = np.random.default_rng(0)
-    drawn = [rng.integers(len(values), size=len(values)) for _ in range(DRAWS)]
-    taus = [kendalltau(values[i], truth[i]).statistic for i in drawn]
-    best = {*np.argsort(-values)[:TOP]} & {*np.argsort(-truth)[:TOP]}
+
+    def taus(which: Any, rows: Any, seeds: Any) -> tuple[float, float]:
+        pairs = [(s, s) for s in seeds] if paired else [(r, s) for r in rows for s in seeds]
+        found = [kendalltau(scores[r][which], truths[s][which]).statistic for r, s in pairs]
+        best = [kendalltau(alone[s][which], truths[s][which]).statistic for s in seeds]
+        return float(np.mean(found)), float(np.mean(best))
+
+    num_rows, num_seeds, num_archs = len(scores), len(truths), truths.shape[1]
+    tau, ceiling = taus(np.arange(num_archs), range(num_rows), range(num_seeds))
+    drawn = np.array(
+        [
+            taus(*(rng.integers(count, size=count) for count in (num_archs, num_rows, num_seeds)))
+            for _ in range(DRAWS)
+        ]
+    )
+    overlap = [
+        len({*np.argsort(-scores[r])[:TOP]} & {*np.argsort(-truths[s])[:TOP]}) / TOP
+        for r in range(num_rows)
+        for s in range(num_seeds)
+        if r == s or not paired
+    ]
     return {
-        "kendall_tau": float(kendalltau(values, truth).statistic),
-        "low": float(np.nanpercentile(taus, 2.5)),
-        "high": float(np.nanpercentile(taus, 97.5)),
-        "top5_overlap": len(best) / TOP,
+        "kendall_tau": tau,
+        "interval_95": np.nanpercentile(drawn[:, 0], [2.5, 97.5]).tolist(),
+        "share_of_ceiling": tau / ceiling,
+        "share_interval_95": np.nanpercentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5]).tolist(),
+        "top5_overlap": float(np.mean(overlap)),
     }
 
 
