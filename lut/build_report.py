@@ -36,7 +36,7 @@ def print_build(work: "Work", table: Table, validation: Validation | None, path:
         console.print(f"left out: {note}", soft_wrap=True)
     console.print(f"wrote {path}", soft_wrap=True)
     by_name = path.parent.resolve() == (user_data_dir() / "tables").resolve()
-    command = next_command(work.device, path, work.command.space, by_name)
+    command = next_command(work.device, path, by_name)
     console.print(f"next: {command}", soft_wrap=True)
 
 
@@ -66,8 +66,8 @@ def print_validation(console: "object", validation: Validation) -> None:
     console.print(grid)
 
 
-def next_command(device: Device, path: Path, space: str, found_by_name: bool) -> str:
-    """What a user does with a new table."""
+def next_command(device: Device, path: Path, found_by_name: bool) -> str:
+    """What a user does with a new table: it is searched in the space that it was measured for."""
     spec = f"{device.name}:{device.runtime}:{device.precision}"
     table = "" if found_by_name else f" --table {shlex.quote(str(path))}"
-    return f"python -m nas.search --device {spec} --space {space}{table}"
+    return f"python -m nas.search --device {spec}{table}"
