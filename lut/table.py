@@ -157,6 +157,12 @@ class Table:
         """Latency of a whole network on one image of the table's batch."""
         return self.offset_ms(blocks) + sum(self.block_ms(block) for block in blocks)
 
+    def network_energy_mj(self, blocks: Sequence[Block]) -> float | None:
+        """Of all blocks on one image; None where it was not measured of some."""
+        told = [self.entry(block).energy_mj for block in blocks]
+        known = [mj for mj in told if mj is not None]
+        return sum(known) if len(known) == len(told) else None
+
     @property
     def relative_std(self) -> float | None:
         """Standard deviation of a whole network's relative error; None where never checked."""

@@ -195,6 +195,8 @@ def _answer(
         },
         "arch": arch.to_dict(),
     }
+    if (energy_mj := table.network_energy_mj(blocks_of(arch))) is not None:
+        answer["energy_mj"] = energy_mj
     if device.throughput:
         answer["throughput_img_s"] = 1000 / costs["latency_ms"]
     return answer
@@ -243,6 +245,9 @@ def _print(name: str, answer: dict[str, Any]) -> None:
         + (f" per image, {rate:.0f} images/s" if rate else "")
         + f"  ({answer['provenance']['latency_source']})"
     )
+    if "energy_mj" in answer:
+        energy = f"{answer['energy_mj']:.4g} mJ per image"
+        out.print(f"  energy     {energy}  (measured, a sum over blocks, never held to networks)")
     accuracy = "unknown"
     if answer["accuracy"] is not None:
         spread = f"{answer['accuracy']:.2f} ± {answer['accuracy_std']:.2f}"

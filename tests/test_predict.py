@@ -10,7 +10,7 @@ import pytest
 
 from lut.device import SHIPPED, get_device
 from lut.points import read_points
-from lut.table import Entry
+from lut.table import Entry, Table
 from lut.terms import NetworkTerms
 from nas.predict import Predict
 from predictors.latency import LatencyPredictor, load_predictor
@@ -286,3 +286,17 @@ def test_super_resolution_has_a_latency_but_no_accuracy(name, resolution, latenc
     assert answer["accuracy"] is None
     assert answer["provenance"]["accuracy"] is None
     assert "accuracy   unknown" in run("nas.predict", *flags).stdout
+
+
+def test_energy_is_the_sum_of_what_was_measured(run, tmp_path):
+    arch = named_arch("b0")
+    path = tmp_path / "meter-onnxruntime-fp32.csv"
+    entries = {b: Entry(1.0, 0.1, 9, "measured", 0.5) for b in blocks_of(arch)}
+    table = Table("meter", "Meter", "onnxruntime", "fp32", 1, entries, NetworkTerms())
+    table.save(path)
+    flags = ("nas.predict", "--device", "meter", "--table", path, "--arch", "b0")
+    found = json.loads(run(*flags, "--json").stdout)
+    assert found["energy_mj"] == 0.5 * len(blocks_of(arch))
+    assert f"{found['energy_mj']:.4g} mJ per image  (measured" in run(*flags).stdout
+    replace(table, entries=entries | {blocks_of(arch)[0]: Entry(1.0)}).save(path)
+    assert "energy_mj" not in json.loads(run(*flags, "--json").stdout)
