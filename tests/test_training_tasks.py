@@ -211,6 +211,20 @@ class TestEvaluation:
         assert found == {**metric.compute(), "n": 50}
         assert task.evaluate(model, arch, limit=50, batch_size=7, **settings) == found
 
+    @pytest.mark.parametrize("name", TASKS)
+    def test_held_out_pictures_do_not_depend_on_augmentation(self, name):
+        def shown(difficulty=None, **settings):
+            task = training_task(name, **settings)
+            if difficulty is not None:
+                task.difficulty = difficulty
+            found = task.held_out(arch_for(name))[0][3]
+            return found.pixels if name == "promptable" else found[0].numpy()
+
+        expected = shown()
+        for settings in (ALL_OF_IT, PLAIN, Augment()):
+            assert np.array_equal(shown(augment=settings), expected)
+        assert not np.array_equal(shown(difficulty=0.9), expected)
+
     def test_a_network_that_knows_the_pixels_scores_best_and_the_mean_colour_less(self):
         task, arch = training_task("pretrain"), arch_for("pretrain")
         knows, mean = HiddenPixels(), HiddenPixels()

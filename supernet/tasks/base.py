@@ -21,6 +21,7 @@ from supernet.tasks.pictures import normalise, to_tensor
 from supernet.tasks.training import PLAIN, Augment, Draw
 
 NUM_TRAIN, NUM_VAL = 20_000, 2_000  # embedded pictures
+DIFFICULTY = 0.3  # of embedded pictures, 0 to 1, held-out ones too
 GOLDEN = (5**0.5 - 1) / 2
 HELD_OUT = 10  # of a folder without splits, each tenth picture is kept from training
 IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
@@ -37,6 +38,7 @@ class TaskBase:
     num_train: int
     num_classes: int | None = None
     augment: Augment
+    difficulty: float = DIFFICULTY  # no part of `augment`, so that figures can be compared
 
     def __init__(self) -> None:
         self._remembered: dict[tuple[int, int], Remembered] = {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from results.errors import UserError
+from results.errors import NotFiniteError, UserError, reason_of
 
 MAX_WORKERS = 8
 T = TypeVar("T")
@@ -62,8 +62,7 @@ def read_batches(
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"reading failed ({reason}); try --workers 0") from None
+        raise UserError(f"reading failed ({reason_of(error)}); try --workers 0") from None
 
 
 def evaluate(
@@ -84,7 +83,7 @@ def evaluate(
         done: is told the number of pictures so far.
 
     Raises:
-        UserError: an output is not finite.
+        NotFiniteError: an output is not finite.
     """
     pictures = 0
     with torch.inference_mode():
@@ -93,7 +92,7 @@ def evaluate(
                 inputs, targets = (torch.stack(tensors) for tensors in zip(*group, strict=True))
                 output = forward(inputs.to(device, dtype, non_blocking=True)).float()
                 if not output.isfinite().all():
-                    raise UserError(
+                    raise NotFiniteError(
                         f"the network's output is not finite in {dtype} for pictures "
                         f"{pictures + 1} to {pictures + len(inputs)}; try --precision fp32, or "
                         "other --weights"

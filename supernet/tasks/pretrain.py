@@ -83,7 +83,7 @@ class PretrainTask(TaskBase):
         if self.folder is not None:
             return read_rgb((self._held if held_out else self._chosen)[index])
         rng = held_out_rng(index) if held_out else training_rng(self.seed, index)
-        difficulty = self.augment.difficulty
+        difficulty = self.difficulty
         if self.dataset == "cells":
             pixels = draw_cells(size, rng, difficulty)[0]
         elif self.dataset == "shapes":

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
-from results.errors import DataError, UserError
+from results.errors import DataError, NotFiniteError
 from results.files import read_json
 from supernet.rle import Rle, decode
 from supernet.tasks.pictures import (
@@ -112,7 +112,7 @@ class BoxIoU:
         """Segment every object from its box; of three masks the one of highest score counts.
 
         Objects without a pixel are left out (the official evaluation: area below 1).
-        Raises DataError for a damaged annotation, UserError where a score is not finite.
+        Raises DataError for a damaged annotation, NotFiniteError for such a score.
         """
         predictor.set_image(picture.pixels)
         scores = []
@@ -121,7 +121,9 @@ class BoxIoU:
             if mask.any():
                 found = predictor.predict(box=np.array(instance.box), multimask=True)
                 if not np.isfinite(found.scores).all():
-                    raise UserError(f"{picture.path}: scores are not finite; try --precision fp32")
+                    raise NotFiniteError(
+                        f"{picture.path}: scores are not finite; try --precision fp32"
+                    )
                 said = found.masks[int(found.scores.argmax())]
                 scores.append((instance.area, iou(said, mask)))
         self.pictures.append(scores)

@@ -87,12 +87,12 @@ class ClassificationTask(TaskBase):
             return read_rgb(path), label
         label = index % len(CLASSES)
         rng = training_rng(self.seed, index)
-        return Image.fromarray(draw_shape(label, size, rng, self.augment.difficulty)), label
+        return Image.fromarray(draw_shape(label, size, rng, self.difficulty)), label
 
     def _draw(self, size: tuple[int, int], index: int) -> tuple[Tensor, Tensor]:
         """A held-out picture."""
         label, rng = index % len(CLASSES), held_out_rng(index)
-        pixels = draw_shape(label, size, rng, self.augment.difficulty)
+        pixels = draw_shape(label, size, rng, self.difficulty)
         return to_tensor(pixels), torch.tensor(label)
 
     def mix(self, x: Tensor, target: Tensor, generator: torch.Generator | None) -> Any:

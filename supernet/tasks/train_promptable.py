@@ -114,7 +114,7 @@ class PromptableTask(TaskBase):
 
     def pictures_held_out(self) -> Dataset[AnnotatedPicture]:
         if self.folder is None:
-            return _HeldOutLeaves(self.augment.difficulty)
+            return _HeldOutLeaves(self.difficulty)
         held = AnnotatedPictures(self.folder)
         held.samples = self._held
         return held
@@ -123,7 +123,7 @@ class PromptableTask(TaskBase):
         check_index(index, self.num_train)
         if self.folder is not None:
             return self._train[index]
-        return leaves(f"leaves/{index}", size, training_rng(self.seed, index), self.augment)
+        return leaves(f"leaves/{index}", size, training_rng(self.seed, index), self.difficulty)
 
     def loss(self, output: Tensor, target: Any, decoder: nn.Module | None) -> Tensor:
         if self.teacher is not None:
@@ -200,10 +200,10 @@ def image_encoder_in(path: Path) -> nn.Module:
 
 
 def leaves(
-    name: str, size: tuple[int, int], rng: np.random.Generator, augment: Augment
+    name: str, size: tuple[int, int], rng: np.random.Generator, difficulty: float
 ) -> AnnotatedPicture:
     """Dead leaves and the visible part of each that is large enough, largest first."""
-    pixels, drawn = draw_leaves(size, rng, augment.difficulty)
+    pixels, drawn = draw_leaves(size, rng, difficulty)
     numbers = drawn.astype(np.int64)
     counts = np.bincount(numbers.ravel())
     counts[0] = 0
@@ -287,12 +287,12 @@ class _Prompted(Dataset[tuple[Tensor, Any]]):
 
 class _HeldOutLeaves(Dataset[AnnotatedPicture]):
     def __init__(self, difficulty: float) -> None:
-        self.augment = Augment(difficulty=difficulty)
+        self.difficulty = difficulty
 
     def __len__(self) -> int:
         return NUM_VAL
 
     def __getitem__(self, index: int) -> AnnotatedPicture:
         check_index(index, NUM_VAL)
-        found = leaves(f"held out/{index}", (SIDE, SIDE), held_out_rng(index), self.augment)
+        found = leaves(f"held out/{index}", (SIDE, SIDE), held_out_rng(index), self.difficulty)
         return AnnotatedPicture(found.path, found.pixels, found.instances[:HELD_OUT_LEAVES])

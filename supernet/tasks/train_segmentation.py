@@ -99,7 +99,7 @@ class SegmentationTask(TaskBase):
         check_index(index, self.num_train)
         if self.folder is None:
             rng = training_rng(self.seed, index)
-            pixels, labels = draw_cells(size, rng, self.augment.difficulty)
+            pixels, labels = draw_cells(size, rng, self.difficulty)
             return Image.fromarray(pixels), labels
         picture, mask = self._chosen[index]
         indices = read_indices(mask)
@@ -108,7 +108,7 @@ class SegmentationTask(TaskBase):
 
     def _draw(self, size: tuple[int, int], index: int) -> tuple[Tensor, Tensor]:
         """A held-out picture."""
-        pixels, labels = draw_cells(size, held_out_rng(index), self.augment.difficulty)
+        pixels, labels = draw_cells(size, held_out_rng(index), self.difficulty)
         return to_tensor(pixels), torch.from_numpy(labels)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:

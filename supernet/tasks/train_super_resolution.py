@@ -30,7 +30,7 @@ from supernet.tasks.pictures import read_rgb, to_tensor
 from supernet.tasks.super_resolution import LargePictures, Likeness, reduce
 from supernet.tasks.training import Augment, Draw
 
-DIFFICULTY = 0.6  # share of the embedded pictures' own, as noise cannot be enlarged
+SHARE = 0.6  # share of the embedded pictures' own, as noise cannot be enlarged
 
 
 class SuperResolutionTask(TaskBase):
@@ -79,7 +79,7 @@ class SuperResolutionTask(TaskBase):
         check_index(index, self.num_train)
         if self.folder is None:
             own = training_rng(self.seed, index)
-            return draw_leaves(size, own, DIFFICULTY * self.augment.difficulty)[0]
+            return draw_leaves(size, own, SHARE * self.difficulty)[0]
         image = read_rgb(self._chosen[index])
         lacking = [max(0, a - b) for a, b in zip(size, (image.height, image.width), strict=True)]
         pixels = np.asarray(image)
@@ -94,7 +94,7 @@ class SuperResolutionTask(TaskBase):
     def _draw(self, size: tuple[int, int], index: int) -> tuple[Tensor, Tensor]:
         """A held-out picture, small and large."""
         large = (size[0] * self.scale, size[1] * self.scale)
-        difficulty = DIFFICULTY * self.augment.difficulty
+        difficulty = SHARE * self.difficulty
         return pair(draw_leaves(large, held_out_rng(index), difficulty)[0], self.scale)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:

@@ -5,7 +5,7 @@ pictures and a run goes on from the exact step. B batch, H height, W width.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,10 +54,9 @@ class Augment:
     label_smoothing: float = 0.1
     scale_jitter: tuple[float, float] = (0.5, 2.0)  # of segmentation, before the crop
     photometric: float = 0.4  # largest relative change of brightness, contrast and saturation
-    difficulty: float = 0.3  # of the embedded pictures, 0 to 1; held-out ones have it too
 
     def __post_init__(self) -> None:
-        for name in ("erasing", "label_smoothing", "photometric", "difficulty"):
+        for name in ("erasing", "label_smoothing", "photometric"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
@@ -72,7 +71,7 @@ class Augment:
 PLAIN = Augment((1.0, 1.0), False, 0, 0, 0.0, 0.0, 0.0, 0.0, (1.0, 1.0), 0.0)
 # Poses vary as they are drawn; crops would enlarge what held-out pictures show small, and cut off
 # the lamp that classes of cells depend on.
-EMBEDDED = Augment((1.0, 1.0), True, 0, 0, 0.0, 0.0, 0.0, 0.0, (1.0, 1.0), 0.2)
+EMBEDDED = replace(PLAIN, flip=True, photometric=0.2)
 
 
 class TrainingTask(Protocol):
