@@ -10,6 +10,7 @@ UserError
 ├── DataError        pictures, labels or layouts that cannot be read
 ├── ImageError       a picture or prompt that cannot be segmented
 ├── WeightsError     weights that are damaged or belong to another network
+├── NotFiniteError   a network whose outputs are infinite or no numbers
 ├── RunError         a run folder that is missing, taken or damaged
 └── SearchError      impossible budgets and the like
 """
@@ -62,6 +63,10 @@ class WeightsError(UserError, ValueError):
     pass
 
 
+class NotFiniteError(UserError):
+    pass
+
+
 class RunError(UserError):
     pass
 
@@ -77,6 +82,12 @@ def check_choice(
     choices = list(choices)
     if value not in choices:
         raise error(f"no {name} {value!r}{nearest(str(value), choices)}")
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what a library raised, or what kind of error it is if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:

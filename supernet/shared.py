@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from results.errors import RunError
+from results.errors import NotFiniteError, RunError, reason_of
 from supernet.arch import Arch
 from supernet.rows import Row
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PULSE_S, GRACE_S = 5.0, 60.0  # how often a worker is heard of; how long it may be silent
 ATTEMPTS = 4  # to open a storage
 MOST_FAILURES = 3  # of one Arch, dead workers counted
+ERROR = "error"  # attribute of an Arch whose outputs are not finite, for whomever
 NOBODY = "NOBODY"  # state of an Arch that no worker is on or will come to
 
 
@@ -52,22 +53,18 @@ class SharedWork:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.pulse_s, self.grace_s = pulse_s, grace_s
         self._study = _study(storage, study)
-        kept = self._study.user_attrs.get("settings")
-        if kept is None:
+        self._settings = settings
+        if "settings" not in self._study.user_attrs:
             self._study.set_user_attr("settings", settings)
-        if kept not in (None, settings):
-            name = next(n for n in settings if kept.get(n) != settings[n])
-            raise RunError(
-                f"study {study} has {name} {kept.get(name)!r}, not {settings[name]!r}; give "
-                "another --study, or the flags that it was begun with"
-            )
+        self._check_settings()
         self._storage: BaseStorage = self._study._storage
         self._beats: dict[int, tuple[int, float]] = {}  # by trial: the last new one, and when
 
     def work(self, archs: Iterable[Arch], evaluate: Callable[[Arch], list[Row]]) -> None:
         """Evaluate, beside other workers, until every one of `archs` has been.
 
-        Raises RunError for Archs that failed repeatedly, and what `evaluate` raises.
+        Those whose outputs `evaluate` finds not finite are passed over, see `errors`. Raises
+        RunError for Archs that failed repeatedly, and what else `evaluate` raises.
         """
         wanted = {arch.to_json(): arch for arch in archs}
         while True:
@@ -96,6 +93,26 @@ class SharedWork:
                     yield arch, json.loads(trial.user_attrs["rows"])
                     break
 
+    def errors(self, archs: Iterable[Arch]) -> dict[Arch, str]:
+        """What is wrong with those of `archs` that have no figures."""
+        trials = self._trials()
+        found = {}
+        for arch in archs:
+            for trial in trials.get(arch.to_json(), []):
+                if ERROR in trial.user_attrs:
+                    found[arch] = str(trial.user_attrs[ERROR])
+        return found
+
+    def _check_settings(self) -> None:
+        """Also after the first look: two workers may begin a study at once, and one is the last."""
+        kept = self._study.user_attrs["settings"]
+        for name, value in self._settings.items():
+            if kept.get(name) != value:
+                raise RunError(
+                    f"study {self._study.study_name} has {name} {kept.get(name)!r}, not {value!r}; "
+                    "give another --study, or the flags that it was begun with"
+                )
+
     def _claim(
         self, trials: "list[FrozenTrial]", arch: Arch, evaluate: Callable[[Arch], list[Row]]
     ) -> bool:
@@ -113,22 +130,36 @@ class SharedWork:
         try:
             with self._heartbeat(number):
                 rows = evaluate(arch)
+            self._check_settings()
+        except NotFiniteError as error:
+            self._end(number, TrialState.FAIL, {ERROR: str(error)})
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             self._end(number, TrialState.PRUNED if interrupted else TrialState.FAIL)
             raise
-        self._storage.set_trial_user_attr(number, "rows", json.dumps(rows, allow_nan=False))
-        self._end(number, TrialState.COMPLETE, [float(rows[0]["value"])])
+        else:
+            found = {"rows": json.dumps(rows, allow_nan=False)}
+            self._end(number, TrialState.COMPLETE, found, [float(rows[0]["value"])])
         return True
 
-    def _end(self, number: int, state: Any, values: list[float] | None = None) -> None:
+    def _end(
+        self,
+        number: int,
+        state: Any,
+        attributes: dict[str, str] | None = None,
+        values: list[float] | None = None,
+    ) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
 
         with suppress(UpdateFinishedTrialError):  # so slow that it was taken for dead
+            for name, value in (attributes or {}).items():
+                self._storage.set_trial_user_attr(number, name, value)
             self._storage.set_trial_state_values(number, state, values)
 
     @contextmanager
     def _heartbeat(self, number: int) -> Iterator[None]:
+        from optuna.exceptions import UpdateFinishedTrialError
+
         stop = threading.Event()
 
         def beat() -> None:
@@ -137,8 +168,10 @@ class SharedWork:
                 count += 1
                 try:
                     self._storage.set_trial_user_attr(number, "beat", count)
-                except Exception:
-                    return  # the trial was taken away, or the storage is gone: telling fails too
+                except UpdateFinishedTrialError:
+                    return  # taken for dead
+                except Exception:  # whatever the data base's driver raises
+                    continue  # a storage that is back by the next beat has missed nothing
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -178,12 +211,12 @@ class SharedWork:
 
 
 def _state(trials: "list[FrozenTrial]") -> str:
-    """COMPLETE if any is; else that of the first that did not end before; else NOBODY.
+    """COMPLETE if any is, or will never be; else that of the first that did not end; else NOBODY.
 
     Where two workers added an Arch at once the first trial is the one that counts.
     """
     names = [trial.state.name for trial in trials]
-    if "COMPLETE" in names:
+    if "COMPLETE" in names or any(ERROR in trial.user_attrs for trial in trials):
         return "COMPLETE"
     return next((name for name in names if name in ("WAITING", "RUNNING")), NOBODY)
 
@@ -212,8 +245,7 @@ def _study(storage: str, name: str) -> "Study":
             )
         except Exception as error:  # whatever the data base's driver raises
             if not left:
-                reason = str(error).splitlines()[0][:200]
-                raise RunError(f"--storage {storage} cannot be used: {reason}") from None
+                raise RunError(f"--storage {storage} cannot be used: {reason_of(error)}") from None
         time.sleep(random.uniform(0.1, 0.5))  # another worker may be making the same tables
     raise AssertionError
 

@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from optuna import Study
+from optuna.trial import TrialState
 
-from results.errors import RunError, UserError
+from results.errors import NotFiniteError, RunError, UserError
 from supernet.arch import Arch
 from supernet.named import named_arch
 from supernet.shared import SharedWork
@@ -193,3 +195,89 @@ def test_a_worker_goes_on_while_its_heart_beats(tmp_path):
     (trial,) = shared._study.get_trials()
     assert trial.user_attrs["beat"] >= 2
     assert json.loads(trial.user_attrs["rows"]) == value(ARCHS[0])
+
+
+def test_a_worker_taken_for_dead_goes_on(storage):
+    """Another ends its trial meanwhile, as after a long silence; the Arch is tried once more."""
+    other = share(storage)
+    calls: list[Arch] = []
+
+    def evaluate(arch):
+        calls.append(arch)
+        if len(calls) == 1:
+            (running,) = (t for t in other._study.get_trials() if t.state.name == "RUNNING")
+            other._end(running._trial_id, TrialState.FAIL)
+            time.sleep(0.3)  # beats at a trial that is over
+        return value(arch)
+
+    shared = share(storage)
+    shared.work(ARCHS[:2], evaluate)
+    assert len(calls) == 3
+    assert values(shared.rows(ARCHS)) == EXPECTED[:2]
+
+
+def test_a_storage_that_fails_once_ends_no_heartbeat(tmp_path, monkeypatch):
+    shared = share(sqlite(tmp_path))
+    write, failed = shared._storage.set_trial_user_attr, []
+
+    def flaky(number, name, what):
+        if name == "beat" and not failed:
+            failed.append(number)
+            raise OSError("database is locked")
+        write(number, name, what)
+
+    def slow(arch):
+        time.sleep(0.5)
+        return value(arch)
+
+    monkeypatch.setattr(shared._storage, "set_trial_user_attr", flaky)
+    shared.work(ARCHS[:1], slow)
+    assert failed
+    (trial,) = shared._study.get_trials()
+    assert trial.user_attrs["beat"] >= 2
+
+
+def test_of_two_that_begin_a_study_at_once_one_is_refused(tmp_path, monkeypatch):
+    """The other's settings come last: after this one's, or while it evaluates."""
+    storage, others = sqlite(tmp_path), SETTINGS | {"n": 20}
+    shared = share(storage)
+
+    def evaluate(arch):
+        shared._study.set_user_attr("settings", others)
+        return value(arch)
+
+    with pytest.raises(RunError, match="study study has n 20, not 10"):
+        shared.work(ARCHS[:1], evaluate)
+    assert not list(shared.rows(ARCHS))
+
+    write = Study.set_user_attr
+
+    def twice(self, name, what):
+        write(self, name, what)
+        write(self, name, others)
+
+    monkeypatch.setattr(Study, "set_user_attr", twice)
+    with pytest.raises(RunError, match="study study has n 20, not 10"):
+        share(str(tmp_path / "other.log"))
+
+
+def test_a_network_that_is_not_finite_holds_up_no_other(storage):
+    def evaluate(arch):
+        if arch == ARCHS[2]:
+            raise NotFiniteError("the output is not finite")
+        return value(arch)
+
+    share(storage).work(ARCHS, evaluate)
+    again = share(storage)
+    again.work(ARCHS, lambda arch: pytest.fail("all were evaluated"))
+    assert values(again.rows(ARCHS)) == EXPECTED[:2] + EXPECTED[3:]
+    assert again.errors(ARCHS) == {ARCHS[2]: "the output is not finite"}
+
+
+def test_a_storage_that_fails_without_a_word_is_named(monkeypatch):
+    def silent(**options):
+        raise TimeoutError
+
+    monkeypatch.setattr("optuna.create_study", silent)
+    with pytest.raises(RunError, match="--storage x cannot be used: TimeoutError"):
+        share("x")
