@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 
+from results.errors import NotFiniteError, RunError
 from supernet.arch import Arch, Task, format_resolution
 from supernet.archs import arch_in_space
 from supernet.recalibrated import Recalibration, Subnets, naming_memory
@@ -17,6 +18,8 @@ from supernet.tasks.base import TaskBase
 from supernet.weights import sha256_of
 
 BATCH = 64
+RECALIBRATED_TOGETHER = 64  # pictures at most, as in training
+MOST_NAMED = 5
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTorch's names
 
 
@@ -42,6 +45,8 @@ class SubnetEvaluator:
             data: a folder as for training; None: embedded pictures.
             limit: held-out pictures, evenly spread over all.
             seed: of the pictures that statistics are computed on.
+            batch_size: by default 64; for statistics never more, so that a large one leaves
+                figures as they are.
             precision: fp32, fp16 or bf16, of weights and activations; statistics are of fp32.
 
         Raises WeightsError for a file that holds no supernet, DataError for pictures that
@@ -49,7 +54,9 @@ class SubnetEvaluator:
         """
         self.batch_size, self.workers, self.limit = batch_size or BATCH, workers, limit
         self.dtype: torch.dtype = getattr(torch, PRECISIONS[precision])
-        recalibration = Recalibration(recalibration_images, self.batch_size, seed)
+        recalibration = Recalibration(
+            recalibration_images, min(self.batch_size, RECALIBRATED_TOGETHER), seed
+        )
         self.subnets = Subnets(
             weights, data=data, recalibration=recalibration, accelerator=accelerator
         )
@@ -64,6 +71,7 @@ class SubnetEvaluator:
             "n": self._num_pictures(),
             "seed": seed,
             "recalibration_images": recalibration_images,
+            "recalibration_batch": recalibration.batch_size,
             "precision": precision,
         }
 
@@ -88,9 +96,8 @@ class SubnetEvaluator:
             )
         primary = subnets.task.primary
         names = [name for name in figures if name != "n" and not name.endswith("_stderr")]
-        return [
-            self._row(arch, name, figures) for name in sorted(names, key=lambda n: n != primary)
-        ]
+        names.sort(key=lambda name: name != primary)
+        return [self._row(arch, name, figures) | {"figures": len(names)} for name in names]
 
     def _row(self, arch: Arch, name: str, figures: dict[str, float]) -> Row:
         row: Row = {"arch": arch.to_dict(), "metric": name, "value": figures[name]}
@@ -115,10 +122,15 @@ class Batch:
     storage: str | None = None
     study: str = "subnets"
 
-    def run(self, archs: Iterable[Arch], done: Callable[[Arch, list[Row]], None]) -> None:
+    def run(
+        self, archs: Iterable[Arch], done: Callable[[Arch, list[Row]], None]
+    ) -> dict[Arch, str]:
         """Evaluate those of `archs` that `out` does not have, and tell `done` of each of them all.
 
         With `storage` other processes take their share; all get the figures of all.
+
+        Returns:
+            What is wrong with those whose outputs are not finite; see `check_figures`.
 
         Raises SpaceError before anything is evaluated; RunError where files cannot be written.
         """
@@ -136,12 +148,27 @@ class Batch:
             return rows.of[arch]
 
         if self.storage is None:
+            errors = {}
             for arch in archs:
-                evaluate(arch)
-            return
+                try:
+                    evaluate(arch)
+                except NotFiniteError as error:  # says nothing of the others
+                    errors[arch] = str(error)
+            return errors
         shared = SharedWork(self.storage, self.study, rows.settings)
         shared.work(archs, evaluate)
         for arch, found in shared.rows(archs):
             if arch not in rows.of:
                 rows.append(found)
                 done(arch, found)
+        return shared.errors(archs)
+
+
+def check_figures(errors: dict[Arch, str]) -> None:
+    """Raises RunError that names the Archs of `errors`, if there are any."""
+    if not errors:
+        return
+    named = [f"{a.describe()}, {format_resolution(a.resolution)} px" for a in errors]
+    most = "; ".join(named[:MOST_NAMED]) + ("; …" if len(named) > MOST_NAMED else "")
+    reason = next(iter(errors.values()))
+    raise RunError(f"no figures of {len(named)} subnets, all others are done: {most}: {reason}")

@@ -112,7 +112,7 @@ class Evaluate:
             print_network(answer)
 
     def _evaluate_subnets(self, weights: Path) -> None:
-        from supernet.batch import Batch, SubnetEvaluator
+        from supernet.batch import Batch, SubnetEvaluator, check_figures
         from supernet.evaluation_report import print_subnets
 
         evaluator = SubnetEvaluator(
@@ -136,9 +136,10 @@ class Evaluate:
             if show:
                 show(arch, rows)
 
-        Batch(evaluator, self.out, self.storage, self.study).run(archs, done)
+        errors = Batch(evaluator, self.out, self.storage, self.study).run(archs, done)
         if self.json:
             print(json.dumps({**evaluator.sources, "rows": found}, allow_nan=False))
+        check_figures(errors)
 
     def _check_supernet(self, task: str, num_classes: int | None) -> None:
         if self.task not in (None, task):

@@ -75,6 +75,7 @@ class Extract:
         origin: dict[str, Any] = {
             "supernet_sha256": sha256_of(weights),
             "recalibration_images": self.recalibration_images,
+            "recalibration_batch": self.batch_size,
             "seed": subnets.seed,
             "recalibration_seed": self.seed,
         }

@@ -1,7 +1,9 @@
 """`supernet.evaluate` of subnets and `supernet.extract`, by hand and beside each other."""
 
 import csv
+import errno
 import json
+import os
 import random
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from supernet.extract import Extract
 from supernet.extremes import largest_of, smallest_of
 from supernet.model import build_task_model
 from supernet.named import named_arch
+from supernet.recalibrated import Subnets
 from supernet.rows import SETTINGS, Rows
 from supernet.space import get_space
 from supernet.subnet import Supernet
@@ -145,6 +148,41 @@ def test_what_a_file_has_is_not_evaluated_again(weights, answer, tmp_path, monke
     other = answer("--weights", weights, *FEW, "--sample", 1, "--out", out, "--seed", 9)
     assert len(seen) == 2  # other settings are other figures
     assert lines(out) == again["rows"] + other["rows"]
+
+
+@pytest.mark.parametrize("storage", [[], ["--storage", "work.log"]])
+def test_a_subnet_that_is_not_finite_holds_up_no_other(
+    weights, answer, fails, tmp_path, monkeypatch, storage
+):
+    """In one subnet of three a weight is infinite."""
+    monkeypatch.chdir(tmp_path)
+    chosen = list(dict.fromkeys(SPACE.sample(random.Random(n)) for n in range(3)))
+    archs = write_archs(tmp_path / "archs.jsonl", chosen)
+    network = Subnets.network
+
+    def broken(self, arch):
+        model = network(self, arch)
+        if arch == chosen[0]:
+            with torch.no_grad():
+                next(model.parameters()).fill_(float("inf"))
+        return model
+
+    monkeypatch.setattr(Subnets, "network", broken)
+    options = ["--weights", weights, *FEW, "--arch", archs, "--out", "rows.jsonl", *storage]
+    error = fails(Evaluate, "supernet.evaluate", *options)
+    assert f"no figures of 1 subnets, all others are done: {chosen[0].describe()}, 64 px" in error
+    assert "output is not finite" in error
+    assert {Arch.from_dict(row["arch"]) for row in lines(Path("rows.jsonl"))} == set(chosen[1:])
+
+
+def test_a_larger_batch_leaves_statistics_as_they_are(weights):
+    def batch(size):
+        evaluator = SubnetEvaluator(weights, recalibration_images=200, batch_size=size)
+        assert evaluator.sources["recalibration_batch"] == min(size or 64, 64)
+        return evaluator.subnets.recalibration.even_batch
+
+    assert batch(None) == batch(64) == batch(256) == 50
+    assert batch(20) == 20  # which rows tell apart
 
 
 def test_recalibration_pictures_and_their_number_matter_and_weights_stay(weights, tmp_path):
@@ -363,3 +401,22 @@ class TestRows:
             Rows(path, self.settings)
         with pytest.raises(RunError, match="cannot open"):
             Rows(path / "below", self.settings).append([self.row(0)])
+
+    def test_an_arch_without_some_of_its_figures_is_evaluated_again(self, tmp_path):
+        """Killed between two lines of one write."""
+        path = tmp_path / "rows.jsonl"
+        both = [self.row(0, figures=2), self.row(0, figures=2, metric="top5")]
+        Rows(path, self.settings).append(both)
+        path.write_text(path.read_text().splitlines(keepends=True)[0])
+        rows = Rows(path, self.settings)
+        assert not rows.of
+        rows.append(both)
+        assert list(Rows(path, self.settings).of.values()) == list(rows.of.values()) == [both]
+
+    def test_a_full_disk_is_named(self, tmp_path, monkeypatch):
+        def full(number):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"cannot write .*rows.jsonl: No space left on device"):
+            Rows(tmp_path / "rows.jsonl", self.settings).append([self.row(0)])

@@ -112,7 +112,7 @@ class BoxIoU:
         """Segment every object from its box; of three masks the one of highest score counts.
 
         Objects without a pixel are left out (the official evaluation: area below 1).
-        Raises DataError for a damaged annotation, NotFiniteError for such a score.
+        Raises DataError for a damaged annotation, NotFiniteError where scores are not finite.
         """
         predictor.set_image(picture.pixels)
         scores = []
