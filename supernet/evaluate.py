@@ -30,7 +30,8 @@ class Evaluate:
     """Evaluate trained weights on pictures: one network, or subnets of a supernet."""
 
     data: Path | None = None
-    """Folder of labelled pictures, in the layout of the data set; by default embedded ones."""
+    """Folder of labelled pictures, in the layout of the data set; by default embedded ones. Of one
+    without splits, weights trained here are evaluated on the tenth that is kept from training."""
     weights: Path | None = None
     """Trained weights: a supernet's, our .safetensors, an official .pt, or timm's."""
     arch: str | None = None

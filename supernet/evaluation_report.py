@@ -7,7 +7,7 @@ from typing import Any
 
 from supernet.arch import Arch, format_resolution
 
-UNITS = {"psnr_db": "dB", "ssim": "", "loss": ""}  # of the other figures: percent
+UNITS = {"psnr_db": "dB", "ssim": "", "loss": "", "l1": ""}  # of the other figures: percent
 TITLES = {
     "psnr_db": "PSNR (luma)",
     "ssim": "SSIM (luma, at most 1)",

@@ -2,12 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import Dataset
 
-from supernet.arch import Arch, ClassificationHead, SegmentationHead, SuperResolutionHead
+from results.errors import DataError
+from supernet.arch import (
+    Arch,
+    ClassificationHead,
+    ReconstructionHead,
+    SegmentationHead,
+    SuperResolutionHead,
+)
 from supernet.model import default_cfg
+from supernet.named import ALL_DATASETS
+from supernet.recalibrated import task_of, was_trained_here
+from supernet.tasks.base import TaskBase
 from supernet.tasks.classification import ClassFolders, TopAccuracy
 from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
 from supernet.tasks.segmentation import LabelledPictures, MeanIoU
@@ -24,8 +34,25 @@ class Opened:
     is_known: bool  # the layout tells it
 
 
-def open_data(arch: Arch, folder: Path) -> Opened:
-    """What `arch` is evaluated on. Raises DataError for a folder that it cannot be."""
+def open_data(arch: Arch, weights: Path, folder: Path) -> Opened:
+    """What `arch` is evaluated on, never pictures of `folder` that `weights` were trained on.
+
+    Raises DataError for a folder that it cannot be evaluated on.
+    """
+    is_pretrained = isinstance(arch.head, ReconstructionHead)
+    if not is_pretrained and not was_trained_here(weights):
+        return _all_of(arch, folder)
+    try:
+        task = cast(TaskBase, task_of(arch, weights, folder))
+    except DataError:
+        if is_pretrained:
+            raise
+        return _all_of(arch, folder)  # what cannot be trained on, as without train/, was not
+    data, metric = task.held_out(arch)
+    return Opened(data, metric, task.dataset, task.dataset in ALL_DATASETS)
+
+
+def _all_of(arch: Arch, folder: Path) -> Opened:
     head, cfg, name = arch.head, default_cfg(arch), folder.resolve().name
     colours = {"mean": cfg["mean"], "std": cfg["std"]}
     if isinstance(head, ClassificationHead):

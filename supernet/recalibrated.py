@@ -15,6 +15,7 @@ from results.errors import UserError, WeightsError
 from supernet.arch import Arch, SuperResolutionHead
 from supernet.batchnorm import recalibrate
 from supernet.checkpoint import open_supernet
+from supernet.memory import is_out_of_memory
 from supernet.space import Space
 from supernet.tasks.training import TrainingTask, training_task
 from supernet.weights import metadata_in
@@ -91,8 +92,8 @@ def naming_memory() -> Iterator[None]:
     """Raises UserError, with the cure, where memory is short."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             "out of memory; try a smaller --batch-size or --resolution, or smaller pictures"
@@ -112,13 +113,24 @@ def task_of(arch: Arch, weights: Path, data: Path | None) -> TrainingTask:
         data=data,
         num_classes=getattr(arch.head, "num_classes", None),
         seed=data_seed(weights),
+        num_train=_number_in(weights, "num_train"),
         **options,
     )
 
 
 def data_seed(weights: Path) -> int:
     """Of the embedded pictures that `weights` were trained on; 0 where the file does not say."""
-    seed = metadata_in(weights).get("seed", "0")
-    if not seed.isdecimal():
-        raise WeightsError(f"{weights} is damaged: its seed is {seed[:40]!r}")
-    return int(seed)
+    return _number_in(weights, "seed") or 0
+
+
+def was_trained_here(weights: Path) -> bool:
+    """By `supernet.train`, alone or as part of a supernet."""
+    return bool({"steps", "supernet_sha256"} & metadata_in(weights).keys())
+
+
+def _number_in(weights: Path, name: str) -> int | None:
+    """From the metadata; None where the file does not say."""
+    text = metadata_in(weights).get(name)
+    if text is not None and not text.isdecimal():
+        raise WeightsError(f"{weights} is damaged: its {name} is {text[:40]!r}")
+    return None if text is None else int(text)

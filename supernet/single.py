@@ -85,7 +85,8 @@ def _on_embedded(command: "Evaluate", model: nn.Module, arch: Arch) -> tuple[str
 
 def _on_folder(command: "Evaluate", model: nn.Module, arch: Arch) -> tuple[str, dict[str, float]]:
     assert command.data is not None
-    opened = open_data(arch, command.data)
+    assert command.weights is not None
+    opened = open_data(arch, command.weights, command.data)
     if opened.is_known and command.dataset not in (None, opened.name):
         raise DataError(
             f"{command.data} is {opened.name}, not {command.dataset}; leave --dataset out"
@@ -129,8 +130,9 @@ def _arch(command: "Evaluate") -> Arch:
         raise ArchError(f"the arch of {weights} has no head, so it performs no task")
     if task not in (None, arch.task):
         raise ArchError(f"the arch does {arch.task}; leave --task {task} out, or name another")
-    if command.dataset is not None and command.dataset not in DATASETS[arch.task]:
-        listed = ", ".join(DATASETS[arch.task]) or "none, leave it out"
+    known = DATASETS.get(arch.task, ())
+    if command.dataset is not None and command.dataset not in known:
+        listed = ", ".join(known) or "none, leave it out"
         raise DataError(f"{command.dataset} is no data set for {arch.task} (choose from {listed})")
     return arch
 

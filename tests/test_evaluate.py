@@ -17,10 +17,12 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import results.extras
 from results.console import main
+from results.errors import WeightsError
 from supernet.arch import (
     Arch,
     ClassificationHead,
     PromptableHead,
+    ReconstructionHead,
     SegmentationHead,
     Stage,
     Stem,
@@ -28,6 +30,7 @@ from supernet.arch import (
 )
 from supernet.evaluate import Evaluate
 from supernet.model import build, build_task_model, default_cfg
+from supernet.recalibrated import task_of
 from supernet.segment import PromptablePredictor
 from supernet.tasks.base import spread
 from supernet.weights import official_state_dict, save_weights
@@ -376,3 +379,79 @@ def test_a_layout_that_contradicts_is_named(city, fails):
     folder, weights, _ = city
     options = ["--data", folder, "--weights", weights, "--dataset", "ade20k"]
     assert "is cityscapes, not ade20k; leave --dataset out" in fails(Evaluate, MODULE, *options)
+
+
+def damage_training_pictures(task):
+    """Whatever reads one fails."""
+    trained_on = getattr(task, "_chosen", None) or task._train.samples
+    for sample in trained_on:
+        (sample[0] if isinstance(sample, tuple) else sample).write_bytes(b"damaged")
+    return len(trained_on)
+
+
+def unsplit(arch, folder):
+    """24 pictures as `arch` is trained on them, without train/ and val/."""
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        name = f"{number:02}.png"
+        if arch.task == "classification":
+            picture(folder / "abc"[number // 8] / name, 64, 64, number)
+        elif arch.task in ("segmentation", "promptable"):
+            picture(folder / "images" / name, 64, 64, number)
+            mask(folder / "masks" / name, np.kron(rng.integers(0, 3, (2, 2)), np.ones((32, 32))))
+        else:
+            picture(folder / name, 64, 64, number)
+
+
+@pytest.mark.parametrize("how", ["steps", "supernet_sha256"])
+@pytest.mark.parametrize(
+    "arch",
+    [
+        CLASSIFIER,
+        replace(CLASSIFIER, head=SegmentationHead(8, 1, 2, "mbconv", 2, 3)),
+        ENLARGER,
+        PROMPTABLE,
+        replace(CLASSIFIER, head=ReconstructionHead()),
+    ],
+    ids=lambda arch: arch.task,
+)
+def test_a_trained_network_is_not_shown_what_it_was_trained_on(answer, tmp_path, arch, how):
+    folder, weights = tmp_path / "pictures", tmp_path / "w.safetensors"
+    unsplit(arch, folder)
+    model = trained(arch, weights)
+    save_weights(model, weights, **{how: 5})
+    task: Any = task_of(arch, weights, folder)
+    number = damage_training_pictures(task)
+    found = answer("--data", folder, "--weights", weights)
+    assert found["n"] == 24 - number > 0
+    assert found["dataset"] == "pictures"
+    assert found["metrics"][task.primary] >= 0
+
+
+def test_weights_from_elsewhere_are_shown_all_pictures(answer, tmp_path):
+    unsplit(CLASSIFIER, tmp_path / "p")
+    trained(CLASSIFIER, tmp_path / "w.safetensors")
+    assert answer("--data", tmp_path / "p", "--weights", tmp_path / "w.safetensors")["n"] == 24
+
+
+def test_a_trained_network_needs_no_training_pictures(classes, answer):
+    folder, weights, model = classes
+    save_weights(model, weights, steps=5)
+    assert answer("--data", folder, "--weights", weights)["n"] == 8  # there is val/ alone
+
+
+def test_the_number_of_training_pictures_is_that_of_the_file(classes):
+    _, weights, model = classes
+    save_weights(model, weights, num_train=96, seed=3)
+    arch = replace(CLASSIFIER, head=replace(CLASSIFIER.head, num_classes=12))
+    assert task_of(arch, weights, None).num_train == 96
+    save_weights(model, weights, num_train="many")
+    with pytest.raises(WeightsError, match="damaged: its num_train is 'many'"):
+        task_of(arch, weights, None)
+
+
+def test_a_data_set_does_not_go_with_pretrained_weights(tmp_path, fails):
+    weights = tmp_path / "w.safetensors"
+    trained(replace(CLASSIFIER, head=ReconstructionHead()), weights)
+    error = fails(Evaluate, MODULE, "--weights", weights, "--dataset", "imagenet")
+    assert "imagenet is no data set for pretrain (choose from none, leave it out)" in error

@@ -274,10 +274,10 @@ def test_a_network_that_is_not_finite_holds_up_no_other(storage):
     assert again.errors(ARCHS) == {ARCHS[2]: "the output is not finite"}
 
 
-def test_a_storage_that_fails_without_a_word_is_named(monkeypatch):
+def test_a_storage_that_fails_without_a_word_is_named(tmp_path, monkeypatch):
     def silent(**options):
         raise TimeoutError
 
     monkeypatch.setattr("optuna.create_study", silent)
-    with pytest.raises(RunError, match="--storage x cannot be used: TimeoutError"):
-        share("x")
+    with pytest.raises(RunError, match="x cannot be used: TimeoutError"):
+        share(str(tmp_path / "x"))
