@@ -112,6 +112,8 @@ def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":
 def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
     """The smallest space that all evaluated subnets are in; of space `name`, the nearest to it.
 
+    At their resolutions where these are not the space's own: a supernet may be trained at others.
+
     Raises PredictorError where there is none, SpaceError for an unknown name.
     """
     if name is not None:
@@ -132,8 +134,9 @@ def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
                     )
                 except SpaceError:  # no network for the task
                     continue
-                if all(arch in space for arch in archs):
-                    return space
+                for fits in (space, space.at_resolutions(arch.resolution for arch in archs)):
+                    if all(arch in fits for arch in archs):
+                        return fits
                 found.append(space)
     if name is not None and found:
         return found[0]  # whoever fits names the line that is outside

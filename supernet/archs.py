@@ -11,7 +11,14 @@ from typing import Any
 from results.errors import ArchError, RunError, SpaceError, nearest
 from results.files import read_text
 from results.runs import FRONT, read_front_data
-from supernet.arch import Arch, ClassificationHead, SegmentationHead, Task, parse_resolution
+from supernet.arch import (
+    Arch,
+    ClassificationHead,
+    SegmentationHead,
+    Task,
+    format_resolution,
+    parse_resolution,
+)
 from supernet.named import (
     NAMES,
     SEGMENTATION_HEADS,
@@ -108,6 +115,24 @@ def arch_in_space(space: Space, arch: Arch) -> Arch:
         return replace(found, resolution=arch.resolution)
     except ArchError as error:
         raise SpaceError(f"{arch.describe()} is not in space {space.name}: {error}") from None
+
+
+def trained_arch(space: Space, arch: Arch) -> Arch:
+    """`arch_in_space`, for a space that tells which resolutions its weights were trained at.
+
+    Raises SpaceError also for another one of these.
+    """
+    found = arch_in_space(space, arch)
+    trained = (space.arguments or {}).get("resolutions")
+    if trained and found.resolution not in space.resolutions:
+        size = format_resolution(found.resolution)
+        pixels = math.prod(found.resolution)
+        closest = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
+        raise SpaceError(
+            f"the weights were trained at {', '.join(trained)} px, not at {size}; give "
+            f"--resolution {format_resolution(closest)}"
+        )
+    return found
 
 
 def at_resolution(arch: Arch, resolution: str | None) -> Arch:

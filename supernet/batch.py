@@ -9,7 +9,7 @@ import torch
 
 from results.errors import NotFiniteError, RunError
 from supernet.arch import Arch, Task, format_resolution
-from supernet.archs import arch_in_space
+from supernet.archs import trained_arch
 from supernet.recalibrated import Recalibration, Subnets, naming_memory
 from supernet.rows import Row, Rows
 from supernet.shared import SharedWork
@@ -81,7 +81,7 @@ class SubnetEvaluator:
 
     def rows(self, arch: Arch) -> list[Row]:
         """All figures, the task's first one first; see `evaluate`."""
-        arch = arch_in_space(self.space, arch)
+        arch = trained_arch(self.space, arch)
         subnets = self.subnets
         with naming_memory():
             model = subnets.network(arch).to(dtype=self.dtype)
@@ -135,7 +135,7 @@ class Batch:
         Raises SpaceError before anything is evaluated; RunError where files cannot be written.
         """
         space = self.evaluator.space
-        archs = list(dict.fromkeys(arch_in_space(space, arch) for arch in archs))
+        archs = list(dict.fromkeys(trained_arch(space, arch) for arch in archs))
         rows = Rows(self.out, self.evaluator.sources)
         for arch in archs:
             if arch in rows.of:

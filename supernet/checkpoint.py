@@ -11,7 +11,7 @@ from torch import nn
 
 from results.errors import ArchError, SpaceError, WeightsError
 from results.files import write_bytes
-from supernet.arch import Arch
+from supernet.arch import Arch, parse_resolution
 from supernet.archs import arch_in_space
 from supernet.model import build_task_model
 from supernet.named import NAMES, named_arch
@@ -29,6 +29,7 @@ from supernet.weights import (
 )
 
 SPACE, TRANSFORM = "space", "kernel_transform"  # names in the metadata
+RESOLUTIONS = "resolutions"  # in the metadata where the training chose some: 64,96x192
 
 
 def save_checkpoint(
@@ -63,7 +64,10 @@ def is_supernet(path: Path | str) -> bool:
 
 
 def space_in(path: Path | str) -> Space:
-    """The space of a supernet's file. Raises WeightsError where it is none."""
+    """The space of a supernet's file, at the resolutions that it was trained at.
+
+    Raises WeightsError where it is no supernet's.
+    """
     path = Path(path)
     metadata = metadata_in(path)
     if SPACE not in metadata:
@@ -75,11 +79,24 @@ def space_in(path: Path | str) -> Space:
         )
     try:
         arguments: dict[str, Any] = json.loads(metadata[SPACE])
-        return get_space(**arguments)
+        space, sizes = get_space(**arguments), resolutions_in(path)
+        return space.at_resolutions(sizes) if sizes else space
     except (ValueError, TypeError, SpaceError, ArchError) as error:
         raise WeightsError(
             f"{path} is damaged, or of another version: its space: {error}"
         ) from None
+
+
+def resolutions_in(path: Path | str) -> tuple[tuple[int, int], ...]:
+    """Those that a training chose instead of the space's or arch's own; () if it chose none.
+
+    Raises WeightsError where the file is damaged.
+    """
+    text = metadata_in(Path(path)).get(RESOLUTIONS)
+    try:
+        return tuple(map(parse_resolution, text.split(","))) if text else ()
+    except ArchError as error:
+        raise WeightsError(f"{path} is damaged: its resolutions: {error}") from None
 
 
 def open_supernet(path: Path | str, *, expected: Space | None = None) -> Supernet:
@@ -186,6 +203,7 @@ def _named(space: Space) -> str:
     for flag in ("dataset", "num_classes"):
         if arguments.get(flag) is not None:
             flags.append(f"--{flag.replace('_', '-')} {arguments[flag]}")
+    flags += [f"--resolution {size}" for size in arguments.get("resolutions", ())]
     flags += [f"--freeze {setting}" for setting in arguments.get("freeze", ())]
     if not arguments.get("nearest_head", True):
         flags.append("with a searched head")

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from results.errors import ArchError, DataError, WeightsError
 from supernet.arch import Arch, format_resolution, parse_resolution
 from supernet.archs import resolve_arch
+from supernet.checkpoint import resolutions_in
 from supernet.evaluation_report import progress, unit_of
 from supernet.model import build_task_model
 from supernet.named import DATASETS, NAMES, check_task
@@ -107,7 +108,8 @@ def _arch(command: "Evaluate") -> Arch:
         found = arch_in(weights)
         if found is None:
             raise WeightsError(f"{weights} does not tell its architecture; name it by --arch")
-        arch = found if resolution is None else replace(found, resolution=resolution)
+        trained_at = max(resolutions_in(weights), default=found.resolution)
+        arch = replace(found, resolution=resolution or trained_at)
     else:
         find = partial(
             resolve_arch, command.arch, resolution=resolution, num_classes=command.num_classes

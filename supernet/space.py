@@ -8,7 +8,7 @@ choices, a gene counts in the longest list and is scaled to the shorter one, in 
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -26,6 +26,7 @@ from supernet.arch import (
     Task,
     attention_stages,
     format_resolution,
+    parse_resolution,
 )
 from supernet.named import BACKBONES, ENLARGED, PIXELS, dataset_of, with_head, with_nearest_head
 
@@ -259,6 +260,25 @@ class Space:
             space = replace(space, arguments=self.arguments | {"freeze": frozen})
         return space
 
+    def at_resolutions(self, sizes: Iterable[tuple[int, int]]) -> "Space":
+        """The same Archs at other resolutions, (height, width): in every part exactly `sizes`.
+
+        Frozen resolutions do not count any more; later ones narrow the new.
+        """
+        choices: tuple[Value, ...] = tuple(sorted(set(sizes)))
+        if not choices:
+            raise SpaceError(f"space {self.name} needs a resolution")
+        parts = tuple(
+            replace(part, dimensions=part.dimensions | {"resolution": choices})
+            for part in self.parts
+        )
+        arguments = self.arguments
+        if arguments is not None:
+            kept = [f for f in arguments["freeze"] if f.partition("=")[0].strip() != "resolution"]
+            named = [format_resolution(size) for size in choices]  # type: ignore[arg-type]
+            arguments = arguments | {"freeze": kept, "resolutions": named}
+        return replace(self, parts=parts, arguments=arguments)
+
     def fixed_as_published(self, settings: Sequence[str] = ()) -> "Space":
         """Fix what no published result tells apart, except the dimensions named in `settings`."""
         chosen = {setting.partition("=")[0].strip() for setting in settings}
@@ -353,11 +373,13 @@ def get_space(
     freeze: Sequence[str] = (),
     nearest_head: bool = True,
     num_classes: int | None = None,
+    resolutions: Sequence[str] = (),
 ) -> Space:
     """A space by name, for a task.
 
     Args:
         freeze: settings for `Space.freeze`.
+        resolutions: instead of the space's own, such as 96 or 64x128; see `at_resolutions`.
         nearest_head: give every Arch the head (and in family b the head dim) of the nearest
             official network, but for what `freeze` sets, instead of searching them; dense tasks
             always do.
@@ -376,8 +398,8 @@ def get_space(
     dataset = _heads_from(task, dataset)
     parts = _PARTS[name]()
     if dataset in RESOLUTIONS:
-        resolutions = {"resolution": RESOLUTIONS[dataset]}
-        parts = [replace(p, dimensions=p.dimensions | resolutions) for p in parts]
+        own = {"resolution": RESOLUTIONS[dataset]}
+        parts = [replace(p, dimensions=p.dimensions | own) for p in parts]
     if dataset == "sa1b" or dataset in ENLARGED:
         family = "l" if dataset == "sa1b" else "b"
         parts = [part for part in parts if part.family == family]
@@ -390,6 +412,8 @@ def get_space(
         asked = {setting.partition("=")[0].strip() for setting in freeze}
         parts = [_without_head(part, asked, task == "classification") for part in parts]
         space = replace(space, parts=tuple(parts), dataset=dataset)
+    if resolutions:
+        space = space.at_resolutions(map(parse_resolution, resolutions))
     return space.freeze(freeze)
 
 

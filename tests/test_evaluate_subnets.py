@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import supernet.recalibrated
-from results.errors import ArchError, RunError, SpaceError
+from results.errors import ArchError, RunError, SpaceError, WeightsError
 from supernet.arch import Arch
 from supernet.archs import arch_in_space, read_archs
 from supernet.batch import SubnetEvaluator
@@ -173,6 +173,45 @@ def test_a_subnet_that_is_not_finite_holds_up_no_other(
     assert f"no figures of 1 subnets, all others are done: {chosen[0].describe()}, 64 px" in error
     assert "output is not finite" in error
     assert {Arch.from_dict(row["arch"]) for row in lines(Path("rows.jsonl"))} == set(chosen[1:])
+
+
+@pytest.fixture
+def at_others(weights, tmp_path):
+    """The supernet as a training at 32 and 32x64 pixels leaves it."""
+    path = tmp_path / "others.safetensors"
+    save_checkpoint(path, open_supernet(weights), metadata={"resolutions": "32x64,32"})
+    return path
+
+
+def test_subnets_are_drawn_from_the_resolutions_of_the_training(at_others, answer, fails):
+    sampled = answer("--weights", at_others, *FEW, "--sample", 4, "--seed", 1)["rows"]
+    assert {row["resolution"] for row in sampled} == {"32", "32x64"}
+    ends = answer("--weights", at_others, *FEW)["rows"]
+    assert [row["resolution"] for row in ends if row["metric"] == "top1"] == ["32x64", "32"]
+    options = ("--weights", at_others, *FEW, "--resolution")
+    assert {row["resolution"] for row in answer(*options, "32")["rows"]} == {"32"}
+    error = fails(Evaluate, "supernet.evaluate", *options, "64")
+    assert "the weights were trained at 32, 32x64 px, not at 64; give --resolution 32x64" in error
+
+
+def test_a_space_at_other_resolutions_comes_back(at_others, tmp_path):
+    supernet = open_supernet(at_others)
+    assert supernet.space.resolutions == [(32, 32), (32, 64)]
+    again = tmp_path / "again.safetensors"
+    save_checkpoint(again, supernet)
+    assert open_supernet(again).space == supernet.space
+    save_checkpoint(again, supernet, metadata={"resolutions": "large"})
+    with pytest.raises(WeightsError, match=r"again.safetensors is damaged: its resolutions: "):
+        open_supernet(again)
+
+
+def test_a_single_network_is_evaluated_at_the_largest_of_its_training(weights, answer, tmp_path):
+    path = tmp_path / "n.safetensors"
+    network = open_supernet(weights).extract(largest_of(SPACE)[0])
+    save_checkpoint(path, network, metadata={"resolutions": "32,32x64"})
+    options = ("--weights", path, "--limit", "12", "--workers", "0")
+    assert answer(*options)["resolution"] == "32x64"
+    assert answer(*options, "--resolution", "32")["resolution"] == "32"
 
 
 def test_a_larger_batch_leaves_statistics_as_they_are(weights):

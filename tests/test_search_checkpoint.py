@@ -200,6 +200,22 @@ def test_bad_input_is_one_line(checkpoint, tmp_path, monkeypatch, fails, flags, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_search_is_at_the_resolutions_of_the_training(checkpoint, tmp_path):
+    """64 px alone was trained of the space; the checkpoint says it was 96 and 128."""
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(
+        path, open_supernet(checkpoint), metadata={"seed": "0", "resolutions": "96,128"}
+    )
+    SearchCommand(
+        device=("orin",), objective="supernet", accuracy=str(path), limit=8, trials=6,
+        recalibration_images=8, out=tmp_path / "run", quiet=True, sampler="random",
+    ).run()  # fmt: skip
+    sizes = {c.arch.resolution for c in read_front(tmp_path / "run").candidates}
+    assert sizes <= {(96, 96), (128, 128)}
+    found = {row["resolution"] for row in evaluations(tmp_path / "run")}
+    assert found == {"96", "128"}
+
+
 def test_a_file_that_holds_no_supernet_is_refused(tmp_path, fails):
     flags = ("--device", "orin", "--objective", "supernet", "--accuracy")
     arch = get_space("tiny", num_classes=12).sample(random.Random(0))

@@ -183,6 +183,8 @@ def test_freezing_narrows_the_files_space(rows, tmp_path):
         get_space("family", task="segmentation", dataset="ade20k"),
         get_space("b", task="segmentation", num_classes=6),
         get_space("l", task="promptable"),
+        get_space("tiny", num_classes=12, resolutions=["160", "192x224"]),
+        get_space("b", task="segmentation", num_classes=6, resolutions=["64", "96"]),
     ],
 )
 def test_the_space_is_the_files(tmp_path, space):

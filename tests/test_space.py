@@ -1,5 +1,6 @@
 """Search spaces: exact sizes, genes, narrowing."""
 
+import json
 import math
 import random
 from dataclasses import replace
@@ -232,3 +233,32 @@ def test_the_nearest_head_is_a_fixed_point(arch):
 
 def test_l0_takes_the_classification_head_of_l1():
     assert named_arch("l0").head == named_arch("l1").head
+
+
+class TestAtResolutions:
+    sizes = ((64, 128), (96, 96))
+
+    def test_only_resolutions_change(self):
+        space = get_space("family", task="segmentation").at_resolutions(self.sizes)
+        assert space.resolutions == list(self.sizes)
+        own = get_space("family", task="segmentation")
+        rng = random.Random(0)
+        for _ in range(20):
+            arch = space.sample(rng)
+            assert arch.resolution in self.sizes
+            assert space.decode(space.encode(arch)) == arch
+            assert arch not in own
+            assert replace(arch, resolution=own.resolutions[0]) in own
+
+    def test_the_arguments_make_it_again(self):
+        frozen = get_space("tiny", freeze=["resolution=64", "stage4.depth=2"])
+        space = frozen.at_resolutions(self.sizes).freeze(["resolution=96"])
+        assert space.resolutions == [(96, 96)]
+        assert space.arguments is not None
+        again = get_space(**json.loads(json.dumps(space.arguments)))
+        assert again == space
+        assert {arch.stages[3].depth for arch in again.enumerate()} == {2}
+
+    def test_there_must_be_some(self):
+        with pytest.raises(SpaceError, match="space tiny needs a resolution"):
+            get_space("tiny").at_resolutions(())
