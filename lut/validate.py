@@ -121,7 +121,7 @@ class Validate:
 
     def _measure(self, table: "Table", space: "Space", folder: Path) -> "Validation":
         from lut.assemble import validate
-        from lut.chunks import NETWORKS, references_of
+        from lut.chunks import NETWORKS, references_of, wide_references_of
         from lut.journal import JOURNAL, Journal
         from lut.measure import Campaign
         from lut.plan import stratified
@@ -148,7 +148,11 @@ class Validate:
         )
         host = get_host(self.target, python=None if self.target == "local" else self.python)
         check_host(host, setting)
-        references = references_of(space)
+        references = tuple(
+            arch
+            for arch in dict.fromkeys((*references_of(space), *wide_references_of(space)))
+            if table.roofline or all(block in table.entries for block in blocks_of(arch))
+        ) or references_of(space)
         measurement = (table.sidecar or {}).get("measurement") or {}
         seen = [Arch.from_dict(row["arch"]) for row in measurement.get("networks") or ()]
         chosen = stratified(

@@ -15,6 +15,7 @@ from lut.chunks import (
     distinct,
     references_of,
     split,
+    wide_references_of,
 )
 from lut.coverage import distinct_blocks
 from lut.journal import JOURNAL, Journal
@@ -23,6 +24,7 @@ from lut.probes import difference_of
 from lut.runtimes.session import Setting
 from results.errors import RunError, TargetError
 from supernet.blocks import Block, blocks_of
+from supernet.cost import network_cost
 from supernet.named import named_arch
 from supernet.space import get_space
 from tests.synthetic import START_US, Machine, true_us
@@ -243,6 +245,17 @@ def test_references_are_official_and_of_every_family():
     assert named_arch("b0", resolution=(128, 128)) in found
     assert named_arch("b2", resolution=(224, 224)) in references_of(get_space("b"))
     assert all(arch.head for arch in references_of(get_space("l", task="promptable")))
+
+
+def test_a_validations_references_reach_from_the_cheapest_to_the_dearest():
+    space = get_space("b", freeze=["resolution=128,160,192,224,256,288"])
+    found = wide_references_of(space)
+    assert len(set(found)) == len(found) == 12
+    for name, side in (("b0", 128), ("b2", 224), ("b3", 288)):
+        assert named_arch(name, resolution=(side, side)) in found
+    macs = [network_cost(blocks_of(arch)).macs for arch in found]
+    assert macs == sorted(macs)
+    assert len(wide_references_of(get_space("tiny"))) == 8  # two resolutions
 
 
 def test_references_that_end_every_session_are_said_to(campaign):
