@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import metric_of
-from results.errors import DeviceError, SearchError, check_choice
+from results.errors import SearchError
+from supernet.accelerator import check_accelerator, check_is_here
 from supernet.arch import Arch
 from supernet.space import Space
 
@@ -42,14 +43,11 @@ class SupernetAccuracy:
             if value < 1:
                 raise SearchError(f"--{name} must be 1 or more, not {value}")
         accelerator = command.accelerator or "cpu"
-        check_choice("accelerator", accelerator, ("cpu", "cuda"), DeviceError)
+        check_accelerator(accelerator)
         require("torch", "torch", "safetensors", "PIL")
-        import torch
-
         from supernet.batch import SubnetEvaluator
 
-        if accelerator == "cuda" and not torch.cuda.is_available():
-            raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
+        check_is_here(accelerator)
         evaluator = SubnetEvaluator(
             path,
             data=command.data,
@@ -59,6 +57,8 @@ class SupernetAccuracy:
             workers=None if command.data else 0,
             accelerator=accelerator,
         )
+        if evaluator.sources["n"] < 2:
+            raise _no_error()
         return cls(evaluator, path.name, command.data)
 
     @property
@@ -85,11 +85,16 @@ class SupernetAccuracy:
         self.rows = _rows(journal, self.evaluator)
 
     def predict(self, arch: Arch) -> AccuracyPrediction:
-        """Evaluate `arch`, once; the standard deviation is that of the pictures' choice."""
+        """Evaluate `arch`, once; the standard deviation is that of the pictures' choice.
+
+        Raises SearchError where none is known.
+        """
         if arch not in self.rows.of:
             self.rows.append(self.evaluator.rows(arch))
         first = self.rows.of[arch][0]
-        return AccuracyPrediction(float(first["value"]), float(first.get("stderr", 0.0)))
+        if first.get("stderr") is None:
+            raise _no_error()
+        return AccuracyPrediction(float(first["value"]), float(first["stderr"]))
 
     def describe(self) -> str:
         """One line: provenance and error."""
@@ -105,6 +110,13 @@ class SupernetAccuracy:
         data = str(self.data.resolve()) if self.data else None
         own = {"provenance": self.provenance, "metric": self.metric, "data": data}
         return own | self.evaluator.sources | {"file": self.file}
+
+
+def _no_error() -> SearchError:
+    return SearchError(
+        "one picture alone gives accuracies whose error nobody knows; give a larger --limit, or "
+        "--data with more pictures"
+    )
 
 
 def _rows(journal: Path | None, evaluator: "SubnetEvaluator") -> "Rows":

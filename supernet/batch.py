@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from results.errors import NotFiniteError, RunError
+from supernet.accelerator import dtype_of
 from supernet.arch import Arch, Task, format_resolution
 from supernet.archs import trained_arch
 from supernet.recalibrated import Recalibration, Subnets, naming_memory
@@ -20,7 +19,6 @@ from supernet.weights import sha256_of
 BATCH = 64
 RECALIBRATED_TOGETHER = 64  # pictures at most, as in training
 MOST_NAMED = 5
-PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTorch's names
 
 
 class SubnetEvaluator:
@@ -53,7 +51,7 @@ class SubnetEvaluator:
         cannot be read or have other classes.
         """
         self.batch_size, self.workers, self.limit = batch_size or BATCH, workers, limit
-        self.dtype: torch.dtype = getattr(torch, PRECISIONS[precision])
+        self.dtype = dtype_of(precision)
         recalibration = Recalibration(
             recalibration_images, min(self.batch_size, RECALIBRATED_TOGETHER), seed
         )

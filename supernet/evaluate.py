@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.console import main as console_main
-from results.errors import DataError, DeviceError, UserError, WeightsError, check_choice
+from results.errors import DataError, UserError, WeightsError, check_choice
 from results.extras import require
+from supernet.accelerator import check_accelerator, check_is_here, check_precision, dtype_of
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from supernet.rows import Row
     from supernet.space import Space
 
-ACCELERATORS = ("cpu", "cuda")
-PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTorch's names
 SUBNETS_ONLY = ("out", "sample", "storage", "study")
 
 
@@ -79,12 +78,9 @@ class Evaluate:
         self._check()
         assert self.weights is not None
         require("torch", "torch", "safetensors", "PIL")
-        import torch
-
         from supernet.checkpoint import is_supernet
 
-        if self.accelerator == "cuda" and not torch.cuda.is_available():
-            raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
+        check_is_here(self.accelerator)
         if is_supernet(self.weights):
             self._evaluate_subnets(self.weights)
         else:
@@ -92,10 +88,7 @@ class Evaluate:
 
     @property
     def dtype(self) -> "torch.dtype":
-        import torch
-
-        dtype: torch.dtype = getattr(torch, PRECISIONS[self.precision])
-        return dtype
+        return dtype_of(self.precision)
 
     def _evaluate_network(self) -> None:
         from supernet.evaluation_report import print_network
@@ -177,8 +170,8 @@ class Evaluate:
             raise WeightsError(f"{self.weights} is a folder; --weights takes a file")
         if not self.weights.is_file():
             raise WeightsError(f"no file {self.weights}")
-        check_choice("accelerator", self.accelerator, ACCELERATORS, DeviceError)
-        check_choice("precision", self.precision, PRECISIONS, DeviceError)
+        check_accelerator(self.accelerator)
+        check_precision(self.precision)
         if self.task is not None:
             check_task(self.task)
         if self.dataset is not None:

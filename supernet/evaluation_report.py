@@ -1,8 +1,6 @@
 """What `supernet.evaluate` says on a terminal."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from supernet.arch import Arch, format_resolution
@@ -16,20 +14,6 @@ TITLES = {
     "miou_medium": "mean IoU, medium",
     "miou_large": "mean IoU, large",
 }
-
-
-@contextmanager
-def progress(total: int, *, silent: bool) -> Iterator[Callable[[int], None]]:
-    """Gives what to call with the number of pictures done. A bar on stderr, if a terminal."""
-    if silent or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluating", total=total)
-        yield lambda done: bar.update(task, completed=done)
 
 
 def print_network(answer: dict[str, Any]) -> None:

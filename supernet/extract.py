@@ -9,17 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from results.console import main as console_main
-from results.errors import (
-    ArchError,
-    DeviceError,
-    RunError,
-    UserError,
-    WeightsError,
-    check_choice,
-)
+from results.errors import ArchError, RunError, UserError, WeightsError
 from results.extras import require
-
-ACCELERATORS = ("cpu", "cuda")
+from supernet.accelerator import check_accelerator, check_is_here
 
 
 @dataclass(frozen=True)
@@ -54,10 +46,7 @@ class Extract:
     def run(self) -> None:
         weights, name, out = self._check()
         require("torch", "torch", "safetensors", "PIL")
-        import torch
-
-        if self.accelerator == "cuda" and not torch.cuda.is_available():
-            raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
+        check_is_here(self.accelerator)
         from supernet.archs import at_resolution, read_archs
         from supernet.recalibrated import Recalibration, Subnets, naming_memory
         from supernet.weights import save_weights, sha256_of
@@ -105,7 +94,7 @@ class Extract:
             raise RunError(f"--out {self.out} must end in .safetensors, which is what it will be")
         if self.out.exists() and self.out.samefile(self.weights):
             raise RunError(f"--out {self.out} is the supernet itself; name another file")
-        check_choice("accelerator", self.accelerator, ACCELERATORS, DeviceError)
+        check_accelerator(self.accelerator)
         for flag, value, least in (
             ("--recalibration-images", self.recalibration_images, 1),
             ("--batch-size", self.batch_size, 1),

@@ -10,10 +10,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from results.errors import ArchError, DataError, WeightsError
+from results.progress import progress
 from supernet.arch import Arch, format_resolution, parse_resolution
 from supernet.archs import resolve_arch
 from supernet.checkpoint import resolutions_in
-from supernet.evaluation_report import progress, unit_of
+from supernet.evaluation_report import unit_of
 from supernet.model import build_task_model
 from supernet.named import DATASETS, NAMES, check_task
 from supernet.opened import open_data
@@ -161,7 +162,8 @@ def _measure(
         pin_memory=command.accelerator == "cuda",
     )
     total = len(data)  # type: ignore[arg-type]
-    with progress(total, silent=command.json or command.quiet) as done:
+    silent = command.json or command.quiet
+    with progress(total, silent=silent, label="evaluating", unit="pictures") as done:
         if isinstance(model, Sam):
             predictor = PromptablePredictor(model)
             for number, picture in enumerate((p for batch in batches for p in batch), start=1):

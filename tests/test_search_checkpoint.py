@@ -183,6 +183,7 @@ def test_asking_budgets_evaluates_nothing(checkpoint, monkeypatch, fails):
     ("flags", "says"),
     [
         (["--limit", "0"], "--limit must be 1"),
+        (["--limit", "1"], "one picture alone gives accuracies whose error nobody knows"),
         (["--recalibration-images", "0"], "--recalibration-images must be 1"),
         (["--accelerator", "gpu"], "choose from cpu, cuda"),
         (["--max-accuracy-std", "1"], "--max-accuracy-std limits predictions"),

@@ -1,0 +1,36 @@
+"""Where PyTorch computes, and in which precision; PyTorch is imported when it is asked for."""
+
+from typing import TYPE_CHECKING
+
+from results.errors import DeviceError, check_choice
+
+if TYPE_CHECKING:
+    import torch
+
+ACCELERATORS = ("cpu", "cuda")
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTorch's names
+
+
+def check_accelerator(name: str) -> None:
+    """Raises DeviceError for an unknown one. Whether it is here: see `check_is_here`."""
+    check_choice("accelerator", name, ACCELERATORS, DeviceError)
+
+
+def check_precision(name: str) -> None:
+    """Raises DeviceError for an unknown one."""
+    check_choice("precision", name, PRECISIONS, DeviceError)
+
+
+def check_is_here(accelerator: str) -> None:
+    """Raises DeviceError where this machine has no such accelerator."""
+    import torch
+
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
+
+
+def dtype_of(precision: str) -> "torch.dtype":
+    import torch
+
+    dtype: torch.dtype = getattr(torch, PRECISIONS[precision])
+    return dtype
