@@ -214,7 +214,8 @@ def schemes(
         Arch.from_dict(row["arch"]): row["measured_ms"]
         for row in table.sidecar["measurement"]["networks"]
     }
-    blocks = list(dict.fromkeys(b for arch in [*archs, *fitted] for b in blocks_of(arch)))
+    timed = [*archs, *fitted, *reference_ms]
+    blocks = list(dict.fromkeys(block for arch in timed for block in blocks_of(arch)))
     found: dict[str, Any] = {}
     if kept.exists():
         times = read_json(kept)
