@@ -9,7 +9,7 @@ their MACs and by their parameters, each against what they reach alone, as the m
 (of all three pairs). The ceiling is how well the third seed's accuracies rank them.
 
 Every finished run is a line of DIR/runs.jsonl; started again, only what is missing is run. The
-record goes to results/benchmarks/weight_sharing.json. On two cores it takes hours, on a GPU
+record goes to results/benchmarks/weight_sharing.json. On two cores it takes an hour, on a GPU
 minutes.
 """
 
@@ -49,19 +49,19 @@ DRAWS = 2000  # of archs, for intervals
 class Variant:
     """How a supernet is trained, where it is not as by default."""
 
-    num_steps: int = 1000
+    num_steps: int = 500
     random_subnets: int = 2
     alpha: float | None = None
     shrink: bool = False
 
 
-ALONE_STEPS = 400
+ALONE_STEPS = 200
 VARIANTS = {
     "default": Variant(),
-    "a third of the steps": Variant(num_steps=333),
+    "a third of the steps": Variant(num_steps=167),
     "alpha-divergence": Variant(alpha=1.0),
     "progressive shrinking": Variant(shrink=True),
-    "four random subnets": Variant(random_subnets=4, num_steps=667),
+    "four random subnets": Variant(random_subnets=4, num_steps=333),
 }
 
 
