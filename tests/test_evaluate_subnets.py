@@ -84,7 +84,8 @@ def by_hand(weights, arch):
     held: Any = task.held_out(arch)[0]
     right = 0
     for number in range(24):
-        x, label = held[number * len(held) // 24]
+        place = number + number * (5**0.5 - 1) / 2 % 1  # see `evenly`
+        x, label = held[int(place * len(held) / 24)]
         with torch.no_grad():
             right += int(model(x[None]).argmax() == label)
     return 100 * right / 24
