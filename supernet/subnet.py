@@ -126,6 +126,7 @@ class Supernet(nn.Module):
             plan = self._plans[arch] = self._new_plan(arch)
             if len(self._plans) > self.max_plans:
                 self._plans.popitem(last=False)
+        self._plans.move_to_end(arch)
         return plan
 
     def _new_plan(self, arch: Arch) -> Plan:
@@ -191,6 +192,11 @@ def _check_inside(space: Space, part: Part, arch: Arch) -> None:
 
 def _transform(large: int, small: int) -> str:
     return f"kernel_{large}to{small}"
+
+
+def is_transform(name: str) -> bool:
+    """Whether a tensor of a supernet is a kernel's transform."""
+    return name.rpartition(".")[2].startswith("kernel_")
 
 
 def _add_transforms(module: nn.Module, sizes: tuple[int, ...]) -> None:

@@ -363,6 +363,11 @@ def test_caches_are_bounded():
         model.weights(arch)
     assert len(model._plans) <= 4
     assert skeleton.cache_info().maxsize is not None
+    used = next(iter(model._plans))
+    model.weights(used)  # the oldest, but the last one used
+    for arch in list(covering(model.space))[:3]:
+        model.weights(arch)
+    assert used in model._plans
 
 
 def test_a_promptable_supernet_shares_one_decoder():
