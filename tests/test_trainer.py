@@ -187,14 +187,14 @@ def test_norms_and_biases_do_not_decay():
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains_float32_weights(precision):
     trainer, order = supernet_trainer(steps=4, precision=precision)
-    before = state_of(trainer)
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
     exact = run(*supernet_trainer(steps=4))
     reports = run(trainer, order)  # in fp16 the first may be skipped, until the scale fits
     assert reports[0].loss == pytest.approx(exact[0].loss, rel=0.02)
     assert reports[0].loss != exact[0].loss
-    assert {t.dtype for n, t in trainer.model.named_parameters()} == {torch.float32}
-    after = trainer.state()[0]
-    assert sum(not torch.equal(before[n], after[n]) for n in before if n.startswith("model."))
+    after = dict(trainer.model.named_parameters())  # statistics alone would change anyway
+    assert {t.dtype for t in after.values()} == {torch.float32}
+    assert any(not torch.equal(before[n], after[n]) for n in before)
 
 
 def test_a_loss_that_is_not_finite_stops_before_weights_move():
