@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from results.errors import DeviceError
+from results.errors import DeviceError, RunError
 
 PATIENCE = timedelta(hours=2)  # for ranks that wait while the first one evaluates
 
@@ -63,6 +63,17 @@ class Ranks:
     def synchronised(self) -> AbstractContextManager[object]:
         """Batch normalisation over the batches of all ranks; networks run so on all of them."""
         return SynchronisedStatistics() if self.world > 1 else nullcontext()
+
+    def check_together(self, step: int) -> None:
+        """Raises RunError unless all ranks are `step` steps in."""
+        if self.world == 1:
+            return
+        found = set(_of_ranks(torch.tensor([step], device=self.device)).flatten().tolist())
+        if len(found) > 1:
+            raise RunError(
+                f"processes are {', '.join(map(str, sorted(found)))} steps in; give a run folder "
+                "that all nodes see, by --out or --resume"
+            )
 
     def wait(self) -> None:
         """Until all ranks are here."""

@@ -18,6 +18,7 @@ WORK = """
 import hashlib, json
 import torch
 from torch import nn
+from results.errors import RunError
 from supernet.distributed import joined
 from tests.test_trainer import run, supernet_trainer
 
@@ -34,13 +35,20 @@ with joined("cpu") as ranks:
     ranks.average_gradients(norm)
     gradients = mine.grad, norm.weight.grad, norm.bias.grad
     normed = [t.tolist() for t in (y, *gradients, norm.running_mean, norm.running_var)]
+    ranks.check_together(7)
+    apart = ""
+    try:
+        ranks.check_together(3 * ranks.rank)
+    except RunError as error:
+        apart = str(error)
     trainer, order = supernet_trainer(batch_size=16, steps=10, ema=0.9, lr=0.003, warmup=2)
     trainer.ranks = ranks
     losses = [[r.loss, r.distill, r.grad_norm] for r in run(trainer, order)]
     digest = hashlib.sha256()
     for tensor in trainer.state()[0].values():
         digest.update(tensor.contiguous().numpy().tobytes())
-    print(json.dumps({"normed": normed, "losses": losses, "digest": digest.hexdigest()}))
+    found = {"normed": normed, "losses": losses, "digest": digest.hexdigest()}
+    print(json.dumps(found | {"apart": apart}))
 """
 
 
@@ -101,6 +109,12 @@ def test_two_processes_train_as_one(answers):
     assert first["losses"][0] == pytest.approx(whole["losses"][0], rel=1e-5)
     assert first["losses"][9] == pytest.approx(whole["losses"][9], rel=1e-3)
     assert abs(whole["losses"][9][0] - whole["losses"][0][0]) > 0.05
+
+
+def test_processes_at_different_steps_do_not_train(answers):
+    whole, parts = answers
+    assert whole["apart"] == ""
+    assert all("processes are 0, 3 steps in; give" in part["apart"] for part in parts)
 
 
 def test_one_process_alone_exchanges_nothing():
