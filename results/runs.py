@@ -1,7 +1,8 @@
 """Run folders: one command's output, never mixed with another's."""
 
 import fcntl
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         raise RunError(f"{folder / RECORD} is damaged: it has no settings")
     return record
+
+
+def torchrun_id(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Of the torchrun that started this process, the same where it starts it again; else None."""
+    name = environment.get("TORCHELASTIC_RUN_ID")
+    # what torchrun calls all its runs that no --rdzv-id names
+    return f"process {os.getppid()}" if name == "none" else name
 
 
 def read_front_data(folder: Path) -> Any:

@@ -26,13 +26,14 @@ SMOOTHED = 50  # points that a picture's thick line has at least where there are
 class Curves:
     """The open logs of a run; a context manager."""
 
-    def __init__(self, run: Path, step: int) -> None:
-        """`step` steps are done: rows after it are dropped."""
+    def __init__(self, run: Path, step: int, *, figured: int | None = None) -> None:
+        """`step` steps are done: rows after it are dropped, and figures after `figured` steps."""
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self.run = run
         self._curve = _Table(run / CURVE, COLUMNS, step)
-        self._figures = _Table(run / EVALUATIONS, FIGURES, step)
+        last = step if figured is None else figured
+        self._figures = _Table(run / EVALUATIONS, FIGURES, last)
         self._events = SummaryWriter(str(run / EVENTS), purge_step=step + 1)
 
     def __enter__(self) -> "Curves":

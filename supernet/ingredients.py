@@ -1,15 +1,20 @@
 """What the flags of a training name, looked up: task, networks, first weights, teacher."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from results.errors import ArchError, DataError, WeightsError, check_choice
-from supernet.arch import Arch, ReconstructionHead, SuperResolutionHead, parse_resolution
+from results.errors import ArchError, DataError, UserError, WeightsError, check_choice
+from supernet.arch import (
+    Arch,
+    Family,
+    ReconstructionHead,
+    SuperResolutionHead,
+    parse_resolution,
+)
 from supernet.archs import arch_in_space, resolve_arch
 from supernet.checkpoint import init_from, is_supernet, open_supernet
 from supernet.costs import read_costs
@@ -21,7 +26,7 @@ from supernet.order import seed_of
 from supernet.sam import Sam
 from supernet.sandwich import OneArch, Resolution, Sampler, SandwichRule
 from supernet.space import Space, get_space
-from supernet.subnet import Supernet
+from supernet.subnet import Supernet, is_transform
 from supernet.tasks.training import EMBEDDED, PLAIN, Augment, TrainingTask, training_task
 from supernet.trainer import Alone
 from supernet.weights import arch_in, load_weights
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from supernet.train import Train
 
 AUGMENTS = {"official": Augment(), "embedded": EMBEDDED, "plain": PLAIN}
+ERASING = {"b": 0.0, "l": 0.2}  # share of pictures, official
+OF_CLASSES = ("classification", "segmentation")  # tasks that --alpha is of
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class Ingredients:
         if self.arch is not None:
             return OneArch(self.arch, command.seed, self.resolutions)
         assert self.space is not None
+        assert command.random_subnets is not None
         return SandwichRule(
             self.space,
             command.random_subnets,
@@ -109,35 +117,29 @@ class Ingredients:
                 "supernet.evaluate and save it by supernet.weights.save_weights"
             )
         trained = self.arch or next(iter(self.subnets.values()))
-        if type(arch.head) is not type(trained.head) or _classes(arch) != _classes(trained):
+        if type(arch.head) is not type(trained.head) or _gives(arch) != _gives(trained):
             raise WeightsError(
-                f"{command.teacher} is a network for {arch.task} of {_classes(arch)} classes, and "
-                f"{trained.task} of {_classes(trained)} classes is trained"
+                f"{command.teacher} is a network for {_gives(arch)}, and {_gives(trained)} is "
+                "trained"
             )
         network = build_task_model(arch)
         load_weights(network, command.teacher)
         return network.requires_grad_(False)
 
-    def sources(self) -> dict[str, Any]:
-        """Where a run's numbers come from, for its record."""
-        return {
-            "task": self.task.name,
-            "dataset": self.task.dataset,
-            "num_train": self.task.num_train,
-            "num_classes": self.task.num_classes,
-            "space": self.space.to_dict() if self.space else None,
-            "arch": self.arch.to_dict() if self.arch else None,
-        }
 
+def gather(command: "Train", recorded: Arch | None = None) -> Ingredients:
+    """`recorded`: the one network of a run that goes on, whatever --arch names by now.
 
-def gather(command: "Train") -> Ingredients:
-    """Raises UserError for flags that do not go together, and for data that cannot be read."""
-    own = resolve_arch(command.arch) if command.arch else None
+    Raises UserError for flags that do not go together, and for data that cannot be read.
+    """
+    own = recorded or (resolve_arch(command.arch) if command.arch else None)
     name = command.task or (own.task if own else "classification")
     heads = DATASETS.get(name, ())  # type: ignore[call-overload]
     if command.dataset is not None and heads and command.dataset not in heads:
         listed = ", ".join(heads)
         raise DataError(f"{command.dataset} is no data set for {name} (choose from {listed})")
+    if command.alpha is not None and name not in OF_CLASSES:
+        raise UserError(f"--alpha is of classes, and {name} has none; leave it out")
     task = training_task(
         name,
         data=command.data,
@@ -145,13 +147,13 @@ def gather(command: "Train") -> Ingredients:
         num_classes=command.num_classes,
         seed=command.seed,
         num_train=command.num_train,
-        augment=AUGMENTS[command.augment] if command.augment else None,
+        augment=_augment(command, own),
         scale=_scale(own, command.dataset) if name == "super_resolution" else 2,
         teacher=command.teacher if name == "promptable" else None,
     )
     sizes = tuple(dict.fromkeys(map(parse_resolution, command.resolution)))
     if own is not None:
-        return Ingredients(task, None, _arch(command, name, own, task), sizes)
+        return Ingredients(task, None, recorded or _arch(command, name, own, task), sizes)
     assert command.space is not None
     space = get_space(
         command.space,
@@ -163,6 +165,18 @@ def gather(command: "Train") -> Ingredients:
     if not sizes and command.data is None and name == "segmentation":
         sizes = tuple(get_space(command.space).resolutions)  # pictures are made at any size
     return Ingredients(task, space, None, sizes)
+
+
+def _augment(command: "Train", own: Arch | None) -> Augment:
+    """Of --augment; the official one is that of the family."""
+    name = command.augment or ("official" if command.data else "embedded")
+    if name != "official":
+        return AUGMENTS[name]
+    assert own is not None or command.space is not None
+    families: set[Family] = (
+        {own.family} if own else {part.family for part in get_space(command.space or "").parts}
+    )
+    return replace(AUGMENTS[name], erasing=min(ERASING[family] for family in families))
 
 
 def _scale(own: Arch | None, dataset: str | None) -> int:
@@ -202,6 +216,8 @@ def _copy_body(source: nn.Module, target: nn.Module, path: Path) -> None:
             found = have.get(name)
             if found is not None and found.shape == tensor.shape:
                 tensor.copy_(found)
+            elif found is None and is_transform(name):
+                continue  # of weights that were trained without: the identity, as at first
             elif "head." not in name and name.split(".")[0] not in ("decoder",):
                 raise WeightsError(
                     f"{path} is of another space or network: {name} is "
@@ -210,12 +226,9 @@ def _copy_body(source: nn.Module, target: nn.Module, path: Path) -> None:
                 )
 
 
-def _classes(arch: Arch) -> int | None:
-    classes: int | None = getattr(arch.head, "num_classes", None)
-    return classes
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _gives(arch: Arch) -> str:
+    """What a teacher must share with its students."""
+    if isinstance(arch.head, SuperResolutionHead):
+        return f"{arch.task} by {arch.head.scale}"
+    classes = getattr(arch.head, "num_classes", None)
+    return arch.task + (f" of {classes} classes" if classes else "")

@@ -24,13 +24,16 @@ ACCELERATORS = ("cpu", "cuda")
 PRECISIONS = ("fp32", "fp16", "bf16")
 TASKS = ("classification", "segmentation", "super_resolution", "promptable", "pretrain")
 AUGMENTS = ("official", "embedded", "plain")
-UNRECORDED = ("out", "resume", "json", "quiet")  # no part of the run
+UNRECORDED = ("out", "resume", "compile", "json", "quiet")  # no part of the run
 MAY_CHANGE = (  # in a resumed run
     *("epochs", "steps"),  # the amount of work
-    *("accumulate", "workers", "checkpoint_every"),  # what leaves weights alone
-    *("eval_every", "limit", "recalibration_images"),
+    *("workers", "checkpoint_every", "eval_every", "limit"),  # what leaves weights alone
+    "recalibration_images",
+    "accumulate",  # the cure of too little memory
     *("lr", "clip", "precision"),  # the cures of a loss that is not finite
 )
+DEFAULTS = {"accumulate": 1, "lr": 1e-3, "clip": 2.0, "precision": "fp32"}
+OF_SUPERNETS = {"random_subnets": 2, "recalibration_images": 512}
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class Train:
     """Weights to begin with: a supernet or one network, official ones too."""
     kernel_transform: bool = False
     """Smaller kernels are learned maps of larger ones' centres, as in Once-for-All."""
-    random_subnets: int = 2
-    """Beside the largest and the smallest subnet, in every step."""
+    random_subnets: int | None = None
+    """Beside the largest and the smallest subnet, in every step; by default 2."""
     costs: Path | None = None
     """CSV of archs and latencies, of nas.predict: subnets good for their latency train more."""
     shrink: bool = False
@@ -74,7 +77,8 @@ class Train:
     teacher: Path | None = None
     """A trained network that the largest subnet, and all others instead of from it, learn from."""
     alpha: float | None = None
-    """Subnets learn by AlphaNet's divergence of this alpha; by default Kullback-Leibler's."""
+    """Subnets learn classes by AlphaNet's divergence of this alpha, 0 or more; by default
+    Kullback-Leibler's."""
 
     epochs: int | None = None
     """Times that every picture is seen; by default 20."""
@@ -82,25 +86,26 @@ class Train:
     """Moves of the weights, instead of epochs."""
     batch_size: int = 64
     """Pictures a step, over all processes."""
-    accumulate: int = 1
-    """Run each process's share of a batch in this many parts, to save memory."""
-    lr: float = 1e-3
-    """Learning rate at its peak; it ends at 0, by a cosine."""
+    accumulate: int | None = None
+    """Run each process's share of a batch in this many parts, to save memory; by default 1."""
+    lr: float | None = None
+    """Learning rate at its peak, by default 0.001; it ends at 0, by a cosine."""
     warmup: int | None = None
     """Steps that the learning rate rises in; by default a twentieth of all."""
     weight_decay: float = 0.05
     """Of AdamW; norms and biases have none."""
-    clip: float = 2.0
-    """Largest norm of the gradients; 0: any."""
+    clip: float | None = None
+    """Largest norm of the gradients, by default 2; 0: any."""
     ema: float | None = None
     """Keep an average of the weights of this decay, such as 0.9998, and use it in the end."""
 
     accelerator: str = "cpu"
     """Where PyTorch computes: cpu or cuda."""
-    precision: str = "fp32"
-    """fp32, bf16 or fp16 of activations; weights are always fp32."""
+    precision: str | None = None
+    """fp32, bf16 or fp16 of activations, by default fp32; weights are always fp32."""
     compile: bool = False
-    """Compile the largest and the smallest subnet, or the one network; takes minutes."""
+    """Compile the largest and the smallest subnet, or the one network; takes minutes, and is
+    given again with --resume."""
     workers: int | None = None
     """Processes that read pictures; by default one a core, up to 8."""
     seed: int = 0
@@ -112,8 +117,9 @@ class Train:
     """Steps between evaluations, on up to 1000 pictures; there is one in the end, on all."""
     limit: int | None = None
     """Evaluate on this many held-out pictures, evenly spread over all."""
-    recalibration_images: int = 512
-    """Of a supernet: training pictures that a subnet's BatchNorm statistics are computed on."""
+    recalibration_images: int | None = None
+    """Of a supernet: training pictures that a subnet's BatchNorm statistics are computed on, by
+    default 512."""
     out: Path | None = None
     """Folder of the run; by default results/runs/train-NAME-TIME."""
     resume: Path | None = None
@@ -141,6 +147,7 @@ class Train:
             if self.steps is not None or self.epochs is not None:
                 command = replace(command, steps=self.steps, epochs=self.epochs)
         command.check()
+        command = command.filled()
 
         from supernet.distributed import joined
         from supernet.training import train
@@ -164,8 +171,23 @@ class Train:
         if self.resume is None and restarted:
             if self.out is None:
                 raise RunError("torchrun can only start a training again that has an --out DIR")
-            return self.out if (self.out / RECORD).exists() else None
+            return self.out if (self.out / RECORD).exists() and self._is_ours(self.out) else None
         return self.resume
+
+    def _is_ours(self, run: Path) -> bool:
+        """Whether this torchrun began the run. Raises RunError on the first process if not."""
+        from results.runs import read_record, torchrun_id
+
+        first = os.environ.get("RANK", "0") == "0"  # others may have another torchrun as parent
+        if first and read_record(run).get("torchrun") != torchrun_id():
+            raise RunError(f"{run} holds another run; choose another --out, or --resume {run}")
+        return True
+
+    def filled(self) -> "Train":
+        """With the defaults of flags that were not given, as a resumed run must tell these."""
+        defaults = DEFAULTS | (OF_SUPERNETS if self.arch is None else {})
+        left = {name: v for name, v in defaults.items() if getattr(self, name) is None}
+        return replace(self, **left)  # type: ignore[arg-type]
 
     def check(self) -> None:
         """What can be told without PyTorch and without data. Raises UserError."""
@@ -175,7 +197,8 @@ class Train:
                 "train one network alone"
             )
         check_choice("accelerator", self.accelerator, ACCELERATORS, DeviceError)
-        check_choice("precision", self.precision, PRECISIONS, DeviceError)
+        if self.precision is not None:
+            check_choice("precision", self.precision, PRECISIONS, DeviceError)
         if self.task is not None:
             check_choice("task", self.task, TASKS)
         if self.augment is not None:
@@ -202,7 +225,9 @@ class Train:
         ):
             if value is not None and not value >= least:
                 raise UserError(f"--{name} must be {least} or more, not {value}")
-        if not 0 < self.lr < float("inf"):
+        if self.alpha is not None and not 0 <= self.alpha < float("inf"):
+            raise UserError(f"--alpha must be 0 or more, such as 1, not {self.alpha}")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
             raise UserError(f"--lr must be above 0, not {self.lr}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"--ema must be between 0 and 1, such as 0.9998, not {self.ema}")
@@ -210,13 +235,20 @@ class Train:
             raise UserError("--costs and --shrink both choose the subnets; leave one out")
         if self.arch is not None:
             for name, given in (
-                ("freeze", self.freeze),
-                ("costs", self.costs),
+                ("freeze", bool(self.freeze)),
+                ("costs", self.costs is not None),
                 ("shrink", self.shrink),
                 ("kernel-transform", self.kernel_transform),
+                ("random-subnets", self.random_subnets is not None),
+                ("recalibration-images", self.recalibration_images is not None),
             ):
                 if given:
                     raise UserError(f"--{name} is of supernets; leave it out, or --arch")
+            if self.alpha is not None and self.teacher is None:
+                raise UserError(
+                    "--alpha is of what learns from another network; leave it out, or add "
+                    "--teacher FILE"
+                )
 
 
 def main() -> None:

@@ -22,13 +22,14 @@ def print_training(answer: dict[str, Any]) -> None:
             f"{row['n']} pictures at {row['resolution']} px: {arch.describe()}"
         )
     out.print("  ± is the standard error over pictures")
-    out.print(f"weights {answer['model']}, curve {answer['curve']}")
+    curve = f", curve {answer['curve']}" if answer["curve"] else ""
+    out.print(f"weights {answer['model']}{curve}")
     out.print(f"next: {next_command(answer)}")
 
 
 def next_command(answer: dict[str, Any]) -> str:
     """What to do with the weights."""
-    model, space = answer["model"], answer["space"]
+    model, space = shlex.quote(answer["model"]), answer["space"]
     data = f" --data {shlex.quote(answer['data'])}" if answer["data"] else ""
     if answer["task"] == "pretrain":
         arch = f"--space {space}" if space else "--arch ARCH"

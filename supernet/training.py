@@ -1,6 +1,7 @@
 """A training from its flags to its evaluated weights, in a run folder that it goes on from."""
 
 import copy
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,18 +15,21 @@ from results.errors import RunError, UserError
 from results.files import write_json
 from results.progress import progress
 from results.record import RunRecord, command_line
-from results.runs import RECORD, create_run_folder, locked, read_record
+from results.runs import RECORD, create_run_folder, locked, read_record, torchrun_id
 from supernet.arch import Arch, format_resolution
 from supernet.batchnorm import recalibrate
 from supernet.checkpoint import save_checkpoint
 from supernet.curves import Curves, draw_curve
 from supernet.distributed import Ranks
-from supernet.ingredients import Ingredients, gather, sha256_of
+from supernet.ingredients import Ingredients, gather
+from supernet.memory import is_out_of_memory
 from supernet.order import Order, read_parts
 from supernet.recalibrated import Recalibration
 from supernet.snapshots import load_snapshot, save_snapshot, snapshots
+from supernet.sources import check_sources, recorded_arch, sources_of
 from supernet.subnet import Supernet
 from supernet.trainer import Alone, Recipe, Trainer
+from supernet.weights import sha256_of
 
 if TYPE_CHECKING:
     from supernet.train import Train
@@ -43,7 +47,9 @@ def train(
 
     Raises UserError; what was trained until then is in the run folder.
     """
-    ingredients = gather(command)
+    ingredients = gather(command, recorded_arch(run) if run else None)
+    if run is not None:
+        check_sources(command, ingredients, run, begun=bool(snapshots(run)))
     training = Training(command, ingredients, ranks, run)  # before a folder: it may be refused
     if not ranks.is_first:
         training.go_on()
@@ -70,9 +76,9 @@ def _record(
         return
     if (folder / RECORD).exists():
         raise RunError(f"{folder} was taken by another run; choose another --out")
-    record = RunRecord("supernet.train", settings, ingredients.sources(), command.seed)
-    line = {"command_line": command_line("supernet.train")}
-    write_json(folder / RECORD, record.to_dict() | line)
+    record = RunRecord("supernet.train", settings, sources_of(command, ingredients), command.seed)
+    start = {"command_line": command_line("supernet.train"), "torchrun": torchrun_id()}
+    write_json(folder / RECORD, record.to_dict() | start)
 
 
 class Training:
@@ -90,31 +96,15 @@ class Training:
         self.silent = command.json or command.quiet or not ranks.is_first
         if command.compile and ranks.world > 1:
             raise UserError("--compile is for one process; leave it out under torchrun")
-        parts = ranks.world * command.accumulate
+        self.recipe = _recipe(command, self.task.num_train)
+        parts = ranks.world * self.recipe.accumulate
         if command.batch_size % parts:
             raise UserError(
                 f"--batch-size {command.batch_size} does not split into {parts} equal parts, "
-                f"{command.accumulate} on each of {ranks.world} processes; nearest is "
+                f"{self.recipe.accumulate} on each of {ranks.world} processes; nearest is "
                 f"--batch-size {max(round(command.batch_size / parts), 1) * parts}"
             )
-        num_steps = command.steps or -(
-            -(command.epochs or EPOCHS) * self.task.num_train // command.batch_size
-        )
-        warmup = command.warmup if command.warmup is not None else num_steps // 20
-        self.recipe = Recipe(
-            num_steps=num_steps,
-            lr=command.lr,
-            weight_decay=command.weight_decay,
-            warmup=min(warmup, num_steps),
-            clip=command.clip or None,
-            accumulate=command.accumulate,
-            alpha=command.alpha,
-            ema=command.ema,
-            precision=command.precision,
-            compile=command.compile,
-            seed=command.seed,
-        )
-        self.sampler = ingredients.sampler(command, num_steps)
+        self.sampler = ingredients.sampler(command, self.recipe.num_steps)
         self.found = snapshots(folder) if folder else []
         model = ingredients.model(command, initialise=not self.found)
         self.trainer = Trainer(
@@ -125,20 +115,34 @@ class Training:
 
     def go_on(self) -> None:
         """All steps that are left. Raises UserError."""
+        self.ranks.check_together(self.trainer.done)
         try:
             self._go_on()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
-                raise
-            more = self.command.accumulate * 2
-            size = format_resolution(self.sampler.draw(self.trainer.done).resolution)
-            raise UserError(
-                f"out of memory at step {self.trainer.done + 1}, {size} px; try --accumulate "
-                f"{more}, which changes no result but for batch statistics, or a smaller "
-                f"--batch-size{self._kept()}"
-            ) from None
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                size = format_resolution(self.sampler.draw(self.trainer.done).resolution)
+                raise UserError(
+                    f"out of memory at step {self.trainer.done + 1}, {size} px; try "
+                    f"{self._smaller()}{self._kept()}"
+                ) from None
+            if self.command.compile and _is_of_compiler(error):
+                said = str(error).strip().partition("\n")[0]
+                raise UserError(
+                    f"--compile failed: {said}; leave --compile out{self._kept()}"
+                ) from None
+            raise
         except UserError as error:
             raise type(error)(f"{error}{self._kept()}") from None
+
+    def _smaller(self) -> str:
+        """The flags that save memory."""
+        share = self.command.batch_size // self.ranks.world
+        more = range(self.recipe.accumulate + 1, share + 1)
+        parts = next((n for n in more if share % n == 0), None)
+        fewer = "a smaller --batch-size or --resolution in a new run"
+        if parts is None:
+            return fewer
+        return f"--accumulate {parts}, whose parts mix and normalise on their own, or {fewer}"
 
     def _kept(self) -> str:
         """What is not lost, as the end of an error."""
@@ -171,20 +175,19 @@ class Training:
             saved = started = time.perf_counter()
             for _, batch in zip(steps, batches, strict=True):
                 report = trainer.step(batch)
-                now = time.perf_counter()
                 if logs is None:
                     continue
-                logs.step(report, now - started)
+                logs.step(report, time.perf_counter() - started)
                 show(report.step, f"loss {report.loss:.3f}")
-                started = now
-                if self._is_due(report.step, now - saved):
-                    self._save()
-                    saved = time.perf_counter()
                 every, limit = command.eval_every, min(command.limit or EVALUATED, EVALUATED)
-                if every and report.step % every == 0 and report.step < self.recipe.num_steps:
+                if every and report.step % every == 0 and report.step < total:
                     for name, arch in self.subnets.items():
                         logs.figures(report.step, name, self.evaluate(arch, limit))
-                    started = time.perf_counter()
+                # after the figures: a run that goes on from here has them all
+                if self._is_due(report.step, time.perf_counter() - saved):
+                    self._save()
+                    saved = time.perf_counter()
+                started = time.perf_counter()
 
     def finish(self) -> dict[str, Any]:
         """Write the model, evaluate it, draw the curve; everything about it, for JSON."""
@@ -195,29 +198,56 @@ class Training:
             save_checkpoint(
                 model,
                 trained if isinstance(trained, Supernet) else trained.network,
-                metadata={"steps": str(self.trainer.done), "seed": str(self.command.seed)},
+                metadata=self._metadata(),
             )
-        sha256, rows = sha256_of(model), []
-        with Curves(self.folder, self.trainer.done) as logs:
+        sha256, rows, done = sha256_of(model), [], self.trainer.done
+        with Curves(self.folder, done, figured=done - 1) as logs:  # these come now, once
             for name, arch in self.subnets.items():
-                figures = self.evaluate(arch, self.command.limit)
-                logs.figures(self.trainer.done, name, figures)
+                figures = self._finally(arch, model)
+                logs.figures(done, name, figures)
                 rows.append(self._row(name, arch, figures, sha256))
         curve = draw_curve(self.folder, self.task.primary)
         answer = {
             "run": str(self.folder),
             "model": str(model),
-            "curve": str(curve),
+            "curve": str(curve) if curve else None,
             "task": self.task.name,
             "dataset": self.task.dataset,
             "data": str(self.command.data) if self.command.data else None,
             "space": self.command.space,
-            "steps": self.trainer.done,
+            "steps": done,
             "primary": self.task.primary,
             "evaluations": rows,
         }
         write_json(self.folder / ANSWER, answer)
         return answer
+
+    def _metadata(self) -> dict[str, str]:
+        """What tells the pictures that the weights were trained on."""
+        found = {"steps": self.trainer.done, "seed": self.command.seed}
+        if self.command.num_train is not None:
+            found["num_train"] = self.command.num_train
+        return {name: str(value) for name, value in found.items()}
+
+    def _finally(self, arch: Arch, model: Path) -> dict[str, float]:
+        """`evaluate`; the weights in `model` are not lost where memory is short."""
+        try:
+            return self.evaluate(arch, self.command.limit)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            folder = self.command.data
+            data = f" --data {shlex.quote(str(folder))}" if folder else ""
+            raise UserError(
+                f"out of memory in the last evaluation; the weights are in {model}, evaluate them "
+                f"by python -m supernet.evaluate --weights {shlex.quote(str(model))}{data} "
+                f"--batch-size {max(1, self._evaluated_at_once // 2)}"
+            ) from None
+
+    @property
+    def _evaluated_at_once(self) -> int:
+        """Pictures."""
+        return max(1, self.command.batch_size // self.trainer.num_parts)
 
     def evaluate(self, arch: Arch, limit: int | None) -> dict[str, float]:
         """What a subnet reaches on held-out pictures, statistics computed anew; see the task."""
@@ -228,7 +258,7 @@ class Training:
             model.eval(),
             arch,
             limit=limit,
-            batch_size=max(1, self.command.batch_size // self.trainer.num_parts),
+            batch_size=self._evaluated_at_once,
             workers=self.command.workers,
             device=device,
             dtype=torch.float32,
@@ -240,9 +270,9 @@ class Training:
             network: nn.Module = copy.deepcopy(trained.network)
             return network
         model = trained.extract(arch)
-        chosen = Recalibration(
-            self.command.recalibration_images
-        )  # as supernet.evaluate does, so that it finds the same figures
+        assert self.command.recalibration_images is not None
+        # as supernet.evaluate does, so that it finds the same figures
+        chosen = Recalibration(self.command.recalibration_images)
         pictures = self.task.recalibration_batches(
             arch, chosen.num_images, chosen.even_batch, chosen.seed
         )
@@ -293,3 +323,31 @@ class Training:
             yield
         finally:
             average.swap(model)
+
+
+def _recipe(command: "Train", num_train: int) -> Recipe:
+    """Of flags that are filled."""
+    epochs = command.epochs or EPOCHS
+    num_steps = command.steps or -(-epochs * num_train // command.batch_size)
+    warmup = command.warmup if command.warmup is not None else num_steps // 20
+    assert command.lr is not None
+    assert command.accumulate is not None
+    assert command.precision is not None
+    return Recipe(
+        num_steps=num_steps,
+        lr=command.lr,
+        weight_decay=command.weight_decay,
+        warmup=min(warmup, num_steps),
+        clip=command.clip or None,
+        accumulate=command.accumulate,
+        alpha=command.alpha,
+        ema=command.ema,
+        precision=command.precision,
+        compile=command.compile,
+        seed=command.seed,
+    )
+
+
+def _is_of_compiler(error: RuntimeError | MemoryError) -> bool:
+    parts = ("torch._dynamo", "torch._inductor")
+    return any(kind.__module__.startswith(parts) for kind in type(error).__mro__)

@@ -9,21 +9,26 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._inductor.exc import InvalidCxxCompiler
 
 from results.errors import RunError, UserError
 from results.resume import flags_of, resumed
 from results.runs import locked
 from supernet.checkpoint import open_supernet, save_checkpoint
 from supernet.curves import CURVE, EVALUATIONS, PICTURE, read_rows
-from supernet.snapshots import load_snapshot, snapshots
+from supernet.model import build
+from supernet.snapshots import load_snapshot, save_snapshot, snapshots
 from supernet.space import get_space
 from supernet.subnet import Supernet
 from supernet.train import MAY_CHANGE, UNRECORDED, Train
+from supernet.train_report import print_training
 from supernet.trainer import Trainer
-from supernet.weights import arch_in, read_weights, save_weights
+from supernet.training import Training
+from supernet.weights import arch_in, metadata_in, read_weights, save_weights
 from tests.blobs import FROZEN
 from tests.conftest import ROOT
 
@@ -72,6 +77,7 @@ def test_a_run_leaves_curves_checkpoints_and_a_model(whole):
     assert [int(path.stem[5:]) for path in snapshots(whole)] == [20, 24]
     assert (whole / PICTURE).read_bytes().startswith(b"\x89PNG")
     assert list((whole / "tensorboard").iterdir())
+    assert metadata_in(whole / "model.safetensors")["num_train"] == "40"
     record = json.loads((whole / "run.json").read_text())
     assert record["settings"]["freeze"] == list(FROZEN)
     assert record["sources"]["num_train"] == 40
@@ -136,6 +142,7 @@ def test_one_network_alone(whole, tmp_path, capsys):
     file = tmp_path / "arch.json"
     file.write_text(replace(space.sample(random.Random(0)), resolution=(64, 64)).to_json())
     alone = replace(QUICK, space=None, freeze=(), arch=str(file), steps=3, eval_every=2)
+    alone = replace(alone, random_subnets=None, recalibration_images=None)
     replace(alone, out=tmp_path / "a", init=whole / "model.safetensors", json=True).run()
     answer = json.loads(capsys.readouterr().out)
     (row,) = answer["evaluations"]
@@ -179,7 +186,9 @@ def test_pretrained_bodies_get_new_heads(whole, tmp_path, capsys):
 
 
 def test_a_finished_run_says_what_comes_next(whole, capsys):
+    figures = read_rows(whole / EVALUATIONS)
     Train(resume=whole).run()
+    assert read_rows(whole / EVALUATIONS) == figures  # once, however often they are computed
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"classification on shapes, {STEPS} steps"
     assert re.match(r"  largest   top1 [0-9.]+ ± [0-9.]+, 16 pictures at 32 px: b 8x1", said[1])
@@ -236,6 +245,69 @@ def test_a_restarted_run_needs_a_known_folder(monkeypatch, tmp_path):
     assert len(curve(tmp_path / "run")) == 2
 
 
+def test_a_restarted_run_takes_over_no_other_run(monkeypatch, tmp_path):
+    run = tmp_path / "run"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # without --rdzv-id
+    replace(QUICK, out=run, steps=1).run()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    replace(QUICK, out=run, steps=2).run()  # our parent has started us again
+    assert len(curve(run)) == 2
+    for name in ("another", "none"):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
+        monkeypatch.setattr(os, "getppid", lambda: 1)  # of another torchrun
+        with pytest.raises(RunError, match=f"holds another run; .* --resume {run}"):
+            replace(QUICK, out=run, steps=3).run()
+    assert len(curve(run)) == 2
+
+
+def test_a_run_goes_on_with_its_own_network_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    arch = replace(get_space("tiny", freeze=FROZEN).sample(random.Random(0)), resolution=(64, 64))
+    (tmp_path / "arch.json").write_text(arch.to_json())
+    run = tmp_path / "run"
+    alone = replace(QUICK, space=None, freeze=(), arch="arch.json", random_subnets=None)
+    replace(alone, recalibration_images=None, out=run, steps=1).run()
+    monkeypatch.chdir("elsewhere")
+    Train(resume=run, steps=2, quiet=True).run()
+    trained = arch_in(run / "model.safetensors")
+    assert trained is not None
+    assert trained.stages == arch.stages
+
+
+def test_what_a_run_was_started_with_must_not_change(whole, fails, tmp_path):
+    run, init = tmp_path / "run", tmp_path / "init.safetensors"
+    teacher = tmp_path / "teacher.safetensors"
+    init.write_bytes((whole / "model.safetensors").read_bytes())
+    arch = get_space("tiny", freeze=FROZEN, num_classes=12).sample(random.Random(0))
+    save_weights(build(arch), teacher)
+    replace(QUICK, out=run, steps=2, checkpoint_every=1, init=init, teacher=teacher).run()
+    init.unlink()  # is not read again
+    Train(resume=run, steps=3, quiet=True).run()
+    save_weights(build(arch), teacher)
+    said = fails(Train, "supernet.train", "--resume", run)
+    assert f"--teacher {teacher} is another file than when {run} was started" in said
+    assert len(curve(run)) == 3
+
+
+def test_other_pictures_or_first_weights_than_at_the_start_are_named(whole, fails, tmp_path):
+    run, init = tmp_path / "run", tmp_path / "init.safetensors"
+    init.write_bytes((whole / "model.safetensors").read_bytes())
+    replace(QUICK, out=run, steps=1, init=init).run()
+    record = json.loads((run / "run.json").read_text())
+    record["sources"]["num_train"] = 39
+    (run / "run.json").write_text(json.dumps(record))
+    said = fails(Train, "supernet.train", "--resume", run)
+    assert f"num_train is 40, and was 39 when {run} was started" in said
+    record["sources"]["num_train"] = 40
+    (run / "run.json").write_text(json.dumps(record))
+    for path in snapshots(run):
+        path.unlink()
+    save_checkpoint(init, open_supernet(init), metadata={"other": "bytes"})
+    said = fails(Train, "supernet.train", "--resume", run)
+    assert f"--init {init} is another file" in said
+
+
 def test_every_flag_survives_a_resume(tmp_path):
     flags = json.loads(json.dumps(flags_of(QUICK, UNRECORDED)))
     again = resumed(
@@ -244,6 +316,95 @@ def test_every_flag_survives_a_resume(tmp_path):
     assert replace(again, resume=None, quiet=True) == QUICK
     with pytest.raises(RunError, match="--seed cannot change"):
         resumed(Train(seed=3), flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
+
+
+def test_flags_at_their_defaults_count_where_they_are_given(tmp_path):
+    begun = replace(QUICK, lr=3e-3, clip=1.0, accumulate=2, precision="bf16", resolution=("32",))
+    flags = json.loads(json.dumps(flags_of(begun.filled(), UNRECORDED)))
+    given = Train(lr=1e-3, clip=2.0, accumulate=1, precision="fp32", recalibration_images=512)
+    again = resumed(given, flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
+    names = ("lr", "clip", "accumulate", "precision", "recalibration_images")
+    assert all(getattr(again, name) == getattr(given, name) for name in names)
+    kept = resumed(Train(), flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
+    assert kept == replace(begun.filled(), quiet=False)
+
+
+def test_a_resumed_run_takes_the_cure_that_it_printed(tmp_path):
+    run = tmp_path / "run"
+    replace(QUICK, out=run, steps=2, lr=3e-3, warmup=0).run()
+    Train(resume=run, steps=4, lr=1e-3, quiet=True).run()
+    rates = [float(row["lr"]) for row in curve(run)]
+    assert rates[0] == pytest.approx(3e-3)
+    assert rates[2] == pytest.approx(0.5e-3)  # half way down
+    assert json.loads((run / "run.json").read_text())["settings"]["lr"] == 1e-3
+
+
+def test_an_interrupted_evaluation_is_made_again(tmp_path, monkeypatch):
+    calls = []
+
+    def evaluate(self, arch, limit, run=Training.evaluate):
+        calls.append(arch)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run(self, arch, limit)
+
+    monkeypatch.setattr(Training, "evaluate", evaluate)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        replace(QUICK, out=run, steps=3, eval_every=2, checkpoint_every=1).run()
+    Train(resume=run, quiet=True).run()
+    rows = [row for row in read_rows(run / EVALUATIONS) if row["metric"] == "top1"]
+    found = [(row["step"], row["subnet"]) for row in rows]
+    assert found == [("2", "largest"), ("2", "smallest"), ("3", "largest"), ("3", "smallest")]
+
+
+def test_no_memory_to_evaluate_leaves_the_weights(fails, tmp_path, monkeypatch):
+    def evaluate(self, arch, limit):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Training, "evaluate", evaluate)
+    model = tmp_path / "run" / "model.safetensors"
+    flags = [*FLAGS, "--steps", "1", "--quiet", "--out", tmp_path / "run"]
+    said = fails(Train, "supernet.train", *flags)
+    assert f"the weights are in {model}, evaluate them by python -m supernet.evaluate" in said
+    assert said.endswith(f"--weights {model} --batch-size 2\n")
+    assert open_supernet(model).space == get_space("tiny", freeze=FROZEN, num_classes=12)
+
+
+def test_only_a_lack_of_memory_is_called_one(fails, tmp_path, monkeypatch):
+    def raising(error):
+        def step(self, batches):
+            raise error
+
+        monkeypatch.setattr(Trainer, "step", step)
+
+    begun = replace(QUICK, out=tmp_path / "other")
+    raising(NotImplementedError("no kernel"))
+    with pytest.raises(NotImplementedError, match="no kernel"):
+        begun.run()
+    raising(InvalidCxxCompiler())
+    with pytest.raises(InvalidCxxCompiler):
+        replace(begun, out=tmp_path / "uncompiled").run()
+    flags = [*FLAGS, "--compile", "--out", tmp_path / "run"]
+    said = fails(Train, "supernet.train", *flags)
+    assert "--compile failed: No working C++ compiler found" in said
+    assert "leave --compile out" in said
+
+
+def test_a_step_s_time_is_its_own(tmp_path, monkeypatch):
+    passed = 0.0
+
+    def save(*arguments):
+        nonlocal passed
+        passed += 1000
+        return save_snapshot(*arguments)
+
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + passed)
+    monkeypatch.setattr("supernet.training.save_snapshot", save)
+    monkeypatch.setattr("supernet.training.time", clock)
+    replace(QUICK, out=tmp_path / "run", steps=3, checkpoint_every=1).run()
+    assert passed == 3000
+    assert all(float(row["seconds"]) < 1000 for row in read_rows(tmp_path / "run" / CURVE))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +423,16 @@ def test_every_flag_survives_a_resume(tmp_path):
         (["--space", "tiny", "--precision", "fp8"], "no precision 'fp8'"),
         (["--space", "tiny", "--augment", "all"], "no augment 'all'"),
         (["--arch", "b0", "--shrink"], "--shrink is of supernets; leave it out"),
+        (["--arch", "b0", "--random-subnets", "2"], "--random-subnets is of supernets"),
+        (["--arch", "b0", "--recalibration-images", "512"], "--recalibration-images is of"),
+        (["--arch", "b0", "--alpha", "1"], "leave it out, or add --teacher FILE"),
+        (["--space", "tiny", "--alpha", "-1"], "--alpha must be 0 or more"),
+        (["--space", "tiny", "--alpha", "nan"], "--alpha must be 0 or more"),
+        (
+            ["--space", "tiny", "--task", "super_resolution", "--alpha", "1"],
+            "--alpha is of classes, and super_resolution has none",
+        ),
+        (["--space", "tiny", "--task", "pretrain", "--alpha", "1"], "--alpha is of classes"),
         (["--space", "tiny", "--shrink", "--costs", "x.csv"], "leave one out"),
         (["--space", "tiny", "--costs", "x.csv", "--steps", "1"], "cannot read x.csv"),
         (["--space", "tiny", "--data", "nowhere"], "nowhere"),
@@ -300,13 +471,43 @@ def test_weights_of_another_space_are_named(whole, fails, tmp_path):
 
 
 def test_a_teacher_of_other_classes_is_named(whole, fails, tmp_path):
-    from supernet.model import build
-
     path = tmp_path / "teacher.safetensors"
     arch = get_space("tiny", freeze=FROZEN, num_classes=7).sample(random.Random(0))
     save_weights(build(arch), path)
     said = fails(Train, "supernet.train", *FLAGS, "--teacher", path, "--out", tmp_path / "run")
     assert "is a network for classification of 7 classes" in said
+
+
+def test_a_teacher_of_another_scale_is_named(fails, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    space = get_space("tiny", task="super_resolution", dataset="x4")
+    save_weights(build(space.sample(random.Random(0))), path)
+    flags = ["--task", "super_resolution", "--teacher", path, "--out", tmp_path / "run"]
+    said = fails(Train, "supernet.train", "--space", "tiny", *flags)
+    assert "is a network for super_resolution by 4, and super_resolution by 2 is" in said
+
+
+def test_transforms_begin_as_the_identity_where_weights_have_none(whole, tmp_path):
+    init = whole / "model.safetensors"
+    run = tmp_path / "run"
+    begun = replace(QUICK, out=run, steps=1, init=init, lr=1e-12, ema=None, kernel_transform=True)
+    begun.run()
+    before, _ = read_weights(init)
+    after, _ = read_weights(run / "model.safetensors")
+    added = after.keys() - before.keys()
+    assert added
+    for name in added:
+        assert torch.allclose(after[name], torch.eye(len(after[name])), atol=1e-6)
+    weights = [name for name in before if "running" not in name and "batches" not in name]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
+
+
+def test_what_comes_next_can_be_pasted(capsys, whole):
+    answer = json.loads((whole / "evaluation.json").read_text())
+    print_training(answer | {"model": "a b/model.safetensors", "curve": None, "data": "c d"})
+    said = capsys.readouterr().out
+    assert "--weights 'a b/model.safetensors' --data 'c d' --sample" in said
+    assert "None" not in said
 
 
 def test_a_loss_that_is_not_finite_loses_nothing(fails, tmp_path):
