@@ -18,7 +18,7 @@ from results.record import RunRecord, command_line
 from results.runs import RECORD, create_run_folder, locked, read_record, torchrun_id
 from supernet.arch import Arch, format_resolution
 from supernet.batchnorm import recalibrate
-from supernet.checkpoint import save_checkpoint
+from supernet.checkpoint import RESOLUTIONS, save_checkpoint
 from supernet.curves import Curves, draw_curve
 from supernet.distributed import Ranks
 from supernet.ingredients import Ingredients, gather
@@ -91,6 +91,7 @@ class Training:
         self.command = command
         self.task = ingredients.task
         self.subnets = ingredients.subnets
+        self.resolutions = ingredients.resolutions
         self.ranks = ranks
         self.folder = folder
         self.silent = command.json or command.quiet or not ranks.is_first
@@ -224,9 +225,11 @@ class Training:
 
     def _metadata(self) -> dict[str, str]:
         """What tells the pictures that the weights were trained on."""
-        found = {"steps": self.trainer.done, "seed": self.command.seed}
+        found: dict[str, object] = {"steps": self.trainer.done, "seed": self.command.seed}
         if self.command.num_train is not None:
             found["num_train"] = self.command.num_train
+        if self.resolutions:
+            found[RESOLUTIONS] = ",".join(map(format_resolution, self.resolutions))
         return {name: str(value) for name, value in found.items()}
 
     def _finally(self, arch: Arch, model: Path) -> dict[str, float]:

@@ -18,8 +18,10 @@ from torch._inductor.exc import InvalidCxxCompiler
 from results.errors import RunError, UserError
 from results.resume import flags_of, resumed
 from results.runs import locked
+from supernet.batch import SubnetEvaluator
 from supernet.checkpoint import open_supernet, save_checkpoint
 from supernet.curves import CURVE, EVALUATIONS, PICTURE, read_rows
+from supernet.extremes import largest_of, smallest_of
 from supernet.model import build
 from supernet.snapshots import load_snapshot, save_snapshot, snapshots
 from supernet.space import get_space
@@ -90,11 +92,25 @@ def test_the_model_holds_the_average(whole):
     tensors, facts = load_snapshot(snapshots(whole)[-1])
     assert facts["step"] == STEPS
     model = open_supernet(whole / "model.safetensors")
-    assert model.space == get_space("tiny", freeze=FROZEN, num_classes=12)
+    trained = get_space("tiny", freeze=FROZEN, num_classes=12).at_resolutions([(32, 32)])
+    assert model.space == trained
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, tensors[f"ema.{name}"]), name
     name = next(name for name, _ in model.named_parameters())
     assert not torch.equal(tensors[f"ema.{name}"], tensors[f"model.{name}"])
+
+
+def test_its_model_is_evaluated_as_the_training_did(whole):
+    """At the size and with the statistics of the training's pictures, which the file tells."""
+    evaluator = SubnetEvaluator(whole / "model.safetensors", limit=16, recalibration_images=16)
+    archs = {"largest": largest_of(evaluator.space), "smallest": smallest_of(evaluator.space)}
+    for row in read_rows(whole / EVALUATIONS):
+        (arch,) = archs[row["subnet"]]
+        assert arch.resolution == (32, 32)
+        figures = {found["metric"]: found["value"] for found in evaluator.rows(arch)}
+        assert figures[row["metric"]] == pytest.approx(float(row["value"]))
+    few = next(evaluator.subnets.task.recalibration_batches(arch, 40, 40, seed=0))
+    assert len(few.flatten(1).unique(dim=0)) == 40 == evaluator.subnets.task.num_train
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(whole, tmp_path):
