@@ -443,7 +443,7 @@ def test_a_trained_network_needs_no_training_pictures(classes, answer):
 def test_the_number_of_training_pictures_is_that_of_the_file(classes):
     _, weights, model = classes
     save_weights(model, weights, num_train=96, seed=3)
-    arch = replace(CLASSIFIER, head=replace(CLASSIFIER.head, num_classes=12))
+    arch = replace(CLASSIFIER, head=ClassificationHead((32, 32), num_classes=12))
     assert task_of(arch, weights, None).num_train == 96
     save_weights(model, weights, num_train="many")
     with pytest.raises(WeightsError, match="damaged: its num_train is 'many'"):

@@ -218,7 +218,8 @@ def test_a_worker_taken_for_dead_goes_on(storage):
 
 def test_a_storage_that_fails_once_ends_no_heartbeat(tmp_path, monkeypatch):
     shared = share(sqlite(tmp_path))
-    write, failed = shared._storage.set_trial_user_attr, []
+    write = shared._storage.set_trial_user_attr
+    failed: list[int] = []
 
     def flaky(number, name, what):
         if name == "beat" and not failed:
