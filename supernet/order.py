@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from results.errors import UserError
+from results.errors import UserError, reason_of
 from supernet.sandwich import Sampler, stream
 from supernet.tasks.loop import MAX_WORKERS, Answers, num_cores
 from supernet.tasks.training import Draw, TrainingTask
@@ -85,8 +85,7 @@ def read_parts(
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"reading failed ({reason}); try --workers 0") from None
+        raise UserError(f"reading failed ({reason_of(error)}); try --workers 0") from None
 
 
 def seed_of(seed: int, *names: object) -> int:
