@@ -40,6 +40,7 @@ QUICK = Train(
     random_subnets=1, workers=0, limit=16, recalibration_images=16,
     checkpoint_every=5, ema=0.9, quiet=True,
 )  # fmt: skip
+TRAINED = get_space("tiny", freeze=FROZEN, num_classes=12).at_resolutions([(32, 32)])
 FLAGS = [
     "--space", "tiny", *(part for setting in FROZEN for part in ("--freeze", setting)),
     "--steps", str(STEPS), "--batch-size", "4", "--num-train", "40", "--resolution", "32",
@@ -92,8 +93,7 @@ def test_the_model_holds_the_average(whole):
     tensors, facts = load_snapshot(snapshots(whole)[-1])
     assert facts["step"] == STEPS
     model = open_supernet(whole / "model.safetensors")
-    trained = get_space("tiny", freeze=FROZEN, num_classes=12).at_resolutions([(32, 32)])
-    assert model.space == trained
+    assert model.space == TRAINED
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, tensors[f"ema.{name}"]), name
     name = next(name for name, _ in model.named_parameters())
@@ -384,7 +384,7 @@ def test_no_memory_to_evaluate_leaves_the_weights(fails, tmp_path, monkeypatch):
     said = fails(Train, "supernet.train", *flags)
     assert f"the weights are in {model}, evaluate them by python -m supernet.evaluate" in said
     assert said.endswith(f"--weights {model} --batch-size 2\n")
-    assert open_supernet(model).space == get_space("tiny", freeze=FROZEN, num_classes=12)
+    assert open_supernet(model).space == TRAINED
 
 
 def test_only_a_lack_of_memory_is_called_one(fails, tmp_path, monkeypatch):
