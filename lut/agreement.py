@@ -38,6 +38,11 @@ def agreement(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Ag
 
 
 def scale_between(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> float:
-    """The one factor that brings `predicted_ms` nearest to `measured_ms`, in logarithms."""
+    """The one factor that brings `predicted_ms` nearest to `measured_ms`, in logarithms.
+
+    The mean over the middle half: where a copy of a network lies in memory can slow it by 8 %.
+    """
     ratios = np.asarray(measured_ms, float) / np.asarray(predicted_ms, float)
-    return float(np.exp(np.log(ratios).mean()))
+    logs = np.sort(np.log(ratios))
+    outer = len(logs) // 4
+    return float(np.exp(logs[outer : len(logs) - outer].mean()))

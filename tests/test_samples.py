@@ -53,3 +53,5 @@ def test_agreement_by_hand():
 
 def test_a_common_factor_is_found():
     assert scale_between([1, 2, 5], [1.1, 2.2, 5.5]) == pytest.approx(1.1)
+    assert scale_between([1, 2, 5, 8], [1.1, 2.2, 5.5, 80]) == pytest.approx(1.1)  # but one
+    assert scale_between([1, 1], [1.0, 1.21]) == pytest.approx(1.1)
