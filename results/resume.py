@@ -43,7 +43,7 @@ def resumed(
     """`command` with the flags that `run` was begun with.
 
     Raises RunError where a flag was given that contradicts them (one at its default counts as
-    not given), but for those that `may_change`, and where run.json is damaged.
+    not given), but for those that `may_change`, and where run.json is damaged or lacks a flag.
     """
     recorded = _recorded(type(command), settings, run, unrecorded)
     found = {}
@@ -73,7 +73,12 @@ def _recorded(
     for flag in fields(kind):
         if flag.name in unrecorded:
             continue
-        value = settings.get(flag.name, ...)
+        if flag.name not in settings:
+            name = flag.name.replace("_", "-")
+            raise RunError(
+                f"{run} was begun by an older version, without --{name}; start a new run"
+            )
+        value = settings[flag.name]
         if type(value) not in _TYPES[flag.type]:
             raise RunError(f"{run / 'run.json'} is damaged: its {flag.name} is {value!r}")
         if isinstance(value, list):

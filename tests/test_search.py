@@ -544,3 +544,14 @@ def test_a_measured_table_is_searched_where_it_was_measured(run, tmp_path):
 
     assert resolutions() <= {128, 160, 192, 224, 256, 288}
     assert resolutions("--freeze", "resolution=128,320") <= {128, 320}
+
+
+def test_a_run_of_an_older_version_says_so(finished, tmp_path, fails):
+    """--objective was not there yet."""
+    folder = tmp_path / "old"
+    shutil.copytree(finished[0], folder)
+    record = json.loads((folder / "run.json").read_text())
+    del record["settings"]["objective"]
+    (folder / "run.json").write_text(json.dumps(record))
+    said = fails(SearchCommand, "nas.search", "--resume", folder)
+    assert f"{folder} was begun by an older version, without --objective; start a new run" in said
