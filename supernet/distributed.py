@@ -27,6 +27,10 @@ from results.errors import DeviceError, RunError
 
 PATIENCE = timedelta(hours=2)  # for ranks that wait while the first one evaluates
 
+# Gloo's processes sometimes miss each other when torchrun starts them again, and wait; an error
+# makes torchrun start them once more.
+MEETING = timedelta(minutes=2)
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -102,7 +106,8 @@ def joined(accelerator: str, environment: Mapping[str, str] = os.environ) -> Ite
         yield Ranks(device=device)
         return
     backend = "nccl" if accelerator == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=MEETING if backend == "gloo" else PATIENCE)
+    dist.distributed_c10d._set_pg_timeout(PATIENCE)
     try:
         yield Ranks(dist.get_rank(), world, device)
     finally:

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from results.errors import DeviceError
-from supernet.distributed import Ranks, joined
+from supernet.distributed import PATIENCE, Ranks, joined
 from tests.conftest import ROOT
 
 WORK = """
 import hashlib, json
 import torch
+import torch.distributed as dist
 from torch import nn
 from results.errors import RunError
 from supernet.distributed import joined
@@ -36,6 +37,9 @@ with joined("cpu") as ranks:
     gradients = mine.grad, norm.weight.grad, norm.bias.grad
     normed = [t.tolist() for t in (y, *gradients, norm.running_mean, norm.running_var)]
     ranks.check_together(7)
+    waits = 0.0
+    if ranks.world > 1:
+        waits = dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout.total_seconds()
     apart = ""
     try:
         ranks.check_together(3 * ranks.rank)
@@ -48,7 +52,7 @@ with joined("cpu") as ranks:
     for tensor in trainer.state()[0].values():
         digest.update(tensor.contiguous().numpy().tobytes())
     found = {"normed": normed, "losses": losses, "digest": digest.hexdigest()}
-    print(json.dumps(found | {"apart": apart}))
+    print(json.dumps(found | {"apart": apart, "waits": waits}))
 """
 
 
@@ -115,6 +119,10 @@ def test_processes_at_different_steps_do_not_train(answers):
     whole, parts = answers
     assert whole["apart"] == ""
     assert all("processes are 0, 3 steps in; give" in part["apart"] for part in parts)
+
+
+def test_processes_that_have_met_wait_for_long(answers):
+    assert all(part["waits"] == PATIENCE.total_seconds() > 3600 for part in answers[1])
 
 
 def test_one_process_alone_exchanges_nothing():
