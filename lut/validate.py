@@ -12,8 +12,11 @@ from results.console import main as console_main
 from results.errors import DeviceError, TableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lut.assemble import Validation
     from lut.table import Table
+    from supernet.arch import Arch
     from supernet.space import Space
 
 
@@ -148,11 +151,7 @@ class Validate:
         )
         host = get_host(self.target, python=None if self.target == "local" else self.python)
         check_host(host, setting)
-        references = tuple(
-            arch
-            for arch in dict.fromkeys((*references_of(space), *wide_references_of(space)))
-            if table.roofline or all(block in table.entries for block in blocks_of(arch))
-        ) or references_of(space)
+        official = dict.fromkeys((*references_of(space), *wide_references_of(space)))
         measurement = (table.sidecar or {}).get("measurement") or {}
         seen = [Arch.from_dict(row["arch"]) for row in measurement.get("networks") or ()]
         chosen = stratified(
@@ -160,8 +159,9 @@ class Validate:
             lambda arch: table.network_ms(blocks_of(arch)),
             self.networks,
             self.seed,
-            exclude=[*references, *seen],
+            exclude=[*official, *seen],
         )
+        references = _alike(table, list(official), chosen)
         sources = {"target": host.facts(), "table": str(table.path), "sha256": table.sha256}
         settings = flags_of(self, ("out", "json", "quiet"))
         record = RunRecord("lut.validate", settings, sources, self.seed)
@@ -204,6 +204,25 @@ class Validate:
             },
         )
         return found
+
+
+def _alike(table: "Table", official: list["Arch"], chosen: "Sequence[Arch]") -> tuple["Arch", ...]:
+    """References for a session's scale: no smaller and no larger than what it shall scale.
+
+    A machine can be slower for networks that wait for memory and faster for all others; the
+    cheapest official networks do the former, random ones hardly. All that the table can tell,
+    where fewer than four are alike.
+    """
+    from supernet.blocks import blocks_of
+
+    told = {
+        arch: table.network_ms(blocks_of(arch))
+        for arch in official
+        if table.roofline or all(block in table.entries for block in blocks_of(arch))
+    }
+    of_chosen = [table.network_ms(blocks_of(arch)) for arch in chosen]
+    alike = [arch for arch, ms in told.items() if min(of_chosen) <= ms <= max(of_chosen)]
+    return tuple(alike if len(alike) >= 4 else told or official)
 
 
 def _save(table: "Table", path: Path, found: "Validation") -> None:
