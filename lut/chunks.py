@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from lut.probes import Probe, difference_of, key_of
@@ -19,6 +19,8 @@ MOST_BYTES = 7e9  # of models loaded at once
 MOST_SHARE = 0.5  # of a machine's memory
 SESSION_BYTES = 8e6  # of a loaded model without its weights and activations
 REFERENCES = 2  # copies of each reference network
+LARGE = 2e9  # MACs of a reference that takes time in every chunk, three times the least apart
+SAMPLED = 300  # networks that tell what a space's compute
 BASELINES = 3  # copies of each: many blocks share one, and the luck of its place in memory
 BLOCKS, TERMS, NETWORKS = "blocks", "terms", "networks"  # what a chunk is for
 _FIELDS = [field.name for field in fields(Block) if field.compare]
@@ -72,21 +74,36 @@ def block_from_list(values: Sequence[Any]) -> Block:
 
 
 def references_of(space: Space, count: int = 6) -> tuple[Arch, ...]:
-    """Official networks that every chunk times: of each part the cheapest, at two resolutions."""
+    """Official networks that every chunk times: spread over what the space's networks compute.
+
+    A machine can be slower for small networks, which wait for memory, while it is not for
+    large ones; so the scale of a session is to come from networks like those of the space.
+    """
     found: list[Arch] = []
+    each = max(2, count // len(space.parts))
     for part in space.parts:
+        rng = random.Random(0)
+        some = [replace(space, parts=(part,)).sample(rng) for _ in range(SAMPLED)]
+        macs = sorted(network_cost(blocks_of(arch)).macs for arch in some)
+        least = macs[len(macs) // 100]
+        most = min(macs[len(macs) * 3 // 4], max(3 * least, LARGE))
+        low, high = math.log(least), math.log(most)
         sizes: Any = sorted(part.dimensions["resolution"])
-        archs = _official(space, part, (sizes[0], sizes[len(sizes) // 2]), most_names=3)
-        found += archs[: max(2, count // len(space.parts))]
+        left = _official(space, part, sizes, most_names=3)  # the largest takes much memory
+        for number in range(min(each, len(left))):
+            wanted = low + (high - low) * number / (each - 1)
+            nearest = min(left, key=lambda a, wanted=wanted: abs(_log_macs(a) - wanted))  # type: ignore[misc]
+            left.remove(nearest)
+            found.append(nearest)
     return tuple(found)
 
 
-def wide_references_of(space: Space) -> tuple[Arch, ...]:
-    """All official networks at three resolutions, from the cheapest to the dearest.
+def _log_macs(arch: Arch) -> float:
+    return math.log(network_cost(blocks_of(arch)).macs)
 
-    A session can be harder on small networks than on large ones: a scale from the cheapest
-    alone was 1.7 % off that of random networks once.
-    """
+
+def wide_references_of(space: Space) -> tuple[Arch, ...]:
+    """All official networks at three resolutions, from the cheapest to the dearest."""
     found: list[Arch] = []
     for part in space.parts:
         sizes: Any = sorted(part.dimensions["resolution"])

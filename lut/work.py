@@ -66,7 +66,7 @@ STARTING_S = 4.0  # until a build measures, and from its last network to its tab
 FIRST_SHARE = 0.35  # of a budget, for the first chunk at most
 FEWEST = 50  # blocks that are worth a chunk
 MACHINE = ("machine", "model", "soc", "cpu", "num_cpus")  # facts that tell machines apart
-PROTOCOL = 1  # what a chunk is made of; a journal of another one is not gone on with
+PROTOCOL = 2  # what a chunk is made of; a journal of another one is not gone on with
 
 
 @dataclass

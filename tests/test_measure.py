@@ -242,8 +242,13 @@ def test_chunks_hold_every_block_once_beside_its_baseline():
 def test_references_are_official_and_of_every_family():
     found = references_of(get_space("family"))
     assert {arch.family for arch in found} == {"b", "l"}
-    assert named_arch("b0", resolution=(128, 128)) in found
-    assert named_arch("b2", resolution=(224, 224)) in references_of(get_space("b"))
+    assert len(found) == len(set(found)) == 6
+    for name in ("b", "l"):
+        macs = [network_cost(blocks_of(arch)).macs for arch in references_of(get_space(name))]
+        assert 2 < max(macs) / min(macs) < 20
+        some = [get_space(name).sample(random.Random(seed)) for seed in range(100)]
+        theirs = sorted(network_cost(blocks_of(arch)).macs for arch in some)
+        assert all(theirs[0] / 1.5 < value < theirs[-1] for value in macs)
     assert all(arch.head for arch in references_of(get_space("l", task="promptable")))
 
 
