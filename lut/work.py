@@ -65,7 +65,7 @@ FITTING_S = 5.0  # an interpolator's fit, about
 STARTING_S = 4.0  # until a build measures, and from its last network to its table
 FIRST_SHARE = 0.35  # of a budget, for the first chunk at most
 FEWEST = 50  # blocks that are worth a chunk
-MACHINE = ("machine", "model", "soc", "cpu", "num_cpus")  # facts that tell machines apart
+MACHINE = ("machine", "model", "soc", "cpu")  # facts that never change: phones switch CPUs off
 PROTOCOL = 2  # what a chunk is made of; a journal of another one is not gone on with
 
 
