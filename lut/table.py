@@ -111,9 +111,8 @@ class Table:
             ms = self.roofline.block_ms(block, self.batch, self.precision)
             std = self.relative_std if self.relative_std is not None else UNCHECKED_STD
             return Entry(ms, ms * std, provenance="calibrated")
-        alike = [b for b in self.entries if b.kind == block.kind]
-        if alike and not any(self.entries[b].latency_ms for b in alike):
-            return Entry(0.0, 0.0, 0, "interpolated")  # such blocks are part of others'
+        if block.kind in self._free_kinds:
+            return Entry(0.0, 0.0, 0, "interpolated")
         if block not in self._interpolated and self._interpolator.can(block):
             (guess,) = self._interpolator.guess([block])
             self._interpolated[block] = Entry(
@@ -121,6 +120,7 @@ class Table:
             )
         if block in self._interpolated:
             return self._interpolated[block]
+        alike = [b for b in self.entries if b.kind == block.kind]
         closest = min(alike, key=lambda b: _distance(b, block), default=None)
         nearest_row = closest.describe() if closest else f"none, the table has no {block.kind}"
         raise TableError(
@@ -129,6 +129,13 @@ class Table:
             f"--device {self.device} --space SPACE`, or calibrate one with `python -m "
             f"lut.calibrate --device {self.device} --points FILE`"
         )
+
+    @cached_property
+    def _free_kinds(self) -> frozenset[str]:
+        """Kinds whose rows are all 0, as their time is part of other blocks'."""
+        kinds = {block.kind for block in self.entries}
+        costly = {block.kind for block, entry in self.entries.items() if entry.latency_ms}
+        return frozenset(kinds - costly)
 
     @cached_property
     def _interpolator(self) -> "Interpolator":
