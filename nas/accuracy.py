@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from predictors.accuracy import AccuracyPrediction, load_prior
-from results.errors import ArchError, PredictorError, SearchError, SpaceError, check_choice, nearest
+from results.errors import (
+    ArchError,
+    PredictorError,
+    SearchError,
+    SpaceError,
+    TableError,
+    check_choice,
+    nearest,
+)
 from supernet.arch import Arch, Task
 from supernet.named import DATASETS, dataset_of
 from supernet.space import SPACES, Space, get_space
@@ -92,9 +100,14 @@ def _measured(table: "Table", task: Task, dataset: str) -> dict[str, Any] | None
     flags = (table.sidecar or {}).get("space_flags")
     if not isinstance(flags, dict) or flags.get("task") != task:
         return None
-    if dataset_of(task, flags.get("dataset")) != dataset or flags.get("space") not in SPACES:
+    freeze, classes = flags.get("freeze") or [], flags.get("num_classes")
+    if flags.get("dataset") not in (None, dataset) or flags.get("space") not in SPACES:
         return None
-    return flags | {"freeze": tuple(map(str, flags.get("freeze") or ()))}
+    if flags.get("dataset") is None and dataset_of(task, None) != dataset:
+        return None
+    if not isinstance(freeze, list) or type(classes) not in (int, type(None)):
+        raise TableError(f"{table.path}: its space_flags are damaged; give --space and --freeze")
+    return flags | {"freeze": tuple(map(str, freeze))}
 
 
 def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":

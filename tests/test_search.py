@@ -555,3 +555,15 @@ def test_a_run_of_an_older_version_says_so(finished, tmp_path, fails):
     (folder / "run.json").write_text(json.dumps(record))
     said = fails(SearchCommand, "nas.search", "--resume", folder)
     assert f"{folder} was begun by an older version, without --objective; start a new run" in said
+
+
+@pytest.mark.parametrize("damage", [{"freeze": "resolution=128"}, {"num_classes": "many"}])
+def test_damaged_flags_of_a_table_are_told(fails, tmp_path, damage):
+    shipped = SHIPPED / "tables" / "example-cpu-litert-fp32.csv"
+    table = tmp_path / shipped.name
+    shutil.copy(shipped, table)
+    sidecar = json.loads(shipped.with_suffix(".json").read_text())
+    sidecar["space_flags"] |= damage
+    table.with_suffix(".json").write_text(json.dumps(sidecar))
+    flags = ("--device", "example-cpu:litert", "--table", table)
+    assert "give --space and --freeze" in fails(SearchCommand, "nas.search", *flags)
