@@ -2,18 +2,21 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from lut.interpolate import features
 from supernet.arch import Arch
-from supernet.blocks import Block
+from supernet.blocks import Block, blocks_of
 from supernet.space import Space
 
 FEW = 8  # blocks of a kind, which are all measured
 DRAWN = 40  # networks drawn for each that is chosen
 TRIMMED = 0.02  # of the draw, at either end
+SAMPLED = 4000  # networks that tell what share of one a block can make up
+NO_ROUND = 1 / 15  # the share whose error one round makes small enough
 
 
 def corners(blocks: Sequence[Block], count: int) -> list[Block]:
@@ -54,6 +57,25 @@ def _farthest_first(blocks: Sequence[Block], count: int) -> list[Block]:
         distance[pick] = -1.0
         pick = int(distance.argmax())
     return [blocks[i] for i in chosen]
+
+
+def rounds_of(space: Space, ms: Mapping[Block, float], least: int, most: int) -> dict[Block, int]:
+    """How often to measure each block of `ms`, by its largest share of any random network.
+
+    An error counts by the block's share and averages out with the root of the rounds, so they
+    grow with the square of the share.
+    """
+    rng = random.Random(0)
+    shares = dict.fromkeys(ms, 0.0)
+    for _ in range(SAMPLED):
+        counts = Counter(block for block in blocks_of(space.sample(rng)) if block in ms)
+        total = sum(ms[block] * count for block, count in counts.items()) or 1.0
+        for block, count in counts.items():
+            shares[block] = max(shares[block], ms[block] * count / total)
+    return {
+        block: min(max(least, math.ceil((share / NO_ROUND) ** 2)), most)
+        for block, share in shares.items()
+    }
 
 
 def stratified(

@@ -36,7 +36,7 @@ from lut.device import Device, tables_of, user_data_dir
 from lut.interpolate import Interpolator
 from lut.journal import JOURNAL, Journal
 from lut.measure import Campaign
-from lut.plan import corners, stratified
+from lut.plan import corners, rounds_of, stratified
 from lut.probes import difference_of
 from lut.runtimes.session import Driver, Setting, check_host
 from lut.samples import LOW_SHARE, QUANTILES
@@ -58,8 +58,10 @@ if TYPE_CHECKING:
     from lut.targets.host import Host
 
 MOST_MEASURED = 8000  # blocks, where no budget says otherwise
+USUAL_ROUNDS = 3.0  # of a block, where some are measured oftener than others
 FIRST = 400  # blocks that a budget's first chunk covers the space with
 FITTED_NETWORKS = 32  # beside the references, for what blocks cost in a network
+WARM_UP = 8  # passes that those which the timer drops take the time of
 PROBE_LOAD = 0.1  # of the time to build and load a network: that of a probe, about
 FITTING_S = 5.0  # an interpolator's fit, about
 STARTING_S = 4.0  # until a build measures, and from its last network to its table
@@ -84,6 +86,7 @@ class Work:
     driver: Driver
     folder: Path | None = None
     campaign: Campaign | None = None
+    timings: float = 1.0  # of blocks, in all rounds, that are planned
 
     @classmethod
     def of(cls, command: "Build", device: Device, facts: dict[str, Any] | None) -> "Work":
@@ -138,10 +141,9 @@ class Work:
         """All that is not in the journal yet, then the table. Raises TargetError and RunError."""
         self.folder = folder
         budget_s = parse_budget_s(self.command.budget) if self.command.budget else None
-        timings = min(len(self.blocks), MOST_MEASURED) * self.passes * self.driver.rounds
-        total = budget_s or timings
-        unit = "s" if budget_s else "timings"
-        with progress(total, silent=silent, label="measuring", unit=unit) as show:
+        with progress(
+            budget_s or 100, silent=silent, label="measuring", unit="s" if budget_s else "%"
+        ) as show:
             campaign = Campaign(
                 self.host,
                 self.setting,
@@ -151,7 +153,7 @@ class Work:
                 seed=self.command.seed,
             )
             self.campaign = campaign
-            campaign.on_progress = _reporter(campaign, budget_s, show)
+            campaign.on_progress = self._reporter(campaign, budget_s, show)
             campaign.start()
             if budget_s is None:
                 self._measure_all(campaign)
@@ -171,9 +173,18 @@ class Work:
         wanted = self.blocks
         if len(wanted) > MOST_MEASURED:
             wanted = corners(wanted, MOST_MEASURED)
-        for number in range(1, self.driver.rounds + 1):
+        first, most = self.driver.rounds, self.driver.most_rounds
+        rounds = dict.fromkeys(wanted, first)
+        self.timings = len(wanted) * (first if most == first else USUAL_ROUNDS)
+        for number in range(1, most + 1):
+            if number == first + 1:
+                entries = complete(entries_of(differences(campaign)), self.blocks)
+                ms = {block: entry.latency_ms for block, entry in entries.items()}
+                oftener = rounds_of(self.space, ms, first, most)
+                rounds = {block: oftener[block] for block in wanted}
+                self.timings = sum(rounds.values())
             times = campaign.times_done()
-            left = [block for block in wanted if times[block] < number]
+            left = [block for block in wanted if times[block] < min(number, rounds[block])]
             for content in self._split(left, self.command.seed + number):
                 campaign.measure(BLOCKS, content)
 
@@ -188,6 +199,7 @@ class Work:
             if known:
                 rate = campaign.seconds / len(known)  # seconds a block
                 ahead = self._seconds_for_networks(campaign) + 2 * FITTING_S + STARTING_S
+                ahead += self._seconds_for_references(campaign)
                 rest = budget_s - (time.monotonic() - began) - ahead
                 count = min(int(rest / rate), 3 * max(len(known), FIRST))
                 if count < FEWEST:
@@ -210,9 +222,17 @@ class Work:
         low, high = min(macs), max(macs)
         mean = (high - low) / math.log(high / low) if high > low else low
         runs_us = count * mean * self._us_per_mac(campaign)
-        runs_us += 2 * REFERENCES * float(reference_us(campaign).sum())
-        loads = count + 2 * REFERENCES * len(self.references)
-        return 1e-6 * runs_us * (self.passes + 3) + loads * self._load_s(campaign)
+        runs_s = 1e-6 * runs_us * self._passes_in_all + count * self._load_s(campaign)
+        return runs_s + 2 * self._seconds_for_references(campaign)
+
+    def _seconds_for_references(self, campaign: Campaign) -> float:
+        """In every chunk."""
+        runs_s = 1e-6 * REFERENCES * float(reference_us(campaign).sum()) * self._passes_in_all
+        return runs_s + len(self.references) * self._load_s(campaign)
+
+    @property
+    def _passes_in_all(self) -> int:
+        return self.passes + (WARM_UP if self.driver.kind == "timer" else 0)
 
     def _us_per_mac(self, campaign: Campaign) -> float:
         macs = sum(network_cost(blocks_of(arch)).macs for arch in self.references)
@@ -220,15 +240,36 @@ class Work:
 
     def _load_s(self, campaign: Campaign) -> float:
         """Building and loading a network, as the references alone took at the start."""
-        return campaign.measured[0].loading_s / (REFERENCES * len(self.references))
+        warm_up_s = 1e-6 * REFERENCES * float(reference_us(campaign).sum()) * WARM_UP
+        loading_s = campaign.measured[0].loading_s
+        return max(loading_s - warm_up_s, loading_s / 2) / len(self.references)
 
     def _seconds_a_block(self, campaign: Campaign) -> float:
         """A guess before any block was measured: by MACs, from the references' times."""
         some = random.Random(0).sample(self.blocks, min(len(self.blocks), 200))
         probes = [d.probe for block in some if (d := difference_of(block))]
         mean_macs = sum(network_cost(probe).macs for probe in probes) / len(probes)
-        runs_s = 1e-6 * self._us_per_mac(campaign) * mean_macs * (self.passes + 3)
+        runs_s = 1e-6 * self._us_per_mac(campaign) * mean_macs * self._passes_in_all
         return 2 * (PROBE_LOAD * self._load_s(campaign) + runs_s)
+
+    def _reporter(
+        self, campaign: Campaign, budget_s: float | None, show: Callable[[float], None]
+    ) -> Callable[[int], None]:
+        """What shows the progress after every pass; passes of rejected chunks do not count."""
+
+        def report(passes: int) -> None:
+            if budget_s is not None:
+                show(campaign.seconds)
+                return
+            counted = [
+                m
+                for m in campaign.measured
+                if m.chunk.role == BLOCKS and m.verdict in ("", "accepted")
+            ]
+            done = sum(len(m.passes) * len(m.chunk.content) for m in counted)
+            show(100 * done / (self.passes * self.timings))
+
+        return report
 
     def _split(self, blocks: list[Block], seed: int) -> list[list[Block]]:
         return split(
@@ -447,21 +488,6 @@ def _told(campaign: Campaign, kind: Literal["failed", "remarks"]) -> list[str]:
             block = next((b for b in blocks if b.name == "block"), blocks[-1])
             found.append(f"{block.describe()}: {text}")
     return found[:20]
-
-
-def _reporter(
-    campaign: Campaign, budget_s: float | None, show: Callable[[float], None]
-) -> Callable[[int], None]:
-    """What shows the progress after every pass; passes of rejected chunks do not count."""
-
-    def report(passes: int) -> None:
-        if budget_s is not None:
-            show(campaign.seconds)
-            return
-        counted = [m for m in campaign.measured if m.verdict in ("", "accepted")]
-        show(sum(len(m.passes) * len(m.chunk.content) for m in counted))
-
-    return report
 
 
 def _python(command: "Build") -> str | None:

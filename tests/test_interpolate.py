@@ -1,5 +1,6 @@
 """Interpolated latencies against a machine whose latencies are known, and what is chosen next."""
 
+import math
 import random
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 
 from lut.assemble import Differences, complete, entries_of
 from lut.coverage import distinct_blocks
-from lut.interpolate import Interpolator, features
-from lut.plan import corners, stratified
+from lut.interpolate import Interpolator, features, work
+from lut.plan import corners, rounds_of, stratified
 from lut.table import Entry, Table
 from lut.terms import NetworkTerms
 from predictors.latency import LatencyPredictor
@@ -97,6 +98,19 @@ def test_corners_are_distinct_and_cover_every_kind():
     x = np.array([features(b)[3] for b in BLOCKS if b.kind == "mbconv"])
     chosen = np.array([features(b)[3] for b in found if b.kind == "mbconv"])
     assert (chosen.min(), chosen.max()) == (x.min(), x.max())
+
+
+def test_rounds_grow_with_the_largest_share_of_a_network():
+    tiny = get_space("tiny", freeze=["resolution=64"])
+    networks = [blocks_of(arch) for arch in tiny.enumerate()]  # 4000 samples meet all of them
+    ms = {block: work(block) + 1.0 for blocks in networks for block in blocks}
+    found = rounds_of(tiny, ms, 2, 6)
+    assert set(found) == set(ms)
+    assert {2, 3, 6} <= set(found.values()) <= set(range(2, 7))
+    for block, rounds in found.items():
+        sums = (ms[block] * b.count(block) / sum(ms[x] for x in b) for b in networks)
+        assert rounds == min(max(2, math.ceil((15 * max(sums)) ** 2)), 6)
+    assert set(rounds_of(tiny, ms, 1, 1).values()) == {1}
 
 
 def test_networks_are_spread_evenly_over_latency():

@@ -92,15 +92,16 @@ class Driver:
     kind: Literal["timer", "benchmark_model", "trtexec"]
     passes: int = 12
     rounds: int = 2  # of all blocks, each round in other company
+    most_rounds: int = 6  # of blocks that networks consist of to a large part
     most_models: int = 700  # in a chunk
 
 
 TIMER = Driver("timer")
 # Compiling takes longer than all passes, and the models are too large to be many.
-COMPILING_TIMER = Driver("timer", rounds=1, most_models=150)
+COMPILING_TIMER = Driver("timer", rounds=1, most_rounds=1, most_models=150)
 # An invocation is a statistic of many runs by itself, and no model has any company in it.
-BY_BENCHMARK_MODEL = Driver("benchmark_model", passes=5, rounds=1, most_models=150)
-BY_TRTEXEC = Driver("trtexec", passes=5, rounds=1, most_models=150)
+BY_BENCHMARK_MODEL = Driver("benchmark_model", passes=5, rounds=1, most_rounds=1, most_models=150)
+BY_TRTEXEC = Driver("trtexec", passes=5, rounds=1, most_rounds=1, most_models=150)
 
 
 def run_session(
