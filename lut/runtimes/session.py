@@ -92,7 +92,7 @@ class Driver:
     kind: Literal["timer", "benchmark_model", "trtexec"]
     passes: int = 12
     rounds: int = 2  # of all blocks, each round in other company
-    most_rounds: int = 6  # of blocks that networks consist of to a large part
+    most_rounds: int = 5  # of blocks that networks consist of to a large part
     most_models: int = 700  # in a chunk
 
 
