@@ -22,7 +22,7 @@ from supernet.blocks import Block
 CACHE_MB = 2.0  # of a core's own, about: level 2 of a present CPU
 WIDE_KERNEL = 7
 ERROR = 0.015  # of a network, relative: what is left beside these
-FACTOR_STD = 0.1  # of a group's factor around the common scale
+FACTOR_STD = 0.03  # of a group's factor around the common scale
 TERM_SHARE = 0.02  # of a latency: what a term may well take
 GROUPS = ("mixers", "wide_kernels", "beyond_cache", "within_cache", "others")
 _LOCALS = ("dsconv", "mbconv", "fused_mbconv", "resblock")
