@@ -170,6 +170,8 @@ class Work:
 
     def _measure_all(self, campaign: Campaign) -> None:
         """Every block, or the most telling ones where they are too many."""
+        if any(m.chunk.role == TERMS for m in campaign.accepted):
+            return  # later samples would change the rounds that blocks are given
         wanted = self.blocks
         if len(wanted) > MOST_MEASURED:
             wanted = corners(wanted, MOST_MEASURED)

@@ -207,6 +207,9 @@ def test_a_build_without_a_budget_measures_all(synthetic, tmp_path):
     assert counts == {8 * rounds for rounds in (2, 3, 4, 5)}
     dear = max(table.entries, key=lambda block: table.entries[block].latency_ms)
     assert table.entries[dear].num_samples > 16
+    before = (tmp_path / "run" / JOURNAL).read_bytes()
+    Build(resume=tmp_path / "run", quiet=True).run()
+    assert (tmp_path / "run" / JOURNAL).read_bytes() == before
 
 
 def test_a_budget_is_kept_and_the_rest_interpolated(synthetic, tmp_path):
