@@ -9,8 +9,8 @@ their MACs and by their parameters, each against what they reach alone, as the m
 (of all three pairs). The ceiling is how well the third seed's accuracies rank them.
 
 Every finished run is a line of DIR/runs.jsonl; started again, only what is missing is run. The
-record goes to results/benchmarks/weight_sharing.json. On two cores the default and the networks alone take an hour, the variants two more; on a GPU
-minutes.
+record goes to results/benchmarks/weight_sharing.json. On two cores the default supernets and the
+networks alone take an hour, the other variants two more; on a GPU it is minutes.
 """
 
 import argparse
