@@ -201,3 +201,21 @@ def test_the_comparisons_in_the_docs_are_those_of_the_records():
     assert f"64 to 128 a side | {exponents} |" in text
     ratios = [row["ratio"] for row in mixers["softmax_over_relu_linear"].values()]
     assert ", ".join(f"{ratio:.1f}" for ratio in ratios) + " here" in text
+
+
+def test_the_costs_of_sharing_in_the_docs_are_those_of_the_record():
+    text = (ROOT / "docs" / "training.md").read_text()
+    record = json.loads((ROOT / "results" / "benchmarks" / "sandwich.json").read_text())
+
+    def interval(found):
+        low, high = found["interval_95"]
+        return f"{found['median']:.3f} ({low:.3f} to {high:.3f})"
+
+    for row in record["comparisons"]:
+        line = f", batch {row['batch']}, {row['side']} px | {row['median_ms']['alone']:.0f} | "
+        line += f"{interval(row['ratio'])} | "
+        if "null_ratio" in row:
+            line = row["supernet"].upper() + line
+            line += f"{interval(row['null_ratio'])} | {interval(row['whole_step_ratio'])} | "
+            line += f"{row['memory_ratio']:.2f} |"
+        assert f"| {line}" in text or f"Once-for-All, MobileNetV3{line}" in text
