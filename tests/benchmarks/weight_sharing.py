@@ -10,7 +10,8 @@ their MACs and by their parameters, each against what they reach alone, as the m
 
 Every finished run is a line of DIR/runs.jsonl; started again, only what is missing is run. The
 record goes to results/benchmarks/weight_sharing.json. On two cores the default supernets and the
-networks alone take an hour, the other variants two more; on a GPU it is minutes.
+networks alone take some 80 minutes, the other variants an hour and a half more; on a GPU it is
+minutes.
 """
 
 import argparse
@@ -55,7 +56,7 @@ class Variant:
     shrink: bool = False
 
 
-ALONE_STEPS = 600
+ALONE_STEPS = 1500
 VARIANTS = {
     "default": Variant(),
     "a third of the steps": Variant(num_steps=667),
