@@ -219,3 +219,21 @@ def test_the_costs_of_sharing_in_the_docs_are_those_of_the_record():
             line += f"{interval(row['null_ratio'])} | {interval(row['whole_step_ratio'])} | "
             line += f"{row['memory_ratio']:.2f} |"
         assert f"| {line}" in text or f"Once-for-All, MobileNetV3{line}" in text
+
+
+def test_the_whole_way_it_quotes_is_that_of_the_record():
+    record = json.loads((ROOT / "results" / "benchmarks" / "whole_way.json").read_text())
+    assert [row["command"] for row in record["commands"]] == [
+        line for line in LINES if line in {row["command"] for row in record["commands"]}
+    ]
+    text = " ".join(TEXT.split())
+    wall, cpu = (record["seconds"][kind] / 60 for kind in ("wall", "cpu"))
+    training = record["commands"][1]["seconds"]["cpu"] / 60
+    assert f"took {wall:.0f} minutes ({cpu:.0f} of CPU, {training:.0f} of them to train" in text
+    largest, smallest = (row["value"] for row in record["supernet"])
+    assert f"network reach {largest:.1f} and {smallest:.1f} % top-1" in text
+    inside = record["winner_in_the_supernet"]["rows"][0]["value"]
+    assert record["winner_taken_out"]["metrics"]["top1"] == inside
+    tuned, named = (record[k][0]["value"] for k in ("winner_fine_tuned", "named_network"))
+    said = f"taken out {inside:.1f} % as inside the supernet, {tuned:.1f} % fine-tuned, B0 trained"
+    assert f"{said} alone {named:.1f} %" in text

@@ -78,7 +78,7 @@ def figures(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
             arguments, cwd=folder, env=environment, check=True, capture_output=True, text=True
         )
         found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        return {k: v for k, v in found.items() if k not in ("file", "weights")}  # of this machine
 
     (extract,) = (line for line in story() if "supernet.extract" in line)
     arch = re.search(r"--arch (\S+)", extract)
