@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from unittest.mock import MagicMock
 
 from results.files import write_json
-from results.record import command_line, commit, now, versions
+from results.record import commit, now, versions
 from supernet.arch import Arch
 from supernet.space import Space, get_space
 from tests.benchmarks.models import HEAP, ROOT, peak_of, ratio, times_of
@@ -223,8 +223,9 @@ def main() -> None:
         for _, batch, side, rounds in CASES[:2]:
             comparisons.append(once_for_all(flags.once_for_all, batch, side, rounds))
             print(json.dumps(comparisons[-1]), flush=True)
+    other = " --once-for-all DIR" if flags.once_for_all else ""
     record = {
-        "command": command_line("tests.benchmarks.sandwich"),
+        "command": "python -m tests.benchmarks.sandwich" + other,
         "date": now().isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
