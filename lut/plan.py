@@ -16,7 +16,7 @@ FEW = 8  # blocks of a kind, which are all measured
 DRAWN = 40  # networks drawn for each that is chosen
 TRIMMED = 0.02  # of the draw, at either end
 SAMPLED = 4000  # networks that tell what share of one a block can make up
-NO_ROUND = 1 / 15  # the share whose error one round makes small enough
+ONE_ROUND = 1 / 15  # the share of a network up to which one round is enough
 
 
 def corners(blocks: Sequence[Block], count: int) -> list[Block]:
@@ -73,7 +73,7 @@ def rounds_of(space: Space, ms: Mapping[Block, float], least: int, most: int) ->
         for block, count in counts.items():
             shares[block] = max(shares[block], ms[block] * count / total)
     return {
-        block: min(max(least, math.ceil((share / NO_ROUND) ** 2)), most)
+        block: min(max(least, math.ceil((share / ONE_ROUND) ** 2)), most)
         for block, share in shares.items()
     }
 

@@ -61,7 +61,7 @@ MOST_MEASURED = 8000  # blocks, where no budget says otherwise
 USUAL_ROUNDS = 3.0  # of a block, where some are measured oftener than others
 FIRST = 400  # blocks that a budget's first chunk covers the space with
 FITTED_NETWORKS = 32  # beside the references, for what blocks cost in a network
-WARM_UP = 8  # passes that those which the timer drops take the time of
+WARM_UP = 8  # passes' time that loading includes: the first three are two to three times slower
 PROBE_LOAD = 0.1  # of the time to build and load a network: that of a probe, about
 FITTING_S = 5.0  # an interpolator's fit, about
 STARTING_S = 4.0  # until a build measures, and from its last network to its table
@@ -161,10 +161,7 @@ class Work:
                 self._measure_within(campaign, budget_s)
             if budget_s is None:
                 campaign.recheck()
-            entries = entries_of(differences(campaign))
-            if not entries:
-                raise TableError("no block could be measured: " + "; ".join(campaign.notes[:3]))
-            entries = complete(entries, self.blocks)
+            entries = complete(_measured(campaign), self.blocks)
             self._measure_networks(campaign, entries)
         return self._table(campaign, entries)
 
@@ -180,7 +177,7 @@ class Work:
         self.timings = len(wanted) * (first if most == first else USUAL_ROUNDS)
         for number in range(1, most + 1):
             if number == first + 1:
-                entries = complete(entries_of(differences(campaign)), self.blocks)
+                entries = complete(_measured(campaign), self.blocks)
                 ms = {block: entry.latency_ms for block, entry in entries.items()}
                 oftener = rounds_of(self.space, ms, first, most)
                 rounds = {block: oftener[block] for block in wanted}
@@ -284,7 +281,7 @@ class Work:
         )
 
     def _interpolator(self, campaign: Campaign) -> Interpolator:
-        return interpolator_of(entries_of(differences(campaign)))
+        return interpolator_of(_measured(campaign))
 
     def _measure_networks(self, campaign: Campaign, entries: dict[Block, Entry]) -> None:
         def predict_ms(arch: Arch) -> float:
@@ -385,6 +382,15 @@ class Work:
         assert self.campaign is not None
         _write_quantiles(self.campaign, folder / "quantiles.csv")
         return save_table(table, self.command.out)
+
+
+def _measured(campaign: Campaign) -> dict[Block, Entry]:
+    """Raises TableError where no block ran; those that are 0 by definition do not count."""
+    entries = entries_of(differences(campaign))
+    if not any(entry.latency_ms > 0 for entry in entries.values()):
+        reasons = [*campaign.notes, *_told(campaign, "failed")]
+        raise TableError("no block could be measured: " + "; ".join(reasons[:3]))
+    return entries
 
 
 def _manner(driver: Driver) -> str:

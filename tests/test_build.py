@@ -348,6 +348,12 @@ def test_a_lost_host_tells_how_to_go_on(synthetic, tmp_path):
         synthetic(Lost(), *QUICK, "--run-folder", str(folder))
 
 
+def test_a_runtime_that_runs_no_block_is_told(synthetic, tmp_path):
+    machine = Machine(kills=lambda blocks: len(blocks) < 10)
+    with pytest.raises(TableError, match="no block could be measured: it ends every session"):
+        synthetic(machine, *QUICK, "--run-folder", str(tmp_path / "run"))
+
+
 def test_a_finished_build_can_be_resumed(built, run, monkeypatch):
     folder, _ = built
     monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(folder / "data"))

@@ -10,7 +10,7 @@ their MACs and by their parameters, each against what they reach alone, as the m
 
 Every finished run is a line of DIR/runs.jsonl; started again, only what is missing is run. The
 record goes to results/benchmarks/weight_sharing.json. On two cores the default supernets and the
-networks alone take some 80 minutes, the other variants an hour and a half more; on a GPU it is
+networks alone take some 80 minutes by estimate, the other variants as long again; on a GPU it is
 minutes.
 """
 
