@@ -28,6 +28,7 @@ from supernet.recalibrated import Recalibration
 from supernet.snapshots import load_snapshot, save_snapshot, snapshots
 from supernet.sources import check_sources, recorded_arch, sources_of
 from supernet.subnet import Supernet
+from supernet.tasks.loop import core_for_readers
 from supernet.trainer import Alone, Recipe, Trainer
 from supernet.weights import sha256_of
 
@@ -172,7 +173,7 @@ class Training:
         )
         total = self.recipe.num_steps
         bar = progress(total, silent=self.silent, label="training", unit="steps")
-        with self._logs() as logs, bar as show:
+        with core_for_readers(command.workers), self._logs() as logs, bar as show:
             saved = started = time.perf_counter()
             for _, batch in zip(steps, batches, strict=True):
                 report = trainer.step(batch)

@@ -17,9 +17,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from results.errors import DataError, UserError
 from supernet.rle import encode
-from supernet.tasks import pictures
+from supernet.tasks import loop, pictures
 from supernet.tasks.classification import ClassFolders, TopAccuracy
-from supernet.tasks.loop import evaluate, read_batches
+from supernet.tasks.loop import core_for_readers, evaluate, read_batches
 from supernet.tasks.pictures import read_indices, read_rgb, resize_and_crop, resize_bicubic
 from supernet.tasks.promptable import AnnotatedPictures, BoxIoU, box_of, fill_polygons
 from supernet.tasks.segmentation import (
@@ -867,3 +867,31 @@ class TestLoop:
     def test_what_is_not_finite_ends_it(self):
         with pytest.raises(UserError, match=r"not finite in torch.float32 for pictures 4 to 4"):
             self.run(lambda x: x / (x - 3), self.Gathered())
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "environment", "expected"),
+    [
+        (4, None, {}, 3),
+        (2, 2, {}, 1),
+        (1, None, {}, 1),
+        (8, None, {}, 4),  # never more than there are
+        (2, 0, {}, 4),
+        (2, None, {"OMP_NUM_THREADS": "4"}, 4),
+    ],
+)
+def test_a_core_is_left_to_the_processes_that_read(
+    monkeypatch, cores, workers, environment, expected
+):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(loop, "num_cores", lambda: cores)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with core_for_readers(workers):
+            assert torch.get_num_threads() == expected
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)

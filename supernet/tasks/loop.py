@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -108,6 +109,21 @@ def num_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         return os.cpu_count() or 1
+
+
+@contextmanager
+def core_for_readers(workers: int | None = None) -> Iterator[None]:
+    """Leave one core to the processes that read, as PyTorch's threads spin while they wait.
+
+    Where `workers` is 0 or OMP_NUM_THREADS is set, threads stay as they are.
+    """
+    before = torch.get_num_threads()
+    if workers != 0 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, min(before, num_cores() - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Answers(Dataset[T | UserError], Generic[T]):
