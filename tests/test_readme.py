@@ -221,6 +221,51 @@ def test_the_costs_of_sharing_in_the_docs_are_those_of_the_record():
         assert f"| {line}" in text or f"Once-for-All, MobileNetV3{line}" in text
 
 
+def test_the_ranking_by_shared_weights_in_the_docs_is_that_of_the_record():
+    text = (ROOT / "docs" / "training.md").read_text()
+    record = json.loads((ROOT / "results" / "benchmarks" / "weight_sharing.json").read_text())
+    found = {
+        "one other seed alone (the ceiling)": record["ceiling"],
+        **{f"supernet: {name}": row for name, row in record["supernets"].items()},
+        "MACs": record["by MACs"],
+        "parameters": record["by parameters"],
+    }
+    assert record["num_archs"] == 24
+    assert f"{record['space']['size']:,} networks" in text
+    for name, row in found.items():
+        low, high = row["interval_95"]
+        least, most = row["share_interval_95"]
+        line = f"| {name} | {row['kendall_tau']:.2f} ({low:.2f} to {high:.2f}) "
+        if row is not record["ceiling"]:
+            line += f"| {row['share_of_ceiling']:.2f} ({least:.2f} to {most:.2f}) "
+            line += f"| {row['top5_overlap'] * 5:.1f} |"
+        assert line in text
+
+
+def test_what_pretraining_gains_in_the_docs_is_that_of_the_record():
+    text = (ROOT / "docs" / "training.md").read_text()
+    record = json.loads((ROOT / "results" / "benchmarks" / "pretraining.json").read_text())
+    for row in record["segmentation"]:
+        scratch, pretrained = (
+            sum(row["miou"][name]) / len(row["miou"][name])
+            for name in ("from scratch", "pre-trained")
+        )
+        line = f"| {row['labels']} | {scratch:.1f} | {pretrained:.1f} "
+        assert f"{line}| {row['gain']:+.1f} ± {row['gain_stderr']:.1f} |" in text
+
+
+def test_how_fast_pictures_load_in_the_docs_is_that_of_the_record():
+    text = (ROOT / "docs" / "data.md").read_text()
+    record = json.loads((ROOT / "results" / "benchmarks" / "loading.json").read_text())
+    for name, row in record["rows"].items():
+        line = f"| {name} | {row['loading_ms']:.2f} | "
+        if row["step_ms"] is not None:
+            line += f"{row['step_ms']:.2f} | {row['loading_over_step']:.2f} | "
+        else:
+            line += "| | "
+        assert f"{line}{row['pictures_per_second_all_cores']:.0f} |" in text
+
+
 def test_the_whole_way_it_quotes_is_that_of_the_record():
     record = json.loads((ROOT / "results" / "benchmarks" / "whole_way.json").read_text())
     assert [row["command"] for row in record["commands"]] == [
