@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def the_space() -> Space:
-    """Space tiny with narrower networks too: alone, tiny's own differ by less than luck."""
+    """Space tiny with narrower networks too: alone, tiny's own differ too little."""
     tiny = get_space("tiny", freeze=["resolution=64"], num_classes=NUM_CLASSES)
     (part,) = tiny.parts
     return replace(tiny, parts=(replace(part, dimensions=part.dimensions | WIDER),))
