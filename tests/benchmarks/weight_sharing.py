@@ -54,25 +54,32 @@ WIDER: dict[str, tuple[Value, ...]] = {
     "stage4.expand_ratio": (2, 4),
 }
 DRAWS = 2000  # of archs, for intervals
+SAMPLED_FOR_WIDTHS = 1000  # archs that show nearly all widths; a new one raises KeyError
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a supernet is trained, where it is not as by default."""
+    """How a supernet is trained."""
 
-    num_steps: int = 3000
+    num_steps: int = 2000
     random_subnets: int = 2
     alpha: float | None = None
     shrink: bool = False
+    fair: bool = False
+    distilled: bool = True  # all but the largest learn from it; else from labels
+    own_norms: bool = False  # scales and shifts of normalisation for each width
 
 
 ALONE_STEPS = 1500
 VARIANTS = {
-    "default": Variant(),
-    "two thirds of the steps": Variant(num_steps=2000),
+    "2,000 steps": Variant(),
+    "3,000 steps": Variant(num_steps=3000),
+    "four random subnets": Variant(random_subnets=4),
+    "fair mixers": Variant(fair=True),
+    "own normalisation for each width": Variant(own_norms=True),
     "alpha-divergence": Variant(alpha=1.0),
+    "labels in place of distillation": Variant(distilled=False),
     "progressive shrinking": Variant(shrink=True),
-    "four random subnets": Variant(random_subnets=4, num_steps=2000),
 }
 
 
@@ -90,7 +97,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--accelerator", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--variants", default=";".join(VARIANTS))
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after")
     parser.add_argument("--only-record", action="store_true", help="of the runs that are there")
     options = parser.parse_args()
@@ -125,13 +132,11 @@ def the_archs() -> list[Arch]:
 
 
 def run_all(options: argparse.Namespace) -> None:
-    """Seed by seed, each supernet before the networks alone; then the other variants."""
-    names = options.variants.split(",")
+    """Seed by seed, supernets before the networks alone."""
     jobs = []
     for seed in SEEDS:
-        jobs += [Job("default", seed)] if "default" in names else []
+        jobs += [Job(name, seed) for name in options.variants.split(";")]
         jobs += [Job("alone", seed, number) for number in range(NUM_ARCHS)]
-    jobs += [Job(name, seed) for name in names if name != "default" for seed in SEEDS]
     done = {(row["variant"], row["seed"], row["number"]) for row in read(options.work)}
     left = [job for job in jobs if (job.variant, job.seed, job.number) not in done]
     pictures(options.work, options.processes)
@@ -208,7 +213,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
         model, sampler = Alone(build(archs[job.number])), OneArch(archs[job.number], job.seed)
         initialise_weights(model)
     else:
-        model = Supernet(the_space())
+        model = with_own_norms(the_space()) if variant.own_norms else Supernet(the_space())
         initialise_weights(model.nets)
         sampler = SandwichRule(
             the_space(),
@@ -216,7 +221,10 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
             job.seed,
             variant.num_steps,
             shrink=variant.shrink,
+            fair=variant.fair,
         )
+        if not variant.distilled:
+            task = without_distillation(task)
     recipe = Recipe(
         num_steps=variant.num_steps,
         warmup=variant.num_steps // 20,
@@ -273,6 +281,62 @@ def recalibrated(supernet: Any, arch: Arch, x: Any, seed: int) -> Any:
     chosen = shuffled[:RECALIBRATED].to(x.device)
     recalibrate(network, (x[part].float() for part in chosen.split(BATCH_SIZE)))
     return network
+
+
+def without_distillation(task: Any) -> Any:
+    """`task` where all subnets learn from labels."""
+
+    class Labelled:
+        def loss(self, output: Any, target: Any, decoder: Any) -> Any:
+            self.target, self.decoder = target, decoder
+            return task.loss(output, target, decoder)
+
+        def distill(self, output: Any, wanted: Any, alpha: float | None) -> Any:
+            return task.loss(output, self.target, self.decoder)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(task, name)
+
+    return Labelled()
+
+
+def with_own_norms(space: Space) -> Any:
+    """A supernet that keeps scales and shifts of batch normalisation for each width.
+
+    Source: Yu et al., Slimmable Neural Networks, ICLR 2019, https://arxiv.org/abs/1812.08928
+    """
+    import torch
+    from torch import nn
+
+    from supernet.initialise import initialise_weights
+    from supernet.subnet import Supernet
+
+    class OwnNorms(Supernet):
+        def __init__(self) -> None:
+            super().__init__(space)
+            initialise_weights(self.nets)  # scales of some are 0
+            own: dict[str, nn.Parameter] = {}
+            rng = random.Random(0)
+            for arch in [*self.largest, *(space.sample(rng) for _ in range(SAMPLED_FOR_WIDTHS))]:
+                for _, source in self._plan(arch):
+                    if self.is_of_norm(source):
+                        tensor = super()._tensor(source).detach().clone()
+                        own.setdefault(self.key(source), nn.Parameter(tensor))
+            self.own = nn.ParameterDict(own)
+
+        def is_of_norm(self, source: Any) -> bool:
+            owner = self._owners[source.owner]
+            return isinstance(owner, nn.BatchNorm2d) and source.leaf in ("weight", "bias")
+
+        def key(self, source: Any) -> str:
+            return f"{source.owner}.{source.leaf}.{source.slice.shape[0]}".replace(".", "_")
+
+        def _tensor(self, source: Any) -> torch.Tensor:
+            if self.is_of_norm(source):
+                return self.own[self.key(source)]
+            return super()._tensor(source)
+
+    return OwnNorms()
 
 
 @lru_cache
