@@ -54,7 +54,6 @@ WIDER: dict[str, tuple[Value, ...]] = {
     "stage4.expand_ratio": (2, 4),
 }
 DRAWS = 2000  # of archs, for intervals
-SAMPLED_FOR_WIDTHS = 1000  # archs that show nearly all widths; a new one raises KeyError
 
 
 @dataclass(frozen=True)
@@ -199,6 +198,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
     from supernet.sandwich import OneArch, Sampler, SandwichRule
     from supernet.subnet import Supernet
     from supernet.trainer import Alone, Recipe, Trainer
+    from tests.benchmarks.supernet_variants import Labelled, OwnNorms
 
     torch.set_num_threads(1)
     started = time.monotonic()
@@ -213,7 +213,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
         model, sampler = Alone(build(archs[job.number])), OneArch(archs[job.number], job.seed)
         initialise_weights(model)
     else:
-        model = with_own_norms(the_space()) if variant.own_norms else Supernet(the_space())
+        model = (OwnNorms if variant.own_norms else Supernet)(the_space())
         initialise_weights(model.nets)
         sampler = SandwichRule(
             the_space(),
@@ -224,7 +224,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
             fair=variant.fair,
         )
         if not variant.distilled:
-            task = without_distillation(task)
+            task = Labelled(task)
     recipe = Recipe(
         num_steps=variant.num_steps,
         warmup=variant.num_steps // 20,
@@ -281,62 +281,6 @@ def recalibrated(supernet: Any, arch: Arch, x: Any, seed: int) -> Any:
     chosen = shuffled[:RECALIBRATED].to(x.device)
     recalibrate(network, (x[part].float() for part in chosen.split(BATCH_SIZE)))
     return network
-
-
-def without_distillation(task: Any) -> Any:
-    """`task` where all subnets learn from labels."""
-
-    class Labelled:
-        def loss(self, output: Any, target: Any, decoder: Any) -> Any:
-            self.target, self.decoder = target, decoder
-            return task.loss(output, target, decoder)
-
-        def distill(self, output: Any, wanted: Any, alpha: float | None) -> Any:
-            return task.loss(output, self.target, self.decoder)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(task, name)
-
-    return Labelled()
-
-
-def with_own_norms(space: Space) -> Any:
-    """A supernet that keeps scales and shifts of batch normalisation for each width.
-
-    Source: Yu et al., Slimmable Neural Networks, ICLR 2019, https://arxiv.org/abs/1812.08928
-    """
-    import torch
-    from torch import nn
-
-    from supernet.initialise import initialise_weights
-    from supernet.subnet import Supernet
-
-    class OwnNorms(Supernet):
-        def __init__(self) -> None:
-            super().__init__(space)
-            initialise_weights(self.nets)  # scales of some are 0
-            own: dict[str, nn.Parameter] = {}
-            rng = random.Random(0)
-            for arch in [*self.largest, *(space.sample(rng) for _ in range(SAMPLED_FOR_WIDTHS))]:
-                for _, source in self._plan(arch):
-                    if self.is_of_norm(source):
-                        tensor = super()._tensor(source).detach().clone()
-                        own.setdefault(self.key(source), nn.Parameter(tensor))
-            self.own = nn.ParameterDict(own)
-
-        def is_of_norm(self, source: Any) -> bool:
-            owner = self._owners[source.owner]
-            return isinstance(owner, nn.BatchNorm2d) and source.leaf in ("weight", "bias")
-
-        def key(self, source: Any) -> str:
-            return f"{source.owner}.{source.leaf}.{source.slice.shape[0]}".replace(".", "_")
-
-        def _tensor(self, source: Any) -> torch.Tensor:
-            if self.is_of_norm(source):
-                return self.own[self.key(source)]
-            return super()._tensor(source)
-
-    return OwnNorms()
 
 
 @lru_cache

@@ -1,0 +1,63 @@
+"""Other ways to train a supernet, which the benchmark of weight sharing tries."""
+
+import random
+from typing import Any
+
+from torch import Tensor, nn
+
+from supernet.initialise import initialise_weights
+from supernet.space import Space
+from supernet.subnet import Supernet
+from supernet.tasks.training import TrainingTask
+
+SAMPLED = 1000  # archs that show nearly all widths; at a new one training stops with a KeyError
+
+
+class Labelled:
+    """A task where all subnets learn from labels, none from the largest."""
+
+    def __init__(self, task: TrainingTask) -> None:
+        self.task = task
+
+    def loss(self, output: Tensor, target: Any, decoder: nn.Module | None) -> Tensor:
+        self.target, self.decoder = target, decoder
+        return self.task.loss(output, target, decoder)
+
+    def distill(self, output: Tensor, wanted: Tensor, alpha: float | None) -> Tensor:
+        return self.task.loss(output, self.target, self.decoder)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+
+class OwnNorms(Supernet):
+    """A supernet that keeps scales and shifts of batch normalisation for each width.
+
+    Source: Yu et al., Slimmable Neural Networks, ICLR 2019, https://arxiv.org/abs/1812.08928
+    """
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        initialise_weights(self.nets)  # of some norms the scales are 0
+        own: dict[str, nn.Parameter] = {}
+        rng = random.Random(0)
+        for arch in [*self.largest, *(space.sample(rng) for _ in range(SAMPLED))]:
+            for _, source in self._plan(arch):
+                if self._is_of_norm(source):
+                    tensor = super()._tensor(source).detach().clone()
+                    own.setdefault(_key(source), nn.Parameter(tensor))
+        self.own = nn.ParameterDict(own)
+
+    def _is_of_norm(self, source: Any) -> bool:
+        owner = self._owners[source.owner]
+        return isinstance(owner, nn.BatchNorm2d) and source.leaf in ("weight", "bias")
+
+    def _tensor(self, source: Any) -> Tensor:
+        if self._is_of_norm(source):
+            tensor: Tensor = self.own[_key(source)]
+            return tensor
+        return super()._tensor(source)
+
+
+def _key(source: Any) -> str:
+    return f"{source.owner}.{source.leaf}.{source.slice.shape[0]}".replace(".", "_")
