@@ -1,6 +1,14 @@
-"""Telling a lack of memory from other errors."""
+"""A lack of memory: told from other errors, and met before the system ends the process for it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+
+SHARE = 0.9  # of what is available: the processes that read pictures need some too
+PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -11,3 +19,54 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Allocating more than SHARE of what is available when it is entered fails, on Linux.
+
+    By default Linux grants any amount, and kills a process that comes to use more than there is
+    without a word. Where CUDA runs nothing changes, as its driver maps memory in its own ways.
+    """
+    if sys.platform != "linux" or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    available, used = available_bytes(), _kib(PROC / "self/status", "VmData")
+    limit = None if available is None or used is None else int(SHARE * available) + used * 1024
+    if limit is None or limit >= min((x for x in (soft, hard) if x >= 0), default=limit + 1):
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def available_bytes() -> int | None:
+    """What can be used without ending a process, on this machine and in this container (cgroup
+    v2); None where Linux does not tell."""
+    meminfo = PROC / "meminfo"
+    free, swap = (_kib(meminfo, name) for name in ("MemAvailable", "SwapFree"))
+    if free is None:
+        return None
+    found = (free + (swap or 0)) * 1024
+    try:
+        most, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        rows = (line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        cached = sum(int(n) for name, n in rows if name in ("active_file", "inactive_file"))
+        found = min(found, most - used + cached)
+    except (OSError, ValueError):  # the container, if it is one, has no limit
+        pass
+    return max(found, 0)
+
+
+def _kib(path: Path, name: str) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)

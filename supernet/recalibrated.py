@@ -15,7 +15,7 @@ from results.errors import UserError, WeightsError
 from supernet.arch import Arch, SuperResolutionHead
 from supernet.batchnorm import recalibrate
 from supernet.checkpoint import open_supernet
-from supernet.memory import is_out_of_memory
+from supernet.memory import is_out_of_memory, within_memory
 from supernet.space import Space
 from supernet.tasks.training import TrainingTask, training_task
 from supernet.weights import metadata_in
@@ -91,7 +91,8 @@ class Subnets:
 def naming_memory() -> Iterator[None]:
     """Raises UserError, with the cure, where memory is short."""
     try:
-        yield
+        with within_memory():
+            yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -22,7 +22,7 @@ from supernet.checkpoint import RESOLUTIONS, save_checkpoint
 from supernet.curves import Curves, draw_curve
 from supernet.distributed import Ranks
 from supernet.ingredients import Ingredients, gather
-from supernet.memory import is_out_of_memory
+from supernet.memory import is_out_of_memory, within_memory
 from supernet.order import Order, read_parts
 from supernet.recalibrated import Recalibration
 from supernet.snapshots import load_snapshot, save_snapshot, snapshots
@@ -119,7 +119,8 @@ class Training:
         """All steps that are left. Raises UserError."""
         self.ranks.check_together(self.trainer.done)
         try:
-            self._go_on()
+            with within_memory():
+                self._go_on()
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 size = format_resolution(self.sampler.draw(self.trainer.done).resolution)
@@ -236,7 +237,8 @@ class Training:
     def _finally(self, arch: Arch, model: Path) -> dict[str, float]:
         """`evaluate`; the weights in `model` are not lost where memory is short."""
         try:
-            return self.evaluate(arch, self.command.limit)
+            with within_memory():
+                return self.evaluate(arch, self.command.limit)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

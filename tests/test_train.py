@@ -557,6 +557,15 @@ def test_no_memory_is_told_with_the_cure(fails, tmp_path, monkeypatch):
     assert len(curve(run)) == STEPS
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux grants memory that it lacks")
+def test_a_batch_too_large_for_this_machine_is_told_with_the_cure(fails, tmp_path, monkeypatch):
+    monkeypatch.setattr("supernet.memory.available_bytes", lambda: 100 << 20)
+    flags = ["--batch-size", "2048", "--num-train", "2048", "--workers", "0", "--quiet"]
+    run = tmp_path / "run"
+    said = fails(Train, "supernet.train", *FLAGS, *flags, "--out", run)
+    assert "out of memory at step 1, 32 px; try --accumulate 2" in said
+
+
 def test_a_damaged_checkpoint_is_named(whole, tmp_path):
     path = tmp_path / "step-00000001.safetensors"
     path.write_bytes(snapshots(whole)[-1].read_bytes()[:100])
