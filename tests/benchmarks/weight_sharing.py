@@ -60,7 +60,7 @@ DRAWS = 2000  # of archs, for intervals
 class Variant:
     """How a supernet is trained."""
 
-    num_steps: int = 2000
+    num_steps: int = 3000
     random_subnets: int = 2
     alpha: float | None = None
     shrink: bool = False
@@ -70,15 +70,18 @@ class Variant:
 
 
 ALONE_STEPS = 1500
-VARIANTS = {
-    "2,000 steps": Variant(),
-    "3,000 steps": Variant(num_steps=3000),
+OTHERS = {
     "four random subnets": Variant(random_subnets=4),
     "fair mixers": Variant(fair=True),
     "own normalisation for each width": Variant(own_norms=True),
     "alpha-divergence": Variant(alpha=1.0),
     "labels in place of distillation": Variant(distilled=False),
     "progressive shrinking": Variant(shrink=True),
+}
+VARIANTS = {
+    **{f"{steps:,} steps": Variant(num_steps=steps) for steps in (2000, 3000, 5000)},
+    **OTHERS,
+    **{f"{name}, 2,000 steps": replace(v, num_steps=2000) for name, v in OTHERS.items()},
 }
 
 
