@@ -104,7 +104,9 @@ def draw_curve(run: Path, primary: str) -> Path | None:
         return None
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for name, label in (("loss", "largest, on labels"), ("distill", "others, distillation")):
+    alone = not any(row["distill"] for row in rows)
+    first = "on labels" if alone else "largest, on labels"
+    for name, label in (("loss", first), ("distill", "others, distillation")):
         points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
         if points:
             _draw_loss(axes, points, label)
