@@ -5,7 +5,6 @@ parts of it, while every mixer, head dim, kind of local block and size of classi
 has a name, hence weights, of its own.
 """
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
@@ -26,18 +25,17 @@ WEIGHTLESS: tuple[BlockKind, ...] = ("pool", "upsample", "pixel_shuffle", "add")
 OWN_WEIGHTS = ("local", "mixer", "head_dim")  # fields whose choices share nothing
 
 
-def largest_of(space: Space, rng: random.Random | None = None) -> tuple[Arch, ...]:
+def largest_of(space: Space) -> tuple[Arch, ...]:
     """Of each part the Arch with the largest choice everywhere.
 
-    Where choices have weights of their own it takes the official networks' one, or the first;
-    given `rng`, any of them.
+    Where choices have weights of their own it takes the official networks' one, or the first.
     """
-    return tuple(space.build(part, _extreme(part, max, rng)) for part in space.parts)
+    return tuple(space.build(part, _extreme(part, max)) for part in space.parts)
 
 
-def smallest_of(space: Space, rng: random.Random | None = None) -> tuple[Arch, ...]:
+def smallest_of(space: Space) -> tuple[Arch, ...]:
     """Of each part the Arch with the smallest choice everywhere; see `largest_of`."""
-    return tuple(space.build(part, _extreme(part, min, rng)) for part in space.parts)
+    return tuple(space.build(part, _extreme(part, min)) for part in space.parts)
 
 
 def union_of(space: Space, part: Part) -> dict[str, Block]:
@@ -56,16 +54,13 @@ def kernel_sizes_of(part: Part, block: Block) -> tuple[int, ...]:
     return tuple(sorted(choices, reverse=True)) if block.mid_channels else ()
 
 
-def _extreme(
-    part: Part, pick: Callable[..., Value], rng: random.Random | None = None
-) -> dict[str, Value]:
+def _extreme(part: Part, pick: Callable[..., Value]) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for name, choices in part.dimensions.items():
         field = name.rpartition(".")[2]
         if field in OWN_WEIGHTS:
             official = part.official(name)
-            first = official if official in choices else choices[0]
-            values[name] = rng.choice(choices) if rng else first
+            values[name] = official if official in choices else choices[0]
         elif field == "scales":
             values[name] = pick(choices, key=lambda scales: (len(scales), scales))
         else:

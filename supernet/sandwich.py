@@ -55,7 +55,6 @@ class SandwichRule:
     resolutions: tuple[Resolution, ...] = ()  # by default the space's
     costs: Costs | None = None
     shrink: bool = False
-    fair: bool = False
 
     def draw(self, step: int) -> Sandwich:
         rng = stream(self.seed, "archs", step)
@@ -63,9 +62,8 @@ class SandwichRule:
         whole = replace(self.space, parts=(part,))
         open_ = opened(whole, step / self.num_steps) if self.shrink else whole
         resolution = rng.choice(self.resolutions or tuple(whole.resolutions))
-        own = stream(self.seed, "own weights", step) if self.fair else None
-        archs = [*largest_of(whole, own), *smallest_of(open_, own)]
-        num_fixed = 0 if self.fair else 1 if self.shrink else len(at(archs, resolution))
+        archs = [*largest_of(whole), *smallest_of(open_)]
+        num_fixed = 1 if self.shrink else len(at(archs, resolution))
         for _ in range(self.num_random):
             attended = self.costs.draw(part, resolution, rng) if self.costs else None
             archs.append(attended or open_.sample(rng))

@@ -1,11 +1,15 @@
 """Other ways to train a supernet, which the benchmark of weight sharing tries."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from supernet.arch import Arch
+from supernet.extremes import OWN_WEIGHTS
 from supernet.initialise import initialise_weights
+from supernet.sandwich import Sampler, Sandwich, at, stream
 from supernet.space import Space
 from supernet.subnet import Supernet
 from supernet.tasks.training import TrainingTask
@@ -28,6 +32,31 @@ class Labelled:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.task, name)
+
+
+class FairMixers:
+    """Largest and smallest with choices of own weights drawn, so that all train as often.
+
+    Else two of three trainings of a mixer are of the one that the two have.
+    """
+
+    def __init__(self, sampler: Sampler, space: Space, seed: int) -> None:
+        self.sampler, self.space, self.seed = sampler, space, seed
+
+    def draw(self, step: int) -> Sandwich:
+        drawn = self.sampler.draw(step)
+        rng = stream(self.seed, "own weights", step)
+        ends = [self._with_drawn(arch, rng) for arch in drawn.archs[:2]]
+        return replace(drawn, archs=at([*ends, *drawn.archs[2:]], drawn.resolution), num_fixed=0)
+
+    def _with_drawn(self, arch: Arch, rng: random.Random) -> Arch:
+        _, part = self.space.part_of(arch)
+        own = {
+            name: rng.choice(choices)
+            for name, choices in part.dimensions.items()
+            if name.rpartition(".")[2] in OWN_WEIGHTS
+        }
+        return self.space.build(part, part.values(arch) | own)
 
 
 class OwnNorms(Supernet):

@@ -201,7 +201,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
     from supernet.sandwich import OneArch, Sampler, SandwichRule
     from supernet.subnet import Supernet
     from supernet.trainer import Alone, Recipe, Trainer
-    from tests.benchmarks.supernet_variants import Labelled, OwnNorms
+    from tests.benchmarks.supernet_variants import FairMixers, Labelled, OwnNorms
 
     torch.set_num_threads(1)
     started = time.monotonic()
@@ -224,8 +224,9 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
             job.seed,
             variant.num_steps,
             shrink=variant.shrink,
-            fair=variant.fair,
         )
+        if variant.fair:
+            sampler = FairMixers(sampler, the_space(), job.seed)
         if not variant.distilled:
             task = Labelled(task)
     recipe = Recipe(
