@@ -56,7 +56,11 @@ class SubnetEvaluator:
             recalibration_images, min(self.batch_size, RECALIBRATED_TOGETHER), seed
         )
         self.subnets = Subnets(
-            weights, data=data, recalibration=recalibration, accelerator=accelerator
+            weights,
+            data=data,
+            recalibration=recalibration,
+            accelerator=accelerator,
+            workers=workers,
         )
         self.space: Space = self.subnets.space
         self.task: Task = self.subnets.supernet.largest[0].task

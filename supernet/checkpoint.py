@@ -21,6 +21,7 @@ from supernet.subnet import Supernet
 from supernet.weights import (
     State,
     arch_in,
+    is_promptable,
     load_weights,
     metadata_in,
     norm_eps,
@@ -151,7 +152,8 @@ def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) ->
     found = arch or arch_in(path)
     arch = arch_in_space(supernet.space, found) if found else _official_arch(supernet.space, path)
     model = supernet.extract(arch)
-    load_weights(model, path, partial=True)
+    whole = supernet.decoder is None or is_promptable(path)
+    load_weights(model if whole else model.get_submodule("image_encoder"), path, partial=True)
     if norm_eps(model) != arch.norm_eps:
         raise WeightsError(
             f"{path} was trained with an epsilon of {norm_eps(model):g} in its normalisations, "

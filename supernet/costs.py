@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from results.errors import ArchError, TableError, UserError
 from results.files import read_text
-from supernet.arch import Arch, ClassificationHead
+from supernet.arch import Arch, ClassificationHead, SegmentationHead
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.space import Part, Space
@@ -84,8 +84,11 @@ def read_costs(path: Path, space: Space) -> Costs:
 
 def _row(fields: dict[str, str], space: Space) -> Row:
     arch = Arch.from_json(fields["arch"])
-    if isinstance(arch.head, ClassificationHead):  # predictions are for the published classes
-        arch = replace(arch, head=replace(arch.head, num_classes=space.num_classes or 1000))
+    head = arch.head  # predictions are for the published classes
+    if isinstance(head, ClassificationHead):
+        arch = replace(arch, head=replace(head, num_classes=space.num_classes or 1000))
+    elif isinstance(head, SegmentationHead) and space.num_classes:
+        arch = replace(arch, head=replace(head, num_classes=space.num_classes))
     space.encode(arch)  # raises where it is outside
     latency_ms = float(fields["latency_ms"])
     if not 0 < latency_ms < math.inf:

@@ -37,6 +37,8 @@ class Extract:
     """Of the pictures for statistics."""
     accelerator: str = "cpu"
     """Where PyTorch computes: cpu or cuda."""
+    workers: int | None = None
+    """Processes that read pictures; by default one a core, up to 8."""
 
     json: bool = False
     """Print one JSON object."""
@@ -53,7 +55,11 @@ class Extract:
 
         settings = Recalibration(self.recalibration_images, self.batch_size, self.seed)
         subnets = Subnets(
-            weights, data=self.data, recalibration=settings, accelerator=self.accelerator
+            weights,
+            data=self.data,
+            recalibration=settings,
+            accelerator=self.accelerator,
+            workers=self.workers,
         )
         found = read_archs(name, subnets.space)
         if len(found) != 1:
@@ -99,8 +105,9 @@ class Extract:
             ("--recalibration-images", self.recalibration_images, 1),
             ("--batch-size", self.batch_size, 1),
             ("--seed", self.seed, 0),
+            ("--workers", self.workers, 0),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise UserError(f"{flag} must be {least} or more, not {value}")
         return self.weights, self.arch, self.out
 

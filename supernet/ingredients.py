@@ -1,5 +1,6 @@
 """What the flags of a training name, looked up: task, networks, first weights, teacher."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from results.errors import ArchError, DataError, UserError, WeightsError, check_
 from supernet.arch import (
     Arch,
     Family,
+    PromptableHead,
     ReconstructionHead,
     SuperResolutionHead,
     parse_resolution,
@@ -29,7 +31,7 @@ from supernet.space import Space, get_space
 from supernet.subnet import Supernet, is_transform
 from supernet.tasks.training import EMBEDDED, PLAIN, Augment, TrainingTask, training_task
 from supernet.trainer import Alone
-from supernet.weights import arch_in, load_weights
+from supernet.weights import arch_in, is_promptable, load_weights
 
 if TYPE_CHECKING:
     from supernet.train import Train
@@ -98,12 +100,14 @@ class Ingredients:
             return supernet
         assert self.arch is not None
         network = build_task_model(self.arch)
-        initialise_weights(network.image_encoder if isinstance(network, Sam) else network)
+        encoder = network.image_encoder if isinstance(network, Sam) else network
+        initialise_weights(encoder)
         if init is not None and is_supernet(init):
-            source = open_supernet(init)
-            _copy_body(source.extract(arch_in_space(source.space, self.arch)), network, init)
+            opened = open_supernet(init)
+            source = opened.extract(arch_in_space(opened.space, self.arch))
+            _copy_body(source, network if isinstance(source, Sam) else encoder, init)
         elif init is not None:
-            load_weights(network, init, partial=True)
+            load_weights(network if is_promptable(init) else encoder, init, partial=True)
         return Alone(network)
 
     def teacher(self, command: "Train") -> nn.Module | None:
@@ -140,6 +144,12 @@ def gather(command: "Train", recorded: Arch | None = None) -> Ingredients:
         raise DataError(f"{command.dataset} is no data set for {name} (choose from {listed})")
     if command.alpha is not None and name not in OF_CLASSES:
         raise UserError(f"--alpha is of classes, and {name} has none; leave it out")
+    if command.teacher is not None and is_supernet(command.teacher):
+        raise WeightsError(
+            f"{command.teacher} is a supernet; extract the teacher from it first by python -m "
+            f"supernet.extract --weights {shlex.quote(str(command.teacher))} --arch RUN#ID "
+            "--out teacher.safetensors"
+        )
     task = training_task(
         name,
         data=command.data,
@@ -153,7 +163,12 @@ def gather(command: "Train", recorded: Arch | None = None) -> Ingredients:
     )
     sizes = tuple(dict.fromkeys(map(parse_resolution, command.resolution)))
     if own is not None:
-        return Ingredients(task, None, recorded or _arch(command, name, own, task), sizes)
+        arch = recorded or _arch(command, name, own, task)
+        if isinstance(arch.head, PromptableHead) and sizes:
+            if len(sizes) > 1:
+                raise UserError("a promptable network is of one size; give one --resolution")
+            arch = replace(arch, resolution=sizes[0])
+        return Ingredients(task, None, arch, sizes)
     assert command.space is not None
     space = get_space(
         command.space,
@@ -210,6 +225,8 @@ def _copy_body(source: nn.Module, target: nn.Module, path: Path) -> None:
 
     Raises WeightsError where a tensor of the body differs.
     """
+    if getattr(source, "kernel_transform", False) and not getattr(target, "kernel_transform", True):
+        raise WeightsError(f"{path} was trained with --kernel-transform; add it")
     have, want = source.state_dict(), target.state_dict()
     with torch.no_grad():
         for name, tensor in want.items():

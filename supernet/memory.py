@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
 SHARE = 0.9  # of what is available: the processes that read pictures need some too
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
@@ -39,7 +40,11 @@ def within_memory() -> Iterator[None]:
     if limit is None or limit >= min((x for x in (soft, hard) if x >= 0), default=limit + 1):
         yield
         return
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    except (ValueError, OSError):  # a sandbox may forbid it
+        yield
+        return
     try:
         yield
     finally:
@@ -57,7 +62,7 @@ def available_bytes() -> int | None:
     try:
         most, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
         rows = (line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        cached = sum(int(n) for name, n in rows if name in ("active_file", "inactive_file"))
+        cached = sum(int(n) for name, n in rows if name in RECLAIMABLE)
         found = min(found, most - used + cached)
     except (OSError, ValueError):  # the container, if it is one, has no limit
         pass

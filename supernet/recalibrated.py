@@ -48,8 +48,10 @@ class Subnets:
         data: Path | None = None,
         recalibration: Recalibration | None = None,
         accelerator: str = "cpu",
+        workers: int | None = None,
     ) -> None:
-        """`data`: a folder as for training; None: embedded pictures.
+        """`data`: a folder as for training; None: embedded pictures. `workers`: see
+        `supernet.tasks.loop.read_batches`.
 
         Raises WeightsError for a file that holds no supernet, DataError for pictures that
         cannot be read or have other classes.
@@ -57,6 +59,7 @@ class Subnets:
         self.recalibration = recalibration or Recalibration()
         self.device = torch.device(accelerator)
         self.supernet = open_supernet(weights).to(self.device)
+        self.workers = workers
         self.seed = data_seed(weights)
         self.task = task_of(self.supernet.largest[0], weights, data)
         self._kept: OrderedDict[tuple[int, int], list[Tensor]] = OrderedDict()
@@ -77,7 +80,7 @@ class Subnets:
         if size in self._kept:
             return self._kept[size]
         found = self.task.recalibration_batches(
-            arch, settings.num_images, settings.even_batch, settings.seed
+            arch, settings.num_images, settings.even_batch, settings.seed, self.workers
         )
         if settings.num_images * math.prod(size) > MOST_PIXELS:
             return found

@@ -119,8 +119,7 @@ class Training:
         """All steps that are left. Raises UserError."""
         self.ranks.check_together(self.trainer.done)
         try:
-            with within_memory():
-                self._go_on()
+            self._go_on()
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 size = format_resolution(self.sampler.draw(self.trainer.done).resolution)
@@ -134,6 +133,13 @@ class Training:
                     f"--compile failed: {said}; leave --compile out{self._kept()}"
                 ) from None
             raise
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                "one picture of so few positions has no variance; take a larger --batch-size or "
+                f"--resolution, or a smaller --accumulate{self._kept()}"
+            ) from None
         except UserError as error:
             raise type(error)(f"{error}{self._kept()}") from None
 
@@ -177,7 +183,8 @@ class Training:
         with core_for_readers(command.workers), self._logs() as logs, bar as show:
             saved = started = time.perf_counter()
             for _, batch in zip(steps, batches, strict=True):
-                report = trainer.step(batch)
+                with within_memory():
+                    report = trainer.step(batch)
                 if logs is None:
                     continue
                 logs.step(report, time.perf_counter() - started)
@@ -280,7 +287,7 @@ class Training:
         # as supernet.evaluate does, so that it finds the same figures
         chosen = Recalibration(self.command.recalibration_images)
         pictures = self.task.recalibration_batches(
-            arch, chosen.num_images, chosen.even_batch, chosen.seed
+            arch, chosen.num_images, chosen.even_batch, chosen.seed, self.command.workers
         )
         recalibrate(model, pictures)
         return model

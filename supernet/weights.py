@@ -107,6 +107,12 @@ def load_weights(model: nn.Module, path: Path | str, *, partial: bool = False) -
     return left
 
 
+def is_promptable(path: Path) -> bool:
+    """Whether a file has an image encoder as a part, ours or official. Raises WeightsError."""
+    state, _ = read_weights(path)
+    return any(name.startswith("image_encoder.") for name in state)
+
+
 def read_weights(path: Path) -> tuple[State, dict[str, str]]:
     """Tensors of a file as they are named there, and its metadata. Raises WeightsError."""
     if _is_safetensors(path):

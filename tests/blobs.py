@@ -68,6 +68,8 @@ class Blobs:
             right = (model(x).argmax(1) == labels).float()
         return {"top1": 100 * right.mean().item(), "n": float(len(draws))}
 
-    def recalibration_batches(self, arch, num_images, batch_size, seed) -> Iterator[Tensor]:
+    def recalibration_batches(
+        self, arch, num_images, batch_size, seed, workers=None
+    ) -> Iterator[Tensor]:
         for _ in range(num_images // batch_size):
             yield torch.stack([Corners()[Draw(i, 0, SIZE, seed)][0] for i in range(batch_size)])

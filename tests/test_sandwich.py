@@ -191,6 +191,13 @@ def test_predictions_for_other_classes_are_taken(tmp_path):
     assert all(row.arch in few for row in read_costs(path, few).rows)
 
 
+def test_predictions_for_other_classes_of_pixels_are_taken(tmp_path):
+    published = get_space("tiny", task="segmentation")
+    path = write_costs(tmp_path / "costs.csv", rows_of(published, 3, lambda arch, rng: 2.0))
+    few = get_space("tiny", task="segmentation", num_classes=8)
+    assert all(row.arch in few for row in read_costs(path, few).rows)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

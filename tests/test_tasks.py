@@ -3,6 +3,9 @@
 import io
 import json
 import math
+import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from results.errors import DataError, UserError
 from supernet.rle import encode
+from supernet.space import get_space
 from supernet.tasks import loop, pictures
 from supernet.tasks.classification import ClassFolders, TopAccuracy
 from supernet.tasks.loop import core_for_readers, evaluate, read_batches
@@ -31,6 +35,8 @@ from supernet.tasks.segmentation import (
     to_classes,
 )
 from supernet.tasks.super_resolution import LargePictures, Likeness, luma, psnr, reduce, ssim
+from supernet.tasks.training import training_task
+from tests.conftest import ROOT
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -835,6 +841,38 @@ class TestLoop:
         assert read[0] == read[1] == read[2]
         assert [len(batch) for batch in read[0]] == [2, 2, 2, 1]
         assert [y for batch in read[0] for _, y in batch] == list(range(7))
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+    def test_few_files_may_be_open(self):
+        code = """
+import resource, torch
+from supernet.tasks.loop import read_batches
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128))
+class Pictures(torch.utils.data.Dataset):
+    def __len__(self):
+        return 900
+    def __getitem__(self, index):
+        return torch.full((3, 2), float(index)), torch.tensor(index)
+batches = list(read_batches(Pictures(), batch_size=300, workers=1))
+assert [len(batch) for batch in batches] == [300] * 3
+found = [(float(x.mean()), int(y)) for batch in batches for x, y in batch]
+assert found == [(float(i), i) for i in range(900)], found[:5]
+"""
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+
+    def test_pictures_for_statistics_are_read_by_as_many_processes(self, monkeypatch):
+        asked = []
+
+        def reading(data, **settings):
+            asked.append(settings["workers"])
+            return read_batches(data, **settings)
+
+        monkeypatch.setattr("supernet.tasks.base.read_batches", reading)
+        task = training_task("classification", num_train=8)
+        arch = get_space("tiny", num_classes=12).sample(random.Random(0))
+        assert len(list(task.recalibration_batches(arch, 4, 2, 0, 0))) == 2
+        assert asked == [0]
 
     @forks
     @pytest.mark.parametrize("workers", [0, 2])

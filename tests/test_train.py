@@ -18,11 +18,14 @@ from torch._inductor.exc import InvalidCxxCompiler
 from results.errors import RunError, UserError
 from results.resume import flags_of, resumed
 from results.runs import locked
+from supernet.arch import Arch, PromptableHead, ReconstructionHead, Stage, Stem
 from supernet.batch import SubnetEvaluator
 from supernet.checkpoint import open_supernet, save_checkpoint
 from supernet.curves import CURVE, EVALUATIONS, PICTURE, read_rows
 from supernet.extremes import largest_of, smallest_of
+from supernet.ingredients import gather
 from supernet.model import build
+from supernet.named import with_head
 from supernet.snapshots import load_snapshot, save_snapshot, snapshots
 from supernet.space import get_space
 from supernet.subnet import Supernet
@@ -492,6 +495,57 @@ def test_a_teacher_of_other_classes_is_named(whole, fails, tmp_path):
     save_weights(build(arch), path)
     said = fails(Train, "supernet.train", *FLAGS, "--teacher", path, "--out", tmp_path / "run")
     assert "is a network for classification of 7 classes" in said
+
+
+def test_a_supernet_is_no_teacher(whole, fails, tmp_path):
+    path = whole / "model.safetensors"
+    said = fails(Train, "supernet.train", *FLAGS, "--teacher", path, "--out", tmp_path / "run")
+    assert f"{path} is a supernet; extract the teacher from it first by python -m" in said
+
+
+def test_transforms_of_a_supernet_are_not_dropped(fails, tmp_path):
+    first = tmp_path / "first"
+    replace(QUICK, out=first, steps=1, kernel_transform=True).run()
+    run = tmp_path / "run"
+    said = fails(
+        Train, "supernet.train", *FLAGS, "--init", first / "model.safetensors", "--out", run
+    )
+    assert "was trained with --kernel-transform; add it" in said
+
+
+def test_one_picture_that_is_one_position_is_told_with_the_cure(fails, tmp_path):
+    flags = ["--batch-size", "1", "--out", tmp_path / "run", "--quiet"]
+    said = fails(Train, "supernet.train", *FLAGS, *flags)
+    assert "has no variance; take a larger --batch-size or --resolution" in said
+
+
+def test_a_promptable_network_is_built_at_the_size_that_is_asked_for(fails, tmp_path):
+    command = Train(arch="sam_l0", resolution=("256",), num_train=4)
+    found = gather(command)
+    assert found.arch is not None
+    assert found.arch.resolution == (256, 256)
+    assert found.sampler(command, 1).draw(0).archs == (found.arch,)
+    flags = ["--arch", "sam_l0", "--resolution", "256", "--resolution", "512"]
+    said = fails(Train, "supernet.train", *flags, "--out", tmp_path / "run")
+    assert "a promptable network is of one size; give one --resolution" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_begins_a_promptable_network(tmp_path):
+    stages = (*(Stage(8, 1),) * 3, Stage(16, 1, mixer="relu_linear", head_dim=8))
+    arch = Arch("l", (64, 64), Stem(8, 1), stages, PromptableHead(1, 1, width=16))
+    pretrained = build(with_head(arch, ReconstructionHead()))
+    save_weights(pretrained, tmp_path / "pretrained.safetensors")
+    (tmp_path / "arch.json").write_text(arch.to_json())
+    command = Train(
+        arch=str(tmp_path / "arch.json"), init=tmp_path / "pretrained.safetensors", num_train=4
+    )
+    model = gather(command).model(command, initialise=True)
+    own = model.get_submodule("network.image_encoder").state_dict()
+    had = pretrained.state_dict()
+    body = [name for name in had if not name.startswith("head.")]
+    assert len(body) > 20
+    assert all(torch.equal(own[name], had[name]) for name in body)
 
 
 def test_a_teacher_of_another_scale_is_named(fails, tmp_path):

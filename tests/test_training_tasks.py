@@ -1,5 +1,6 @@
 """What tasks give a training loop: the same samples anywhere, labels that move along, figures."""
 
+import json
 import math
 import random
 from collections import Counter
@@ -595,6 +596,34 @@ class TestFolders:
         assert prompts.masks.shape == (2, PROMPTS, 256, 256)
         share = prompts.masks.float().mean() * 256**2 / (25 * 55 * (256 / 70) ** 2)
         assert float(share) == pytest.approx(1, abs=0.05)
+
+    @pytest.mark.parametrize("name", ["segmentation", "promptable"])
+    def test_what_is_trained_on_is_not_held_out(self, name, tmp_path):
+        for split, count in (("train", 4), ("validation", 2)):
+            for i in range(count):
+                save(tmp_path / "images" / split / f"{i}.png", noise(50, 70, i))
+                save(tmp_path / "masks" / split / f"{i}.png", np.ones((50, 70), np.uint8))
+        task = training_task(name, data=tmp_path, num_classes=2 if name == "segmentation" else None)
+        assert task.num_train == 4
+        assert len(task.held_out(arch_for(name))[0]) == 2
+
+    def test_pictures_of_coco_without_objects_are_passed_over(self, tmp_path):
+        images = [{"id": i, "file_name": f"{i}.png"} for i in range(6)]
+        for split in ("train2017", "val2017"):
+            for i in range(6):
+                save(tmp_path / split / f"{i}.png", noise(40, 60, i))
+            annotations = [
+                {"image_id": i, "segmentation": [[5, 5, 40, 5, 40, 30, 5, 30]], "area": 875}
+                for i in (1, 4)
+            ] + [{"image_id": 2, "segmentation": [[1, 1, 1, 1, 1, 1]], "area": 0}]  # no pixel
+            path = tmp_path / "annotations" / f"instances_{split}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"images": images, "annotations": annotations}))
+        task = training_task("promptable", data=tmp_path)
+        assert task.num_train == 3
+        found = [task.train_data()[Draw(i, 0, (64, 64), 0)] for i in range(3)]
+        areas = [mask.sum().item() for _, prompts in found for mask in prompts.masks]
+        assert min(areas) == max(areas) > 0
 
     def test_any_pictures_to_pretrain_on(self, tmp_path):
         for i in range(11):

@@ -98,14 +98,15 @@ class TaskBase:
         return {**metric.compute(), "n": float(len(data))}  # type: ignore[arg-type]
 
     def recalibration_batches(
-        self, arch: Arch, num_images: int, batch_size: int, seed: int
+        self, arch: Arch, num_images: int, batch_size: int, seed: int, workers: int | None = None
     ) -> Iterator[Tensor]:
         order = np.random.default_rng(seed).permutation(self.num_train)
         draws = [
             Draw(int(order[i % len(order)]), i // len(order), arch.resolution, seed)
             for i in range(num_images)
         ]
-        for batch in read_batches(_Drawn(self.data(PLAIN), draws), batch_size=batch_size):
+        drawn = _Drawn(self.data(PLAIN), draws)
+        for batch in read_batches(drawn, batch_size=batch_size, workers=workers):
             yield torch.stack([x for x, _ in batch])
 
 
@@ -161,6 +162,24 @@ def split_off(samples: Sequence[T]) -> tuple[list[T], list[T]]:
         raise DataError("one picture can not be both trained on and held out; add pictures to it")
     held = [sample for i, sample in enumerate(samples) if i % HELD_OUT == 0]
     return [sample for i, sample in enumerate(samples) if i % HELD_OUT], held
+
+
+def separate(train: list[T], held: list[T], key: Callable[[T], Any]) -> tuple[list[T], list[T]]:
+    """No sample in both: pictures come from all of a folder that has none for the split.
+
+    Args:
+        key: what tells samples apart.
+
+    Raises DataError where too few are left.
+    """
+    ours, theirs = ({key(sample) for sample in samples} for samples in (train, held))
+    if ours == theirs:
+        return split_off(train)
+    if not ours & theirs:
+        return train, held
+    if len(theirs) < len(ours):
+        return [sample for sample in train if key(sample) not in theirs], held
+    return train, [sample for sample in held if key(sample) not in ours]
 
 
 def spread(data: "Dataset[Any]", limit: int | None) -> "Dataset[Any]":

@@ -1,8 +1,9 @@
 """Run a network over a data set in order, in batches, with processes that read ahead."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -47,23 +48,73 @@ def read_batches(
     if workers is None:
         batches = -(-length // batch_size)
         workers = min(batches - 1, num_cores(), MAX_WORKERS)
+    if workers:
+        _open_more_files()
     loader = DataLoader(
         Answers(data),
         batch_size=batch_size,
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_stacked if workers else list,
         pin_memory=pin_memory,
     )
     try:
-        for batch in loader:
+        for found in loader:
+            batch = _apart(found) if workers else found
             for sample in batch:
                 if isinstance(sample, UserError):
                     raise sample
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError) as error:
+        if "DataLoader worker" not in str(error) and "Too many open files" not in str(error):
             raise
         raise UserError(f"reading failed ({reason_of(error)}); try --workers 0") from None
+
+
+def _stacked(samples: list[Any]) -> list[tuple[Any, ...] | Any]:
+    """Tuples of tensors with neighbours of equal shapes: each tensor sent keeps a file open."""
+    found: list[Any] = []
+    for shapes, group in groupby(samples, key=_shapes):
+        same = list(group)
+        if shapes is None:
+            found += same
+        else:
+            found.append(_Stack([torch.stack(tensors) for tensors in zip(*same, strict=True)]))
+    return found
+
+
+def _apart(found: list[Any]) -> list[Any]:
+    """Inverse of `_stacked`."""
+    samples: list[Any] = []
+    for item in found:
+        samples += zip(*item.tensors, strict=True) if isinstance(item, _Stack) else [item]
+    return samples
+
+
+class _Stack:
+    """Samples as one tensor for each place of theirs."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+
+    def pin_memory(self) -> "_Stack":
+        return _Stack([tensor.pin_memory() for tensor in self.tensors])
+
+
+def _shapes(sample: Any) -> list[Any] | None:
+    if type(sample) is not tuple or not all(isinstance(x, Tensor) for x in sample):
+        return None
+    return [(tensor.shape, tensor.dtype) for tensor in sample]
+
+
+def _open_more_files() -> None:
+    """As many as the system lets this process: what readers send are files, by default 1024."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS takes less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def evaluate(

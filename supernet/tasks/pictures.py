@@ -225,6 +225,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "damaged, or too large for the memory that is left"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error)

@@ -4,6 +4,7 @@ B batch, P prompts of a picture, half of them boxes and half points; S side of w
 encoder sees, H height, W width.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -31,7 +32,7 @@ from supernet.tasks.base import (
     evenly,
     held_out_rng,
     name_of,
-    split_off,
+    separate,
     spread,
     training_rng,
 )
@@ -55,6 +56,10 @@ POINTS = 10  # at most, of a prompt; official
 LEAST_SHARE = 0.004  # of a picture: smaller leaves are not asked for
 HELD_OUT_LEAVES = 8  # the largest of a held-out picture
 SIDE = 256  # of held-out embedded pictures, pixels
+
+
+class NoObjectError(DataError):
+    """A picture has nothing to ask for."""
 
 
 class Prompts(NamedTuple):
@@ -92,9 +97,13 @@ class PromptableTask(TaskBase):
             self.num_train = num_train or NUM_TRAIN
             return
         self._train = AnnotatedPictures(folder, split="train")
-        train, self._held = self._train.samples, AnnotatedPictures(folder).samples
-        if [path for path, _ in train] == [path for path, _ in self._held]:
-            train, self._held = split_off(train)
+        train, self._held = separate(
+            self._train.samples, AnnotatedPictures(folder).samples, key=lambda pair: pair[0]
+        )
+        if self._train.layout == "coco":  # of which many pictures show nothing
+            train = [pair for pair in train if pair[1]]
+        if not train:
+            raise DataError(f"{folder} has no annotated pictures to train on")
         self._train.samples = evenly(train, num_train)
         self.num_train = len(self._train)
         known = self._train.layout != "folder"
@@ -222,7 +231,7 @@ def leaves(
 def ask(picture: AnnotatedPicture, rng: np.random.Generator, *, mirrored: bool) -> Prompts:
     """Random objects, again where there are few, and boxes or points for them.
 
-    Objects without a pixel are passed over. Raises DataError where nothing is left.
+    Objects without a pixel are passed over. Raises NoObjectError where nothing is left.
     """
     height, width = picture.pixels.shape[:2]
     scale = FRAME / max(height, width)
@@ -235,7 +244,7 @@ def ask(picture: AnnotatedPicture, rng: np.random.Generator, *, mirrored: bool) 
         if len(masks) == PROMPTS:
             break
     if not masks:
-        raise DataError(f"{picture.path} has no object to ask for")
+        raise NoObjectError(f"{picture.path} has no object to ask for")
     masks = [masks[i % len(masks)] for i in range(PROMPTS)]
     half = PROMPTS // 2
     boxes = np.array([box_of(mask) for mask in masks[:half]]) * scale
@@ -275,7 +284,13 @@ class _Prompted(Dataset[tuple[Tensor, Any]]):
         return self.task.num_train
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Any]:
-        picture, rng = self.task.read(draw.index, draw.size), draw.rng()
+        for further in range(self.task.num_train):  # past pictures without an object
+            with suppress(NoObjectError):
+                return self._sample(draw, (draw.index + further) % self.task.num_train)
+        raise DataError(f"{self.task.folder} has no picture with an object to ask for")
+
+    def _sample(self, draw: Draw, index: int) -> tuple[Tensor, Any]:
+        picture, rng = self.task.read(index, draw.size), draw.rng()
         mirrored = self.augment.flip and bool(rng.random() < 0.5)
         pixels = picture.pixels[:, ::-1] if mirrored else picture.pixels
         pixels = photometric(np.ascontiguousarray(pixels), rng, self.augment.photometric)

@@ -25,7 +25,7 @@ from supernet.tasks.base import (
     held_out_rng,
     name_of,
     prepared,
-    split_off,
+    separate,
     training_rng,
 )
 from supernet.tasks.embedded_cells import CLASSES, draw_cells
@@ -78,8 +78,7 @@ class SegmentationTask(TaskBase):
             folder, (1, 1), self.num_classes, **IMAGENET, split="train"
         ).samples
         self._held = LabelledPictures(folder, (1, 1), self.num_classes, **IMAGENET).samples
-        if train == self._held:
-            train, self._held = split_off(train)
+        train, self._held = separate(train, self._held, key=lambda pair: pair[0])
         self._chosen = evenly(train, num_train)
         self.num_train = len(self._chosen)
         self.dataset = name_of(folder) if known is None else self.layout

@@ -21,7 +21,7 @@ from supernet.tasks.base import (
     evenly,
     held_out_rng,
     name_of,
-    split_off,
+    separate,
     training_rng,
 )
 from supernet.tasks.embedded_leaves import draw_leaves
@@ -53,10 +53,11 @@ class SuperResolutionTask(TaskBase):
             self.dataset = embedded_set(dataset, ("leaves",), self.name)
             self.num_train = num_train or NUM_TRAIN
             return
-        train = LargePictures(folder, scale, split="train").samples
-        self._held = LargePictures(folder, scale).samples
-        if set(train) & set(self._held):  # one of them has no folder of its own
-            train, self._held = _separate(train, self._held)
+        train, self._held = separate(
+            LargePictures(folder, scale, split="train").samples,
+            LargePictures(folder, scale).samples,
+            key=lambda path: path,
+        )
         self._chosen = evenly(train, num_train)
         self.num_train, self.dataset = len(self._chosen), name_of(folder)
 
@@ -102,15 +103,6 @@ class SuperResolutionTask(TaskBase):
 
     def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
         return (output.float() - like(teacher.detach().float(), output)).abs().mean()
-
-
-def _separate(train: list[Path], held: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Pictures are read from all of the folder where it has no folder of the split."""
-    if train == held:
-        return split_off(train)
-    fewer = set(held) if len(held) < len(train) else set(train)
-    rest = [path for path in max(train, held, key=len) if path not in fewer]
-    return (rest, held) if len(held) < len(train) else (train, rest)
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor]]):

@@ -136,7 +136,7 @@ class TrainingTask(Protocol):
         ...
 
     def recalibration_batches(
-        self, arch: Arch, num_images: int, batch_size: int, seed: int
+        self, arch: Arch, num_images: int, batch_size: int, seed: int, workers: int | None = None
     ) -> Iterator[Tensor]:
         """Training pictures at the arch's resolution, neither augmented nor mixed."""
         ...
