@@ -24,6 +24,7 @@ from supernet.space import SPACES, Space, get_space
 
 if TYPE_CHECKING:
     from lut.table import Table
+    from nas.predict import Predict
     from nas.search import SearchCommand
     from predictors.evaluations import Evaluations
     from predictors.subnets import SubnetPredictor
@@ -88,10 +89,10 @@ def choose_accuracy(
         from nas.supernet_accuracy import SupernetAccuracy
 
         evaluated = SupernetAccuracy.of(command, path)
-        _check_asked(command, task, path, evaluated.dataset, evaluated.space)
+        check_asked(command, task, path, evaluated.dataset, evaluated.space)
         return evaluated, evaluated.space.freeze(command.freeze)
     predictor = load_subnets(path, command.space)
-    _check_asked(command, task, path, predictor.evaluations.dataset, predictor.space)
+    check_asked(command, task, path, predictor.evaluations.dataset, predictor.space)
     return predictor, predictor.space.freeze(command.freeze)
 
 
@@ -125,7 +126,7 @@ def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":
 def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
     """The smallest space that all evaluated subnets are in; of space `name`, the nearest to it.
 
-    At their resolutions where these are not the space's own: a supernet may be trained at others.
+    At their resolutions alone: a supernet may be trained at others, or at fewer.
 
     Raises PredictorError where there is none, SpaceError for an unknown name.
     """
@@ -147,9 +148,10 @@ def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
                     )
                 except SpaceError:  # no network for the task
                     continue
-                for fits in (space, space.at_resolutions(arch.resolution for arch in archs)):
-                    if all(arch in fits for arch in archs):
-                        return fits
+                seen = {arch.resolution for arch in archs}
+                fits = space if seen == {*space.resolutions} else space.at_resolutions(seen)
+                if all(arch in fits for arch in archs):
+                    return fits
                 found.append(space)
     if name is not None and found:
         return found[0]  # whoever fits names the line that is outside
@@ -204,10 +206,10 @@ def existing(source: str) -> Path:
     return path
 
 
-def _check_asked(
-    command: "SearchCommand", task: Task, path: Path, dataset: str, space: Space
+def check_asked(
+    command: "SearchCommand | Predict", task: Task, path: Path, dataset: str, space: Space
 ) -> None:
-    """Raises where a flag asks for something else than what a file is of."""
+    """Raises ArchError or SearchError where a flag asks for something else than a file is of."""
     arguments: dict[str, Any] = space.arguments or {}
     own: Task = arguments.get("task", task)
     if own == "pretrain":

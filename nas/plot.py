@@ -55,7 +55,7 @@ def _png(fronts: Sequence[Front]) -> bytes:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("latency [ms per image]")
-    axes.set_ylabel(fronts[0].metric)
+    axes.set_ylabel(fronts[0].metric, parse_math=False)
     lines = [part for line in _title(fronts) for part in textwrap.wrap(line, 118)]
     axes.set_title("\n".join(lines), fontsize=8.5, loc="left", parse_math=False)
     axes.grid(alpha=0.25)

@@ -7,12 +7,13 @@ import csv
 import io
 import json
 import random
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.console import main as console_main
-from results.errors import DeviceError, SpaceError, UserError
+from results.errors import DeviceError, PredictorError, SpaceError, UserError
 from supernet.arch import format_resolution, parse_resolution
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Predict:
         return choose_predictor(self.device[0], self.table, dataset)
 
     def _write_costs(self) -> None:
-        from nas.accuracy import PUBLISHED, existing, load_subnets
+        from nas.accuracy import PUBLISHED, check_asked, load_subnets
         from results.files import write_text
         from supernet.arch import Arch
         from supernet.blocks import blocks_of
@@ -120,7 +121,11 @@ class Predict:
             raise UserError("--sample must be positive")
         predictor = None
         if self.accuracy != PUBLISHED:
-            predictor = load_subnets(existing(self.accuracy), self.space)
+            path_of_subnets = _subnets(self.accuracy)
+            predictor = load_subnets(path_of_subnets, self.space)
+            own = predictor.evaluations
+            asked = check_task(self.task) if self.task else own.task
+            check_asked(self, asked, path_of_subnets, own.dataset, predictor.space)
         space = predictor.space.freeze(self.freeze) if predictor else self._space()
         count = min(SAMPLE, space.size) if self.sample is None else self.sample
         if count > space.size:
@@ -204,14 +209,15 @@ def _answer(
 
 def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
     """What is predicted, and where that comes from; nothing published for super-resolution."""
-    from nas.accuracy import PUBLISHED, AccuracySource, existing, load_subnets
+    from nas.accuracy import PUBLISHED, AccuracySource, load_subnets
     from nas.objectives import as_written
     from predictors.accuracy import load_prior
 
     names = ("accuracy", "accuracy_std", "metric", "accuracy_extrapolated")
     predictor: AccuracySource
     if source != PUBLISHED:
-        subnets = load_subnets(existing(source))
+        subnets = load_subnets(_subnets(source))
+        _check_classes(arch, subnets.space.num_classes, source)
         subnets.space.encode(arch)  # the error names what is not in its space
         predictor = subnets
     elif arch.task == "super_resolution":
@@ -224,6 +230,28 @@ def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
     values = (*numbers, predictor.metric, found.extrapolated)
     facts = {"accuracy": predictor.to_dict(), "accuracy_source": predictor.describe()}
     return dict(zip(names, values, strict=True)), facts
+
+
+def _subnets(source: str) -> Path:
+    """The file of evaluated subnets. Raises PredictorError where there is none."""
+    from nas.accuracy import CHECKPOINT, existing
+
+    path = existing(source)
+    if path.suffix == CHECKPOINT:
+        raise PredictorError(
+            f"{source} is a checkpoint; evaluate subnets of it and give that file: python -m "
+            f"supernet.evaluate --weights {shlex.quote(source)} --sample 100 --out subnets.jsonl"
+        )
+    return path
+
+
+def _check_classes(arch: "Arch", num_classes: int | None, source: str) -> None:
+    own = getattr(arch.head, "num_classes", None)
+    if num_classes is not None and own not in (None, num_classes):
+        raise PredictorError(
+            f"networks of {source} have {num_classes} classes, not {own}; give --num-classes "
+            f"{num_classes}"
+        )
 
 
 def _print(name: str, answer: dict[str, Any]) -> None:

@@ -114,11 +114,15 @@ class SearchCommand:
 
     def _resumed(self, run: Path) -> "SearchCommand":
         """This command with the flags of `run`. Raises RunError where they contradict."""
+        from nas.accuracy import PUBLISHED
         from results.runs import read_record
 
         record = read_record(run)
+        given = self
+        if self.accuracy != PUBLISHED:
+            given = replace(self, accuracy=str(Path(self.accuracy).resolve()))
         command = resumed(
-            self, record["settings"], run, unrecorded=UNRECORDED, may_change=("trials",)
+            given, record["settings"], run, unrecorded=UNRECORDED, may_change=("trials",)
         )
         if record.get("outcome") and not (run / "study.log").exists():
             raise RunError(f"{run} has lost its study.log; start a new run")

@@ -1,6 +1,8 @@
 """A search with everything looked up that its flags name, and the run that it leaves behind."""
 
 import json
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,11 +116,14 @@ class Setting:
             except KeyboardInterrupt:
                 interrupted = True
         front = self._front(search)
+        again = f"python -m nas.search --resume {shlex.quote(str(folder))}"
+        if not front.candidates and interrupted:
+            print(f"interrupted after {search.num_trials} trials; go on: {again}", file=sys.stderr)
+            return True
         if not front.candidates:
             raise SearchError(
-                f"none of {search.num_trials} trials keeps to all budgets together; loosen one, "
-                f"or go on with `python -m nas.search --resume {folder} --trials "
-                f"{2 * search.num_trials}`"
+                f"none of {search.num_trials} trials {self._failed()}, or go on with "
+                f"`{again} --trials {2 * max(asked, search.num_trials)}`"
             )
         front.write(folder)
         write_plots([front], folder)
@@ -143,8 +148,20 @@ class Setting:
                 self.command.max_latency_ms,
                 self.command.table,
                 self.command.accuracy,
+                self._pictures(),
             )
         return interrupted
+
+    def _pictures(self) -> list[str]:
+        """The flags that say on which pictures, and where, statistics are computed."""
+        command, words = self.command, []
+        for flag, value in (
+            ("--data", command.data),
+            ("--recalibration-images", command.recalibration_images),
+            ("--accelerator", command.accelerator),
+        ):
+            words += [flag, str(value)] if value is not None else []
+        return words
 
     @cached_property
     def official(self) -> dict[str, Arch]:
@@ -179,10 +196,18 @@ class Setting:
         return {name: self.evaluate(arch) for name, arch in self.official.items()}
 
     def _front(self, search: Search) -> Front:
-        kept = [c for c in search.candidates.values() if feasible(c, self.limits)]
+        kept = [
+            c
+            for c in search.candidates.values()
+            if feasible(c, self.limits) and not self._is_broken(c.arch)
+        ]
         return Front(
             candidates=tuple(pareto_front(kept)),
-            baselines={n: c for n, c in self.baselines.items() if feasible(c, self.limits)},
+            baselines={
+                name: c
+                for name, c in self.baselines.items()
+                if feasible(c, self.limits) and not self._is_broken(c.arch)
+            },
             trials=[(c.latency_ms, c.accuracy) for c in kept],
             title=self._title(),
             metric=self.accuracy.metric,
@@ -190,6 +215,18 @@ class Setting:
             accuracy_source=self.accuracy.describe(),
             accuracy_provenance=self.accuracy.provenance,
         )
+
+    def _is_broken(self, arch: Arch) -> bool:
+        return isinstance(self.accuracy, SupernetAccuracy) and arch in self.accuracy.broken
+
+    def _failed(self) -> str:
+        """Why the front has no network, and what may help."""
+        if isinstance(self.accuracy, SupernetAccuracy) and self.accuracy.broken:
+            return (
+                "both has finite outputs and keeps to all budgets; train the supernet on with "
+                "--clip 1"
+            )
+        return "keeps to all budgets together; loosen one"
 
     def _title(self) -> str:
         table = self.latency.table
@@ -205,7 +242,10 @@ class Setting:
                 for name, choices in part.dimensions.items()
                 if name.partition(".")[2] in UNPUBLISHED and len(choices) > 1
             }
-            return [f"{size}; {', '.join(sorted(varied)) or 'no kernels or mixers'} searched too"]
+            searched = f"{', '.join(sorted(varied)) or 'no kernels or mixers'} searched too"
+            broken = len(getattr(self.accuracy, "broken", ()))
+            left = [f"{broken} networks have outputs that are not finite: left out"] * bool(broken)
+            return [f"{size}; {searched}", *left]
         asked = {
             name.partition(".")[2]
             for part in self.space.parts

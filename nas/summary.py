@@ -25,10 +25,12 @@ def print_front(
     max_latency_ms: float | None = None,
     table: Path | None = None,
     accuracy: str = PUBLISHED,
+    pictures: Sequence[str] = (),
 ) -> None:
     """At most 15 rows of the front, the gains over the official networks, sources, what next.
 
-    `device`, `max_latency_ms`, `table` and `accuracy` are the search's own flags.
+    `device`, `max_latency_ms`, `table` and `accuracy` are the search's own flags, `pictures` those
+    that `supernet.extract` needs too.
     """
     from rich.console import Console
     from rich.table import Table as Grid
@@ -114,6 +116,7 @@ def print_front(
     if accuracy.endswith(CHECKPOINT):
         command = f"next: python -m supernet.extract --weights {shlex.quote(accuracy)}"
         command += f" --arch {found} --out {shlex.quote(f'{folder}/{chosen}{CHECKPOINT}')}"
+        command += "".join(f" {shlex.quote(word)}" for word in pictures)
     else:
         command = f"next: python -m nas.predict --device {device} --arch {found}"
         if table is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import metric_of
-from results.errors import SearchError
+from results.errors import NotFiniteError, SearchError
 from supernet.accelerator import check_accelerator, check_is_here
 from supernet.arch import Arch
 from supernet.space import Space
@@ -30,6 +30,7 @@ class SupernetAccuracy:
         """`file` and `data` are what the evaluator reads, to be told."""
         self.evaluator, self.file, self.data = evaluator, file, data
         self.rows = _rows(None, evaluator)
+        self.broken: set[Arch] = set()  # their outputs are not finite
 
     @classmethod
     def of(cls, command: "SearchCommand", path: Path) -> "SupernetAccuracy":
@@ -87,10 +88,14 @@ class SupernetAccuracy:
     def predict(self, arch: Arch) -> AccuracyPrediction:
         """Evaluate `arch`, once; the standard deviation is that of the pictures' choice.
 
-        Raises SearchError where none is known.
+        0 for one of `broken`. Raises SearchError where no standard deviation is known.
         """
         if arch not in self.rows.of:
-            self.rows.append(self.evaluator.rows(arch))
+            try:
+                self.rows.append(self.evaluator.rows(arch))
+            except NotFiniteError:  # says nothing of the others
+                self.broken.add(arch)
+                return AccuracyPrediction(0.0, 0.0)
         first = self.rows.of[arch][0]
         if first.get("stderr") is None:
             raise _no_error()

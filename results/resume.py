@@ -54,7 +54,7 @@ def resumed(
         if flag.name in may_change:
             found[flag.name] = value if given == flag.default else given
             continue
-        if given not in (flag.default, value):
+        if given != flag.default and _plain(given) != _plain(value):
             raise RunError(
                 f"--{flag.name.replace('_', '-')} cannot change in a resumed run; leave it out, "
                 "or start a new run"
