@@ -18,7 +18,7 @@ from results.errors import (
     check_choice,
     nearest,
 )
-from supernet.arch import Arch, Task
+from supernet.arch import Arch, Task, format_resolution
 from supernet.named import DATASETS, dataset_of
 from supernet.space import SPACES, Space, get_space
 
@@ -134,6 +134,8 @@ def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
         check_choice("space", name, SPACES, SpaceError)
     task, archs = evaluations.task, evaluations.archs
     num_classes = getattr(archs[0].head, "num_classes", None)
+    sizes = sorted({arch.resolution for arch in archs})
+    only = f"resolution={','.join(map(format_resolution, sizes))}"
     found: list[Space] = []
     for dataset in sorted(DATASETS[task], key=lambda name: name != evaluations.dataset):
         for choice in [name] if name else ("tiny", "b", "l", "family", "all"):
@@ -148,9 +150,9 @@ def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
                     )
                 except SpaceError:  # no network for the task
                     continue
-                seen = {arch.resolution for arch in archs}
-                fits = space if seen == {*space.resolutions} else space.at_resolutions(seen)
-                if all(arch in fits for arch in archs):
+                if all(arch in space for arch in archs):
+                    return space if len(sizes) == len(space.resolutions) else space.freeze([only])
+                if all(arch in (fits := space.at_resolutions(sizes)) for arch in archs):
                     return fits
                 found.append(space)
     if name is not None and found:

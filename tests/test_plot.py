@@ -65,6 +65,14 @@ def test_a_run_is_redrawn_in_its_folder(runs, capsys):
     assert str(runs[0] / "front.html") in capsys.readouterr().out
 
 
+def test_names_are_no_formulas(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    a_front(metric="$^$ top-1 [%]").write(run)
+    Plot((run,)).run()
+    assert size_of_png(run / "front.png") == (1350, 900)
+
+
 def test_several_runs_share_a_picture(runs, tmp_path):
     Plot(runs, out=tmp_path / "both").run()
     page = (tmp_path / "both" / "front.html").read_text()

@@ -17,7 +17,9 @@ from nas.front import read_front
 from nas.search import SearchCommand
 from nas.supernet_accuracy import EVALUATIONS
 from predictors.evaluations import PRIMARY, read_evaluations
+from results.errors import NotFiniteError
 from supernet.arch import Arch
+from supernet.batch import SubnetEvaluator
 from supernet.batchnorm import recalibrate
 from supernet.checkpoint import open_supernet, save_checkpoint
 from supernet.model import build_task_model
@@ -125,11 +127,56 @@ def test_the_next_command_extracts_the_network(searched, tmp_path):
     folder, said = searched
     next_command = said.strip().splitlines()[-1].removeprefix("next: python ")
     arguments = shlex.split(next_command)
+    assert arguments[-2:] == ["--recalibration-images", "16"]
     out = tmp_path / "winner.safetensors"
     arguments[arguments.index("--out") + 1] = str(out)
     subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
     number = int(arguments[arguments.index("--arch") + 1].rpartition("#")[2])
     assert arch_in(out) == read_front(folder).candidates[number].arch
+
+
+def test_a_network_with_outputs_that_are_not_finite_ends_no_search(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    def is_broken(arch):
+        return arch.stages[3].mixer == "softmax"
+
+    def rows(self, arch, evaluated=SubnetEvaluator.rows):
+        if is_broken(arch):
+            raise NotFiniteError("the network's output is not finite")
+        return evaluated(self, arch)
+
+    monkeypatch.setattr(SubnetEvaluator, "rows", rows)
+    command = SearchCommand(
+        device=("orin",), accuracy=str(checkpoint), objective="supernet", trials=24, limit=24,
+        recalibration_images=16, out=tmp_path / "run",
+    )  # fmt: skip
+    command.run()
+    said = capsys.readouterr().out
+    assert "networks have outputs that are not finite: left out" in said
+    front = read_front(tmp_path / "run")
+    assert front.candidates
+    assert not any(is_broken(candidate.arch) for candidate in front.candidates)
+    SearchCommand(resume=tmp_path / "run", trials=26, quiet=True).run()
+
+
+def test_an_interrupt_before_the_first_network_says_how_to_go_on(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    def rows(self, arch):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SubnetEvaluator, "rows", rows)
+    run = tmp_path / "a run"
+    command = SearchCommand(
+        device=("orin",), accuracy=str(checkpoint), objective="supernet", trials=24, out=run,
+        quiet=True,
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as caught:
+        command.run()
+    assert caught.value.code == 130
+    said = capsys.readouterr().err
+    assert said == f"interrupted after 0 trials; go on: python -m nas.search --resume '{run}'\n"
 
 
 def wait_for(condition):

@@ -16,7 +16,7 @@ from nas.predict import Predict
 from nas.search import SearchCommand
 from predictors.evaluations import read_evaluations
 from results.console import main
-from supernet.arch import Arch
+from supernet.arch import Arch, format_resolution
 from supernet.blocks import blocks_of
 from supernet.space import get_space
 from tests.conftest import ROOT
@@ -190,9 +190,19 @@ def test_freezing_narrows_the_files_space(rows, tmp_path):
 def test_the_space_is_the_files(tmp_path, space):
     lines = [row(arch, 50.0, dataset=space.dataset or "shapes") for arch in subnets(60, space)]
     found = space_of(read_evaluations(write(tmp_path / "rows.jsonl", lines)))
-    assert found.parts == space.parts
+    sizes = {Arch.from_dict(line["arch"]).resolution for line in lines}
+    seen = space.freeze([f"resolution={','.join(map(format_resolution, sizes))}"])
+    assert found.parts == seen.parts
     assert found.dataset == space.dataset
     assert all(Arch.from_dict(line["arch"]) in found for line in lines)
+
+
+def test_resolutions_that_no_subnet_has_are_not_searched(tmp_path):
+    at_64 = get_space("tiny", num_classes=12, freeze=["resolution=64"])
+    lines = [row(arch, additive(arch)) for arch in subnets(60, at_64)]
+    found = space_of(read_evaluations(write(tmp_path / "rows.jsonl", lines)))
+    assert found.resolutions == [(64, 64)]
+    assert found.size == at_64.size
 
 
 def test_a_search_on_a_file_loads_no_pytorch(rows, tmp_path):
@@ -206,7 +216,7 @@ SearchCommand(device=("orin",), accuracy={str(rows)!r}, trials=60, out=out, quie
     assert "torch" not in loaded
 
 
-def test_it_resumes_and_only_with_the_same_rows(rows, tmp_path, fails):
+def test_it_resumes_and_only_with_the_same_rows(rows, tmp_path, monkeypatch, fails):
     for name in ("whole", "halves"):
         SearchCommand(
             device=("orin",),
@@ -215,7 +225,8 @@ def test_it_resumes_and_only_with_the_same_rows(rows, tmp_path, fails):
             out=tmp_path / name,
             quiet=True,
         ).run()
-    SearchCommand(resume=tmp_path / "halves", trials=200, quiet=True).run()
+    monkeypatch.chdir(rows.parent)  # the same file by another name
+    SearchCommand(accuracy=rows.name, resume=tmp_path / "halves", trials=200, quiet=True).run()
     whole, halves = (read_front(tmp_path / name) for name in ("whole", "halves"))
     assert whole.candidates == halves.candidates
     assert whole.trials == halves.trials
@@ -301,11 +312,18 @@ def test_costs_tell_accuracies_where_there_are_evaluated_subnets(rows, tmp_path,
         (["--costs", "x", "--csv", "y"], "leave --csv out"),
         (["--costs", "/dev/null/x", "--space", "tiny"], "cannot write"),
         (["--costs", "x", "--accuracy", "none.jsonl"], "no file"),
-        (["--arch", "b0", "--accuracy", "ROWS"], "is not in space tiny"),
+        (["--arch", "b0", "--accuracy", "ROWS"], "12 classes, not 1000; give --num-classes 12"),
+        (["--arch", "b1", "--num-classes", "12", "--accuracy", "ROWS"], "is not in space tiny"),
+        (["--costs", "x", "--accuracy", "ROWS", "--num-classes", "9"], "leave --num-classes out"),
+        (["--costs", "x", "--accuracy", "ROWS", "--task", "segmentation"], "give --task classif"),
+        (["--costs", "x", "--accuracy", "CHECKPOINT"], "is a checkpoint; evaluate subnets of it"),
+        (["--arch", "b0", "--accuracy", "CHECKPOINT"], "is a checkpoint; evaluate subnets of it"),
         (["--arch", "b0", "--space", "tiny"], "--space and --freeze go with --costs"),
     ],
 )
 def test_bad_input_of_predict_is_one_line(rows, tmp_path, monkeypatch, fails, flags, says):
     monkeypatch.chdir(tmp_path)
-    given = [str(rows) if flag == "ROWS" else flag for flag in flags]
+    (tmp_path / "model.safetensors").touch()
+    names = {"ROWS": str(rows), "CHECKPOINT": "model.safetensors"}
+    given = [names.get(flag, flag) for flag in flags]
     assert says in fails(Predict, "nas.predict", *ORIN, *given)

@@ -253,6 +253,7 @@ def broken(change):
         (lambda r: r | {"value": math.nan}, "line 7: value must be a number"),
         (lambda r: r | {"value": "71"}, "line 7: value must be a number"),
         (lambda r: r | {"value": -1}, "line 7: value must be a number"),
+        (lambda r: r | {"value": 180}, "line 7: value must be a percentage, up to 100, not 180"),
         (lambda r: {k: v for k, v in r.items() if k != "value"}, "line 7 is no evaluated subnet"),
         (lambda r: {"arch": r["arch"], "metrc": 1, "value": 1}, "did you mean 'metrc'"),
         (lambda r: r | {"arch": {"family": "b"}}, "line 7: not an architecture"),
