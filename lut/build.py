@@ -5,7 +5,7 @@ python -m lut.build --device mydevice --space b
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,7 +110,8 @@ class Build:
             if self.resume is None:
                 if (folder / RECORD).exists():
                     raise RunError(f"{folder} was taken by another run; choose another folder")
-                work.record(folder, flags_of(command, UNRECORDED))
+                own = replace(command, runtime=device.runtime, precision=device.precision)
+                work.record(folder, flags_of(own, UNRECORDED))  # tables that come later may differ
             try:
                 table, validation = work.measure(folder, silent=self.json or self.quiet)
             except TargetError as error:

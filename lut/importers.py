@@ -38,6 +38,7 @@ from lut.terms import NetworkTerms
 from results.errors import TableError, nearest
 from results.files import read_text
 from supernet.blocks import Block
+from supernet.cost import cost_of
 
 MOST_BYTES = 32 * 2**20  # Once-for-All's tables have a tenth of that
 _DEFAULTS = {f.name: f.default for f in fields(Block) if f.compare and f.default is not MISSING}
@@ -324,6 +325,10 @@ def _check_sizes(block: Block, where: str) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(number, int) and not least <= number <= 10**6 for number in numbers):
             raise TableError(f"{where}: {name} cannot be {_written(value)}")
+    try:
+        cost_of(block)
+    except ZeroDivisionError:  # of groups of a width of 0
+        raise TableError(f"{where}: {block.kind} needs mid_channels of 1 or more") from None
 
 
 def _written(value: object) -> str:

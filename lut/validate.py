@@ -6,10 +6,10 @@ python -m lut.validate --device mydevice --networks 60
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from results.console import main as console_main
-from results.errors import DeviceError, TableError
+from results.errors import DeviceError, SpaceError, TableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ class Validate:
     def run(self) -> None:
         from lut.device import SHIPPED, find_table, get_device, split_spec
         from lut.table import load_table
-        from results.runs import create_run_folder, locked
+        from supernet.named import check_task, dataset_of
 
         if self.networks < 2 or self.passes < 5 or self.seed < 0:
             raise DeviceError("--networks must be 2 or more, --passes 5, --seed 0")
@@ -71,7 +71,8 @@ class Validate:
             if len(self.device) != 1:
                 raise DeviceError("give one --device NAME[:runtime[:precision]], or --table FILE")
             device = get_device(self.device[0])
-            path = find_table(device, device.batch_for(self.dataset or "imagenet"))
+            task = check_task(self.task or "classification")
+            path = find_table(device, device.batch_for(dataset_of(task, self.dataset)))
         else:
             path = self.table
         table = load_table(path)
@@ -80,14 +81,12 @@ class Validate:
             asked = ((name, table.device), (runtime, table.runtime), (precision, table.precision))
             if any(part not in (None, own) for part, own in asked):
                 raise TableError(f"{path} is of {table.device}:{table.runtime}:{table.precision}")
-        if self.save and path.is_relative_to(SHIPPED):
+        if self.save and path.resolve().is_relative_to(SHIPPED.resolve()):
             raise TableError(
                 f"{path} is shipped and never written to; copy it and give it by --table"
             )
         space = self._space(table)
-        folder = create_run_folder(self.out, f"validate-{table.device}", resumes=False)
-        with locked(folder):
-            found = self._measure(table, space, folder)
+        found, folder = self._measure(table, space)
         if self.save:
             _save(table, path, found)
         if self.json:
@@ -108,7 +107,7 @@ class Validate:
         from supernet.named import check_task, dataset_of
         from supernet.space import get_space
 
-        flags: dict[str, Any] = dict((table.sidecar or {}).get("space_flags") or {})
+        flags = _told(table).space_flags
         task = check_task(self.task or flags.get("task") or "classification")
         dataset = self.dataset or (flags.get("dataset") if self.task is None else None)
         own = self.space is None or self.space == flags.get("space")
@@ -122,7 +121,8 @@ class Validate:
             num_classes=flags.get("num_classes"),
         )
 
-    def _measure(self, table: "Table", space: "Space", folder: Path) -> "Validation":
+    def _measure(self, table: "Table", space: "Space") -> "tuple[Validation, Path]":
+        """Raises UserError before a run folder is made where nothing can be measured."""
         from lut.assemble import validate
         from lut.chunks import NETWORKS, references_of, wide_references_of
         from lut.journal import JOURNAL, Journal
@@ -134,40 +134,43 @@ class Validate:
         from results.progress import progress
         from results.record import RunRecord
         from results.resume import flags_of
-        from results.runs import RECORD
-        from supernet.arch import Arch
+        from results.runs import RECORD, create_run_folder, locked
         from supernet.blocks import blocks_of
 
-        environment = ((table.sidecar or {}).get("measurement") or {}).get("environment") or {}
-        cpus = self.cpus or ",".join(map(str, environment.get("cpus") or ()))
+        told = _told(table)
         setting = Setting(
             table.runtime,
             table.precision,
             table.threads or 1,
             table.batch,
-            cpus,
-            str(environment.get("provider") or ""),
+            self.cpus or told.cpus,
+            told.provider,
             self.benchmark_model,
         )
         host = get_host(self.target, python=None if self.target == "local" else self.python)
         check_host(host, setting)
         official = dict.fromkeys((*references_of(space), *wide_references_of(space)))
-        measurement = (table.sidecar or {}).get("measurement") or {}
-        seen = [Arch.from_dict(row["arch"]) for row in measurement.get("networks") or ()]
         chosen = stratified(
             space,
             lambda arch: table.network_ms(blocks_of(arch)),
             self.networks,
             self.seed,
-            exclude=[*official, *seen],
+            exclude=[*official, *told.networks],
         )
+        if len(chosen) < 2:
+            raise SpaceError(
+                f"space {space.name} has {len(chosen)} networks that the table has not seen, and 2 "
+                "are needed; freeze less, or name another --space"
+            )
         references = _alike(table, list(official), chosen)
         sources = {"target": host.facts(), "table": str(table.path), "sha256": table.sha256}
         settings = flags_of(self, ("out", "json", "quiet"))
         record = RunRecord("lut.validate", settings, sources, self.seed)
-        write_json(folder / RECORD, record.to_dict())
+        folder = create_run_folder(self.out, f"validate-{table.device}", resumes=False)
         silent = self.json or self.quiet
-        with progress(self.passes, silent=silent, label="measuring", unit="passes") as show:
+        bar = progress(self.passes, silent=silent, label="measuring", unit="passes")
+        with locked(folder), bar as show:
+            write_json(folder / RECORD, record.to_dict())
             campaign = Campaign(
                 host,
                 setting,
@@ -203,7 +206,37 @@ class Validate:
                 "networks": rows,
             },
         )
-        return found
+        return found, folder
+
+
+class _Told(NamedTuple):
+    """What a sidecar tells of its measuring."""
+
+    space_flags: dict[str, Any]
+    cpus: str
+    provider: str
+    networks: "list[Arch]"
+
+
+def _told(table: "Table") -> _Told:
+    """Raises TableError where the sidecar is damaged."""
+    from supernet.arch import Arch
+
+    sidecar = table.sidecar or {}
+    try:
+        measurement = dict(sidecar.get("measurement") or {})
+        environment = dict(measurement.get("environment") or {})
+        return _Told(
+            dict(sidecar.get("space_flags") or {}),
+            ",".join(map(str, environment.get("cpus") or ())),
+            str(environment.get("provider") or ""),
+            [Arch.from_dict(row["arch"]) for row in measurement.get("networks") or ()],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TableError(
+            f"the .json beside {table.path} is damaged where it tells how the table was measured "
+            f"({error!r})"
+        ) from None
 
 
 def _alike(table: "Table", official: list["Arch"], chosen: "Sequence[Arch]") -> tuple["Arch", ...]:

@@ -159,7 +159,7 @@ class Work:
                 self._measure_all(campaign)
             else:
                 self._measure_within(campaign, budget_s)
-            if budget_s is None:
+            if budget_s is None and not _has_terms(campaign):
                 campaign.recheck()
             entries = complete(_measured(campaign), self.blocks)
             self._measure_networks(campaign, entries)
@@ -167,7 +167,7 @@ class Work:
 
     def _measure_all(self, campaign: Campaign) -> None:
         """Every block, or the most telling ones where they are too many."""
-        if any(m.chunk.role == TERMS for m in campaign.accepted):
+        if _has_terms(campaign):
             return  # later samples would change the rounds that blocks are given
         wanted = self.blocks
         if len(wanted) > MOST_MEASURED:
@@ -382,6 +382,11 @@ class Work:
         assert self.campaign is not None
         _write_quantiles(self.campaign, folder / "quantiles.csv")
         return save_table(table, self.command.out)
+
+
+def _has_terms(campaign: Campaign) -> bool:
+    """Whether networks were measured already, which were chosen by what blocks had given."""
+    return any(m.chunk.role == TERMS for m in campaign.accepted)
 
 
 def _measured(campaign: Campaign) -> dict[Block, Entry]:

@@ -122,7 +122,7 @@ class Setting:
             return True
         if not front.candidates:
             raise SearchError(
-                f"none of {search.num_trials} trials {self._failed()}, or go on with "
+                f"none of {search.num_trials} trials {self._failed(search)}, or go on with "
                 f"`{again} --trials {2 * max(asked, search.num_trials)}`"
             )
         front.write(folder)
@@ -144,7 +144,7 @@ class Setting:
                 folder,
                 self.command.device[0],
                 outcome,
-                self._notes(),
+                self._notes(search),
                 self.command.max_latency_ms,
                 self.command.table,
                 self.command.accuracy,
@@ -217,11 +217,11 @@ class Setting:
         )
 
     def _is_broken(self, arch: Arch) -> bool:
-        return isinstance(self.accuracy, SupernetAccuracy) and arch in self.accuracy.broken
+        return isinstance(self.accuracy, SupernetAccuracy) and self.accuracy.is_broken(arch)
 
-    def _failed(self) -> str:
+    def _failed(self, search: Search) -> str:
         """Why the front has no network, and what may help."""
-        if isinstance(self.accuracy, SupernetAccuracy) and self.accuracy.broken:
+        if any(map(self._is_broken, search.candidates)):
             return (
                 "both has finite outputs and keeps to all budgets; train the supernet on with "
                 "--clip 1"
@@ -232,7 +232,7 @@ class Setting:
         table = self.latency.table
         return f"{table.title}, {table.runtime} {table.precision}, batch {table.batch}"
 
-    def _notes(self) -> list[str]:
+    def _notes(self, search: Search) -> list[str]:
         """What a reader of the front must know."""
         size = f"space: {self.space.size:,} archs of {self.space.name}"
         if self.accuracy.provenance != "published":
@@ -243,9 +243,9 @@ class Setting:
                 if name.partition(".")[2] in UNPUBLISHED and len(choices) > 1
             }
             searched = f"{', '.join(sorted(varied)) or 'no kernels or mixers'} searched too"
-            broken = len(getattr(self.accuracy, "broken", ()))
-            left = [f"{broken} networks have outputs that are not finite: left out"] * bool(broken)
-            return [f"{size}; {searched}", *left]
+            broken = sum(map(self._is_broken, search.candidates))
+            left = f"{broken} networks have outputs that are not finite: left out"
+            return [f"{size}; {searched}", *([left] if broken else [])]
         asked = {
             name.partition(".")[2]
             for part in self.space.parts

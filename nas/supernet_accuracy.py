@@ -30,7 +30,6 @@ class SupernetAccuracy:
         """`file` and `data` are what the evaluator reads, to be told."""
         self.evaluator, self.file, self.data = evaluator, file, data
         self.rows = _rows(None, evaluator)
-        self.broken: set[Arch] = set()  # their outputs are not finite
 
     @classmethod
     def of(cls, command: "SearchCommand", path: Path) -> "SupernetAccuracy":
@@ -88,18 +87,22 @@ class SupernetAccuracy:
     def predict(self, arch: Arch) -> AccuracyPrediction:
         """Evaluate `arch`, once; the standard deviation is that of the pictures' choice.
 
-        0 for one of `broken`. Raises SearchError where no standard deviation is known.
+        0 for one whose outputs are not finite. Raises SearchError where no standard deviation is
+        known.
         """
         if arch not in self.rows.of:
             try:
                 self.rows.append(self.evaluator.rows(arch))
             except NotFiniteError:  # says nothing of the others
-                self.broken.add(arch)
                 return AccuracyPrediction(0.0, 0.0)
         first = self.rows.of[arch][0]
         if first.get("stderr") is None:
             raise _no_error()
         return AccuracyPrediction(float(first["value"]), float(first["stderr"]))
+
+    def is_broken(self, arch: Arch) -> bool:
+        """Whether an Arch that was evaluated had outputs that are not finite."""
+        return arch not in self.rows.of
 
     def describe(self) -> str:
         """One line: provenance and error."""

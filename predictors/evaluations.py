@@ -134,8 +134,6 @@ def _parse(line: str, where: str) -> tuple[Arch, dict[str, Any]]:
     value = row["value"]
     if type(value) not in (int, float) or not 0 <= value < math.inf:
         raise PredictorError(f"{where}: value must be a number from 0, not {str(value)[:40]!r}")
-    if row["metric"] != "psnr_db" and value > 100:
-        raise PredictorError(f"{where}: value must be a percentage, up to 100, not {value}")
     if not isinstance(row["metric"], str) or not isinstance(row["arch"], dict):
         raise PredictorError(f"{where}: metric must be a name and arch an object")
     try:
@@ -144,6 +142,8 @@ def _parse(line: str, where: str) -> tuple[Arch, dict[str, Any]]:
         raise PredictorError(f"{where}: {error}") from None
     if arch.head is None or arch.task not in PRIMARY:
         raise PredictorError(f"{where}: an arch for {arch.task} has no accuracy to predict")
+    if row["metric"] == PRIMARY[arch.task] != "psnr_db" and value > 100:
+        raise PredictorError(f"{where}: value must be a percentage, up to 100, not {value}")
     return arch, row
 
 

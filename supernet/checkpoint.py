@@ -27,6 +27,7 @@ from supernet.weights import (
     norm_eps,
     read_weights,
     save_weights,
+    set_norm_eps,
 )
 
 SPACE, TRANSFORM = "space", "kernel_transform"  # names in the metadata
@@ -154,6 +155,8 @@ def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) ->
     model = supernet.extract(arch)
     whole = supernet.decoder is None or is_promptable(path)
     load_weights(model if whole else model.get_submodule("image_encoder"), path, partial=True)
+    if not whole:  # a promptable network's is its own
+        set_norm_eps(model, arch.norm_eps)
     if norm_eps(model) != arch.norm_eps:
         raise WeightsError(
             f"{path} was trained with an epsilon of {norm_eps(model):g} in its normalisations, "

@@ -31,7 +31,7 @@ from supernet.space import Space, get_space
 from supernet.subnet import Supernet, is_transform
 from supernet.tasks.training import EMBEDDED, PLAIN, Augment, TrainingTask, training_task
 from supernet.trainer import Alone
-from supernet.weights import arch_in, is_promptable, load_weights
+from supernet.weights import arch_in, is_promptable, load_weights, set_norm_eps
 
 if TYPE_CHECKING:
     from supernet.train import Train
@@ -108,6 +108,8 @@ class Ingredients:
             _copy_body(source, network if isinstance(source, Sam) else encoder, init)
         elif init is not None:
             load_weights(network if is_promptable(init) else encoder, init, partial=True)
+            if not is_promptable(init):
+                set_norm_eps(encoder, self.arch.norm_eps)
         return Alone(network)
 
     def teacher(self, command: "Train") -> nn.Module | None:

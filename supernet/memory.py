@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+LACKING = ("DefaultCPUAllocator", "could not create a primitive", "std::bad_alloc")  # or oneDNN's
 RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
 SHARE = 0.9  # of what is available: the processes that read pictures need some too
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
@@ -19,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in LACKING)
 
 
 @contextmanager

@@ -244,8 +244,7 @@ class Training:
     def _finally(self, arch: Arch, model: Path) -> dict[str, float]:
         """`evaluate`; the weights in `model` are not lost where memory is short."""
         try:
-            with within_memory():
-                return self.evaluate(arch, self.command.limit)
+            return self.evaluate(arch, self.command.limit)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -265,17 +264,18 @@ class Training:
     def evaluate(self, arch: Arch, limit: int | None) -> dict[str, float]:
         """What a subnet reaches on held-out pictures, statistics computed anew; see the task."""
         device = self.ranks.device
-        with self._averaged():
-            model = self._alone(arch)
-        return self.task.evaluate(
-            model.eval(),
-            arch,
-            limit=limit,
-            batch_size=self._evaluated_at_once,
-            workers=self.command.workers,
-            device=device,
-            dtype=torch.float32,
-        )
+        with within_memory():
+            with self._averaged():
+                model = self._alone(arch)
+            return self.task.evaluate(
+                model.eval(),
+                arch,
+                limit=limit,
+                batch_size=self._evaluated_at_once,
+                workers=self.command.workers,
+                device=device,
+                dtype=torch.float32,
+            )
 
     def _alone(self, arch: Arch) -> nn.Module:
         trained = self.trainer.model

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from lut.build import Build
+from lut.build import UNRECORDED, Build
 from lut.device import find_table, get_device
 from lut.journal import JOURNAL
 from lut.table import COLUMNS, load_table
 from lut.work import parse_budget_s
 from results.errors import TableError, TargetError
+from results.resume import resumed
+from results.runs import read_record
 from supernet.blocks import blocks_of
 from supernet.space import get_space
 from tests.conftest import ROOT
@@ -308,6 +310,23 @@ def test_budgets_have_units():
     for text in ("5 minutes", "-3min", "10s", "nan", "inf"):
         with pytest.raises(TableError):
             parse_budget_s(text)
+
+
+def test_a_later_table_does_not_change_what_is_gone_on_with(built, tmp_path, monkeypatch):
+    folder, _ = built
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    old = folder / "data" / "tables" / "mine-onnxruntime-fp32"
+    shutil.copy(old.with_suffix(".csv"), tables / "mine-litert-fp32.csv")
+    sidecar = json.loads(old.with_suffix(".json").read_text()) | {"runtime": "litert"}
+    (tables / "mine-litert-fp32.json").write_text(json.dumps(sidecar))
+    monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(tmp_path))
+    assert Build(device=("mine",)).chosen_device().runtime == "litert"
+    run = folder / "run"
+    settings = read_record(run)["settings"]
+    command = resumed(Build(resume=run), settings, run, unrecorded=UNRECORDED)
+    device = command.chosen_device()
+    assert (device.runtime, device.precision) == ("onnxruntime", "fp32")
 
 
 def test_resume_takes_no_other_flags(built, fails):

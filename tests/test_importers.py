@@ -275,6 +275,7 @@ def test_our_own_tables_are_imported_as_they_are(tmp_path):
         ("{h}pool,0,64,7,7,1\n", "line 2: in_channels cannot be 0"),
         ("{h}pool,-4,64,7,7,1\n", "in_channels cannot be -4"),
         ("{h}pool,64,64,7,7,1\npool,64,64,7,7,2\n", "line 3: the same block as line 2"),
+        ("{h}mbconv,24,40,56,56,1\n", "line 2: mbconv needs mid_channels of 1 or more"),
         ("{h}", "nothing that is a Block"),
     ],
 )

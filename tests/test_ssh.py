@@ -102,6 +102,12 @@ def test_a_target_takes_its_options_from_the_environment(server, monkeypatch):
         host.run([host.python, "-c", "pass"], timeout_s=20)
 
 
+def test_options_that_cannot_be_read_are_named(monkeypatch):
+    monkeypatch.setenv("EFFICIENTVIT_NAS_SSH_OPTIONS", "-o 'x")
+    with pytest.raises(TargetError, match=r"EFFICIENTVIT_NAS_SSH_OPTIONS is .*No closing quot"):
+        Ssh("nowhere")
+
+
 def test_copies_folders_and_files(host, tmp_path):
     source = tmp_path / "a source"
     (source / "deep").mkdir(parents=True)

@@ -271,6 +271,13 @@ def test_a_bad_line_is_named(tmp_path, change, says):
     assert says in str(caught.value)
 
 
+def test_counts_of_objects_are_no_percentages(tmp_path):
+    space = get_space("l", task="promptable")
+    lines = [row(arch, 50.0, metric="miou", dataset="leaves") for arch in subnets(60, space)]
+    lines += [line | {"metric": "objects", "value": 800.0} for line in lines]
+    assert len(read_evaluations(write(tmp_path / "rows.jsonl", lines)).archs) == 60
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -541,6 +541,7 @@ def test_an_encoder_begins_a_promptable_network(tmp_path):
         arch=str(tmp_path / "arch.json"), init=tmp_path / "pretrained.safetensors", num_train=4
     )
     model = gather(command).model(command, initialise=True)
+    save_weights(model.get_submodule("network"), tmp_path / "whole.safetensors")
     own = model.get_submodule("network.image_encoder").state_dict()
     had = pretrained.state_dict()
     body = [name for name in had if not name.startswith("head.")]

@@ -34,6 +34,7 @@ from lut.targets.host import (
 from results.errors import TargetError
 
 CONNECT_S = 15
+OPTIONS = "EFFICIENTVIT_NAS_SSH_OPTIONS"  # words to put before ours
 LONGEST_SOCKET_PATH = 80  # bytes; the limit of the system is 104, ssh adds a random ending
 
 # What ssh says where trying again cannot help, and the cure.
@@ -71,7 +72,11 @@ class Ssh(CommandHost):
         super().__init__(shown, python=python, temporary=temporary)
         self._ssh = find_program("ssh", "install OpenSSH's client (apt-get install openssh-client)")
         if ssh_options is None:
-            ssh_options = shlex.split(os.environ.get("EFFICIENTVIT_NAS_SSH_OPTIONS", ""))
+            given = os.environ.get(OPTIONS, "")
+            try:
+                ssh_options = shlex.split(given)
+            except ValueError as error:
+                raise TargetError(f"{OPTIONS} is {given!r}: {error}") from None
         self._target = target
         self._port = ["-p", str(port)] if port else []
         self._options = [

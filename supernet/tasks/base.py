@@ -107,7 +107,7 @@ class TaskBase:
         ]
         drawn = _Drawn(self.data(PLAIN), draws)
         for batch in read_batches(drawn, batch_size=batch_size, workers=workers):
-            yield torch.stack([x for x, _ in batch])
+            yield torch.stack([x for (x,) in batch])
 
 
 class Remembered(Dataset[Sample]):
@@ -130,7 +130,7 @@ class Remembered(Dataset[Sample]):
 
 
 class _Drawn(Dataset[Any]):
-    """The samples of a list of draws, by number."""
+    """The pictures of a list of draws, by number, without what they show."""
 
     def __init__(self, data: "Dataset[Any]", draws: Sequence[Draw]) -> None:
         self.drawn, self.draws = data, draws
@@ -139,7 +139,7 @@ class _Drawn(Dataset[Any]):
         return len(self.draws)
 
     def __getitem__(self, index: int) -> Any:
-        return self.drawn[self.draws[index]]
+        return (self.drawn[self.draws[index]][0],)
 
 
 def evenly(samples: Sequence[T], count: int | None) -> list[T]:

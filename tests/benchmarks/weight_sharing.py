@@ -99,10 +99,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--accelerator", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--variants", default=";".join(VARIANTS))
+    parser.add_argument("--variants", default=";".join(VARIANTS), help="names, between them ;")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after")
     parser.add_argument("--only-record", action="store_true", help="of the runs that are there")
     options = parser.parse_args()
+    if unknown := {*options.variants.split(";")} - {*VARIANTS}:
+        parser.error(f"no variants {unknown}; choose from {'; '.join(VARIANTS)}")
     options.work.mkdir(parents=True, exist_ok=True)
     if not options.only_record:
         run_all(options)
@@ -341,6 +343,7 @@ def judged(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "num_supernets": len(scores),
                 "mean_inherited": float(scores.mean()),
                 **compared(scores, truths, table.T),
+                "gain": gain(scores, inherited.get(plain_of(name)), truths),
             }
             for name, scores in inherited.items()
         },
@@ -402,6 +405,37 @@ def compared(scores: Any, truths: Any, alone: Any, *, paired: bool = False) -> d
         "share_of_ceiling": tau / ceiling,
         "share_interval_95": np.nanpercentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5]).tolist(),
         "top5_overlap": float(np.mean(overlap)),
+    }
+
+
+def plain_of(name: str) -> str:
+    """The plain recipe of as many steps."""
+    return f"{VARIANTS[name].num_steps:,} steps"
+
+
+def gain(scores: Any, plain: Any, truths: Any) -> dict[str, Any] | None:
+    """Mean tau above that of the plain recipe, both drawn anew for the interval.
+
+    Args:
+        scores, plain: (rankings, archs) each; None or the same object: there is no gain.
+        truths: (seeds, archs).
+    """
+    if plain is None or plain is scores:
+        return None
+    rng = np.random.default_rng(0)
+
+    def mean_tau(x: Any, which: Any, rows: Any, seeds: Any) -> float:
+        found = [kendalltau(x[r][which], truths[s][which]).statistic for r in rows for s in seeds]
+        return float(np.mean(found))
+
+    def difference(which: Any, ours: Any, theirs: Any, seeds: Any) -> float:
+        return mean_tau(scores, which, ours, seeds) - mean_tau(plain, which, theirs, seeds)
+
+    counts = (truths.shape[1], len(scores), len(plain), len(truths))
+    drawn = [difference(*(rng.integers(n, size=n) for n in counts)) for _ in range(DRAWS)]
+    return {
+        "tau": difference(*map(np.arange, counts)),
+        "interval_95": np.nanpercentile(drawn, [2.5, 97.5]).tolist(),
     }
 
 
