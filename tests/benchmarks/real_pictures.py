@@ -37,7 +37,7 @@ TASKS = {  # by name: folder of composites, network, flags
         "b0",
         ("--resolution", "96", "--batch-size", "32", "--steps", "800"),
     ),
-    "super_resolution": ("photos", "sr_x2", ("--resolution", "64", "--steps", "400")),
+    "super_resolution": ("photos", "sr_x2", ("--resolution", "64", "--steps", "200")),
     "promptable": ("objects", "sam_l0", ("--batch-size", "4", "--steps", "200", "--limit", "100")),
 }
 WIDTHS = {"sr_x2": (16, 24, 32, 48), "sam_l0": (16, 32, 64, 128)}  # as published they take hours
@@ -121,7 +121,8 @@ def trained(folder: Path, *flags: str) -> dict[str, Any]:
             [sys.executable, "-m", "supernet.train", *arguments, "--quiet"], cwd=ROOT, check=True
         )
         print(f"{folder.name}: {time.monotonic() - started:.0f} s", flush=True)
-    return figures(read_json(folder / "evaluation.json")["evaluations"][0])
+    found = figures(read_json(folder / "evaluation.json")["evaluations"][0])
+    return found | {"commit": read_json(folder / "run.json")["commit"]}
 
 
 def figures(row: dict[str, Any]) -> dict[str, Any]:
