@@ -224,22 +224,29 @@ def test_the_costs_of_sharing_in_the_docs_are_those_of_the_record():
 def test_the_ranking_by_shared_weights_in_the_docs_is_that_of_the_record():
     text = (ROOT / "docs" / "training.md").read_text()
     record = json.loads((ROOT / "results" / "benchmarks" / "weight_sharing.json").read_text())
-    found = {
-        "one other seed alone (the ceiling)": record["ceiling"],
-        **{f"supernet: {name}": row for name, row in record["supernets"].items()},
-        "MACs": record["by MACs"],
-        "parameters": record["by parameters"],
-    }
+    ceiling = record["ceiling"]
     assert record["num_archs"] == 24
     assert f"{record['space']['size']:,} networks" in text
-    for name, row in found.items():
-        low, high = row["interval_95"]
-        least, most = row["share_interval_95"]
-        line = f"| {name} | {row['kendall_tau']:.2f} ({low:.2f} to {high:.2f}) "
-        if row is not record["ceiling"]:
-            line += f"| {row['share_of_ceiling']:.2f} ({least:.2f} to {most:.2f}) "
-            line += f"| {row['top5_overlap'] * 5:.1f} |"
+    assert f"(the ceiling) | {_tau(ceiling['kendall_tau'], ceiling['interval_95'])} |" in text
+    rows = {"MACs": record["by MACs"], "parameters": record["by parameters"]}
+    for name, row in record["supernets"].items():
+        count = row["num_supernets"]
+        rows[f"{count} supernet{'s' * (count > 1)}: {name}"] = row
+    for name, row in rows.items():
+        line = f"| {name} | {_tau(row['kendall_tau'], row['interval_95'])} "
+        line += f"| {_tau(row['share_of_ceiling'], row['share_interval_95'])} "
+        line += f"| {row['top5_overlap'] * 5:.1f} |"
+        if gain := row.get("gain"):
+            line += f" +{_tau(gain['tau'], gain['interval_95'])} |".replace("+-", "-")
+        elif "gain" in row:
+            line += " |"
+        if "gain" in row:
+            line += f" {row['mean_inherited']:.1f} |"
         assert line in text
+
+
+def _tau(value, interval):
+    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
 def test_what_pretraining_gains_in_the_docs_is_that_of_the_record():
