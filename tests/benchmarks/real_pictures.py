@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from predictors.evaluations import PRIMARY
 from results.files import read_json, write_json
 from results.record import RunRecord, commit, now
 from supernet.arch import PromptableHead, Stem, SuperResolutionHead
@@ -90,7 +91,7 @@ def measure(work: Path, task: str) -> dict[str, Any]:
         arguments = ["--weights", weights, *data, "--limit", "100", "--json"]
         command = [sys.executable, "-m", "supernet.evaluate", *arguments]
         said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-        found["embedded"] = figures(json.loads(said.stdout))
+        found["embedded"] = first_figure(json.loads(said.stdout))
     return found
 
 
@@ -124,6 +125,13 @@ def trained(folder: Path, *flags: str) -> dict[str, Any]:
         print(f"{folder.name}: {time.monotonic() - started:.0f} s", flush=True)
     found = figures(read_json(folder / "evaluation.json")["evaluations"][0])
     return found | {"commit": read_json(folder / "run.json")["commit"]}
+
+
+def first_figure(answer: dict[str, Any]) -> dict[str, Any]:
+    """As `figures`, of what `supernet.evaluate` prints of one network."""
+    metric = PRIMARY[answer["task"]]
+    value, stderr = answer["metrics"][metric], answer["metrics"][f"{metric}_stderr"]
+    return {"metric": metric, "value": value, "stderr": stderr, "n": answer["n"]}
 
 
 def figures(row: dict[str, Any]) -> dict[str, Any]:
