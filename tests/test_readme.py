@@ -261,6 +261,18 @@ def test_what_pretraining_gains_in_the_docs_is_that_of_the_record():
         assert f"{line}| {row['gain']:+.1f} ± {row['gain_stderr']:.1f} |" in text
 
 
+def test_what_real_pictures_teach_in_the_docs_is_that_of_the_record():
+    text = (ROOT / "docs" / "data.md").read_text()
+    record = json.loads((ROOT / "results" / "benchmarks" / "real_pictures.json").read_text())
+    assert {*record["tasks"]} == {"classification", "segmentation", "super_resolution"}
+    for row in record["tasks"].values():
+        line = f" | {row['no learning']:.1f} |"
+        for name in ("embedded", "real", "embedded, then real"):
+            found = row.get(name)
+            line += f" {found['value']:.1f} ± {found['stderr']:.1f} |" if found else " |"
+        assert line in text
+
+
 def test_how_fast_pictures_load_in_the_docs_is_that_of_the_record():
     text = (ROOT / "docs" / "data.md").read_text()
     record = json.loads((ROOT / "results" / "benchmarks" / "loading.json").read_text())
