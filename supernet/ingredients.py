@@ -107,8 +107,9 @@ class Ingredients:
             source = opened.extract(arch_in_space(opened.space, self.arch))
             _copy_body(source, network if isinstance(source, Sam) else encoder, init)
         elif init is not None:
-            load_weights(network if is_promptable(init) else encoder, init, partial=True)
-            if not is_promptable(init):
+            alone = isinstance(network, Sam) and not is_promptable(init)
+            load_weights(encoder if alone else network, init, partial=True)
+            if alone:  # one epsilon for encoder and decoder
                 set_norm_eps(encoder, self.arch.norm_eps)
         return Alone(network)
 

@@ -33,7 +33,14 @@ from supernet.train import MAY_CHANGE, UNRECORDED, Train
 from supernet.train_report import print_training
 from supernet.trainer import Trainer
 from supernet.training import Training
-from supernet.weights import arch_in, metadata_in, read_weights, save_weights
+from supernet.weights import (
+    arch_in,
+    metadata_in,
+    norm_eps,
+    read_weights,
+    save_weights,
+    set_norm_eps,
+)
 from tests.blobs import FROZEN
 from tests.conftest import ROOT
 
@@ -547,6 +554,19 @@ def test_an_encoder_begins_a_promptable_network(tmp_path):
     body = [name for name in had if not name.startswith("head.")]
     assert len(body) > 20
     assert all(torch.equal(own[name], had[name]) for name in body)
+
+
+def test_a_network_keeps_the_epsilon_of_its_first_weights(tmp_path):
+    arch = get_space("tiny", freeze=FROZEN, num_classes=12).sample(random.Random(0))
+    pretrained = build(arch)
+    set_norm_eps(pretrained, 2 * arch.norm_eps)
+    save_weights(pretrained, tmp_path / "pretrained.safetensors")
+    (tmp_path / "arch.json").write_text(arch.to_json())
+    command = Train(
+        arch=str(tmp_path / "arch.json"), init=tmp_path / "pretrained.safetensors", num_train=4
+    )
+    model = gather(command).model(command, initialise=True)
+    assert norm_eps(model) == 2 * arch.norm_eps
 
 
 def test_a_teacher_of_another_scale_is_named(fails, tmp_path):

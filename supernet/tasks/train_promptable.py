@@ -100,10 +100,8 @@ class PromptableTask(TaskBase):
         train, self._held = separate(
             self._train.samples, AnnotatedPictures(folder).samples, key=lambda pair: pair[0]
         )
-        if (
-            self._train.layout == "coco" and self.teacher is None
-        ):  # of which many pictures show nothing
-            train = [pair for pair in train if pair[1]]
+        if self._train.layout == "coco" and self.teacher is None:
+            train = [pair for pair in train if pair[1]]  # many pictures show nothing
         if not train:
             raise DataError(f"{folder} has no annotated pictures to train on")
         self._train.samples = evenly(train, num_train)
