@@ -7,6 +7,7 @@ and loaded goes on exactly as it would have.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -231,13 +232,27 @@ class Trainer:
 
 
 def compiled(model: Supernet | Alone, arch: Arch) -> Callable[[Tensor], Tensor]:
-    """x -> output of one subnet, compiled; the weights are arguments, so they may move."""
+    """x -> output of one subnet at its resolution, compiled; the weights are arguments, so they
+    may move."""
     if isinstance(model, Alone):
-        return cast(Callable[[Tensor], Tensor], torch.compile(partial(model, arch=arch)))
+        return _compile(lambda x: model(x, arch))
     with torch.device("meta"):
         network = build(arch).train()
-    run = torch.compile(lambda weights, x: functional_call(network, weights, (x,)))
+    run = _compile(lambda weights, x: functional_call(network, weights, (x,)))
     return lambda x: run(model.weights(arch), x)
+
+
+def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compiled for the shapes that it meets, with a code object of its own.
+
+    torch.compile keeps what it compiled by code object, at most eight times, and would meet the
+    other resolutions there, for which it would compile anew for any shape, which fails.
+    """
+    assert isinstance(function, FunctionType)
+    own = FunctionType(
+        function.__code__.replace(), function.__globals__, closure=function.__closure__
+    )
+    return cast(Callable[..., Tensor], torch.compile(own, dynamic=False))
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

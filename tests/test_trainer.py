@@ -2,6 +2,8 @@
 
 import copy
 import math
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from results.errors import UserError
+from supernet.model import build
 from supernet.optimise import Average, adamw, clip, learning_rate
 from supernet.order import Order, read_parts
 from supernet.sandwich import OneArch, SandwichRule
@@ -233,7 +236,7 @@ def test_one_arch_alone_has_one_loss():
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_a_compiled_subnet_is_the_subnet(monkeypatch):
     eager = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f: eager(f, backend="aot_eager", fullgraph=True))
+    monkeypatch.setattr(torch, "compile", partial(eager, backend="aot_eager", fullgraph=True))
     trainer, _ = supernet_trainer()
     twin = copy.deepcopy(trainer.model)
     arch = trainer.sampler.draw(0).archs[1]
@@ -250,3 +253,25 @@ def test_a_compiled_subnet_is_the_subnet(monkeypatch):
             assert torch.allclose(parameter.grad, other.grad, atol=1e-3, rtol=1e-3), name
     for (name, buffer), other in zip(trainer.model.named_buffers(), twin.buffers(), strict=True):
         assert torch.allclose(buffer.float(), other.float(), atol=1e-5), name
+
+
+@pytest.mark.parametrize(("alone", "num"), [(False, 3), (True, 9)])  # PyTorch keeps eight by itself
+def test_every_resolution_is_compiled_once(alone, num, monkeypatch):
+    shapes = []
+
+    def backend(graph, inputs):
+        shapes.append(next(tuple(x.shape) for x in inputs if x.shape[:2] == (2, 3)))
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    trainer, _ = supernet_trainer()
+    arch = next(small_space().extremes())
+    model = Alone(build(arch)) if alone else trainer.model
+    sizes = [
+        (side, side) for side in range(32, 32 + 32 * 10, 32)
+    ]  # PyTorch keeps eight of one code
+    forwards = {size: compiled(model, replace(arch, resolution=size)) for size in sizes}
+    with torch.no_grad():
+        for size in sizes + sizes:
+            forwards[size](torch.randn(2, 3, *size))
+    assert shapes == [(2, 3, *size) for size in sizes]

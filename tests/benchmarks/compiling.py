@@ -1,0 +1,106 @@
+"""What --compile does to a training step: `python -m tests.benchmarks.compiling`.
+
+Whole steps of `supernet.train` on pictures in memory, compiled against not compiled, in turn in
+shuffled order, paired by round with 95 % bootstrap intervals; of networks alone and of a supernet
+at one resolution. Beside them how long compiling took, nothing of it kept from before. One thread
+on a CPU; on the first GPU where PyTorch sees one.
+
+The record goes to results/benchmarks/compiling.json, on a GPU to compiling-cuda.json.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from results.files import write_json
+from results.record import commit, now, versions
+from supernet.arch import Arch
+from supernet.distributed import Ranks
+from supernet.model import build
+from supernet.named import official_arch
+from supernet.sandwich import OneArch, Sampler, SandwichRule
+from supernet.space import get_space
+from supernet.subnet import Supernet
+from supernet.tasks.training import training_task
+from supernet.trainer import Alone, Recipe, Trainer
+from tests.benchmarks.models import ROOT, ratio, times_of
+from tests.benchmarks.search import machine
+
+CASES = [("b0", 32, 64), ("b1", 32, 96), ("tiny", 32, 64)]  # the last one is a supernet
+ROUNDS = 12
+
+
+def steps(name: str, batch: int, side: int, *, compile: bool, device: str) -> Callable[[], object]:
+    task = training_task("classification")
+    torch.manual_seed(0)
+    x, y = torch.randn(batch, 3, side, side), torch.arange(batch) % 12
+    model: Supernet | Alone
+    sampler: Sampler
+    if name == "tiny":
+        space = get_space(name)
+        model = Supernet(space)
+        sampler = SandwichRule(space, 2, seed=0, num_steps=1000, resolutions=((side, side),))
+    else:
+        arch: Arch = replace(official_arch(name), resolution=(side, side))
+        model, sampler = Alone(build(arch)), OneArch(arch, 0)
+    recipe = Recipe(num_steps=1000, clip=2.0, compile=compile)
+    trainer = Trainer(model, task, sampler, recipe, Ranks(device=torch.device(device)))
+
+    def step() -> object:
+        report = trainer.step([(x, y)])
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return report
+
+    return step
+
+
+def compare(name: str, batch: int, side: int, device: str) -> dict[str, object]:
+    plain = steps(name, batch, side, compile=False, device=device)
+    compiled = steps(name, batch, side, compile=True, device=device)
+    again = steps(name, batch, side, compile=False, device=device)
+    plain(), again()
+    started = time.perf_counter()
+    compiled()
+    first = time.perf_counter() - started
+    found = times_of({"plain": plain, "compiled": compiled, "again": again}, ROUNDS)
+    return {
+        "network": name,
+        "batch": batch,
+        "side": side,
+        "rounds": ROUNDS,
+        "first_step_seconds": first,
+        "median_ms": {kind: 1e3 * statistics.median(times) for kind, times in found.items()},
+        "ratio": ratio(found["compiled"], found["plain"]),
+        "null_ratio": ratio(found["again"], found["plain"]),
+    }
+
+
+def main() -> None:
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(1)
+    comparisons = []
+    for case in CASES:
+        comparisons.append(compare(*case, device))
+        print(json.dumps(comparisons[-1]), flush=True)
+    record = {
+        "command": "python -m tests.benchmarks.compiling",
+        "date": now().isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine() if device == "cpu" else torch.cuda.get_device_name(),
+        "settings": "one thread, fp32, channels last" if device == "cpu" else "fp32, channels last",
+        "versions": versions(),
+        "comparisons": comparisons,
+    }
+    name = "compiling.json" if device == "cpu" else "compiling-cuda.json"
+    write_json(ROOT / "results" / "benchmarks" / name, record)
+
+
+if __name__ == "__main__":
+    main()
