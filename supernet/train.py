@@ -104,8 +104,8 @@ class Train:
     precision: str | None = None
     """fp32, bf16 or fp16 of activations, by default fp32; weights are always fp32."""
     compile: bool = False
-    """Compile the largest and the smallest subnet, or the one network; takes minutes, and is
-    given again with --resume."""
+    """Compile the largest and the smallest subnet, or the one network, for each resolution; takes
+    minutes, slows steps on a CPU (docs/training.md), and is given again with --resume."""
     workers: int | None = None
     """Processes that read pictures; by default one a core, up to 8."""
     seed: int = 0

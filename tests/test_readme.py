@@ -221,6 +221,22 @@ def test_the_costs_of_sharing_in_the_docs_are_those_of_the_record():
         assert f"| {line}" in text or f"Once-for-All, MobileNetV3{line}" in text
 
 
+def test_what_compiling_gains_in_the_docs_is_that_of_the_record():
+    text = (ROOT / "docs" / "training.md").read_text()
+    record = json.loads((ROOT / "results" / "benchmarks" / "compiling.json").read_text())
+
+    def interval(found):
+        low, high = found["interval_95"]
+        return f"{found['median']:.2f} ({low:.2f} to {high:.2f})"
+
+    for row in record["comparisons"]:
+        line = f", batch {row['batch']}, {row['side']} px | {row['median_ms']['plain']:.0f} | "
+        line += f"{interval(row['ratio'])} | {interval(row['null_ratio'])} | "
+        line += f"{row['first_step_seconds']:.0f} |"
+        assert line in text
+        assert row["ratio"]["interval_95"][1] > 1  # nowhere faster for certain
+
+
 def test_the_ranking_by_shared_weights_in_the_docs_is_that_of_the_record():
     text = (ROOT / "docs" / "training.md").read_text()
     record = json.loads((ROOT / "results" / "benchmarks" / "weight_sharing.json").read_text())
