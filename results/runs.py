@@ -50,7 +50,11 @@ def create_run_folder(
 
 
 def _holds_anything(folder: Path) -> bool:
-    return any(path.name != LOCK for path in folder.iterdir())
+    """Beside what a command leaves that was killed before its record was there."""
+    unfinished = f".{RECORD}."
+    return any(
+        path.name != LOCK and not path.name.startswith(unfinished) for path in folder.iterdir()
+    )
 
 
 def read_record(folder: Path) -> dict[str, Any]:

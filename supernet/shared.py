@@ -68,6 +68,7 @@ class SharedWork:
         """
         wanted = {arch.to_json(): arch for arch in archs}
         while True:
+            asked = time.monotonic()
             trials = self._trials()
             states = {text: _state(trials.get(text, [])) for text in wanted}
             missing = [text for text, state in states.items() if state == NOBODY]
@@ -81,7 +82,7 @@ class SharedWork:
             if not missing and not claimed:
                 if set(states.values()) == {"COMPLETE"}:
                     return
-                self._release_the_dead(trials)
+                self._release_the_dead(trials, asked)
                 time.sleep(min(self.pulse_s, self.grace_s) / 2)
 
     def rows(self, archs: Iterable[Arch]) -> Iterator[tuple[Arch, list[Row]]]:
@@ -181,10 +182,10 @@ class SharedWork:
             stop.set()
             thread.join()
 
-    def _release_the_dead(self, trials: "dict[str, list[FrozenTrial]]") -> None:
+    def _release_the_dead(self, trials: "dict[str, list[FrozenTrial]]", now: float) -> None:
+        """`now` is when they were asked for: what this process waits after is no one's silence."""
         from optuna.trial import TrialState
 
-        now = time.monotonic()
         for trial in (trial for found in trials.values() for trial in found):
             if trial.state != TrialState.RUNNING:
                 continue

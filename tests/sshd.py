@@ -1,5 +1,6 @@
 """A real OpenSSH server on loopback, with keys and a configuration of its own, for one test run."""
 
+import contextlib
 import getpass
 import os
 import re
@@ -76,15 +77,15 @@ class Sshd:
         """The server's processes of the open connections."""
         found = []
         for pid in _descendants(self.process.pid):
-            name = Path(f"/proc/{pid}/comm")
-            if name.exists() and name.read_text().startswith("sshd"):
-                found.append(pid)
+            with contextlib.suppress(OSError):  # one that has ended
+                if Path(f"/proc/{pid}/comm").read_text().startswith("sshd"):
+                    found.append(pid)
         return found
 
     def cut(self):
         """Kill every open connection, as a network that is gone; the server itself stays."""
         for pid in self.sessions():
-            os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
 
     def stop(self):
         self.process.terminate()
@@ -97,6 +98,12 @@ class Sshd:
         found = re.search(r"OpenSSH_(\d+)\.(\d+)", told)
         assert found
         return int(found[1]), int(found[2])
+
+
+def send(pid, number):
+    """A signal, to a process that may have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _descendants(pid):

@@ -403,10 +403,10 @@ def timers(folder):
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            command = (path / "cmdline").read_text()
-            environment = (path / "environ").read_text()
+            command = (path / "cmdline").read_bytes()
+            environment = (path / "environ").read_bytes()
         except OSError:
             continue
-        if "timer.py" in command and os.environ["EFFICIENTVIT_NAS_DATA"] in environment:
+        if b"timer.py" in command and os.environb[b"EFFICIENTVIT_NAS_DATA"] in environment:
             found.append(command)
     return found

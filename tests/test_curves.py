@@ -1,5 +1,7 @@
 """Logs of a training: whole after a kill, drawn in the end."""
 
+import time
+
 import pytest
 
 from supernet.curves import CURVE, EVALUATIONS, Curves, draw_curve, read_rows
@@ -49,6 +51,7 @@ def test_going_on_drops_what_came_after_the_checkpoint(run):
 def test_events_tell_the_same(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    time.sleep(1.1)  # files of events are read in the order of their names, which tell seconds
     with Curves(run, 3) as curves:
         curves.step(report(4, 0.25), 0.5)
     events = EventAccumulator(str(run / "tensorboard"))

@@ -56,6 +56,7 @@ def shortened(arguments):
     if arguments[1].startswith("supernet."):
         pairs = zip([None, *arguments], arguments, strict=False)
         arguments = [least.get(before, word) for before, word in pairs]
+        arguments = [word.replace("front#4", "front#0") for word in arguments]  # it may be short
     return [*arguments, "--limit", "60"] if arguments[1] == "supernet.train" else arguments
 
 

@@ -241,6 +241,11 @@ def test_a_killed_search_resumes_and_ends_as_if_it_had_not_been_killed(tmp_path)
     assert resumed.trials == whole.trials
 
 
+def interruptible():
+    """Also where the tests were started in the background, which ignores interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_writes_the_front_so_far(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
@@ -251,6 +256,7 @@ def test_ctrl_c_writes_the_front_so_far(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=interruptible,
     )  # fmt: skip
     journal = folder / "study.log"
     wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 120)
@@ -475,6 +481,13 @@ def test_nothing_is_overwritten(tmp_path, fails):
     says = fails(SearchCommand, "nas.search", "--device", "orin", "--out", below_a_file)
     assert "cannot write" in says
     assert (other / "mine.txt").read_text() == "mine"
+
+
+def test_a_search_killed_before_its_record_was_there_can_be_begun_again(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".run.json.a1b2c3").write_text("{")
+    search(tmp_path, "--trials", 60, "--quiet")
+    assert read_front(tmp_path).candidates
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes to read-only folders")

@@ -34,14 +34,16 @@ def value(arch, seen=None):
 
 
 WORKER = """
-import os, signal, sys, time
+import os, pathlib, signal, sys, time
 from tests.test_shared import ARCHS, share
-seconds, dies = float(sys.argv[3]), sys.argv[4] == "dies"
+log, seconds, mode = pathlib.Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 def evaluate(arch):
-    with open(sys.argv[2], "a") as file:
+    with log.open("a") as file:
         file.write(f"{arch.resolution[0]}\\n")
-    if dies:
+    if mode == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
+    while mode == "waits" and not log.with_name("enough").exists():
+        time.sleep(0.05)
     time.sleep(seconds)
     return [{"value": arch.resolution[0]}]
 share(sys.argv[1]).work(ARCHS, evaluate)
@@ -64,6 +66,17 @@ def storage(request, tmp_path):
 
 def sqlite(folder):
     return f"sqlite:///{folder / 'work.db'}"
+
+
+def beaten(shared, arch):
+    """A value that takes until the heart has beaten twice."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        (trial,) = shared._study.get_trials()
+        if trial.user_attrs.get("beat", 0) >= 2:
+            break
+        time.sleep(0.05)
+    return value(arch)
 
 
 def values(found):
@@ -97,12 +110,20 @@ def test_what_a_killed_worker_was_on_is_evaluated_by_another(storage, tmp_path):
 def test_a_slow_worker_is_not_taken_for_a_dead_one(tmp_path):
     storage, log = sqlite(tmp_path), tmp_path / "log"
     share(storage)
-    slow = worker(storage, log, seconds=6)  # twice the grace
+    slow = worker(storage, log, mode="waits")
     while not log.exists():
         time.sleep(0.05)
-    share(storage).work(ARCHS, value)
+    seen: list[Arch] = []
+
+    def evaluate(arch):
+        if len(seen) == len(ARCHS) - 2:  # the last one that is left beside the slow worker's
+            threading.Timer(6, (tmp_path / "enough").touch).start()  # twice the grace
+        return value(arch, seen)
+
+    share(storage).work(ARCHS, evaluate)
     assert slow.wait(60) == 0
     assert len(log.read_text().split()) == 1
+    assert len(seen) == len(ARCHS) - 1
     assert values(share(storage).rows(ARCHS)) == EXPECTED
 
 
@@ -183,15 +204,10 @@ def test_what_is_wrong_is_named(tmp_path):
 
 def test_a_worker_goes_on_while_its_heart_beats(tmp_path):
     """The thread that counts up ends with the evaluation."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     shared = share(str(tmp_path / "log"))
-
-    def slow(arch):
-        time.sleep(0.5)
-        return value(arch)
-
-    shared.work(ARCHS[:1], slow)
-    assert threading.active_count() == before
+    shared.work(ARCHS[:1], partial(beaten, shared))
+    assert set(threading.enumerate()) <= before
     (trial,) = shared._study.get_trials()
     assert trial.user_attrs["beat"] >= 2
     assert json.loads(trial.user_attrs["rows"]) == value(ARCHS[0])
@@ -227,12 +243,8 @@ def test_a_storage_that_fails_once_ends_no_heartbeat(tmp_path, monkeypatch):
             raise OSError("database is locked")
         write(number, name, what)
 
-    def slow(arch):
-        time.sleep(0.5)
-        return value(arch)
-
     monkeypatch.setattr(shared._storage, "set_trial_user_attr", flaky)
-    shared.work(ARCHS[:1], slow)
+    shared.work(ARCHS[:1], partial(beaten, shared))
     assert failed
     (trial,) = shared._study.get_trials()
     assert trial.user_attrs["beat"] >= 2

@@ -57,10 +57,8 @@ def test_secrets_in_the_environment_stay_out_of_errors(host, monkeypatch):
 def test_a_hung_command_is_ended_with_its_children(host, tmp_path):
     script = f"trap '' TERM; sleep 60 & echo $$ $! > {tmp_path}/pids; echo started >&2; wait"
     start = time.monotonic()
-    with pytest.raises(
-        TargetError, match=r"nothing from sh for 0\.5 s; its last words: st"
-    ) as caught:
-        host.run(["sh", "-c", script], timeout_s=0.5)
+    with pytest.raises(TargetError, match=r"nothing from sh for 3 s; its last words: st") as caught:
+        host.run(["sh", "-c", script], timeout_s=3)
     assert caught.value.transient
     assert time.monotonic() - start < 20
     for pid in (tmp_path / "pids").read_text().split():
@@ -78,8 +76,8 @@ def test_a_stream_comes_line_by_line_and_ends_when_it_is_closed(host, tmp_path):
 
 def test_what_a_stream_yielded_stays_when_it_falls_silent(host):
     seen: list[str] = []
-    lines = host.stream(["sh", "-c", "echo one; echo two; sleep 60"], idle_timeout_s=0.5)
-    with pytest.raises(TargetError, match=r"for 0\.5 s") as caught:
+    lines = host.stream(["sh", "-c", "echo one; echo two; sleep 60"], idle_timeout_s=3)
+    with pytest.raises(TargetError, match=r"for 3 s") as caught:
         collect(lines, seen)
     assert seen == ["one", "two"]
     assert caught.value.transient

@@ -124,12 +124,15 @@ def test_its_model_is_evaluated_as_the_training_did(whole):
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(whole, tmp_path):
-    run = tmp_path / "killed"
-    with started(*FLAGS, "--out", run, "--quiet") as process:
-        while len(read_rows(run / CURVE)) < 8:
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.005)
-        process.kill()
+    for attempt in range(3):  # on a busy machine it may end before it is killed
+        run = tmp_path / f"killed-{attempt}"
+        with started(*FLAGS, "--out", run, "--quiet") as process:
+            while len(read_rows(run / CURVE)) < 8:
+                assert process.poll() is None, process.communicate()[1]
+                time.sleep(0.005)
+            process.kill()
+        if len(curve(run)) < STEPS:
+            break
     assert process.returncode == -signal.SIGKILL
     assert 8 <= len(curve(run)) < STEPS
     assert not (run / "model.safetensors").exists()
@@ -226,7 +229,8 @@ def test_a_finished_run_says_what_comes_next(whole, capsys):
 
 def test_two_processes_run_the_command(whole, tmp_path):
     run = tmp_path / "run"
-    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    address = ("--local-addr", "127.0.0.1")  # a machine's own name may tell no address
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", *address)
     with started(
         "-m", "supernet.train", *FLAGS, "--steps", "3", "--out", run, "--json", module=torchrun
     ) as process:
@@ -633,12 +637,23 @@ def test_no_memory_is_told_with_the_cure(fails, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux grants memory that it lacks")
-def test_a_batch_too_large_for_this_machine_is_told_with_the_cure(fails, tmp_path, monkeypatch):
-    monkeypatch.setattr("supernet.memory.available_bytes", lambda: 100 << 20)
+def test_a_batch_too_large_for_this_machine_is_told_with_the_cure(tmp_path):
+    # In a process of its own: what this one once used and freed is granted without the system.
+    code = """
+from supernet import memory, train
+memory.available_bytes = lambda: 100 << 20
+train.main()
+"""
     flags = ["--batch-size", "2048", "--num-train", "2048", "--workers", "0", "--quiet"]
-    run = tmp_path / "run"
-    said = fails(Train, "supernet.train", *FLAGS, *flags, "--out", run)
-    assert "out of memory at step 1, 32 px; try --accumulate 2" in said
+    arguments = [*FLAGS, *flags, "--out", tmp_path / "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "out of memory at step 1, 32 px; try --accumulate 2" in done.stderr
 
 
 def test_a_damaged_checkpoint_is_named(whole, tmp_path):

@@ -151,7 +151,7 @@ class Supervised:
                 assert self._popen.stdin is not None
                 self._popen.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(2)  # the script grants a second itself
+                self._popen.wait(5)  # the script grants a second itself, on a busy machine more
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self._popen.poll() is None:
                 os.killpg(self._popen.pid, signal.SIGKILL)
