@@ -1,5 +1,5 @@
 .PHONY: check test bench bench-models bench-loading bench-mixers bench-tables bench-sandwich \
-    bench-weight-sharing bench-pretraining bench-kills
+    bench-weight-sharing bench-pretraining bench-compiling bench-kills
 
 check:
 	ruff format --check .
@@ -33,6 +33,9 @@ bench-weight-sharing: # an hour on two cores, minutes with `--accelerator cuda -
 
 bench-pretraining: # half an hour
 	python -m tests.benchmarks.pretraining
+
+bench-compiling: # on the first GPU where there is one
+	python -m tests.benchmarks.compiling
 
 bench-kills:
 	python -m tests.benchmarks.kills

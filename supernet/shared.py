@@ -70,6 +70,7 @@ class SharedWork:
         while True:
             asked = time.monotonic()
             trials = self._trials()
+            answered = time.monotonic()
             states = {text: _state(trials.get(text, [])) for text in wanted}
             missing = [text for text, state in states.items() if state == NOBODY]
             _check_failures(trials, missing)
@@ -82,7 +83,7 @@ class SharedWork:
             if not missing and not claimed:
                 if set(states.values()) == {"COMPLETE"}:
                     return
-                self._release_the_dead(trials, asked)
+                self._release_the_dead(trials, asked, answered)
                 time.sleep(min(self.pulse_s, self.grace_s) / 2)
 
     def rows(self, archs: Iterable[Arch]) -> Iterator[tuple[Arch, list[Row]]]:
@@ -182,19 +183,22 @@ class SharedWork:
             stop.set()
             thread.join()
 
-    def _release_the_dead(self, trials: "dict[str, list[FrozenTrial]]", now: float) -> None:
-        """`now` is when they were asked for: what this process waits after is no one's silence."""
+    def _release_the_dead(
+        self, trials: "dict[str, list[FrozenTrial]]", asked: float, answered: float
+    ) -> None:
+        """Silent from one answer to the next question: what a storage or this process takes in
+        between is no one's silence."""
         from optuna.trial import TrialState
 
         for trial in (trial for found in trials.values() for trial in found):
             if trial.state != TrialState.RUNNING:
                 continue
             beat = int(trial.user_attrs.get("beat", 0))
-            last, since = self._beats.get(trial._trial_id, (-1, now))
+            last, since = self._beats.get(trial._trial_id, (-1, answered))
             if beat != last:
-                since = now
+                since = answered
             self._beats[trial._trial_id] = (beat, since)
-            if now - since > self.grace_s:
+            if asked - since > self.grace_s:
                 self._end(trial._trial_id, TrialState.FAIL)
 
     def _add(self, texts: list[str]) -> None:

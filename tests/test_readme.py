@@ -230,8 +230,10 @@ def test_what_compiling_gains_in_the_docs_is_that_of_the_record():
         low, high = found["interval_95"]
         return f"{found['median']:.2f} ({low:.2f} to {high:.2f})"
 
+    names = {"b0": "B0 alone", "b1": "B1 alone", "tiny": "`tiny`, a supernet"}
     for row in record["comparisons"]:
-        line = f", batch {row['batch']}, {row['side']} px | {row['median_ms']['plain']:.0f} | "
+        line = f"| {names[row['network']]}, batch {row['batch']}, {row['side']} px | "
+        line += f"{row['median_ms']['plain']:.0f} | "
         line += f"{interval(row['ratio'])} | {interval(row['null_ratio'])} | "
         line += f"{row['first_step_seconds']:.0f} |"
         assert line in text

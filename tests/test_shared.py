@@ -42,7 +42,8 @@ def evaluate(arch):
         file.write(f"{arch.resolution[0]}\\n")
     if mode == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    while mode == "waits" and not log.with_name("enough").exists():
+    end = time.monotonic() + 60
+    while mode == "waits" and time.monotonic() < end and not log.with_name("enough").exists():
         time.sleep(0.05)
     time.sleep(seconds)
     return [{"value": arch.resolution[0]}]
@@ -125,6 +126,38 @@ def test_a_slow_worker_is_not_taken_for_a_dead_one(tmp_path):
     assert len(log.read_text().split()) == 1
     assert len(seen) == len(ARCHS) - 1
     assert values(share(storage).rows(ARCHS)) == EXPECTED
+
+
+def test_a_storage_that_answers_late_is_no_silence(tmp_path, monkeypatch):
+    storage = str(tmp_path / "log")
+    begun, enough = threading.Event(), threading.Event()
+
+    def slow(arch):
+        begun.set()
+        enough.wait(60)
+        return value(arch)
+
+    worker = threading.Thread(target=lambda: share(storage).work(ARCHS[:1], slow))
+    worker.start()
+    begun.wait(60)
+    other = share(storage)
+    looks: list[float] = []
+
+    def late(look=other._trials):
+        looks.append(time.monotonic())
+        if len(looks) == 2:
+            time.sleep(4)  # more than the grace
+        if len(looks) == 12:
+            enough.set()
+        return look()
+
+    monkeypatch.setattr(other, "_trials", late)
+    try:
+        other.work(ARCHS[:1], lambda arch: pytest.fail("another is on it"))
+    finally:
+        enough.set()
+        worker.join()
+    assert len(looks) >= 12
 
 
 def test_of_many_that_want_the_same_arch_one_gets_it(storage):

@@ -268,9 +268,7 @@ def test_every_resolution_is_compiled_once(alone, num, monkeypatch):
     trainer, _ = supernet_trainer()
     arch = next(small_space().extremes())
     model = Alone(build(arch)) if alone else trainer.model
-    sizes = [
-        (side, side) for side in range(32, 32 + 32 * 10, 32)
-    ]  # PyTorch keeps eight of one code
+    sizes = [(32, 32 * n) for n in range(1, num + 1)]
     forwards = {size: compiled(model, replace(arch, resolution=size)) for size in sizes}
     with torch.no_grad():
         for size in sizes + sizes:

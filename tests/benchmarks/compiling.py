@@ -2,8 +2,9 @@
 
 Whole steps of `supernet.train` on pictures in memory, compiled against not compiled, in turn in
 shuffled order, paired by round with 95 % bootstrap intervals; of networks alone and of a supernet
-at one resolution. Beside them how long compiling took, nothing of it kept from before. One thread
-on a CPU; on the first GPU where PyTorch sees one.
+at one resolution. Beside them how long the first step took, nothing of it kept from before (the
+first case also pays for what the compiler does once a process). One thread on a CPU; on the first
+GPU where PyTorch sees one.
 
 The record goes to results/benchmarks/compiling.json, on a GPU to compiling-cuda.json.
 """
@@ -86,11 +87,11 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)
     comparisons = []
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-        for case in CASES:
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
             comparisons.append(compare(*case, device))
-            print(json.dumps(comparisons[-1]), flush=True)
+        print(json.dumps(comparisons[-1]), flush=True)
     record = {
         "command": "python -m tests.benchmarks.compiling",
         "date": now().isoformat(timespec="seconds"),
