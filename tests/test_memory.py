@@ -53,7 +53,8 @@ torch.empty(256 * MIB, dtype=torch.uint8)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.stdout.split() == ["True", "True"], done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True"]
 
 
 @on_linux
