@@ -11,15 +11,19 @@ refuses the CPU.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -27,9 +31,7 @@ from results.errors import DeviceError, RunError
 
 PATIENCE = timedelta(hours=2)  # for ranks that wait while the first one evaluates
 
-# Gloo's processes sometimes miss each other when torchrun starts them again, and wait; an error
-# makes torchrun start them once more.
-MEETING = timedelta(minutes=2)
+MEETING = timedelta(minutes=10)  # between the first and the last process that is ready
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,46 @@ def joined(accelerator: str, environment: Mapping[str, str] = os.environ) -> Ite
     if world == 1:
         yield Ranks(device=device)
         return
-    backend = "nccl" if accelerator == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=MEETING if backend == "gloo" else PATIENCE)
-    dist.distributed_c10d._set_pg_timeout(PATIENCE)
+    store, rank, _ = next(rendezvous("env://", timeout=MEETING))
+    dist.init_process_group(
+        "nccl" if accelerator == "cuda" else "gloo",
+        store=meet(store, rank, world),
+        rank=rank,
+        world_size=world,
+        timeout=PATIENCE,
+    )
     try:
         yield Ranks(dist.get_rank(), world, device)
     finally:
         dist.destroy_process_group()
+
+
+def meet(store: Store, rank: int, world: int) -> Store:
+    """A part of `store` that only the `world` processes that were started together know.
+
+    torchrun keeps one store however often it starts them, and in it the addresses of those that
+    died, for which the new ones may wait (https://github.com/pytorch/pytorch/issues/135712); and
+    each machine counts the starts by itself. So every process asks the first one by a name that
+    was not there before. Raises RunError where one does not come within MEETING.
+    """
+    if rank:
+        me = uuid4().hex
+        store.set(f"asks/{rank}", me)
+        start = store.get(f"answer/{me}").decode()
+        store.set(f"heard/{start}/{rank}", "")
+        return PrefixStore(start, store)
+    start, missing = uuid4().hex, set(range(1, world))
+    end = time.monotonic() + MEETING.total_seconds()
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"asks/{other}"]):  # maybe still of one that died
+                store.set(f"answer/{store.get(f'asks/{other}').decode()}", start)
+            if store.check([f"heard/{start}/{other}"]):
+                missing.remove(other)
+        if time.monotonic() > end:
+            raise RunError(f"process {min(missing)} of {world} did not come; look at its errors")
+        time.sleep(0.02)
+    return PrefixStore(start, store)
 
 
 class SynchronisedStatistics(TorchFunctionMode):

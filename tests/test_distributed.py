@@ -5,13 +5,16 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from results.errors import DeviceError
-from supernet.distributed import PATIENCE, Ranks, joined
+from results.errors import DeviceError, RunError
+from supernet.distributed import PATIENCE, Ranks, joined, meet
 from tests.conftest import ROOT
 
 WORK = """
@@ -145,3 +148,29 @@ def test_a_missing_device_is_named(monkeypatch):
         joined("cuda", {"LOCAL_RANK": "2", "WORLD_SIZE": "4"}),
     ):
         pass
+
+
+def together(store, world):
+    """What `meet` gives each of `world` processes, here threads, whose stores are clients."""
+
+    def client(rank):
+        return meet(TCPStore("127.0.0.1", store.port, is_master=False), rank, world)
+
+    with ThreadPoolExecutor(world) as pool:
+        return list(pool.map(client, range(world)))
+
+
+def test_processes_that_are_started_again_find_nothing_of_those_before():
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for _ in range(5):
+        stores = together(server, 3)
+        assert not any(store.check(["address"]) for store in stores)
+        stores[1].set("address", "of one that dies")
+        assert [store.get("address") for store in stores] == [b"of one that dies"] * 3
+
+
+def test_a_process_that_does_not_come_is_named(monkeypatch):
+    monkeypatch.setattr("supernet.distributed.MEETING", timedelta(seconds=0.2))
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with pytest.raises(RunError, match="process 1 of 2 did not come"):
+        meet(server, 0, 2)
