@@ -5,10 +5,12 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -74,6 +76,11 @@ def started(*arguments, module=("supernet.train",), **environment):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def kill_a_child(pid):
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    os.kill(int(children.read_text().split()[-1]), signal.SIGKILL)
 
 
 def curve(run):
@@ -257,14 +264,44 @@ def test_torchrun_starts_a_dead_process_again_where_it_was(whole, tmp_path):
         while len(read_rows(run / CURVE)) < 8:
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.005)
-        children = f"/proc/{process.pid}/task/{process.pid}/children"
-        with open(children) as file:
-            os.kill(int(file.read().split()[-1]), signal.SIGKILL)
+        kill_a_child(process.pid)
         said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert json.loads(said)["steps"] == STEPS
     found, expected = curve(run), curve(whole)
     assert len(found) == STEPS
+    assert float(found[-1]["loss"]) == pytest.approx(float(expected[-1]["loss"]), rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [None, 0, 1])
+def test_two_nodes_train_as_one(whole, tmp_path, victim):
+    """Each with a torchrun of its own, here on one machine; also where a process of one dies."""
+    run = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    torchrun = (
+        "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+        "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "two",
+        "--local-addr", "127.0.0.1", "--max-restarts", "3", "-m", "supernet.train",
+    )  # fmt: skip
+    nodes = [started(*FLAGS, "--out", run, "--quiet", module=torchrun) for _ in range(2)]
+    try:
+        if victim is not None:
+            while len(read_rows(run / CURVE)) < 8:
+                assert nodes[victim].poll() is None, nodes[victim].communicate()[1]
+                time.sleep(0.005)
+            kill_a_child(nodes[victim].pid)
+        for node in nodes:
+            _, errors = node.communicate(timeout=300)
+            assert node.returncode == 0, errors
+    finally:
+        for node in nodes:
+            node.kill()
+    found, expected = curve(run), curve(whole)
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    assert float(found[0]["loss"]) == pytest.approx(float(expected[0]["loss"]), rel=1e-5)
     assert float(found[-1]["loss"]) == pytest.approx(float(expected[-1]["loss"]), rel=1e-2)
 
 
