@@ -91,7 +91,8 @@ class Ranks:
 def joined(accelerator: str, environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
     """Join the processes that `torchrun` started; one process alone without it.
 
-    Raises DeviceError where CUDA or a device of its own for every process is missing.
+    Raises DeviceError where CUDA or a device of its own for every process is missing, RunError
+    where the processes do not meet.
     """
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise DeviceError("no CUDA device is here; leave --accelerator cuda out")
@@ -107,14 +108,20 @@ def joined(accelerator: str, environment: Mapping[str, str] = os.environ) -> Ite
     if world == 1:
         yield Ranks(device=device)
         return
-    store, rank, _ = next(rendezvous("env://", timeout=MEETING))
+    backend = "nccl" if accelerator == "cuda" else "gloo"
+    try:
+        store, rank, _ = next(rendezvous("env://", timeout=MEETING))
+        store = meet(store, rank, world)
+    except dist.DistStoreError as error:
+        raise RunError(
+            f"the {world} processes did not meet: {str(error).splitlines()[0]}"
+        ) from None
+    store.set_timeout(PATIENCE)
     dist.init_process_group(
-        "nccl" if accelerator == "cuda" else "gloo",
-        store=meet(store, rank, world),
-        rank=rank,
-        world_size=world,
-        timeout=PATIENCE,
-    )
+        backend, store=store, rank=rank, world_size=world,
+        timeout=MEETING if backend == "gloo" else PATIENCE,  # gloo connects at once
+    )  # fmt: skip
+    dist.distributed_c10d._set_pg_timeout(PATIENCE)
     try:
         yield Ranks(dist.get_rank(), world, device)
     finally:
@@ -127,13 +134,16 @@ def meet(store: Store, rank: int, world: int) -> Store:
     torchrun keeps one store however often it starts them, and in it the addresses of those that
     died, for which the new ones may wait (https://github.com/pytorch/pytorch/issues/135712); and
     each machine counts the starts by itself. So every process asks the first one by a name that
-    was not there before. Raises RunError where one does not come within MEETING.
+    was not there before. Raises RunError or DistStoreError where one does not come in time.
     """
+    while isinstance(store, PrefixStore):  # by that count, in older PyTorch
+        store = store.underlying_store
     if rank:
         me = uuid4().hex
         store.set(f"asks/{rank}", me)
         start = store.get(f"answer/{me}").decode()
         store.set(f"heard/{start}/{rank}", "")
+        store.get(f"all/{start}")
         return PrefixStore(start, store)
     start, missing = uuid4().hex, set(range(1, world))
     end = time.monotonic() + MEETING.total_seconds()
@@ -146,6 +156,7 @@ def meet(store: Store, rank: int, world: int) -> Store:
         if time.monotonic() > end:
             raise RunError(f"process {min(missing)} of {world} did not come; look at its errors")
         time.sleep(0.02)
+    store.set(f"all/{start}", "")
     return PrefixStore(start, store)
 
 

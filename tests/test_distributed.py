@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 import torch
 from torch import nn
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from results.errors import DeviceError, RunError
 from supernet.distributed import PATIENCE, Ranks, joined, meet
@@ -154,13 +154,16 @@ def together(store, world):
     """What `meet` gives each of `world` processes, here threads, whose stores are clients."""
 
     def client(rank):
-        return meet(TCPStore("127.0.0.1", store.port, is_master=False), rank, world)
+        limit = timedelta(seconds=20)
+        mine = TCPStore("127.0.0.1", store.port, is_master=False, timeout=limit)
+        return meet(PrefixStore("attempt", mine), rank, world)
 
     with ThreadPoolExecutor(world) as pool:
         return list(pool.map(client, range(world)))
 
 
-def test_processes_that_are_started_again_find_nothing_of_those_before():
+def test_processes_that_are_started_again_find_nothing_of_those_before(monkeypatch):
+    monkeypatch.setattr("supernet.distributed.MEETING", timedelta(seconds=20))
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for _ in range(5):
         stores = together(server, 3)
@@ -174,3 +177,8 @@ def test_a_process_that_does_not_come_is_named(monkeypatch):
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with pytest.raises(RunError, match="process 1 of 2 did not come"):
         meet(server, 0, 2)
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_PORT": server.port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(RunError, match="the 2 processes did not meet: "), joined("cpu"):
+        pass

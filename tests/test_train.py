@@ -298,7 +298,8 @@ def test_two_nodes_train_as_one(whole, tmp_path, victim):
             assert node.returncode == 0, errors
     finally:
         for node in nodes:
-            node.kill()
+            node.terminate()  # which ends its processes
+            node.wait(60)
     found, expected = curve(run), curve(whole)
     assert [row["step"] for row in found] == [row["step"] for row in expected]
     assert float(found[0]["loss"]) == pytest.approx(float(expected[0]["loss"]), rel=1e-5)
