@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lut.agreement import agreement, scale_between
@@ -12,13 +12,15 @@ samples = st.lists(st.floats(1, 1e6), min_size=1, max_size=200)
 
 
 @given(samples)
+@example([43691.0] * 5 + [43690.961618160116] * 3)
 def test_it_is_the_mean_of_the_lowest_third(values):
     count = max(1, round(len(values) / 3))
     expected = sum(sorted(values)[:count]) / count
     found = latency_of(values)
     assert found.us == pytest.approx(expected)
     assert found.num_samples == len(values)
-    assert min(values) <= found.us <= found.quantiles_us[-1] or len(values) < 5
+    least = min(values) * (1 - 1e-15)  # a mean of equal numbers may be rounded down
+    assert least <= found.us <= found.quantiles_us[-1] or len(values) < 5
 
 
 def test_neighbours_move_the_median_and_hardly_the_latency():
