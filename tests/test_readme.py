@@ -208,16 +208,12 @@ def test_the_costs_of_sharing_in_the_docs_are_those_of_the_record():
     text = (ROOT / "docs" / "training.md").read_text()
     record = json.loads((ROOT / "results" / "benchmarks" / "sandwich.json").read_text())
 
-    def interval(found):
-        low, high = found["interval_95"]
-        return f"{found['median']:.3f} ({low:.3f} to {high:.3f})"
-
     for row in record["comparisons"]:
         line = f", batch {row['batch']}, {row['side']} px | {row['median_ms']['alone']:.0f} | "
-        line += f"{interval(row['ratio'])} | "
+        line += f"{_ratio(row['ratio'], 3)} | "
         if "null_ratio" in row:
             line = row["supernet"].upper() + line
-            line += f"{interval(row['null_ratio'])} | {interval(row['whole_step_ratio'])} | "
+            line += f"{_ratio(row['null_ratio'], 3)} | {_ratio(row['whole_step_ratio'], 3)} | "
             line += f"{row['memory_ratio']:.2f} |"
         assert f"| {line}" in text or f"Once-for-All, MobileNetV3{line}" in text
 
@@ -226,15 +222,11 @@ def test_what_compiling_gains_in_the_docs_is_that_of_the_record():
     text = (ROOT / "docs" / "training.md").read_text()
     record = json.loads((ROOT / "results" / "benchmarks" / "compiling.json").read_text())
 
-    def interval(found):
-        low, high = found["interval_95"]
-        return f"{found['median']:.2f} ({low:.2f} to {high:.2f})"
-
     names = {"b0": "B0 alone", "b1": "B1 alone", "tiny": "`tiny`, a supernet"}
     for row in record["comparisons"]:
         line = f"| {names[row['network']]}, batch {row['batch']}, {row['side']} px | "
         line += f"{row['median_ms']['plain']:.0f} | "
-        line += f"{interval(row['ratio'])} | {interval(row['null_ratio'])} | "
+        line += f"{_ratio(row['ratio'], 2)} | {_ratio(row['null_ratio'], 2)} | "
         line += f"{row['first_step_seconds']:.0f} |"
         assert line in text
         assert row["ratio"]["interval_95"][1] > 1  # nowhere faster for certain
@@ -262,6 +254,11 @@ def test_the_ranking_by_shared_weights_in_the_docs_is_that_of_the_record():
         if "gain" in row:
             line += f" {row['mean_inherited']:.1f} |"
         assert line in text
+
+
+def _ratio(found, digits):
+    low, high = found["interval_95"]
+    return f"{found['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _tau(value, interval):
