@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from results.errors import DeviceError, check_choice, nearest
-from results.files import read_text
+from results.reading import read_text
 from supernet.named import ALL_DATASETS
 
 SHIPPED = Path(__file__).parent

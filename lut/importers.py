@@ -36,7 +36,7 @@ from lut.device import Device
 from lut.table import COLUMNS, KEY_COLUMNS, OPTIONAL_COLUMNS, Entry, Table, parse_row
 from lut.terms import NetworkTerms
 from results.errors import TableError, nearest
-from results.files import read_text
+from results.reading import read_text
 from supernet.blocks import Block
 from supernet.cost import cost_of
 

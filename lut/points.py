@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from results.errors import ArchError, TableError, check_choice, nearest
-from results.files import read_text
+from results.reading import read_text
 from supernet.arch import Arch, Task, parse_resolution
 from supernet.named import named_arch
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from lut.roofline import Roofline
 from lut.terms import NetworkTerms
 from results.errors import TableError, check_choice, nearest
-from results.files import read_json, read_text, write_json, write_text
+from results.files import write_json, write_text
+from results.reading import read_json, read_text
 from supernet.blocks import Activation, Block, BlockKind, Norm, UpsampleMode
 from supernet.cost import BYTES
 
@@ -213,7 +214,7 @@ def weakest(provenances: Iterable[str]) -> str:
 
 def load_table(path: Path) -> Table:
     """Read a table and its sidecar. Raises TableError naming the file, line and column."""
-    sidecar = read_json(path.with_suffix(".json"), error=TableError)
+    sidecar = read_json(path.with_suffix(".json"), dict[str, Any], error=TableError)
     if not isinstance(sidecar, dict) or sidecar.get("schema_version") != SCHEMA_VERSION:
         raise TableError(
             f"{path.with_suffix('.json')}: schema_version must be {SCHEMA_VERSION}; "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import PredictorError, nearest
-from results.files import read_text
+from results.reading import read_text
 from supernet.arch import Arch, Task
 
 # The figure of a task that is reported first; larger is better. What it is, with its unit.

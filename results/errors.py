@@ -16,11 +16,21 @@ UserError
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+MOST_CHARACTERS = 1200  # of one line; a path may have some hundred
 
 
 class UserError(Exception):
-    """Says what is wrong, the nearest valid value and the cure, in one line."""
+    """Says what is wrong, the nearest valid value and the cure, in one line.
+
+    What files and tools brought into it cannot make it longer than a screen, move a terminal's
+    cursor, or show a password.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ArchError(UserError, ValueError):
@@ -75,24 +85,96 @@ class SearchError(UserError):
     pass
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in work that goes on later; the text says how."""
+
+
 def check_choice(
     name: str, value: object, choices: Iterable[str], error: type[UserError] = UserError
 ) -> None:
     """Raise `error`, with the nearest choice, unless `value` is one of `choices`."""
     choices = list(choices)
     if value not in choices:
-        raise error(f"no {name} {value!r}{nearest(str(value), choices)}")
+        raise error(f"no {name} {shown(value)}{nearest(str(value), choices)}")
 
 
 def reason_of(error: BaseException) -> str:
     """The first line of what a library raised, or what kind of error it is if it says nothing."""
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return shortened(lines[0], 200) if lines else type(error).__name__
+
+
+def shown(value: object, most: int = 80) -> str:
+    """Return the repr of a value that a file holds, for an error: at most `most` characters.
+
+    >>> shown("x" * 1000, most=12)
+    "'xxxxx…xxxx'"
+    """
+    # The repr of a large value is never made: a list of a million numbers takes seconds.
+    text = value if isinstance(value, str) else None
+    if text is not None and len(text) > 2 * most:
+        value = text[:most] + text[-most:]
+    elif isinstance(value, int) and abs(value) >= 10**18:
+        return f"a number of {int(value.bit_length() * 0.30103) + 1} digits"
+    elif isinstance(value, list | tuple | dict | set) and len(value) > most:
+        return f"a {type(value).__name__} of {len(value)}"
+    try:
+        return shortened(repr(value), most)
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__}"
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most `most` characters, with `…` for what is left out in its middle."""
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return text[: most - 1 - end] + "…" + text[len(text) - end :]
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line for a terminal: printable, of bounded length, without passwords."""
+    return shortened(masked(printable(text)), MOST_CHARACTERS)
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, with escapes for control characters and their like.
+
+    >>> printable("a\\x1b[2Jb\\n  c")
+    'a\\\\x1b[2Jb c'
+    """
+    text = " ".join(text.split())
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+_USER = re.compile(r"(\w[\w+.-]*://[^\s/:@?#'\"]*):[^\s'\"]*@")
+_QUERY = re.compile(
+    r"((?:^|[?&;\s])[^\s=&;'\"]*(?:pass|pwd|secret|token|api_?key)[^\s=&;'\"]*=)[^\s&;'\"]*",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """Return a text with `***` for the passwords of the URLs in it.
+
+    >>> masked("mysql://me:x@y@host/db?ssl=1&password=z")
+    'mysql://me:***@host/db?ssl=1&password=***'
+    """
+    return _QUERY.sub(r"\1***", _USER.sub(r"\1:***@", text))
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'? (choose from x, y, z)`, to end an error with."""
-    choices = list(choices)
+    choices, value = list(choices), value[:100]
     listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
     if value.isdecimal() and choices and all(choice.isdecimal() for choice in choices):
         meant: str | None = min(choices, key=lambda choice: abs(int(choice) - int(value)))

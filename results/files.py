@@ -37,22 +37,3 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Indented JSON; NaN and infinity are refused, as other programs cannot read them."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
-
-
-def read_text(path: Path, *, error: type[Exception] = RunError) -> str:
-    """The text of `path`. Raises `error`, with the path and the reason."""
-    try:
-        return path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
-    except OSError as reason:
-        raise error(f"cannot read {path}: {reason.strerror or reason}") from None
-    except (UnicodeDecodeError, ValueError):
-        raise error(f"cannot read {path}: it is not text") from None
-
-
-def read_json(path: Path, *, error: type[Exception] = RunError) -> Any:
-    """The JSON value in `path`. Raises `error`, with the path and the reason."""
-    text = read_text(path, error=error)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as reason:
-        raise error(f"cannot read {path}: not JSON ({reason})") from None

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from results.errors import masked
+
 PACKAGES = ("efficientvit-nas", "numpy", "optuna", "scipy", "torch")
 
 
@@ -26,7 +28,18 @@ class RunRecord:
     host: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the fields as JSON has them, with `***` for passwords in them."""
+        found: dict[str, Any] = _masked(asdict(self))
+        return found
+
+
+def _masked(value: Any) -> Any:
+    """A value of JSON with the passwords in its texts masked."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, dict):
+        return {name: _masked(item) for name, item in value.items()}
+    return [_masked(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def now() -> datetime:
@@ -66,7 +79,7 @@ def commit() -> str | None:
 
 
 def command_line(module: str) -> str:
-    """The command as typed, to repeat it."""
+    """The command as typed, to repeat it, but for passwords."""
     import shlex
 
-    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+    return masked(shlex.join(["python", "-m", module, *sys.argv[1:]]))

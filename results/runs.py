@@ -1,14 +1,15 @@
 """Run folders: one command's output, never mixed with another's."""
 
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from results.errors import RunError
-from results.files import read_json
+from results.errors import Interrupted, RunError
+from results.reading import read_json
 from results.record import now
 
 RECORD = "run.json"
@@ -24,16 +25,11 @@ def create_run_folder(
     Errors name the command's `flag` for the folder, and --resume where it `resumes`. Raises
     RunError if the folder exists and is not empty, or cannot be written.
     """
-    folder = out
-    if folder is None:
-        base = Path("results") / "runs" / f"{name}-{now():%Y%m%d-%H%M%S}"
-        folder = base
-        count = 1
-        while folder.exists():
-            count += 1
-            folder = base.with_name(f"{base.name}-{count}")
+    folder = out or Path("results") / "runs" / f"{name}-{now():%Y%m%d-%H%M%S}"
     try:
-        if folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
+        if out is None:
+            folder = _new_folder(folder)
+        elif folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
             if folder.is_dir() and (folder / RECORD).exists():
                 cure = f", or go on with it by --resume {folder}" if resumes else ""
                 held = "holds another run"
@@ -41,12 +37,41 @@ def create_run_folder(
                 held, cure = "is not an empty folder", ""
             raise RunError(f"{folder} {held}; nothing was written. Choose another {flag}{cure}")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOCK).touch()
+        own_path(folder, LOCK).touch()
     except OSError as error:
         raise RunError(
             f"cannot write to {folder}: {error.strerror or error}; choose another {flag}"
         ) from None
     return folder
+
+
+def _new_folder(base: Path) -> Path:
+    """Make `base`, or `base`-2 and so on: one that nobody else made, as jobs start together."""
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for count in itertools.count(1):
+        folder = base if count == 1 else base.with_name(f"{base.name}-{count}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("there is always a next number")
+
+
+def own_path(folder: Path, name: str) -> Path:
+    """Return the path of a file or folder of a run that is written to, cut or deleted.
+
+    Raises RunError where a link leads out of the run: the folder may be somebody else's, and what
+    it points at is not part of it.
+    """
+    path = folder / name
+    try:
+        root, there = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        root, there = folder, Path("/")
+    if not there.is_relative_to(root):
+        raise RunError(f"{path} is a link out of the run folder; remove it, and resume a copy")
+    return path
 
 
 def _holds_anything(folder: Path) -> bool:
@@ -61,8 +86,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     """run.json of a run. Raises RunError if `folder` is no run."""
     if not (folder / RECORD).is_file():
         raise RunError(f"{folder} is no run folder: it has no {RECORD}")
-    record = read_json(folder / RECORD)
-    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+    record = read_json(folder / RECORD, dict[str, Any])
+    if not isinstance(record.get("settings"), dict):
         raise RunError(f"{folder / RECORD} is damaged: it has no settings")
     return record
 
@@ -74,7 +99,7 @@ def torchrun_id(environment: Mapping[str, str] = os.environ) -> str | None:
     return f"process {os.getppid()}" if name == "none" else name
 
 
-def read_front_data(folder: Path) -> Any:
+def read_front_data(folder: Path) -> dict[str, Any]:
     """What front.json of a search's run holds. Raises RunError if there is none."""
     if not folder.is_dir():
         raise RunError(f"no run folder {folder}")
@@ -83,19 +108,29 @@ def read_front_data(folder: Path) -> Any:
         raise RunError(f"{folder} is no run folder: it has no {RECORD}")
     if not path.exists():
         raise RunError(f"{folder} holds no front yet; go on with `--resume {folder}`")
-    return read_json(path)
+    return read_json(path, dict[str, Any])
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder. Raises RunError if another process holds it; freed even by kill -9."""
+def locked(folder: Path, go_on: str = "") -> Iterator[None]:
+    """Hold a run folder; freed even by kill -9.
+
+    `go_on`: what to do after Ctrl-C, for the last line of a command that was interrupted.
+    Raises RunError if another process holds it.
+    """
     try:
-        file = (folder / LOCK).open("a")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(own_path(folder, LOCK), flags, 0o666)
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror or error}") from None
-    with file:
+    with open(handle, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"{folder} is in use by another process; wait for it") from None
-        yield
+        try:
+            yield
+        except KeyboardInterrupt:
+            if go_on:
+                raise Interrupted(go_on) from None
+            raise

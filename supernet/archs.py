@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import ArchError, RunError, SpaceError, nearest
-from results.files import read_text
+from results.reading import read_text
 from results.runs import FRONT, read_front_data
 from supernet.arch import (
     Arch,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from results.errors import ArchError, TableError, UserError
-from results.files import read_text
+from results.reading import read_text
 from supernet.arch import Arch, ClassificationHead, SegmentationHead
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost

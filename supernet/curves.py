@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.files import read_text, write_bytes, write_text
+from results.files import write_bytes, write_text
+from results.reading import read_text
 from supernet.arch import format_resolution
 
 if TYPE_CHECKING:

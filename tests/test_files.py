@@ -2,13 +2,15 @@
 
 import json
 import os
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from results.errors import RunError, UserError, check_choice, nearest
-from results.files import read_json, write_json, write_text
+from results.files import write_json, write_text
+from results.reading import read_json
 from results.record import RunRecord
 from results.runs import create_run_folder, locked, read_record
 
@@ -42,7 +44,9 @@ def test_files_get_the_usual_mode(tmp_path):
 def test_a_record_survives_json(tmp_path):
     record = RunRecord("python -m x", {"seed": 1}, {"latency": "measured"}, seed=1)
     write_json(tmp_path / "run.json", record.to_dict())
-    assert read_json(tmp_path / "run.json") == json.loads(json.dumps(record.to_dict()))
+    assert read_json(tmp_path / "run.json", dict[str, Any]) == json.loads(
+        json.dumps(record.to_dict())
+    )
     assert read_record(tmp_path)["settings"] == {"seed": 1}
 
 

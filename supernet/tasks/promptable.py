@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
 from results.errors import DataError, NotFiniteError
-from results.files import read_json
+from results.reading import read_json
 from supernet.rle import Rle, decode
 from supernet.tasks.pictures import (
     check_folder,
@@ -75,7 +75,7 @@ class AnnotatedPictures(Dataset[AnnotatedPicture]):
         if self.layout == "folder":
             return _read_numbered(path, cast(Path, source))
         if self.layout == "sa1b":
-            data = read_json(cast(Path, source), error=DataError)
+            data = read_json(cast(Path, source), dict[str, Any], error=DataError)
             annotations = data.get("annotations") if isinstance(data, dict) else None
             return _read_annotated(path, annotations, cast(Path, source))
         return _read_annotated(path, source, path)
@@ -214,7 +214,7 @@ def _json_of(picture: Path) -> Path:
 
 def _find_coco(folder: Path, split: str) -> list[tuple[Path, Any]]:
     source = _coco_file(folder / "annotations", split)
-    data = read_json(source, error=DataError)
+    data = read_json(source, dict[str, Any], error=DataError)
     try:
         by_picture: dict[Any, list[Any]] = {image["id"]: [] for image in data["images"]}
         for annotation in data["annotations"]:

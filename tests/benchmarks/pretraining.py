@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from results.files import read_json, write_json
+from results.files import write_json
+from results.reading import read_json
 from results.record import RunRecord, commit, now
 from tests.benchmarks.search import ROOT, machine
 
@@ -84,7 +85,7 @@ def trained(folder: Path, *flags: str) -> dict[str, Any]:
             [sys.executable, "-m", "supernet.train", *arguments, "--quiet"], cwd=ROOT, check=True
         )
         print(f"{folder.name}: {time.monotonic() - started:.0f} s", flush=True)
-    (row,) = read_json(folder / "evaluation.json")["evaluations"]
+    (row,) = read_json(folder / "evaluation.json", dict[str, Any])["evaluations"]
     return {name: row[name] for name in ("metric", "value", "stderr", "n")}
 
 

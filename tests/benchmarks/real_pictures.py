@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 
 from predictors.evaluations import PRIMARY
-from results.files import read_json, write_json
+from results.files import write_json
+from results.reading import read_json
 from results.record import RunRecord, commit, now
 from supernet.arch import PromptableHead, Stem, SuperResolutionHead
 from supernet.named import named_arch
@@ -123,8 +124,8 @@ def trained(folder: Path, *flags: str) -> dict[str, Any]:
             [sys.executable, "-m", "supernet.train", *arguments, "--quiet"], cwd=ROOT, check=True
         )
         print(f"{folder.name}: {time.monotonic() - started:.0f} s", flush=True)
-    found = figures(read_json(folder / "evaluation.json")["evaluations"][0])
-    return found | {"commit": read_json(folder / "run.json")["commit"]}
+    found = figures(read_json(folder / "evaluation.json", dict[str, Any])["evaluations"][0])
+    return found | {"commit": read_json(folder / "run.json", dict[str, Any])["commit"]}
 
 
 def first_figure(answer: dict[str, Any]) -> dict[str, Any]:

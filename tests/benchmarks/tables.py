@@ -34,7 +34,8 @@ from lut.runtimes import timer
 from lut.runtimes.session import FORMATS
 from lut.samples import low_mean
 from lut.table import Entry, Table, load_table
-from results.files import read_json, write_json
+from results.files import write_json
+from results.reading import read_json
 from results.record import RunRecord, commit, now
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
@@ -116,7 +117,7 @@ def build(runtime: str, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
     """Wall seconds and peak memory of a build as a whole process with its children."""
     summary = folder / "build.json"
     if summary.exists():
-        found: dict[str, Any] = read_json(summary)
+        found: dict[str, Any] = read_json(summary, dict[str, Any])
         return found
     argv = ["lut.build", "--device", "bench", "--runtime", runtime, "--space", SPACE]
     argv += ["--out", str(folder / "tables"), "--run-folder", str(folder / "run")]
@@ -173,7 +174,7 @@ def validation(folder: Path, out: Path) -> dict[str, Any]:
         argv = ["lut.validate", "--table", str(path), "--networks", str(NETWORKS)]
         argv += ["--out", str(out), "--quiet"]
         subprocess.run([sys.executable, "-m", *argv], cwd=ROOT, check=True)
-    found: dict[str, Any] = read_json(out / "validation.json")
+    found: dict[str, Any] = read_json(out / "validation.json", dict[str, Any])
     return found
 
 
@@ -218,7 +219,7 @@ def schemes(
     blocks = list(dict.fromkeys(block for arch in timed for block in blocks_of(arch)))
     found: dict[str, Any] = {}
     if kept.exists():
-        times = read_json(kept)
+        times = read_json(kept, dict[str, Any])
     else:
         times = {"isolated block, hot loop": [hot_ms(runtime, block) for block in blocks]}
         if runtime == "onnxruntime":

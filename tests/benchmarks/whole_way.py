@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from results.files import read_json, write_json
+from results.files import write_json
+from results.reading import read_json
 from results.record import RunRecord, commit, now
 from tests.benchmarks.search import ROOT, machine
 
@@ -69,7 +70,7 @@ def figures(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     runs = folder / "results" / "runs"
 
     def trained(name: str) -> list[dict[str, Any]]:
-        rows = read_json(runs / name / "evaluation.json")["evaluations"]
+        rows = read_json(runs / name / "evaluation.json", dict[str, Any])["evaluations"]
         return [{k: row[k] for k in ("subnet", "metric", "value", "stderr", "n")} for row in rows]
 
     def evaluated(*flags: str) -> dict[str, Any]:

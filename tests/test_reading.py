@@ -1,0 +1,306 @@
+"""The one way to read what somebody else wrote: encodings, limits, types, CSV as it is written."""
+
+import csv
+import io
+import json
+import math
+import os
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results.errors import DataError, RunError, TableError, UserError, masked, printable, shown
+from results.reading import (
+    Count,
+    Positive,
+    Record,
+    decode,
+    parse_json,
+    parse_number,
+    parse_sheet,
+    read_bytes,
+    read_json,
+    read_sheet,
+    read_text,
+    read_toml,
+    whole_lines,
+)
+
+COLUMNS = ("arch", "resolution", "latency_ms", "notes")
+
+
+class Times(Record, frozen=True):
+    step: Count
+    ms: list[Positive]
+
+
+def test_a_fifo_a_folder_and_a_large_file_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(b"x" * 11)
+    for name, what in (
+        ("fifo", "regular file"),
+        (".", "directory"),
+        ("large", "larger than 10 bytes"),
+        ("a\0b", "name"),
+        ("missing", "No such file"),
+    ):
+        with pytest.raises(DataError, match=what):
+            read_bytes(tmp_path / name, error=DataError, most=10)
+
+
+def test_a_sparse_file_is_not_read_whole(tmp_path):
+    path = tmp_path / "sparse"
+    path.touch()
+    os.truncate(path, 2**40)
+    tracemalloc.start()
+    with pytest.raises(RunError, match="larger than 1 MB"):
+        read_bytes(path, most=2**20)
+    assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@given(text=st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF), min_size=2))
+def test_text_is_read_in_each_encoding(encoding, text):
+    text = "ab" + text  # a file of ours begins with a letter
+    assert decode(text.encode(encoding), "x") == text
+
+
+def test_text_in_another_encoding_says_what_to_do(tmp_path):
+    (tmp_path / "latin").write_bytes("größe".encode("latin-1"))
+    with pytest.raises(TableError, match="save it as UTF-8"):
+        read_text(tmp_path / "latin", error=TableError)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "",
+        "NaN",
+        "1e999",
+        "9" * 5000,
+        '{"step": 1}',
+        '{"step": [0], "ms": []}',
+        '{"step": true, "ms": []}',
+        '{"step": -1, "ms": []}',
+        '{"step": 1.5, "ms": []}',
+        '{"step": ' + "9" * 400 + ', "ms": []}',
+        '{"step": 1, "ms": [0]}',
+        '{"step": 1, "ms": [NaN]}',
+        '{"step": 1, "ms": [1e400]}',
+        '{"step": 1, "ms": ["1"]}',
+        '{"step": 1, "ms": [' + "9" * 400 + "]}",
+        '{"' + "x" * 50_000 + '": 1}',
+        '"\\ud800"',
+        '{"step": 1, "ms": []} {}',
+    ],
+    ids=lambda text: text[:24],
+)
+def test_what_is_no_record_is_one_short_line(text):
+    with pytest.raises(RunError) as caught:
+        parse_json(text, Times, "log")
+    assert str(caught.value).startswith("log: ")
+    assert len(str(caught.value)) < 300
+
+
+def test_fields_of_later_versions_are_passed_over():
+    found = parse_json('{"step": 3, "ms": [1, 2.5], "later": {"x": []}}', Times, "log")
+    assert (found.step, found.ms) == (3, [1.0, 2.5])
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**62), 2**62)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_json_is_read_as_the_standard_library_does(value):
+    text = json.dumps(value)
+    assert parse_json(text, Any, "x") == json.loads(text)
+
+
+def test_toml_is_typed(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text("step = 1\nms = [1.0]\n")
+    assert read_toml(path, Times) == Times(step=1, ms=[1.0])
+    for text in ("step = 'x'\nms = []", "step =", "step = " + "9" * 5000, "a = " + "[" * 5000):
+        path.write_text(text)
+        with pytest.raises(RunError) as caught:
+            read_toml(path, Times)
+        assert len(str(caught.value)) < 400
+
+
+def test_json_files_with_a_mark_are_read(tmp_path):
+    (tmp_path / "x.json").write_text('{"step": 1, "ms": []}', encoding="utf-16")
+    assert read_json(tmp_path / "x.json", Times).step == 1
+
+
+# --- Logs ----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers()), st.integers(0, 40), st.integers(0, 5))
+def test_a_torn_line_of_ours_ends_a_log(values, cut, zeros):
+    whole = b"".join(b'{"a": %d}\n' % value for value in values)
+    torn = b'{"a": 12345, "b": "a longer line of ours"}'[:cut]
+    lines, end = whole_lines(whole + torn + b"\0" * zeros, '{"a": ', "log")
+    assert end == len(whole)
+    assert [json.loads(line)["a"] for line in lines] == values
+
+
+@pytest.mark.parametrize("tail", [b"notes", b"{", b'{"a"', b'{"b": 1', b"\xff\xfe", b" {"])
+def test_a_tail_that_is_not_ours_is_refused(tail):
+    ours = tail in (b"{", b'{"a"')
+    if ours:
+        assert whole_lines(tail, '{"a": ', "log") == ([], 0)
+    else:
+        with pytest.raises(RunError, match="nothing was changed"):
+            whole_lines(b"x\n" + tail, '{"a": ', "log")
+
+
+# --- CSV -----------------------------------------------------------------------------------
+
+ROWS = [{"arch": "b0", "resolution": "224", "latency_ms": "4.1", "notes": "a, b; c"}]
+
+
+def sheet(text, numbers=("latency_ms",)):
+    return parse_sheet(text, COLUMNS, "points", numbers=numbers, error=TableError)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'arch,resolution,latency_ms,notes\nb0,224,4.1,"a, b; c"\n',
+        '\n\n  \narch,resolution,latency_ms,notes\nb0,224,4.1,"a, b; c"\n',
+        'sep=;\narch;resolution;latency_ms;notes\nb0;224;4,1;"a, b; c"\n',
+        '"sep=;"\r\narch;resolution;latency_ms;notes\r\nb0;224;4,1;"a, b; c"\r\n',
+        "sep=\t\narch\tresolution\tlatency_ms\tnotes\nb0\t224\t4,1\ta, b; c\n",
+        "arch|resolution|latency_ms|notes\nb0|224|4.1|a, b; c\n",
+        'Latencies of my phone,,,\n,,,\narch,resolution,latency_ms,notes\nb0,224,4.1,"a, b; c"\n',
+        'My phone; May 2026\narch;resolution;latency_ms;notes\nb0;224;4,1;"a, b; c"\n',
+        'Arch, Resolution ,LATENCY_MS,Notes,,\r\n b0 , 224 ,\u00a04.1,"a, b; c",,\r\n,,,,,\r\n',
+        'arch,resolution,latency_ms,notes\rb0,224,4.1,"a, b; c"\r',
+        'arch,,resolution,latency_ms,notes\nb0,,224,4.1,"a, b; c"\n',
+    ],
+)
+def test_csv_is_read_as_programs_write_it(text):
+    assert [fields for _, fields in sheet(text)] == ROWS
+
+
+def test_lines_are_those_of_the_file():
+    text = 'sep=,\n\ntitle\narch,latency_ms,notes\nb0,4.1,"two\nlines"\n\nb1,5,\n'
+    assert [line for line, _ in sheet(text)] == [5, 8]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("arch;latency_ms\nb0;4,1\nb1;1.5\n", "line 3 has a decimal point and line 2 a comma"),
+        ("arch,latency_ms\nb0,4.1,9\n", "line 2: '9' is in no column"),
+        ("arch,latency_ms,arch\nb0,4.1,b0\n", "'arch' stands twice"),
+        ("", "no row names the columns"),
+        ("arch,latency_ms\n" + "x" * 200_000 + ",1\n", "line 2: field larger"),
+    ],
+)
+def test_csv_that_cannot_be_understood_is_refused(text, what):
+    with pytest.raises(TableError, match=what) as caught:
+        list(sheet(text))
+    assert len(str(caught.value)) < 300
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_characters="|")),
+            st.integers(0, 999),
+        ),
+        min_size=1,
+    ),
+    st.sampled_from(",;\t|"),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_comes_back_as_it_was_written(rows, delimiter, end):
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=delimiter, lineterminator=end)
+    writer.writerow(["notes", "latency_ms"])
+    writer.writerows(rows)
+    found = [(f.get("notes", ""), f["latency_ms"]) for _, f in sheet(file.getvalue())]
+    assert found == [(text.strip(), str(number)) for text, number in rows]
+
+
+def test_a_sheet_comes_from_a_file(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("arch;latency_ms\nb0;4,1\n", encoding="utf-16")
+    found = read_sheet(path, COLUMNS, numbers=("latency_ms",), error=TableError)
+    assert found.decimal_comma
+    assert list(found) == [(2, {"arch": "b0", "latency_ms": "4.1"})]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1_000", "", "1,5", "x", "1e999"])
+def test_what_is_no_number_is_refused(text):
+    with pytest.raises(ValueError, match=r"number|float"):
+        parse_number(text)
+    assert math.isclose(parse_number(" 1.5 "), 1.5)
+
+
+# --- What an error shows -------------------------------------------------------------------
+
+
+@given(st.text() | st.binary().map(lambda b: b.decode("utf-8", "surrogateescape")))
+def test_an_error_is_one_printable_line(text):
+    said = str(UserError(text))
+    assert said.isprintable()
+    assert len(said) <= 1200
+    said.encode()
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.binary(), lambda x: st.lists(x, max_size=99)
+    )
+)
+def test_a_shown_value_is_short(value):
+    assert len(shown(value, 40)) <= 60
+
+
+def test_a_huge_number_and_a_deep_list_can_be_shown():
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert shown(10**5000) == "a number of 5001 digits"
+    assert shown(deep).startswith("a list")
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("mysql+pymysql://u:secret@localhost/x", "mysql+pymysql://u:***@localhost/x"),
+        ("at 'redis://:secret@h:1/0': no", "at 'redis://:***@h:1/0': no"),
+        ("postgresql://u:a/secret@b@h/x?y=1", "postgresql://u:***@h/x?y=1"),
+        ("postgresql://h/x?user=u&password=secret&a=b", "postgresql://h/x?user=u&password=***&a=b"),
+        ("host=h password=secret dbname=x", "host=h password=*** dbname=x"),
+        ("postgresql://u:secret@h and sqlite:///x.db", "postgresql://u:***@h and sqlite:///x.db"),
+    ],
+)
+def test_passwords_are_masked(text, safe):
+    assert masked(text) == safe
+    assert "secret" not in str(UserError(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["ssh://me@host:22", "https://a.org/x?y=1", "C:/x@y", "resolution=224", "a: b@c"]
+)
+def test_what_holds_no_password_stays(text):
+    assert masked(text) == text
+
+
+def test_escapes_do_not_reach_a_terminal():
+    assert printable("a\x1b[31mred\x07\x9b\u202e") == "a\\x1b[31mred\\x07\\x9b\\u202e"
