@@ -15,6 +15,7 @@ object a line:
     {"error": "..."}                      why nothing can be timed here
     {"loaded": 120}                       so far, every few seconds
     {"failed": 7, "error": "..."}         model 7 cannot be loaded or run; its samples are null
+    {"remark": 7, "text": "..."}          a part of model 7 runs elsewhere than was asked for
     {"pass": 0, "us": [...], "load": 0.4, "temperature_c": 51.0}
     {"energy": 7, "mj": 3.1}              of one run of model 7, with --energy
 
@@ -37,7 +38,9 @@ import json
 import os
 import platform
 import random
+import re
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -49,6 +52,8 @@ from typing import Any, Callable, Optional  # noqa: UP035
 Run = Callable[[], Optional[float]]  # noqa: UP045
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
+TAKE_CPU = "choose --provider CPUExecutionProvider, or install what it needs"
+TYPED_FROM = (10, 12)  # of TensorRT: networks have the types of their files
 BEAT_S = 3.0  # a line at least this often, so that a silence means a hang
 WINDOW_S = 0.2  # of one model's energy: some 200 runs, whose sum varies by 3 %
 SAMPLING_S = 0.002  # between two readings of a power sensor
@@ -74,6 +79,7 @@ class OnnxRuntime:
         self.provider = options.provider or "CPUExecutionProvider"
         check_provider(self.provider, onnxruntime.get_available_providers())
         self.on_gpu = self.provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+        self.remarks: list[str] = []
         # Workers of hundreds of sessions, each spinning for a while after its last run, would
         # take the CPUs from the one that runs: all sessions share one pool, where they can.
         share = getattr(onnxruntime, "set_global_thread_pool_sizes", None)
@@ -87,20 +93,8 @@ class OnnxRuntime:
         return {**found, "shared_threads": True} if self.shares_threads else found
 
     def load(self, path: Path) -> Run:
-        runtime, threads = self.onnxruntime, self.options.threads
-        # XNNPACK has threads of its own, which ONNX Runtime's must not keep from working.
-        own = self.provider == "XnnpackExecutionProvider"
-        settings = runtime.SessionOptions()
-        settings.intra_op_num_threads = 1 if own else threads
-        settings.inter_op_num_threads = 1
-        settings.use_per_session_threads = not self.shares_threads
-        settings.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-        settings.log_severity_level = 3
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0" if own else "1")
-        more = [{"intra_op_num_threads": str(threads)}] if own else None
-        session = runtime.InferenceSession(str(path), settings, [self.provider], more)
-        if self.provider not in session.get_providers():
-            raise RuntimeError(f"{self.provider} does not take this model")
+        runtime = self.onnxruntime
+        session = self.checked_session(path)
         (given,), (result,) = session.get_inputs(), session.get_outputs()
         data = normal(self.numpy, given.shape)
         binding = session.io_binding()
@@ -117,6 +111,59 @@ class OnnxRuntime:
 
         return synchronous
 
+    def session(self, path: Path, profile: str = "", config: Sequence[str] = ()) -> Any:
+        """`profile`: where the times of nodes are written to; `config`: switched on."""
+        runtime, threads = self.onnxruntime, self.options.threads
+        # XNNPACK has threads of its own, which ONNX Runtime's must not keep from working.
+        own = self.provider == "XnnpackExecutionProvider"
+        settings = runtime.SessionOptions()
+        settings.intra_op_num_threads = 1 if own else threads
+        settings.inter_op_num_threads = 1
+        settings.use_per_session_threads = not self.shares_threads
+        settings.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+        settings.log_severity_level = 3
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0" if own else "1")
+        for name in config:
+            settings.add_session_config_entry(name, "1")
+        if profile:
+            settings.enable_profiling, settings.profile_file_prefix = True, profile
+        more = [{"intra_op_num_threads": str(threads)}] if own else None
+        session = runtime.InferenceSession(str(path), settings, [self.provider], more)
+        if self.provider not in session.get_providers():  # it was dropped with a warning
+            raise RuntimeError(f"{self.provider} cannot be used here; {TAKE_CPU}")
+        return session
+
+    def checked_session(self, path: Path) -> Any:
+        """A session whose nodes run where they were asked to, all or, with a remark, a part.
+
+        What a provider does not take, ONNX Runtime gives to its CPU provider in silence.
+        """
+        if self.provider == "CPUExecutionProvider":
+            return self.session(path)
+        if number_of(self.onnxruntime.__version__) >= (1, 16):  # before, it knew no such switch
+            try:
+                return self.session(path, config=["session.disable_cpu_ep_fallback"])
+            except Exception as error:  # of a class that is not public
+                if "assigned to the default CPU EP" not in str(error):
+                    raise
+        taken, nodes = self.count_nodes(path)
+        if not taken:
+            raise RuntimeError(f"{self.provider} takes none of its {nodes} nodes; {TAKE_CPU}")
+        if taken < nodes:
+            self.remarks.append(f"{self.provider} runs only {taken} of {nodes} nodes")
+        return self.session(path)
+
+    def count_nodes(self, path: Path) -> tuple[int, int]:
+        """How many nodes, fused ones as one, the provider runs, of how many."""
+        with tempfile.TemporaryDirectory() as folder:
+            session = self.session(path, profile=os.path.join(folder, "profile"))
+            (given,) = session.get_inputs()
+            session.run(None, {given.name: normal(self.numpy, given.shape)})
+            events = json.loads(Path(session.end_profiling()).read_text())
+        told = [event.get("args", {}) for event in events if event.get("cat") == "Node"]
+        providers = [args["provider"] for args in told if "provider" in args]
+        return providers.count(self.provider), len(providers)
+
 
 class LiteRT:
     on_gpu = False
@@ -131,6 +178,7 @@ class LiteRT:
         self.numpy, self.interpreter, self.options = numpy, interpreter, options
         self.provider = options.provider or "xnnpack"
         check_provider(self.provider, ("xnnpack", "none"))
+        self.remarks: list[str] = []
 
     def environment(self) -> dict[str, Any]:
         package = self.interpreter.__name__.split(".")[0]
@@ -146,10 +194,22 @@ class LiteRT:
             model_path=str(path), num_threads=self.options.threads, **more
         )
         interpreter.allocate_tensors()
+        self.check_delegate(interpreter)
         (given,) = interpreter.get_input_details()
         interpreter.set_tensor(given["index"], normal(self.numpy, given["shape"]))
         invoke: Run = interpreter.invoke
         return invoke
+
+    def check_delegate(self, interpreter: Any) -> None:
+        """Whether XNNPACK was applied, where the interpreter tells its operations."""
+        operations = getattr(interpreter, "_get_ops_details", lambda: None)()
+        if operations is None:
+            return
+        applied = any(operation.get("op_name") == "DELEGATE" for operation in operations)
+        if self.provider == "none" and applied:
+            raise RuntimeError("a delegate was applied though none was asked for")
+        if self.provider == "xnnpack" and not applied:
+            self.remarks.append("XNNPACK takes none of its nodes")
 
 
 class PyTorch:
@@ -198,6 +258,9 @@ class PyTorch:
         modules = [self.module_of(block, found["eps"]).eval() for block in blocks]
         for module in modules:
             module.to(self.place, self.dtype)
+            for tensor in [*module.parameters(), *module.buffers()]:
+                if tensor.device.type != self.place.type:
+                    raise RuntimeError(f"a tensor is on {tensor.device}, not on {self.place}")
         inputs = [block.inputs or (index - 1,) for index, block in enumerate(blocks)]
         last_read = {value: index for index, reads in enumerate(inputs) for value in reads}
         steps = [
@@ -294,6 +357,13 @@ class TensorRT:
         self.stream = self.cuda.made("cudaStreamCreate")
         self.logger = tensorrt.Logger(tensorrt.Logger.ERROR)
         self.builder = tensorrt.Builder(self.logger)
+        self.typed = number_of(tensorrt.__version__) >= TYPED_FROM
+        half = options.precision == "fp16" and not self.typed
+        if half and not getattr(self.builder, "platform_has_fast_fp16", True):
+            raise RefusedError(
+                "TensorRT has no fast fp16 on this GPU and would build engines in fp32; choose "
+                "--precision fp32"
+            )
         self.runtime = tensorrt.Runtime(self.logger)
         folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         name = f"tensorrt-{tensorrt.__version__}-{options.precision}.timing"
@@ -323,17 +393,19 @@ class TensorRT:
         return self.cuda.timed(launch, stream, keep=(engine, context))
 
     def build(self, path: Path) -> Any:
-        """The engine, serialised. Up to version 10 fp16 is a permission, then the model's own."""
+        """The engine, serialised. Before TYPED_FROM fp16 is a permission, then the model's own."""
         trt = self.tensorrt
-        explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
-        network = self.builder.create_network(0 if explicit is None else 1 << int(explicit))
+        kinds = trt.NetworkDefinitionCreationFlag
+        names = ["EXPLICIT_BATCH", *["STRONGLY_TYPED"] * self.typed]
+        flags = {1 << int(getattr(kinds, name)) for name in names if hasattr(kinds, name)}
+        network = self.builder.create_network(sum(flags))
         parser = trt.OnnxParser(network, self.logger)
         if not parser.parse(path.read_bytes()):
             told = [str(parser.get_error(i)) for i in range(parser.num_errors)]
             raise RuntimeError(told[0] if told else "TensorRT cannot read this model")
         config = self.builder.create_builder_config()
         half = getattr(trt.BuilderFlag, "FP16", None)
-        if self.options.precision == "fp16" and half is not None:
+        if self.options.precision == "fp16" and half is not None and not self.typed:
             config.set_flag(half)
         known = self.cache.read_bytes() if self.cache.exists() else b""
         cache = config.create_timing_cache(known)
@@ -399,7 +471,8 @@ class Cuda:
         pointer = self.made("cudaMalloc", ctypes.c_size_t(max(data.nbytes, 1)))
         source, size = ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes)
         self.call("cudaMemcpy", pointer, source, size, ctypes.c_int(1))  # host to device
-        assert pointer.value is not None
+        if pointer.value is None:
+            raise RuntimeError("cudaMalloc gave no memory")
         return pointer.value
 
     def captured(self, enqueue: Callable[[], None], stream: ctypes.c_void_p) -> Run | None:
@@ -573,6 +646,15 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def number_of(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version.
+
+    >>> number_of("10.12.0.36")
+    (10, 12)
+    """
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
 def pin(cpus: str, threads: int) -> list[int] | None:
     """Keep to the CPUs that were asked for, by default the last ones: the big ones on a board."""
     if not hasattr(os, "sched_setaffinity"):
@@ -607,15 +689,18 @@ def load_all(runtime: Any, folder: Path, models: list[dict[str, Any]]) -> list[R
     said = time.monotonic()
     for index, model in enumerate(models):
         try:
-            run: Run | None = runtime.load(folder / model["file"])
-            assert run is not None
-            run()
+            loaded: Run = runtime.load(folder / model["file"])
+            loaded()
+            run: Run | None = loaded
+            for text in getattr(runtime, "remarks", []):
+                say({"remark": index, "text": text})
         except Exception as error:
             if runtime.on_gpu and hasattr(runtime, "check"):
                 runtime.check()  # a GPU that is lost would refuse all other models, too
             say({"failed": index, "error": f"{type(error).__name__}: {error}"[:300]})
             run = None
         functions.append(run)
+        getattr(runtime, "remarks", []).clear()
         if time.monotonic() - said > BEAT_S:
             said = time.monotonic()
             say({"loaded": index + 1})
@@ -664,8 +749,8 @@ def measure_energy(
 
 
 def parsed() -> argparse.Namespace:
-    assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    # Not from the docstring, which -OO takes away, here or by PYTHONOPTIMIZE on a board.
+    parser = argparse.ArgumentParser(description="Times models in turns, see the top of this file.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--runtime", required=True, choices=sorted(RUNTIMES))
     parser.add_argument("--threads", type=int, default=1)
