@@ -23,6 +23,7 @@ import numpy as np
 
 from lut.chunks import BLOCKS, NETWORKS, REFERENCES, Chunk
 from lut.journal import Journal
+from lut.lines import check_fits
 from lut.probes import Probe
 from lut.runtimes.session import MODELS, Setting, run_session
 from lut.samples import LOW_SHARE, Latency, latency_of, mean_of
@@ -216,7 +217,9 @@ class Campaign:
                     seed=self.seed + found.chunk.number,
                     workspace=self.journal.path.parent,
                 )
+                samples = sum(model.repeats for model in models)
                 for line in session:
+                    check_fits(line, len(models), samples, self.host.name, TargetError)
                     if "environment" in line:
                         begun = True
                         self._check_environment(line["environment"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lut.runtimes.benchmark_model import parse, time_model
+from lut.runtimes.benchmark_model import Delegate, parse, time_model
 from lut.runtimes.timing import Timing
 from lut.targets.local import Local
 from results.errors import TargetError
@@ -56,7 +56,7 @@ LAST = "count=50 first=106022 curr=105780 min=105416 max=106528 avg=105784 std=2
     ],
 )
 def test_reads_the_last_runs_of_every_version(name, timing):
-    delegate = next((d for d in ("gpu", "nnapi") if d in name), "xnnpack")
+    delegate: Delegate = "gpu" if "gpu" in name else "nnapi" if "nnapi" in name else "xnnpack"
     assert parse((GOLDEN / f"{name}.txt").read_text(), delegate) == timing
 
 
@@ -195,11 +195,12 @@ def test_another_unit_than_was_asked_for_is_an_error(delegate, lines, told):
 
 
 def test_flags_that_a_version_does_not_need_may_be_unknown_to_it():
-    for flags, delegate in (
+    cases: list[tuple[str, Delegate]] = [
         ("--gpu_precision_loss_allowed=false", "gpu"),
         ("--gpu-precision=fp32", "gpu"),
         ("--use_xnnpack=true --enable_op_profiling=false", "xnnpack"),
-    ):
+    ]
+    for flags, delegate in cases:
         unknown = f"WARN: Unconsumed cmdline flags: {flags}\n"
         assert parse(ran(*EVIDENCE[delegate], unknown), delegate).count == 50
 

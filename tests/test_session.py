@@ -44,8 +44,7 @@ from supernet.space import get_space
 from tests import stand_ins
 from tests.sshd import SSHD, Sshd
 from tests.synthetic import Machine
-from tests.test_trtexec import GOLDEN as TRTEXEC_LOGS
-from tests.test_trtexec import STAND_IN as TRTEXEC
+from tests.test_trtexec import write_stand_in
 
 SPACE = get_space("tiny")
 CPU = str(min(os.sched_getaffinity(0)))
@@ -353,7 +352,7 @@ def test_the_last_cpus_by_default_and_those_that_were_asked_for(tmp_path):
 
 @pytest.fixture
 def trtexec(tmp_path, monkeypatch):
-    """TensorRT's tool as a stand-in on PATH; gives its calls so far."""
+    """Puts TensorRT's tool, a stand-in of some version, on PATH; gives its calls so far."""
     if (
         subprocess.run([sys.executable, "-c", "import tensorrt"], capture_output=True).returncode
         == 0
@@ -363,26 +362,33 @@ def trtexec(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     calls = tmp_path / "calls"
-    text = TRTEXEC.format(
-        python=sys.executable, calls=str(calls), log=str(TRTEXEC_LOGS / "10.txt"), export=True
-    )
-    (folder / "trtexec").write_text(text)
-    (folder / "trtexec").chmod(0o755)
-    return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
+
+    def trtexec(version):
+        write_stand_in(folder, calls, version=version)
+        return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
+
+    return trtexec
 
 
-def test_tensorrt_without_its_package_is_timed_by_its_tool(trtexec):
+@pytest.mark.parametrize(
+    ("version", "flag"),
+    [("100300", "--fp16"), ("101300", "--stronglyTyped"), ("110400", None)],
+)
+def test_tensorrt_without_its_package_is_timed_by_its_tool(trtexec, version, flag):
+    written = trtexec(version)
     setting = Setting("tensorrt", "fp16")
     assert check_host(Local(), setting) == BY_TRTEXEC
     lines = list(run_session(Local(), setting, networks(2), passes=2))
-    assert lines[0]["environment"]["version"] == "101300"
+    environment = lines[0]["environment"]
+    assert (environment["version"], environment["precision_flags"]) == (version, flag or "none")
     found = stand_ins.passes_of(lines)
     assert list(found) == [0, 1]
     assert all(us == pytest.approx([400, 400]) for us in found.values())
-    calls = trtexec()
+    calls = written()
     built = [call for call in calls if "--onnx" in call]
     assert len(built) == 2  # once for both passes
-    assert all("--fp16" in call for call in built)
+    precision = {"--fp16", "--stronglyTyped"}
+    assert all(set(call) & precision == ({flag} if flag else set()) for call in built)
     assert len({call["--timingCacheFile"] for call in built}) == 1
     assert sum("--loadEngine" in call for call in calls) == 4
 

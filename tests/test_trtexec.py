@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lut.runtimes.timing import Timing
-from lut.runtimes.trtexec import find_trtexec, parse, time_model
+from lut.runtimes.trtexec import find_trtexec, parse, precision_flags, read_version, time_model
 from lut.targets.local import Local
 from results.errors import TargetError
 from tests.conftest import ROOT
@@ -99,15 +99,25 @@ def test_a_failed_capture_and_a_launch_bound_network_are_noted():
     [
         ("", "", "exported no times, and its log has no latency"),
         ("nothing of use", "", "exported no times"),
-        ("", "[ {", "not JSON, or cut short"),
-        ("", exported([0.5, 0.6])[:-40], "not JSON, or cut short"),
-        ("", '{"a": 1}', "no list of runs"),
-        ("", "[1, 2]", "no list of runs"),
+        ("", "[ {", "its exported times: not JSON"),
+        ("", exported([0.5, 0.6])[:-40], "its exported times: not JSON"),
+        ("", '{"a": 1}', "of another layout"),
+        ("", "[1, 2]", "of another layout"),
+        ("", "[null]", "of another layout"),
+        ("", "[" * 100_000, "of another layout"),
+        ("", exported([0.5], startComputeMs='"x"'), "of another layout"),
+        ("", exported([0.5], startEnqMs="[1]"), "of another layout"),
+        ("", exported([0.5], computeMs="true"), "of another layout"),
+        ("", exported([0.5], latencyMs="1e300"), "of another layout"),
+        ("", exported([0.5], latencyMs="1" + "0" * 400), "of another layout|not JSON"),
+        ("", exported([0.5], latencyMs="null", computeMs="null"), "a latency of None"),
         ("", "[]", "no run after the warm-up"),
         ("", exported([0.0]), "a latency of 0"),
-        ("", exported([0.5], latencyMs=-1), "a latency of -1"),
-        ("", exported([0.5], latencyMs="NaN"), "a latency of nan"),
-        ("", exported([0.5], latencyMs='"x"'), "a latency of x"),
+        ("", exported([0.5], latencyMs=-1), "of another layout"),
+        ("", exported([0.5], latencyMs="NaN"), "not JSON"),
+        ("", exported([0.5], latencyMs='"x"'), "of another layout"),
+        ("[I] Timing trace has " + "9" * 5000 + " queries", "", "has no latency"),
+        ("[I] Latency: min = " + "x" * 9999 + " ms, max = 1 ms, mean = 1 ms", "", "no numbers"),
         ("[I] Latency: min = nan ms, max = 1 ms, mean = nan ms, median = 1 ms", "", "is nan"),
         ("[I] Latency: min = 0 ms, max = 0 ms, mean = 0 ms, median = 0 ms", "", "is 0|is nan"),
         ("[I] Latency: min = x ms, max = 1 ms, mean = 1 ms, median = 1 ms", "", "no numbers"),
@@ -117,25 +127,35 @@ def test_garbage_is_no_time(log, times, told):
     with pytest.raises(TargetError, match=told) as caught:
         parse(log, times)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 # Knows the flags of two kinds of call, and refuses all others.
+# Those of precision as its version does, see the documents on migrating from 10.x to 11.x.
 STAND_IN = """#!{python}
 import json, os, sys
 flags = dict((argument.split("=", 1) + [None])[:2] for argument in sys.argv[1:])
+print("&&&& RUNNING TensorRT.trtexec [TensorRT v{version}] # trtexec", *sys.argv[1:])
+if "--help" in flags:
+    print({help!r})
+    sys.exit(0)
 with open({calls!r}, "a") as file:
     file.write(json.dumps(flags) + "\\n")
 def fail(why):
     print("[E] Error[1]:", why, file=sys.stderr)
-    print("&&&& FAILED TensorRT.trtexec [TensorRT v101300]")
+    print("&&&& FAILED TensorRT.trtexec [TensorRT v{version}]")
     sys.exit(1)
 if "--onnx" in flags:
     wanted = {{"--onnx", "--saveEngine", "--timingCacheFile", "--builderOptimizationLevel",
               "--skipInference"}}
-    if set(flags) - {{"--fp16", "--int8"}} != wanted or flags["--skipInference"] is not None:
-        fail("Unknown option: " + str(set(flags) ^ wanted))
+    known = {{"--stronglyTyped"}} if {version} >= 86000 or 8601 <= {version} < 9999 else set()
+    if {version} < 110000:
+        known |= {{"--fp16", "--int8"}}
+    if set(flags) - known != wanted or flags["--skipInference"] is not None:
+        fail("Unknown option: " + str(set(flags) - known ^ wanted))
     if not os.path.isfile(flags["--onnx"]):
         fail("Could not open file " + flags["--onnx"])
+    print({build_log!r})
     for path in (flags["--saveEngine"], flags["--timingCacheFile"]):
         open(path, "w").write("plan")
 else:
@@ -152,8 +172,23 @@ else:
         records = [dict(startEnqMs=t, endEnqMs=t + 0.01, startComputeMs=t, computeMs=0.4,
                         latencyMs=0.4) for t in [0.0, *at]]
         open(flags["--exportTimes"], "w").write(json.dumps(records))
-print("&&&& PASSED TensorRT.trtexec [TensorRT v101300]")
+print("&&&& PASSED TensorRT.trtexec [TensorRT v{version}]")
 """
+
+
+def write_stand_in(folder, calls, *, export=True, version="100300", help="", build_log=""):
+    """trtexec in `folder`, which notes its flags in the file `calls`."""
+    text = STAND_IN.format(
+        python=sys.executable,
+        calls=str(calls),
+        log=str(GOLDEN / "10.txt"),
+        export=export,
+        version=version,
+        help=help,
+        build_log=build_log,
+    )
+    (folder / "trtexec").write_text(text)
+    (folder / "trtexec").chmod(0o755)
 
 
 @pytest.fixture
@@ -164,16 +199,8 @@ def tool(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     calls = tmp_path / "calls"
 
-    def install(export=True):
-        (folder / "trtexec").write_text(
-            STAND_IN.format(
-                python=sys.executable,
-                calls=str(calls),
-                log=str(GOLDEN / "10.txt"),
-                export=export,
-            )
-        )
-        (folder / "trtexec").chmod(0o755)
+    def install(**more):
+        write_stand_in(folder, calls, **more)
         return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
 
     return install
@@ -198,10 +225,23 @@ def measure(model, **changes):
 
 
 @pytest.mark.parametrize(
-    ("precision", "flag"), [("fp32", None), ("fp16", "--fp16"), ("int8", "--int8")]
+    ("version", "precision", "flag"),
+    [
+        ("100300", "fp32", None),
+        ("100300", "fp16", "--fp16"),
+        ("100300", "int8", "--int8"),
+        ("7203", "fp16", "--fp16"),
+        ("8601", "fp16", "--fp16"),
+        ("101100", "fp16", "--fp16"),
+        ("101200", "fp16", "--stronglyTyped"),
+        ("101303", "fp32", "--stronglyTyped"),
+        ("110000", "fp16", None),
+        ("110400", "fp32", None),
+        ("120100", "fp16", None),
+    ],
 )
-def test_builds_then_times_with_the_documented_flags(tool, model, precision, flag):
-    calls = tool()
+def test_builds_then_times_with_the_documented_flags(tool, model, version, precision, flag):
+    calls = tool(version=version)
     timing = measure(model, precision=precision, optimization_level=2)
     assert timing.count == 30  # the run in the warm-up left out
     assert timing.median_us == pytest.approx(400)
@@ -228,6 +268,55 @@ def test_builds_then_times_with_the_documented_flags(tool, model, precision, fla
     }
     left = {path.name for path in model.parent.iterdir()}
     assert left == {"bin", "calls", model.name, "timing.cache"}
+
+
+@pytest.mark.parametrize(
+    ("told", "flags"),
+    [
+        ("", ["--fp16"]),
+        ("usage: --onnx=<file> --fp16 --best", ["--fp16"]),
+        ("usage: --onnx=<file> --stronglyTyped", []),
+        ("[TensorRT v" + "9" * 5000 + "]", ["--fp16"]),
+        ("&&&& RUNNING TensorRT.trtexec [TensorRT v110400] [b27] # trtexec --help", []),
+    ],
+)
+def test_without_a_version_the_listed_flags_decide(told, flags):
+    assert precision_flags("fp16", told) == flags
+
+
+@pytest.mark.parametrize(
+    ("number", "version"),
+    [
+        ("7203", (7, 2)),
+        ("8401", (8, 4)),
+        ("8601", (8, 6)),
+        ("100300", (10, 3)),
+        ("101200", (10, 12)),
+        ("110400", (11, 4)),
+    ],
+)
+def test_versions_as_the_banner_writes_them(number, version):
+    assert read_version(f"&&&& RUNNING TensorRT.trtexec [TensorRT v{number}] # x") == version
+
+
+SLOW = (
+    "[11/30/2026-10:00:00] [W] [TRT] {} support requested on hardware without native FP16 support, "
+    "performance will be negatively affected."
+)
+
+
+@pytest.mark.parametrize(
+    "log", [SLOW.format("FP16"), SLOW.format("Half2"), "[11/30/2026-10:00:00] [I] Precision: FP32"]
+)
+def test_an_engine_that_was_built_in_fp32_is_none_in_fp16(tool, model, log):
+    tool(build_log=log)
+    with pytest.raises(TargetError, match=r"no fast fp16.*--precision fp32"):
+        measure(model)
+    assert measure(model, precision="fp32").count == 30
+    tool(build_log="[11/30/2026-10:00:00] [I] Precision: FP32+FP16")
+    assert measure(model).count == 30
+    tool(build_log="[11/30/2026-10:00:00] [I] Precision: FP32", version="101200")
+    assert measure(model).count == 30  # by the types of the file
 
 
 def test_takes_the_log_where_no_times_are_exported(tool, model):

@@ -60,7 +60,7 @@ class BenchmarkModel:
     def environment(self) -> dict[str, Any]:
         script = 'if [ -x "$1" ]; then sha256sum "$1" || echo unknown; else echo none; fi'
         said = self.host.run(["sh", "-c", script, "sh", self.binary], timeout_s=60).split()
-        digest = said[0] if said else "unknown"
+        digest = said[0][:64] if said else "unknown"
         if digest == "none":
             raise TargetError(
                 f"{self.host.name}: there is no program {self.binary}; copy TensorFlow Lite's "
@@ -105,7 +105,7 @@ class BenchmarkModel:
             return [int(cpu) for cpu in self.cpus.split(",")]
         script = "getconf _NPROCESSORS_CONF 2>/dev/null || nproc --all 2>/dev/null || echo 0"
         count = self.host.run(["sh", "-c", script], timeout_s=30).strip()
-        number = int(count) if count.isdecimal() else 0
+        number = int(count) if count.isdecimal() and len(count) < 5 else 0
         return list(range(max(0, number - self.threads), number)) or None
 
 
@@ -116,12 +116,14 @@ class Trtexec:
         self.host, self.precision = host, precision
         self.program = trtexec.find_trtexec(host)
         self._engines: dict[str, str] = {}
+        self._told = ""  # by the tool of itself
 
     def environment(self) -> dict[str, Any]:
-        script = '"$1" --help 2>&1 | head -n 3'
-        said = self.host.run(["sh", "-c", script, "sh", self.program], timeout_s=TIMEOUT_S)
-        version = re.search(r"\[TensorRT v(\d+)\]", said)
-        return {"runtime": "tensorrt", "version": version and version[1], "tool": "trtexec"}
+        self._told = trtexec.ask(self.host, self.program, TIMEOUT_S)
+        number = re.search(r"\[TensorRT v(\d{1,9})\]", self._told)
+        found = {"runtime": "tensorrt", "version": number and number[1], "tool": "trtexec"}
+        flags = trtexec.precision_flags(self.precision, self._told)
+        return {**found, "precision_flags": " ".join(flags) or "none"}
 
     def time(self, model: str, folder: str) -> Timing:
         if model not in self._engines:
@@ -131,7 +133,7 @@ class Trtexec:
                 self.program,
                 model,
                 engine,
-                precision=self.precision,
+                flags=trtexec.precision_flags(self.precision, self._told),
                 timing_cache=f"{folder}/timing.cache",
                 timeout_s=BUILD_TIMEOUT_S,
             )

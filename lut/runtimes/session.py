@@ -16,9 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from lut.builders.network import Format, build_network, check_builder
+from lut.lines import session_line
 from lut.probes import Probe
 from lut.runtimes.invoked import BenchmarkModel, Tool, Trtexec, time_by_invocation
-from results.errors import DeviceError, RunError, TargetError, check_choice
+from results.errors import DeviceError, RunError, TargetError, check_choice, shown
 
 if TYPE_CHECKING:
     from lut.targets.host import Host
@@ -67,8 +68,9 @@ class Setting:
             raise DeviceError("tensorrt has no providers; leave --provider out")
         if self.precision == "fp16" and self.runtime == "pytorch" and "cuda" not in self.provider:
             raise DeviceError("PyTorch computes fp16 on CUDA alone; add --provider cuda-graph")
-        if not all(part.isdecimal() for part in self.cpus.split(",") if self.cpus):
-            raise DeviceError(f"--cpus is a list such as 4,5, not {self.cpus!r}")
+        parts = self.cpus.split(",") if self.cpus else []
+        if not all(part.isdecimal() and len(part) < 5 for part in parts):
+            raise DeviceError(f"--cpus is a list such as 4,5, not {shown(self.cpus)}")
         if self.benchmark_model and self.runtime != "litert":
             raise DeviceError(f"benchmark_model runs litert, not {self.runtime}; leave it out")
 
@@ -246,13 +248,8 @@ def _push_packages(host: "Host", there: str) -> None:
 def _lines(host: "Host", argv: Sequence[str], silence_s: float) -> Iterator[dict[str, Any]]:
     """What the timer tells. Raises TargetError where it gives up, is silent, or tells no JSON."""
     for line in host.stream(argv, idle_timeout_s=silence_s):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise TargetError(f"{host.name}: the timer printed {line[:80]!r}")
-        if set(found) == {"error"}:
+        found = session_line(line, f"{host.name}: the timer printed {shown(line)}")
+        if "error" in found and "failed" not in found:
             raise TargetError(f"{host.name}: {found['error']}")
         yield found
 

@@ -19,7 +19,7 @@ from lut.targets.host import (
     retried,
     run_client,
 )
-from results.errors import TargetError, nearest
+from results.errors import TargetError, nearest, shown
 
 _LOST = re.compile(r"device .*not found|offline|closed|protocol fault|failed to read|no devices")
 _CURE = (
@@ -92,8 +92,9 @@ def serials() -> dict[str, str]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason told"])[-1]
         raise TargetError(f"adb devices failed: {last}; try `adb kill-server`")
-    pairs = (line.split("\t") for line in done.stdout.splitlines() if "\t" in line)
-    return {serial: state.strip() for serial, state in pairs}
+    # A serial may hold spaces and parentheses: wireless debugging names phones by mDNS.
+    pairs = (line.rpartition("\t") for line in done.stdout.splitlines()[:1000])
+    return {serial: state.strip() for serial, tab, state in pairs if tab and serial.strip()}
 
 
 def only_serial() -> str:
@@ -103,7 +104,7 @@ def only_serial() -> str:
     if len(ready) == 1:
         return ready[0]
     if ready:
-        listed = ", ".join(f"adb:{serial}" for serial in ready)
+        listed = ", ".join(shlex.quote(f"adb:{serial}") for serial in ready)
         raise TargetError(f"{len(ready)} phones are attached; choose from {listed}")
     states = ", ".join(f"{serial} is {state}" for serial, state in found.items())
     raise TargetError(
@@ -114,11 +115,13 @@ def only_serial() -> str:
 
 def check_serial(serial: str) -> None:
     """Raises TargetError, with the nearest, for a phone that is not attached and ready."""
+    if serial.startswith("-") or not serial.isprintable():  # adb would take it for an option
+        raise TargetError(f"no phone {shown(serial)}: a serial number does not begin with -")
     found = serials()
     if serial not in found:
         if not found:
             only_serial()
-        raise TargetError(f"no phone {serial!r}{nearest(serial, found)}")
+        raise TargetError(f"no phone {shown(serial)}{nearest(serial, found)}")
     if found[serial] == "unauthorized":
         raise TargetError(f"adb:{serial}: allow USB debugging on the phone's screen")
     if found[serial] != "device":

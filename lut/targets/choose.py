@@ -7,17 +7,16 @@ from lut.targets.adb import Adb, check_serial, only_serial
 from lut.targets.host import Host
 from lut.targets.local import Local
 from lut.targets.ssh import Ssh
-from results.errors import TargetError
+from results.errors import TargetError, shown
 
 FORMS = "local, ssh://[user@]host[:port], adb, adb:SERIAL"
 
-# No leading dash: ssh would take it for an option.
+# No leading dash: ssh would take it for an option. Users of a domain hold an @ or a backslash.
 _SSH = re.compile(
-    r"ssh://(?P<user>[A-Za-z0-9_][\w.+\\-]*@)?"
-    r"(?:\[(?P<ipv6>[0-9A-Fa-f:]+(?:%\w+)?)\]|(?P<host>[A-Za-z0-9_][\w.-]*))"
+    r"ssh://(?P<user>\w[\w.+\\$@-]*@)?"
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+(?:%\w[\w.-]*)?)\]|(?P<host>\w[\w.-]*))"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
-_SERIAL = re.compile(r"adb:(?P<serial>[A-Za-z0-9_][\w.:-]*)")
 
 
 def get_host(target: str, *, python: str | None = None) -> Host:
@@ -31,15 +30,18 @@ def get_host(target: str, *, python: str | None = None) -> Host:
     if match := _SSH.fullmatch(target):
         address = f"{match['user'] or ''}{match['ipv6'] or match['host']}"
         port = int(match["port"]) if match["port"] else None
+        if port is not None and not 0 < port < 65536:
+            raise TargetError(f"no port {port} of a target; it is 1 to 65535, and 22 by default")
         return Ssh(address, port=port, python=python or "python3")
     if target == "adb":
         return Adb(only_serial(), python=python or "python3")
-    if match := _SERIAL.fullmatch(target):
-        check_serial(match["serial"])
-        return Adb(match["serial"], python=python or "python3")
+    if match := re.fullmatch(r"adb:([^-].*)", target):
+        serial = match[1]
+        check_serial(serial)  # whatever adb lists is one
+        return Adb(serial, python=python or "python3")
     if re.match(r"ssh://[^@/]*:[^@]*@", target):  # not repeated: it would end up in logs
         raise TargetError("a target holds no password: use a key, and ssh://[user@]host[:port]")
     scheme = difflib.get_close_matches(target[:6].lower(), ("local", "ssh://", "adb:"), 1, 0.4)
     meant = {"local": "local", "ssh://": "ssh://[user@]host[:port]", "adb:": "adb:SERIAL"}
     hint = f"; did you mean {meant[scheme[0]]}?" if scheme else ""
-    raise TargetError(f"no target {target!r}{hint} (choose from {FORMS})")
+    raise TargetError(f"no target {shown(target)}{hint} (choose from {FORMS})")

@@ -7,6 +7,8 @@ not tell is left out.
 import re
 from typing import Any
 
+from results.errors import printable
+
 # Prints `name=value`, lists as several lines of one name. /proc and /sys are Linux and Android,
 # getprop and dumpsys Android, sysctl macOS, nvpmodel and jetson_clocks Jetson.
 FACTS = r"""
@@ -68,22 +70,28 @@ exit 0
 _WHOLE_NUMBERS = ("num_cpus", "memory_mb", "battery_percent", "thermal_status")
 _LISTS = ("frequency", "nvpmodel", "jetson_clocks", "gpu")
 _PROCESSOR_ZONE = re.compile(r"cpu|gpu|soc|pkg|tj|core|cluster|tsens|big|little|mid", re.IGNORECASE)
-_HAL = re.compile(r"Temperature\{mValue=([-.\d]+), mType=(\d+)")
+_HAL = re.compile(r"Temperature\{mValue=(-?\d{1,9}(?:\.\d{1,9})?), mType=(\d{1,9})\b")
+MOST_LINES = 2000  # of facts; 200 CPUs have 400
+MOST_CHARACTERS = 500  # of a fact
+MOST_VALUES = 300  # of one name
 _PROCESSOR_TYPES = ("0", "1")  # of Android's Temperature: CPU and GPU; 2 battery, 3 skin
 
 
 def parse_facts(text: str) -> dict[str, Any]:
     """Names to a string, a whole number, or a list of strings where there may be several."""
     found: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        name, sign, value = line.partition("=")
-        value = " ".join(value.split())
-        if sign and re.search(r"\w", value) and value not in found.setdefault(name, []):
-            found[name].append(value)
+    for line in text.splitlines()[:MOST_LINES]:
+        name, sign, value = line[: 4 * MOST_CHARACTERS].partition("=")
+        value = printable(value)[:MOST_CHARACTERS]
+        if not (sign and re.fullmatch(r"\w{1,40}", name) and re.search(r"\w", value)):
+            continue
+        values = found.setdefault(name, [])
+        if value not in values and len(values) < MOST_VALUES:
+            values.append(value)
     facts: dict[str, Any] = {}
     for name, values in found.items():
         if name in _WHOLE_NUMBERS:
-            if values and values[0].isdecimal():
+            if values and values[0].isdecimal() and len(values[0]) < 16:
                 facts[name] = int(values[0])
         elif values:
             facts[name] = values if name in _LISTS else ", ".join(values)
@@ -101,7 +109,7 @@ def parse_temperature_c(text: str) -> float | None:
         if line.startswith("zone ") and (parts := line.split(maxsplit=2))[1:2]:
             with_type = parts[2] if len(parts) == 3 else ""
             try:
-                celsius = float(parts[1])
+                celsius = float(parts[1][:20])
             except ValueError:
                 continue
             celsius = celsius / 1000 if abs(celsius) >= 1000 else celsius
@@ -117,5 +125,5 @@ def parse_temperature_c(text: str) -> float | None:
 
 def parse_thermal_status(text: str) -> int | None:
     """Android's own verdict: 0 where nothing is throttled; None where it does not tell."""
-    match = re.search(r"^\s*Thermal Status: (\d+)", text, re.MULTILINE)
+    match = re.search(r"^[ \t]*Thermal Status: (\d{1,3})\b", text, re.MULTILINE)
     return int(match[1]) if match else None

@@ -23,8 +23,8 @@ from lut.targets.facts import (
     parse_temperature_c,
     parse_thermal_status,
 )
-from lut.targets.process import SilenceError, Supervised
-from results.errors import TargetError
+from lut.targets.process import OutputError, SilenceError, Supervised
+from results.errors import TargetError, shown
 
 Result = TypeVar("Result")
 
@@ -32,6 +32,7 @@ ATTEMPTS = 3
 BACKOFF_S = 0.5  # before the second attempt; doubled before each further one
 SLOWEST_TRANSFER = 250e3  # bytes per second: a copy may take this long, plus COPY_S
 COPY_S = 60.0
+MOST_OUTPUT = 64 * 2**20  # characters of a command's output that is waited for
 
 # The last is GNU tar's way to say it.
 _FULL = re.compile(
@@ -109,6 +110,8 @@ class CommandHost(ABC):
                 yield from command.lines(idle_timeout_s=idle_timeout_s)
             except SilenceError:
                 raise self._overdue(argv, idle_timeout_s, command) from None
+            except OutputError as error:
+                raise self._too_much(argv, error) from None
             self._check(argv, command)
 
     @contextlib.contextmanager
@@ -147,12 +150,23 @@ class CommandHost(ABC):
 
     def _run(self, argv: Sequence[str], timeout_s: float, stdin: str | None) -> str:
         with self._start(argv, stdin) as command:
+            lines = []
+            size = 0
             try:
-                lines = list(command.lines(idle_timeout_s=timeout_s, timeout_s=timeout_s))
+                for line in command.lines(idle_timeout_s=timeout_s, timeout_s=timeout_s):
+                    lines.append(line)
+                    size += len(line) + 50  # as much as an object takes
+                    if size > MOST_OUTPUT:
+                        raise OutputError(f"more than {MOST_OUTPUT >> 20} MB")
             except SilenceError:
                 raise self._overdue(argv, timeout_s, command) from None
+            except OutputError as error:
+                raise self._too_much(argv, error) from None
             self._check(argv, command)
         return "".join(f"{line}\n" for line in lines)
+
+    def _too_much(self, argv: Sequence[str], error: OutputError) -> TargetError:
+        return TargetError(f"{self.name}: {Path(argv[0]).name} printed {error}")
 
     def _check(self, argv: Sequence[str], command: Supervised) -> None:
         if command.status == 0:
@@ -257,6 +271,8 @@ def run_merged(host: Host, argv: Sequence[str], *, timeout_s: float) -> tuple[in
         .rstrip("\n")
         .rpartition("\n")
     )
+    if not (status.isdecimal() and len(status) < 4):
+        raise TargetError(f"{host.name}: {argv[0]} ended in {shown(status)}, which is no status")
     return int(status), output
 
 

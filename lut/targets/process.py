@@ -58,8 +58,17 @@ exit "$status"
 """
 
 
+MOST_LINE = 4 * 2**20  # bytes of a line; a pass over a thousand models has 20 kB
+MOST_LINES = 64  # that wait to be taken
+MOST_STDERR_LINE = 4096
+
+
 class SilenceError(Exception):
     """Nothing came for as long as was granted."""
+
+
+class OutputError(Exception):
+    """More came than any command of ours gives."""
 
 
 class Supervised:
@@ -76,7 +85,8 @@ class Supervised:
         self.started = False
         self.status: int | None = None  # of the command; None while it runs or where it was lost
         self._stderr: deque[str] = deque(maxlen=50)
-        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._lines: queue.Queue[str | OutputError | None] = queue.Queue(MOST_LINES)
+        self._ended = False
 
     def start(self, client: Sequence[str]) -> "Supervised":
         """Raises OSError where the client cannot be started."""
@@ -110,7 +120,7 @@ class Supervised:
         """Lines without their ends, as they come; afterwards `status` is set, or None if lost.
 
         Raises SilenceError when nothing comes for `idle_timeout_s`, or the end not within
-        `timeout_s` in all.
+        `timeout_s` in all; OutputError for a line that has no end.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -123,13 +133,15 @@ class Supervised:
                 raise SilenceError from None
             if line is None:
                 return
+            if isinstance(line, OutputError):
+                raise line
             if line == self._word:
                 self.started = True
                 continue
             text, word, status = line.partition(f"{self._word} ")
             if text or not word:
                 yield text
-            if word:
+            if word and status.isdecimal() and len(status) < 4:
                 self.status = int(status)
                 return
 
@@ -146,6 +158,7 @@ class Supervised:
 
     def end(self) -> None:
         """Ends the command there and its client here, in order where they let us."""
+        self._ended = True
         if self._popen.poll() is None:
             with contextlib.suppress(OSError, ValueError):
                 assert self._popen.stdin is not None
@@ -173,12 +186,22 @@ class Supervised:
     def _read_stdout(self) -> None:
         assert self._popen.stdout is not None
         with contextlib.suppress(OSError, ValueError):
-            for line in self._popen.stdout:
-                self._lines.put(line.decode(errors="replace").rstrip("\r\n"))
-        self._lines.put(None)
+            while line := self._popen.stdout.readline(MOST_LINE):
+                if len(line) == MOST_LINE:
+                    self._put(OutputError(f"a line of more than {MOST_LINE >> 20} MB"))
+                    break
+                self._put(line.decode(errors="replace").rstrip("\r\n"))
+        self._put(None)
+
+    def _put(self, line: str | OutputError | None) -> None:
+        """Waits for whoever takes the lines, as long as anybody does."""
+        while not self._ended:
+            with contextlib.suppress(queue.Full):
+                self._lines.put(line, timeout=0.2)
+                return
 
     def _read_stderr(self) -> None:
         assert self._popen.stderr is not None
         with contextlib.suppress(OSError, ValueError):
-            for line in self._popen.stderr:
+            while line := self._popen.stderr.readline(MOST_STDERR_LINE):
                 self._stderr.append(line.decode(errors="replace").rstrip("\r\n"))

@@ -35,6 +35,7 @@ from results.errors import TargetError
 
 CONNECT_S = 15
 OPTIONS = "EFFICIENTVIT_NAS_SSH_OPTIONS"  # words to put before ours
+MOST_WORDS = 2**16  # bytes of what a copy says, that are looked at
 LONGEST_SOCKET_PATH = 80  # bytes; the limit of the system is 104, ssh adds a random ending
 
 # What ssh says where trying again cannot help, and the cure.
@@ -150,7 +151,9 @@ class Ssh(CommandHost):
                 tarfile.open(fileobj=packed, mode="w|") as tar,
             ):
                 tar.add(local, arcname="." if local.is_dir() else path.name)
-            said = sender.stderr.read().decode(errors="replace").splitlines()
+            said = sender.stderr.read(MOST_WORDS).decode(errors="replace").splitlines()
+            while sender.stderr.read(2**16):
+                pass
             status = sender.wait()
         finally:
             in_time = stop.is_alive()
