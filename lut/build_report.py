@@ -11,6 +11,8 @@ from lut.table import Table
 if TYPE_CHECKING:
     from lut.work import Work
 
+MOST_REMARKS = 5  # on models that ran in part elsewhere; the table's .json has more
+
 
 def print_build(work: "Work", table: Table, validation: Validation | None, path: Path) -> None:
     from rich.console import Console
@@ -34,6 +36,8 @@ def print_build(work: "Work", table: Table, validation: Validation | None, path:
         print_validation(console, validation)
     for note in found["failed"]:
         console.print(f"left out: {note}", soft_wrap=True)
+    for remark in found.get("remarks", [])[:MOST_REMARKS]:
+        console.print(f"remark: {remark}", soft_wrap=True)
     console.print(f"wrote {path}", soft_wrap=True)
     by_name = path.parent.resolve() == (user_data_dir() / "tables").resolve()
     command = next_command(work.device, path, by_name)

@@ -86,11 +86,12 @@ class Validate:
                 f"{path} is shipped and never written to; copy it and give it by --table"
             )
         space = self._space(table)
-        found, folder = self._measure(table, space)
+        found, folder, remark = self._measure(table, space)
         if self.save:
             _save(table, path, found)
         if self.json:
-            print(json.dumps({"table": str(path), "run": str(folder), **found.to_dict()}))
+            told = {"table": str(path), "run": str(folder), **found.to_dict(), "remark": remark}
+            print(json.dumps(told))
         elif not self.quiet:
             from rich.console import Console
 
@@ -100,6 +101,8 @@ class Validate:
             if not console.is_terminal:
                 console.width = 120
             print_validation(console, found)
+            if remark:
+                console.print(remark, soft_wrap=True)
             console.print(f"wrote {folder / 'validation.json'}", soft_wrap=True)
 
     def _space(self, table: "Table") -> "Space":
@@ -121,8 +124,11 @@ class Validate:
             num_classes=flags.get("num_classes"),
         )
 
-    def _measure(self, table: "Table", space: "Space") -> "tuple[Validation, Path]":
-        """Raises UserError before a run folder is made where nothing can be measured."""
+    def _measure(self, table: "Table", space: "Space") -> "tuple[Validation, Path, str]":
+        """What was found, where it is written to, and a remark on the runtime's version.
+
+        Raises UserError before a run folder is made where nothing can be measured.
+        """
         from lut.assemble import validate
         from lut.chunks import NETWORKS, references_of, wide_references_of
         from lut.journal import JOURNAL, Journal
@@ -130,6 +136,7 @@ class Validate:
         from lut.plan import stratified
         from lut.runtimes.session import Setting, check_host
         from lut.targets.choose import get_host
+        from lut.versions import version_remark
         from results.files import write_json
         from results.progress import progress
         from results.record import RunRecord
@@ -193,11 +200,13 @@ class Validate:
         chunk = next(m for m in campaign.accepted if m.chunk.content)
         of_references = zip(references, chunk.reference_us(), strict=True)
         loads = [load for m in campaign.accepted for load in m.loads]
+        remark = version_remark(told.environment, campaign.environment)
         write_json(
             folder / "validation.json",
             {
                 **found.to_dict(),
                 "environment": campaign.environment,
+                "remark": remark,
                 "load": [min(loads), max(loads)] if loads else None,
                 "references": [
                     {"arch": arch.to_dict(), "measured_ms": us * 1e-3 / table.batch}
@@ -206,7 +215,7 @@ class Validate:
                 "networks": rows,
             },
         )
-        return found, folder
+        return found, folder, remark
 
 
 class _Told(NamedTuple):
@@ -216,6 +225,7 @@ class _Told(NamedTuple):
     cpus: str
     provider: str
     networks: "list[Arch]"
+    environment: dict[str, Any]
 
 
 def _told(table: "Table") -> _Told:
@@ -231,6 +241,7 @@ def _told(table: "Table") -> _Told:
             ",".join(map(str, environment.get("cpus") or ())),
             str(environment.get("provider") or ""),
             [Arch.from_dict(row["arch"]) for row in measurement.get("networks") or ()],
+            environment,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TableError(

@@ -36,6 +36,10 @@ class Devices:
         console.print(table)
         for device, note in {row["device"]: row["note"] for row in rows if row["note"]}.items():
             console.print(f"{device}: {note}", soft_wrap=True)
+        for device, remark in {
+            row["device"]: row["remark"] for row in rows if row["remark"]
+        }.items():
+            console.print(f"{device}: {remark}", soft_wrap=True)
         console.print("search one: python -m nas.search --device NAME", soft_wrap=True)
         console.print("add one:    python -m lut.calibrate --device NAME --points FILE")
 
@@ -43,6 +47,7 @@ class Devices:
 def _rows() -> list[dict[str, Any]]:
     from lut.device import device_names, get_device, tables_of
     from lut.table import load_table
+    from lut.versions import remark_here
     from predictors.latency import LatencyPredictor
 
     rows = []
@@ -57,9 +62,11 @@ def _rows() -> list[dict[str, Any]]:
             rows.append(_unusable(name, "no table yet, see lut.calibrate"))
         for path in tables:
             try:
-                predictor = LatencyPredictor(load_table(path))
+                table = load_table(path)
+                predictor = LatencyPredictor(table)
                 source = predictor.describe().removesuffix(f"; {predictor.note}")
-                rows.append(predictor.provenance | {"note": note, "source": source})
+                told = {"note": note, "source": source, "remark": remark_here(table.sidecar)}
+                rows.append(predictor.provenance | told)
             except TableError as error:
                 rows.append(_unusable(name, error))
     return rows
@@ -67,7 +74,13 @@ def _rows() -> list[dict[str, Any]]:
 
 def _unusable(name: str, error: object) -> dict[str, Any]:
     unknown = dict.fromkeys(("runtime", "precision", "batch", "title"), "?")
-    return {"device": name, "note": "", **unknown, "source": f"unusable: {error}"}
+    return {
+        "device": name,
+        "note": "",
+        "remark": "",
+        **unknown,
+        "source": f"unusable: {error}",
+    }
 
 
 def main() -> None:

@@ -1,0 +1,110 @@
+"""Whether a table's runtime is of the version that is here: the remark, and where there is none."""
+
+import json
+import os
+import shutil
+from importlib.metadata import version
+
+import pytest
+
+from lut.device import find_table, get_device
+from lut.versions import remark_here, version_remark
+from nas.devices import Devices
+
+ORT = {"runtime": "onnxruntime", "version": "1.20.0"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        (ORT, {"version": "1.32.0"}, "measured with onnxruntime 1.20.0, here is 1.32.0"),
+        (
+            {"runtime": "tensorrt", "version": "101300", "tool": "trtexec"},
+            {"runtime": "tensorrt", "version": "11.4.0"},
+            "measured with tensorrt 10.13.0, here is 11.4.0",
+        ),
+        (
+            {"runtime": "tensorrt", "version": "8.6.1"},
+            {"runtime": "tensorrt", "version": "8502", "tool": "trtexec"},
+            "measured with tensorrt 8.6.1, here is 8.5.2",
+        ),
+        (
+            {"runtime": "litert", "version": "benchmark_model 0123abcd"},
+            {"runtime": "litert", "version": "benchmark_model 4567abcd"},
+            "measured with benchmark_model 0123abcd, here is benchmark_model 4567abcd",
+        ),
+        (
+            {"runtime": "pytorch", "version": "2.1.0+cu121"},
+            {"runtime": "pytorch", "version": "2.2.0+cpu"},
+            "measured with pytorch 2.1.0",
+        ),
+    ],
+)
+def test_another_version_is_remarked_on_in_one_line(before, now, told):
+    found = version_remark(before, now)
+    assert told in found
+    assert "build it again" in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (ORT, ORT),
+        (ORT, {}),
+        ({}, ORT),
+        ({"runtime": "onnxruntime", "version": None}, ORT),
+        ({"runtime": "onnxruntime", "version": ["1"]}, ORT),
+        ({"version": "2.1.0+cu121"}, {"version": "2.1.0"}),
+        ({"version": "101300", "tool": "trtexec"}, {"version": "10.13.0"}),
+    ],
+)
+def test_the_same_version_or_an_unknown_one_is_not(before, now):
+    assert version_remark(before, now) == ""
+
+
+def sidecar(**environment):
+    target = {"kind": "local", "machine": os.uname().machine}
+    return {"measurement": {"target": target, "environment": {**ORT, **environment}}}
+
+
+def test_a_table_of_this_machine_is_held_against_what_is_installed(monkeypatch):
+    installed = version("onnxruntime")
+    assert f"here is {installed}" in remark_here(sidecar(version="0.1.0"))
+    assert remark_here(sidecar(version=installed)) == ""
+    litert = {"runtime": "litert", "version": "0.1.0"}
+    told = remark_here(sidecar(**litert, package="ai_edge_litert"))
+    assert f"here is {version('ai-edge-litert')}" in told
+    assert remark_here(sidecar(**litert)) == ""  # by benchmark_model
+    assert remark_here(sidecar(runtime="tensorrt", version="8601", tool="trtexec")) == ""
+    for change in ({"kind": "ssh"}, {"machine": "vax"}, {"cpu": "another processor"}):
+        elsewhere = sidecar(version="0.1.0")
+        elsewhere["measurement"]["target"] |= change
+        if "cpu" not in change or os.uname().machine == "x86_64":
+            assert remark_here(elsewhere) == ""
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [None, {}, {"measurement": []}, {"measurement": {"target": 1, "environment": []}}],
+)
+def test_without_a_measurement_nothing_is_said(damaged):
+    assert remark_here(damaged) == ""
+
+
+def test_the_list_of_devices_has_the_remark(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(tmp_path))
+    path = find_table(get_device("example-cpu:onnxruntime"), 1)
+    (tmp_path / "tables").mkdir()
+    copy = tmp_path / "tables" / "mine-onnxruntime-fp32"
+    shutil.copy(path, copy.with_suffix(".csv"))
+    found = json.loads(path.with_suffix(".json").read_text())
+    found["device"] = "mine"
+    found["measurement"] |= sidecar(version="0.1.0")["measurement"]
+    copy.with_suffix(".json").write_text(json.dumps(found))
+    Devices().run()
+    assert "mine: the table was measured with onnxruntime 0.1.0, here is" in capsys.readouterr().out
+    Devices(json=True).run()
+    rows = {row["device"]: row for row in json.loads(capsys.readouterr().out)}
+    assert "onnxruntime 0.1.0" in rows["mine"]["remark"]
+    assert rows["orin"]["remark"] == ""
