@@ -23,16 +23,20 @@ class random:
     default_rng = staticmethod(lambda seed: Generator())
 """
 
-# A model is a file of one word: ok, corrupt, hang, die or loud. Its runs are listed in $RUNS.
+# A model is a file of one word: ok, corrupt, hang, die or loud; of a GPU also `cpu`, of which it
+# takes no node, `part`, of which it takes two of three, and `dropped`, where the provider itself
+# is. Runs are listed in $RUNS. Before 1.16 there is no switch to forbid the CPU.
 ONNXRUNTIME = """
-import enum, os, sys, time
-__version__ = "1.2.3"
+import enum, json, os, sys, time
+__version__ = os.environ.get("ORT_VERSION", "1.20.3")
 print("from Python, at import")
 os.write(1, b"from C, at import\\n")
 class ExecutionMode(enum.Enum):
     ORT_SEQUENTIAL = 0
 class SessionOptions:
-    def add_session_config_entry(self, key, value): pass
+    enable_profiling = False
+    def __init__(self): self.entries = {}
+    def add_session_config_entry(self, key, value): self.entries[key] = value
 class OrtValue:
     ortvalue_from_numpy = staticmethod(lambda data, device, number: data)
 def set_default_logger_severity(level): pass
@@ -42,19 +46,37 @@ class Tensor:
     def __init__(self, name):
         self.name, self.shape = name, [1, 3, 8, 8]
 class Binding:
+    def synchronize_outputs(self): pass
     def bind_ortvalue_input(self, name, value): assert name == "given"
     def bind_output(self, name, device, number): assert name == "result"
 class InferenceSession:
     def __init__(self, path, settings, providers, options):
         assert settings.intra_op_num_threads >= 1
-        self.path, self.providers = path, providers
+        self.path, self.providers, self.settings = path, providers, settings
         with open(path) as file:
             self.does = file.read()
         if self.does == "corrupt":
             raise RuntimeError("cannot read\\nthis")
+        if self.does == "dropped":
+            self.providers = ["CPUExecutionProvider"]
+        forbidden = settings.entries.get("session.disable_cpu_ep_fallback") == "1"
+        assert not (forbidden and "CPUExecutionProvider" in providers)
+        if forbidden and self.does in ("cpu", "part") and __version__ >= "1.16":
+            raise RuntimeError("This session contains graph nodes that are assigned to the default "
+                               "CPU EP, but fallback to CPU EP has been explicitly disabled")
     def get_providers(self): return self.providers
     def get_inputs(self): return [Tensor("given")]
     def get_outputs(self): return [Tensor("result")]
+    def run(self, outputs, given): assert self.settings.enable_profiling
+    def end_profiling(self):
+        path = self.settings.profile_file_prefix + "_1.json"
+        gpu, cpu = self.providers[0], "CPUExecutionProvider"
+        units = {"cpu": [cpu] * 3, "part": [gpu, cpu, gpu]}.get(self.does, [gpu] * 3)
+        events = [{"cat": "Session", "name": "run", "args": {}}]
+        events += [{"cat": "Node", "name": "a", "args": {"provider": unit}} for unit in units]
+        with open(path, "w") as file:
+            json.dump(events, file)
+        return path
     def io_binding(self): return Binding()
     def run_with_iobinding(self, binding):
         if self.does == "loud":

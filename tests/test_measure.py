@@ -326,6 +326,32 @@ def test_models_of_a_killed_process_are_removed(campaign, tmp_path):
     assert not (tmp_path / "models-killed").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ({"pass": 0, "us": [1.0]}, "a pass of 1 samples, not of"),
+        ({"failed": 999, "error": "x"}, "tells of model 999"),
+        ({"remark": 10**6, "text": "x"}, "tells of model 1000000"),
+        ({"energy": 500, "mj": 1.0}, "tells of model 500"),
+    ],
+)
+def test_lines_of_models_that_are_not_there_count_for_nothing(campaign, line, told):
+    class Lying(Machine):
+        def __call__(self, host, setting, models, **more):
+            if not self.sessions:
+                self.sessions.append([])
+                yield {"environment": {"runtime": "onnxruntime", "version": "1", "cpus": [0]}}
+                yield line
+            yield from super().__call__(host, setting, models, **more)
+
+    found = campaign(Lying())
+    found.measure(BLOCKS, ALL[:3])
+    assert told in found.trouble
+    (measured,) = found.measured
+    assert (measured.failed, measured.remarks, measured.energy_mj) == ({}, {}, {})
+    assert len({len(us) for us in measured.passes.values()}) == 1
+
+
 def test_remarks_of_the_runtime_are_kept(campaign):
     class Remarking(Machine):
         def __call__(self, *arguments, **more):

@@ -337,8 +337,9 @@ def test_networks_equal_pytorch(network):
     assert network_difference(network, batch) < FP32
 
 
-@pytest.mark.parametrize("network", [NETWORKS[8], NETWORKS[10], NETWORKS[14]], ids=lambda a: a.task)
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda a: f"{a.family}-{a.task}")
 def test_fp16_networks_are_near(network):
+    """The file that TensorRT 10.12 and newer take with its own types, beside float64 here."""
     assert network_difference(network, precision="fp16") < FP16
 
 

@@ -165,7 +165,23 @@ def test_what_the_timer_refuses_is_one_line(session):
         assert str(caught.value).startswith("local: no provider")
 
 
-@pytest.mark.parametrize("line", ["Welcome to the board!", "[1, 2]", '{"pass": 0, "us": ['])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Welcome to the board!",
+        "[1, 2]",
+        '{"pass": 0, "us": [',
+        '{"pass":[0],"us":[1]}',
+        '{"pass":0,"us":[NaN]}',
+        '{"pass":0,"us":[1e300]}',
+        '{"environment":[]}',
+        '{"failed":"x","error":1}',
+        '{"verdict":"accepted"}',
+        "[" * 100_000,
+        json.dumps({f"x{i}": i for i in range(5000)}),
+    ],
+    ids=lambda line: line[:25],
+)
 def test_an_unreadable_line_is_quoted(line, monkeypatch):
     monkeypatch.setattr(Local, "stream", lambda *arguments, **more: iter([line]))
     with pytest.raises(TargetError, match="local: the timer printed"):

@@ -175,6 +175,107 @@ def test_both_outputs_come_in_one_text_with_the_status(host):
     assert run_merged(host, ["printf", "%s", *NASTY[:3]], timeout_s=10)[1] == "".join(NASTY[:3])
 
 
+def test_outputs_without_an_end_are_refused(host, monkeypatch):
+    monkeypatch.setattr("lut.targets.process.MOST_LINE", 2**16)
+    endless = ["sh", "-c", "yes | tr -d '\\n'"]
+    with pytest.raises(TargetError, match=r"sh printed a line of more than"):
+        host.run(endless, timeout_s=60)
+    with pytest.raises(TargetError, match=r"sh printed a line of more than"):
+        list(host.stream(endless, idle_timeout_s=60))
+    monkeypatch.setattr("lut.targets.host.MOST_OUTPUT", 2**20)
+    with pytest.raises(TargetError, match=r"yes printed more than 1 MB"):
+        host.run(["yes"], timeout_s=60)
+    lines = host.stream(["yes"], idle_timeout_s=60)  # as long as anybody takes them
+    assert [next(lines) for _ in range(10_000)] == ["y"] * 10_000
+    lines.close()
+    assert host.run(["sh", "-c", "head -c 20000000 /dev/zero >&2; echo ok"], timeout_s=60) == "ok\n"
+
+
+def test_a_status_that_is_none_is_an_error(monkeypatch):
+    for text in ("", "x", "\n" + "9" * 5000, "\n-1"):
+        monkeypatch.setattr(Local, "run", lambda *a, text=text, **b: text)
+        with pytest.raises(TargetError, match="which is no status"):
+            run_merged(Local(), ["tool"], timeout_s=1)
+
+
+WIRELESS = "adb-13e75597-Upleco (2)._adb-tls-connect._tcp"
+
+
+@pytest.fixture
+def phones(tmp_path, monkeypatch):
+    """adb as a stand-in that lists phones, and notes its arguments one a line."""
+    adb = tmp_path / "bin" / "adb"
+    adb.parent.mkdir()
+    calls = tmp_path / "calls"
+
+    def phones(listed):
+        (tmp_path / "listed").write_text(listed)
+        adb.write_text(
+            "#!/bin/sh\n"
+            f"if [ \"$*\" = devices ]; then cat '{tmp_path}/listed'; exit; fi\n"
+            f"printf '%s\\n' \"$@\" > '{calls}'\nexit 1\n"
+        )
+        adb.chmod(0o755)
+        return calls
+
+    monkeypatch.setenv("PATH", str(adb.parent), prepend=":")
+    return phones
+
+
+@pytest.mark.parametrize(
+    "serial",
+    [
+        WIRELESS,
+        "R58M12ABCDE",
+        "emulator-5554",
+        "192.168.1.20:5555",
+        "[fe80::1%wlan0]:5555",
+        "???????? no permissions",
+        'a\'b "c" $(id) `id`;d&e',
+        "phone \u00fc",
+    ],
+)
+def test_a_phone_is_named_as_adb_lists_it(phones, serial):
+    calls = phones(f"List of devices attached\n{serial}\tdevice\nother\toffline\n\n")
+    host = get_host(f"adb:{serial}")
+    assert get_host("adb").name == host.name == f"adb:{serial}"
+    with pytest.raises(TargetError):
+        host.run(["true"], timeout_s=10)
+    assert calls.read_text().splitlines()[:3] == ["-s", serial, "shell"]
+
+
+def test_phones_to_choose_from_are_offered_as_a_shell_takes_them(phones):
+    phones(f"List of devices attached\n{WIRELESS}\tdevice\nR58M12ABCDE\tdevice\n")
+    with pytest.raises(TargetError, match="2 phones are attached") as caught:
+        get_host("adb")
+    assert f"'adb:{WIRELESS}', adb:R58M12ABCDE" in str(caught.value)
+    with pytest.raises(TargetError, match=r"no phone 'R58M12ABCD'; did you mean 'R58M12ABCDE'"):
+        get_host("adb:R58M12ABCD")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "a\tb\tc\td\n",
+        "\t\t\n\tdevice\n",
+        "-s\tdevice\n--help\tdevice\n",
+        "x" * 1_000_000,
+        "\tdevice\n" * 100_000,
+        "a\x1b[2J\tdevice\n",
+        "",
+    ],
+)
+def test_whatever_adb_lists_ends_in_one_line(phones, listed):
+    phones(listed)
+    for target in ("adb:R5CT", "adb:-s"):
+        with pytest.raises(TargetError) as caught:
+            get_host(target)
+        assert str(caught.value).isprintable()
+    if "device" in listed:
+        with pytest.raises(TargetError, match="no phone is attached"):
+            get_host("adb")
+
+
 def test_facts_of_this_machine(host):
     facts = host.facts()
     assert facts["machine"] == os.uname().machine
@@ -202,6 +303,26 @@ def test_facts_leave_out_what_is_unknown():
     assert parse_facts("") == {}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "num_cpus=" + "9" * 5000,
+        "memory_mb=\u0663",
+        "cpu=" + "x" * 10_000_000,
+        "\n".join(f"field{i}=1" for i in range(100_000)),
+        "\n".join(f"gpu=card {i}" for i in range(100_000)),
+        "cpu=a\x1b[2Jb",
+        "=1\n==\na b=1\n\x00=1",
+    ],
+)
+def test_facts_are_bounded_and_printable(text):
+    facts = parse_facts(text)
+    assert len(facts) <= 2000
+    assert len(repr(facts)) < 200_000
+    assert repr(facts).isprintable()
+    assert "\x1b" not in str(facts.get("cpu"))
+
+
 # Recorded on a Xiaomi 13T Pro with Android 16.
 THERMAL_SERVICE = """IsStatusOverride: false
 Thermal Status: 0
@@ -225,6 +346,9 @@ Temperature static thresholds from HAL:
         (THERMAL_SERVICE, 57.9),  # the current one, not the cached
         (THERMAL_SERVICE.replace("mType=0", "mType=9"), 57.9),
         ("", None),
+        ("zone nan cpu\nzone inf cpu\nzone " + "9" * 5000 + " cpu\nzone 1e400 cpu\n", None),
+        (THERMAL_SERVICE.replace("57.9", "--.."), 34.351),
+        (THERMAL_SERVICE.replace("57.9", "9" * 5000), 34.351),
     ],
 )
 def test_temperature_is_that_of_the_warmest_processor_sensor(text, celsius):
@@ -233,6 +357,8 @@ def test_temperature_is_that_of_the_warmest_processor_sensor(text, celsius):
 
 def test_androids_own_verdict():
     assert parse_thermal_status(THERMAL_SERVICE) == 0
+    assert parse_thermal_status("Thermal Status: " + "9" * 5000) is None
+    assert parse_thermal_status("\n" * 100_000) is None
     assert parse_thermal_status("\tThermal Status: 3\n") == 3
     assert parse_thermal_status("") is None
 
@@ -304,6 +430,13 @@ def test_only_what_may_pass_is_tried_again():
         ("ssh://board:99x", "choose from local, ssh://"),
         ("abd:R5CT", "did you mean adb:SERIAL?"),
         ("adb:-s x", "did you mean adb:SERIAL?"),
+        ("adb:", "did you mean adb:SERIAL?"),
+        ("adb:--help", "did you mean adb:SERIAL?"),
+        ("ssh://board:0", "no port 0 of a target"),
+        ("ssh://board:99999", "no port 99999 of a target"),
+        ("ssh://$HOME@board", "choose from local, ssh://"),
+        ("ssh://board name", "choose from local, ssh://"),
+        ("x" * 100_000, "choose from local, ssh://"),
         ("quantum", "choose from local, ssh://"),
     ],
 )
@@ -327,6 +460,11 @@ def test_a_password_is_refused_and_not_repeated():
         ("ssh://board", "ssh://board"),
         ("ssh://me@board.local:2222", "ssh://me@board.local:2222"),
         ("ssh://me@[fe80::1]:22", "ssh://me@fe80::1:22"),
+        ("ssh://me@[fe80::1%eth0.100]", "ssh://me@fe80::1%eth0.100"),
+        ("ssh://me@corp.example@board", "ssh://me@corp.example@board"),
+        ("ssh://CORP\\me@board", "ssh://CORP\\me@board"),
+        ("ssh://machine$@board", "ssh://machine$@board"),
+        ("ssh://gerät_1", "ssh://gerät_1"),
     ],
 )
 def test_a_target_names_its_host(target, name):

@@ -134,6 +134,81 @@ def test_what_libraries_print_spoils_no_line(fake):
         assert words in said
 
 
+@pytest.mark.parametrize("version", ["1.14.1", "1.16.0", "1.32.0"])
+def test_nodes_that_a_provider_leaves_to_the_cpu_are_counted(fake, version):
+    flags = ("--provider=CUDAExecutionProvider", "--passes=1")
+    lines, _, _ = fake("ok", "part", "cpu", "dropped", "ok", flags=flags, ORT_VERSION=version)
+    assert [line for line in lines if "remark" in line] == [
+        {"remark": 1, "text": "CUDAExecutionProvider runs only 2 of 3 nodes"}
+    ]
+    errors = {line["failed"]: line["error"] for line in lines if "failed" in line}
+    assert list(errors) == [2, 3]
+    assert "CUDAExecutionProvider takes none of its 3 nodes; choose --provider CPU" in errors[2]
+    assert "CUDAExecutionProvider cannot be used here" in errors[3]
+    (us,) = passes_of(lines).values()
+    assert [value is None for value in us] == [False, False, True, True, False]
+
+
+def test_on_the_cpu_nothing_is_counted(fake):
+    lines, _, _ = fake("ok", "part", "cpu", flags=["--passes=1"])
+    assert not any("remark" in line or "failed" in line for line in lines)
+
+
+def test_a_real_provider_that_takes_no_node_is_no_provider(tmp_path):
+    """ONNX Runtime's wheel brings one that takes nothing of ours; all would run on the CPU."""
+    import onnxruntime
+
+    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no such provider")
+    write_models(tmp_path, Setting("onnxruntime", "fp32"), tiny_models()[:2])
+    flags = ("--runtime=onnxruntime", "--provider=AzureExecutionProvider", "--passes=1")
+    lines, _ = run_timer(tmp_path, *flags)
+    errors = [line["error"] for line in lines if "failed" in line]
+    assert len(errors) == 2
+    assert all("AzureExecutionProvider takes none of its" in error for error in errors)
+
+
+def test_litert_with_a_delegate_that_nobody_asked_for_is_refused(tmp_path):
+    """And one that was asked for and takes nothing is remarked on."""
+    interpreter = """
+import enum, os
+class OpResolverType(enum.Enum):
+    BUILTIN_WITHOUT_DEFAULT_DELEGATES = 1
+class Interpreter:
+    def __init__(self, model_path, num_threads, experimental_op_resolver_type=None):
+        self.does = open(model_path).read()
+    def allocate_tensors(self): pass
+    def get_input_details(self): return [{"index": 0, "shape": [1, 8]}]
+    def set_tensor(self, index, value): pass
+    def invoke(self): pass
+    def _get_ops_details(self):
+        return [{"op_name": "CONV_2D"}] + [{"op_name": "DELEGATE"}] * (self.does == "delegated")
+"""
+    package = tmp_path / "path" / "ai_edge_litert"
+    package.mkdir(parents=True)
+    stand_ins.install(package, __init__="", interpreter=interpreter)
+    models = stand_ins.write_models(tmp_path / "models", "delegated", "plain")
+    stand_ins.install(tmp_path / "path", numpy=stand_ins.NUMPY)
+    for provider in ("none", "xnnpack"):
+        flags = ("--runtime=litert", "--passes=1", f"--provider={provider}")
+        lines, _ = run_timer(models, *flags, PYTHONPATH=tmp_path / "path")
+        told = [line for line in lines if "failed" in line or "remark" in line]
+        if provider == "none":
+            assert told[0]["failed"] == 0
+            assert "a delegate was applied though none" in told[0]["error"]
+        else:
+            assert told == [{"remark": 1, "text": "XNNPACK takes none of its nodes"}]
+        assert len(told) == 1
+
+
+@pytest.mark.parametrize("optimise", ["1", "2"])
+def test_it_needs_no_docstring(fake, optimise):
+    lines, _, _ = fake("ok", flags=["--passes=2"], PYTHONOPTIMIZE=optimise)
+    assert len(passes_of(lines)) == 2
+    (line,), _, _ = fake("ok", flags=["--check"], python=(sys.executable, "-OO"))
+    assert line["environment"]["version"] == "1.20.3"
+
+
 def test_an_unknown_provider_is_refused_with_the_nearest(fake):
     (line,), _, runs = fake("ok", flags=["--provider=CUDAExecutionProvidr"], code=1)
     assert "did you mean 'CUDAExecutionProvider'" in line["error"]
@@ -331,7 +406,7 @@ def test_without_a_sensor_nothing_is_measured(fake, tmp_path):
 
 def test_a_check_tells_the_environment_and_ends(fake):
     (line,), _, runs = fake("ok", flags=["--check"])
-    assert line["environment"]["version"] == "1.2.3"
+    assert line["environment"]["version"] == "1.20.3"
     assert runs == []
 
 
@@ -366,7 +441,8 @@ void enqueued(int capturable) { if (capturing && capturable) queued++; }
 TENSORRT = """
 import ctypes, enum, json, os
 import numpy
-__version__ = "10.3.0"
+__version__ = os.environ.get("TRT_VERSION", "10.3.0")
+TYPED = tuple(map(int, __version__.split(".")[:2])) >= (10, 12)
 library = ctypes.CDLL("libcudart.so")
 def log(**line):
     with open(os.environ["RUNS"], "a") as file:
@@ -376,8 +452,10 @@ class Logger:
     def __init__(self, level): pass
 class NetworkDefinitionCreationFlag(enum.IntEnum):
     EXPLICIT_BATCH = 0
+    STRONGLY_TYPED = 1
 class BuilderFlag(enum.Enum):
-    FP16 = 0
+    if not __version__.startswith("11."):
+        FP16 = 0
 class Network: pass
 class Memory(bytes): pass
 class TimingCache:
@@ -392,9 +470,11 @@ class Config:
         return not cache.data.startswith(b"another GPU")
     def get_timing_cache(self): return self.cache
 class Builder:
-    def __init__(self, logger): pass
+    def __init__(self, logger):
+        if not __version__.startswith("11."):
+            self.platform_has_fast_fp16 = "SLOW_HALF" not in os.environ
     def create_network(self, flags):
-        assert flags == 1
+        assert flags == (3 if TYPED else 1)
         return Network()
     def create_builder_config(self): return Config()
     def build_serialized_network(self, network, config):
@@ -439,12 +519,12 @@ def tensorrt(tmp_path):
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, path / "cudart.c"], check=True)
     calls = tmp_path / "calls"
 
-    def tensorrt(*words, precision="fp32"):
+    def tensorrt(*words, precision="fp32", code=0, **more):
         models = stand_ins.write_models(tmp_path / "models", *words)
         calls.write_text("")
         flags = ("--runtime=tensorrt", f"--precision={precision}", "--passes=2")
         places = {"PYTHONPATH": path, "LD_LIBRARY_PATH": path, "XDG_CACHE_HOME": tmp_path}
-        lines, _ = run_timer(models, *flags, RUNS=calls, **places)
+        lines, _ = run_timer(models, *flags, code=code, RUNS=calls, **places, **more)
         return lines, [json.loads(line) for line in calls.read_text().splitlines()]
 
     return tensorrt
@@ -460,6 +540,22 @@ def test_tensorrt_is_timed_by_the_events_around_a_graph(tensorrt):
     assert list(passes_of(lines).values()) == [[250.0, None, 250.0, None, None]] * 2
     assert [call["model"] for call in calls] == ["a", "b", "unbuildable", "uncapturable"]
     assert all(call["flags"] == ["FP16"] for call in calls)
+
+
+@pytest.mark.parametrize("version", ["10.12.0", "10.14.1", "11.0.0", "11.4.1"])
+def test_newer_versions_take_the_types_of_the_file(tensorrt, version):
+    lines, calls = tensorrt("a", precision="fp16", TRT_VERSION=version)
+    assert lines[0]["environment"]["version"] == version
+    assert list(passes_of(lines).values()) == [[250.0]] * 2
+    assert calls[0]["flags"] == []
+
+
+def test_a_gpu_without_fast_fp16_builds_none(tensorrt):
+    lines, calls = tensorrt("a", precision="fp16", code=1, SLOW_HALF=1)
+    assert calls == []
+    assert "no fast fp16 on this GPU and would build engines in fp32" in lines[0]["error"]
+    lines, _ = tensorrt("a", precision="fp32", SLOW_HALF=1)
+    assert len(passes_of(lines)) == 2
 
 
 def test_what_tensorrt_learnt_of_its_tactics_is_kept_for_each_precision(tensorrt, tmp_path):

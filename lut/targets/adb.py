@@ -94,7 +94,12 @@ def serials() -> dict[str, str]:
         raise TargetError(f"adb devices failed: {last}; try `adb kill-server`")
     # A serial may hold spaces and parentheses: wireless debugging names phones by mDNS.
     pairs = (line.rpartition("\t") for line in done.stdout.splitlines()[:1000])
-    return {serial: state.strip() for serial, tab, state in pairs if tab and serial.strip()}
+    return {serial: state.strip() for serial, _, state in pairs if _is_serial(serial)}
+
+
+def _is_serial(text: str) -> bool:
+    """Not what adb would take for an option, or a terminal for more than a text."""
+    return bool(text.strip()) and text.isprintable() and not text.startswith("-")
 
 
 def only_serial() -> str:
@@ -115,8 +120,6 @@ def only_serial() -> str:
 
 def check_serial(serial: str) -> None:
     """Raises TargetError, with the nearest, for a phone that is not attached and ready."""
-    if serial.startswith("-") or not serial.isprintable():  # adb would take it for an option
-        raise TargetError(f"no phone {shown(serial)}: a serial number does not begin with -")
     found = serials()
     if serial not in found:
         if not found:
