@@ -8,7 +8,11 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of relative errors predicted / measured - 1, and of the two orders."""
+    """Of relative errors predicted / measured - 1, and of the two orders.
+
+    Where all predicted or all measured latencies are one number there is no order, and no
+    correlation of it: 0.
+    """
 
     mape_percent: float
     within_5_percent: float  # share of networks, in percent
@@ -28,12 +32,13 @@ def agreement(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Ag
         raise ValueError("two networks at least")
     predicted, measured = np.asarray(predicted_ms, float), np.asarray(measured_ms, float)
     errors = np.abs(predicted / measured - 1)
+    ordered = np.ptp(predicted) > 0 and np.ptp(measured) > 0
     return Agreement(
         mape_percent=100 * float(errors.mean()),
         within_5_percent=100 * float((errors <= 0.05).mean()),
         within_10_percent=100 * float((errors <= 0.10).mean()),
-        spearman=float(spearmanr(predicted, measured).statistic),
-        kendall_tau=float(kendalltau(predicted, measured).statistic),
+        spearman=float(spearmanr(predicted, measured).statistic) if ordered else 0.0,
+        kendall_tau=float(kendalltau(predicted, measured).statistic) if ordered else 0.0,
     )
 
 

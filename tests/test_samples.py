@@ -1,5 +1,7 @@
 """The low quantile of samples, against a slow twin and under disturbance."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -57,3 +59,12 @@ def test_a_common_factor_is_found():
     assert scale_between([1, 2, 5], [1.1, 2.2, 5.5]) == pytest.approx(1.1)
     assert scale_between([1, 2, 5, 8], [1.1, 2.2, 5.5, 80]) == pytest.approx(1.1)  # but one
     assert scale_between([1, 1], [1.0, 1.21]) == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured"), [([1, 1, 1], [1, 2, 3]), ([1, 2], [3, 3]), ([2, 2], [2, 2])]
+)
+def test_without_an_order_there_is_no_correlation_of_it(predicted, measured):
+    found = agreement(predicted, measured)
+    assert (found.spearman, found.kendall_tau) == (0.0, 0.0)
+    json.dumps(found.to_dict(), allow_nan=False)

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -108,3 +110,12 @@ def test_the_list_of_devices_has_the_remark(monkeypatch, tmp_path, capsys):
     rows = {row["device"]: row for row in json.loads(capsys.readouterr().out)}
     assert "onnxruntime 0.1.0" in rows["mine"]["remark"]
     assert rows["orin"]["remark"] == ""
+
+
+@pytest.mark.parametrize("arguments", [["nas.devices"], ["lut.build", "--help"]])
+def test_commands_work_without_docstrings(arguments):
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
