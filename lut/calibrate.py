@@ -100,17 +100,19 @@ class Calibrate:
             _write_table(device, found, batch, folder, processor, moved)
             for batch in _datasets_by_batch(device, points)
         ]
-        if self.report is not None:
-            from lut.calibration_report import write_report
+        try:
+            if self.json:
+                summary = {"tables": list(map(str, paths)), **asdict(found.summary)}
+                if moved is not None:
+                    summary |= {"from": _origin(moved)["from"], "physical_mape_percent": other}
+                print(json.dumps(summary, allow_nan=False))
+            elif not self.quiet:
+                _print(device, found, paths, moved, other)
+        finally:  # last, as no picture is worth the numbers; also where nobody reads on
+            if self.report is not None:
+                from lut.calibration_report import write_report
 
-            write_report(device, found, self.report)
-        if self.json:
-            summary = {"tables": list(map(str, paths)), **asdict(found.summary)}
-            if moved is not None:
-                summary |= {"from": _origin(moved)["from"], "physical_mape_percent": other}
-            print(json.dumps(summary, allow_nan=False))
-        elif not self.quiet:
-            _print(device, found, paths, moved, other)
+                write_report(device, found, self.report)
 
     def _processor(self, device: "Device") -> str:
         """Whose physics `device` has. Raises DeviceError."""

@@ -2,6 +2,7 @@
 
 import copy
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from results.errors import RunError, UserError
+from results.errors import PictureError, RunError, UserError
 from results.files import write_json
 from results.progress import progress
 from results.record import RunRecord, command_line
@@ -216,11 +217,10 @@ class Training:
                 figures = self._finally(arch, model)
                 logs.figures(done, name, figures)
                 rows.append(self._row(name, arch, figures, sha256))
-        curve = draw_curve(self.folder, self.task.primary)
         answer = {
             "run": str(self.folder),
             "model": str(model),
-            "curve": str(curve) if curve else None,
+            "curve": None,
             "task": self.task.name,
             "dataset": self.task.dataset,
             "data": str(self.command.data) if self.command.data else None,
@@ -230,6 +230,12 @@ class Training:
             "evaluations": rows,
         }
         write_json(self.folder / ANSWER, answer)
+        try:
+            if curve := draw_curve(self.folder, self.task.primary):
+                answer["curve"] = str(curve)
+                write_json(self.folder / ANSWER, answer)
+        except PictureError as error:  # figures and weights are there without it
+            print(error, file=sys.stderr)
         return answer
 
     def _metadata(self) -> dict[str, str]:

@@ -169,7 +169,7 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     for cut in (1, 40, 700):
         journal.write_bytes(whole[:-cut])
         resumed = a_search(tmp_path)
-        assert 100 <= journaled(tmp_path) < 150
+        assert journal.read_bytes() == whole[:-cut]  # reading alone changes nothing
         resumed.run(200, lambda _: None)
         assert journaled(tmp_path) == 200
         assert a_search(tmp_path).num_trials == 200
@@ -194,7 +194,7 @@ def test_a_journal_with_damaged_numbers_is_refused(tmp_path):
     a_search(tmp_path).run(20, lambda _: None)
     journal = tmp_path / "study.log"
     journal.write_text(journal.read_text().replace('"params_m":1.0', '"params_m":"1"', 1))
-    with pytest.raises(RunError, match="must be a finite number"):
+    with pytest.raises(RunError, match=r"study.log, line 2: .*params_m.*nothing was changed"):
         a_search(tmp_path)
 
 
