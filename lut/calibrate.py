@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from results.console import main as console_main
+from results.console import terminal
 from results.errors import DeviceError, TableError, check_choice
 from results.files import write_text
 
@@ -418,16 +419,13 @@ def _print(
     moved: "Transfer | None",
     physical_percent: float | None,
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from lut.device import SHIPPED, user_data_dir
     from supernet.arch import format_resolution
     from supernet.named import dataset_of
 
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 120
+    console = terminal(width=120)
     table = Table(
         title=f"{device.label}: each architecture predicted without its own rows", box=None
     )

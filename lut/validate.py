@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from results.console import main as console_main
+from results.console import terminal
 from results.errors import DeviceError, SpaceError, TableError
 
 if TYPE_CHECKING:
@@ -92,13 +93,9 @@ class Validate:
         if self.json:
             print(json.dumps({"table": str(path), "run": str(folder), **found.to_dict()}))
         elif not self.quiet:
-            from rich.console import Console
-
             from lut.build_report import print_validation
 
-            console = Console(highlight=False, markup=False)
-            if not console.is_terminal:
-                console.width = 120
+            console = terminal(width=120)
             print_validation(console, found)
             console.print(f"wrote {folder / 'validation.json'}", soft_wrap=True)
 

@@ -25,7 +25,7 @@ from predictors.accuracy import published_resolutions
 from predictors.latency import LatencyPredictor, choose_predictor
 from results.errors import DeviceError, PictureError, RunError, SearchError, one_line
 from results.files import write_json
-from results.progress import progress
+from results.progress import progress, remark
 from results.record import RunRecord, command_line
 from results.runs import RECORD, own_path, read_record
 from supernet.arch import Arch, Task, format_resolution
@@ -118,7 +118,7 @@ class Setting:
         front = self._front(search)
         again = f"python -m nas.search --resume {shlex.quote(str(folder))}"
         if not front.candidates and interrupted:
-            print(f"interrupted after {search.num_trials} trials; go on: {again}", file=sys.stderr)
+            remark(f"interrupted after {search.num_trials} trials; go on: {again}")
             return True
         if not front.candidates:
             raise SearchError(
@@ -146,7 +146,7 @@ class Setting:
             write_plots([front], folder)
         except PictureError as error:
             again = f"python -m nas.plot {shlex.quote(str(folder))}"
-            print(one_line(f"{error}; draw it by {again}"), file=sys.stderr)
+            remark(one_line(f"{error}; draw it by {again}"))
 
     def _print(
         self, front: Front, folder: Path, outcome: dict[str, Any], notes: Sequence[str]

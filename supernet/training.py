@@ -2,7 +2,6 @@
 
 import copy
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +13,7 @@ from torch import nn
 
 from results.errors import PictureError, RunError, UserError
 from results.files import write_json
-from results.progress import progress
+from results.progress import progress, remark
 from results.record import RunRecord, command_line
 from results.runs import RECORD, create_run_folder, locked, read_record, torchrun_id
 from supernet.arch import Arch, format_resolution
@@ -235,7 +234,7 @@ class Training:
                 answer["curve"] = str(curve)
                 write_json(self.folder / ANSWER, answer)
         except PictureError as error:  # figures and weights are there without it
-            print(error, file=sys.stderr)
+            remark(str(error))
         return answer
 
     def _metadata(self) -> dict[str, str]:
