@@ -184,6 +184,35 @@ def masked(text: str) -> str:
     return _QUERY.sub(r"\1***", _USER.sub(r"\1:***@", text))
 
 
+def secrets_of(url: str) -> list[str]:
+    """Return what nobody may read in a URL: its password, whatever signs that holds, and query.
+
+    >>> secrets_of("mysql://me:x/@:y@host/db?ssl=1")
+    ['x/@:y', 'ssl=1']
+    """
+    _, password, _, query = _parts(url)
+    return [secret for secret in (password, query) if secret]
+
+
+def masked_url(url: str) -> str:
+    """Return a URL alone with `***` for its secrets, those too that `masked` cannot tell apart.
+
+    >>> masked_url("mysql://me:x y@host/db?ssl=1")
+    'mysql://me:***@host/db?***'
+    """
+    start, password, middle, query = _parts(url)
+    return masked(start + "***" * bool(password) + middle + "***" * bool(query))
+
+
+def _parts(url: str) -> tuple[str, str, str, str]:
+    """A URL up to its password, the password, up to its query, and the query."""
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    user, at, host = rest.rpartition("@")
+    name, colon, password = user.partition(":")
+    host, mark, query = host.partition("?")
+    return scheme + slashes + name + colon, password, at + host + mark, query
+
+
 def nearest(value: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'? (choose from x, y, z)`, to end an error with."""
     choices, value = list(choices), value[:100]

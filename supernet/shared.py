@@ -14,8 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from results.errors import NotFiniteError, RunError, reason_of
+from results.errors import NotFiniteError, RunError, masked_url, reason_of, secrets_of
 from supernet.arch import Arch
 from supernet.rows import Row
 
@@ -250,7 +251,12 @@ def _study(storage: str, name: str) -> "Study":
             )
         except Exception as error:  # whatever the data base's driver raises
             if not left:
-                raise RunError(f"--storage {storage} cannot be used: {reason_of(error)}") from None
+                reason = reason_of(error)
+                for secret in secrets_of(storage):
+                    for text in (secret, unquote(secret)):
+                        reason = reason.replace(text, "***") if len(text) > 2 else reason
+                where = masked_url(storage)
+                raise RunError(f"--storage {where} cannot be used: {reason}") from None
         time.sleep(random.uniform(0.1, 0.5))  # another worker may be making the same tables
     raise AssertionError
 
