@@ -4,6 +4,7 @@ python -m lut.build --device mydevice --space b
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,7 +107,8 @@ class Build:
         work = Work.of(command, device, facts)
         if folder is None:
             folder = create_run_folder(self.run_folder, f"build-{device.name}", "--run-folder")
-        with locked(folder):
+        again = f"go on: python -m lut.build --resume {shlex.quote(str(folder))}"
+        with locked(folder, again):
             if self.resume is None:
                 if (folder / RECORD).exists():
                     raise RunError(f"{folder} was taken by another run; choose another folder")

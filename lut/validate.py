@@ -166,7 +166,8 @@ class Validate:
         folder = create_run_folder(self.out, f"validate-{table.device}", resumes=False)
         silent = self.json or self.quiet
         bar = progress(self.passes, silent=silent, label="measuring", unit="passes")
-        with locked(folder), bar as show:
+        again = "nothing but the journal was written; validate again with another --out"
+        with locked(folder, again), bar as show:
             write_json(folder / RECORD, record.to_dict())
             campaign = Campaign(
                 host,

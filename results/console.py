@@ -1,12 +1,13 @@
 """The common frame of a command: flags from a dataclass, errors as one line, exit codes."""
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from results.errors import Interrupted, UserError, escaped, one_line
 from results.progress import give_up, remark
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Command(Protocol):
@@ -60,7 +62,7 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
     except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say
         give_up(sys.stdout)
     except OSError as error:  # a full disk, a folder that may not be read
-        where = error.filename or ("standard output" if _is_stuck(sys.stdout) else "")
+        where = error.filename or _unnamed(error)
         fail(f"{where}{': ' * bool(where)}{error.strerror or error}")
 
 
@@ -70,14 +72,14 @@ def fail(message: str) -> None:
     sys.exit(EXIT_ERROR)
 
 
-def _is_stuck(stream: TextIO) -> bool:
-    """Whether what was printed cannot be written; if so nothing more is tried."""
+def _unnamed(error: OSError) -> str:
+    """Where an error was that names no file: mostly in what was printed."""
     try:
-        stream.flush()
+        sys.stdout.flush()
     except OSError:
-        give_up(stream)
-        return True
-    return False
+        give_up(sys.stdout)  # else the interpreter tries once more, and fails after us
+        return "standard output"
+    return "standard output or a file" if error.errno in FULL else ""
 
 
 def terminal(*, width: int | None = None, soft_wrap: bool = False) -> "Console":

@@ -327,3 +327,41 @@ def test_a_storage_that_fails_without_a_word_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("optuna.create_study", silent)
     with pytest.raises(RunError, match="x cannot be used: TimeoutError"):
         share(str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql+pymysql://u:s3cret@localhost/x",
+        "postgresql+psycopg2://u:s3cr@et/s3cret:1@h/x",
+        "postgresql://u:p%40s3cret@h/x",
+        "postgresql://u:s3 cret@h/x",
+        "postgresql://u:s3'cret@h/x",
+        "postgresql://u:s3?cret@h/x",
+        "postgresql+psycopg2:///x?host=h&user=u&password=s3cret",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BX%7D%3BPWD%3Ds3cret",
+        "mysql+pymysql://u:s3cret@h:port/x",
+        "redis://:s3cret@h/0",
+        "://u:s3cret@h",
+        "mysql+pymysql:/u:s3cret@h",
+    ],
+)
+def test_no_error_shows_a_password(url, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("supernet.shared.ATTEMPTS", 1)
+    with pytest.raises(RunError, match="cannot be used") as caught:
+        share(url)
+    assert "cret" not in str(caught.value)
+    assert "***" in str(caught.value)
+    assert "cret" not in "".join(capfd.readouterr())
+
+
+def test_what_a_driver_says_holds_no_password_either(monkeypatch):
+    def fail(_):
+        raise RuntimeError("login of u with p@s3cret at h failed: mysql://u:p%40s3cret@h")
+
+    monkeypatch.setattr("supernet.shared.ATTEMPTS", 1)
+    monkeypatch.setattr("supernet.shared._storage", fail)
+    with pytest.raises(RunError, match=r"login of u with \*\*\* at h failed") as caught:
+        share("mysql://u:p%40s3cret@h/x")
+    assert "cret" not in str(caught.value)
