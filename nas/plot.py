@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 TICKS_MS = [m * 10.0**e for e in range(-4, 7) for m in (1, 2, 5)]
+LEAST_MS = 1e-9  # on a logarithmic axis; a trial's latency has six decimals and may be 0
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -72,7 +73,8 @@ def _draw(axes: "Axes", front: Front, colour: str, *, alone: bool) -> None:
     accuracy = [c.accuracy for c in points]
     if alone:
         tried = f"{len(front.trials)} archs tried, within the budgets"
-        axes.scatter(*_columns(front.trials), s=5, c="0.75", lw=0, label=tried)
+        drawn = [pair for pair in front.trials if pair[0] >= LEAST_MS]
+        axes.scatter(*_columns(drawn), s=5, c="0.75", lw=0, label=tried)
     lower = [c.accuracy - c.accuracy_std for c in points]
     upper = [c.accuracy + c.accuracy_std for c in points]
     axes.fill_between(ms, lower, upper, color=colour, alpha=0.18, lw=0)

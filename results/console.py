@@ -95,7 +95,7 @@ def terminal(*, width: int | None = None, soft_wrap: bool = False) -> "Console":
     from rich.console import Console
 
     class Terminal(Console):
-        def render_str(self, text: str, **options: Any) -> "Text":  # type: ignore[override]
+        def render_str(self, text: str, **options: Any) -> "Text":
             return super().render_str(escaped(text), **options)
 
         def on_broken_pipe(self) -> None:
