@@ -92,9 +92,7 @@ class Build:
         from results.runs import RECORD, create_run_folder, locked, read_record
 
         if self.resume is not None:
-            record = read_record(self.resume)
-            if record.get("command") != "lut.build":
-                raise RunError(f"{self.resume} is no run of lut.build; resume it with its command")
+            record = read_record(self.resume, "lut.build")
             command = resumed(self, record["settings"], self.resume, unrecorded=UNRECORDED)
             folder, facts = self.resume, recorded_target(record, self.resume)
         else:

@@ -20,6 +20,7 @@ RECORD = "run.json"
 FRONT = "front.json"
 LOCK = ".lock"
 SEARCH = "nas.search"  # whose runs hold fronts
+RESUMABLE = (SEARCH, "lut.build", "supernet.train")
 
 
 def create_run_folder(
@@ -99,10 +100,9 @@ def read_record(folder: Path, command: str | None = None) -> dict[str, Any]:
         raise RunError(f"{folder / RECORD} is damaged: it has no settings")
     own = command_of(record)
     if command is not None and own is not None and own != command:
-        raise RunError(
-            f"{folder} is a run of {own}, not of {command}; go on with it by `python -m {own} "
-            f"--resume {shlex.quote(str(folder))}`"
-        )
+        again = f"; go on with it by `python -m {own} --resume {shlex.quote(str(folder))}`"
+        cure = again if own in RESUMABLE else ""
+        raise RunError(f"{folder} is a run of {own}, not of {command}{cure}")
     return record
 
 

@@ -1,5 +1,6 @@
 """Pictures whatever the environment says, and numbers that do not depend on pictures."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from results.drawing import drawing, new_figure, to_png
-from results.errors import PictureError
+from results.errors import PictureError, RunError
 
 ROOT = Path(__file__).parents[1]
 DRAW = """
@@ -99,3 +100,52 @@ def test_matplotlib_is_imported_in_one_place():
                 assert "pyplot" not in text
                 assert "backend_agg" not in text
                 assert "matplotlib" not in text or "with drawing(" in text, path
+
+
+def broken(*_, **__):
+    raise ValueError("no such font")
+
+
+def test_a_training_whose_curve_cannot_be_drawn_has_its_figures(tmp_path, monkeypatch, capsys):
+    from supernet.train import Train
+    from tests.blobs import FROZEN
+
+    monkeypatch.setattr("supernet.curves.new_figure", broken)
+    Train(
+        space="tiny", freeze=FROZEN, steps=1, batch_size=4, num_train=8, resolution=("32",),
+        random_subnets=1, workers=0, limit=8, recalibration_images=8, out=tmp_path / "run",
+    ).run()  # fmt: skip
+    said = capsys.readouterr()
+    assert "curve.png cannot be drawn: no such font" in said.err
+    assert "next: python -m supernet.evaluate" in said.out
+    answer = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert answer["curve"] is None
+    assert len(answer["evaluations"]) == 2
+    assert not (tmp_path / "run" / "curve.png").exists()
+
+
+def test_a_calibration_whose_picture_cannot_be_drawn_has_its_table(tmp_path, monkeypatch, capsys):
+    from lut.calibrate import Calibrate
+    from results.console import main
+
+    monkeypatch.setattr("lut.calibration_report.new_figure", broken)
+    flags = ["--device", "orin", "--out", str(tmp_path), "--report", str(tmp_path / "report")]
+    with pytest.raises(SystemExit) as caught:
+        main(Calibrate, "lut.calibrate", flags)
+    said = capsys.readouterr()
+    assert caught.value.code == 2
+    assert said.err.endswith("orin.png cannot be drawn: no such font\n")
+    assert "each architecture predicted without its own rows" in said.out
+    assert (tmp_path / "report" / "orin.md").exists()
+    assert list(tmp_path.glob("orin*.csv"))
+
+
+def test_a_linked_folder_of_events_is_not_written_to(tmp_path):
+    from supernet.curves import Curves
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "outside")
+    with pytest.raises(RunError, match="link out of the run folder"):
+        Curves(tmp_path / "run", 0)
+    assert not list((tmp_path / "outside").iterdir())

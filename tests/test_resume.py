@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from lut.build import Build
 from nas.search import SearchCommand
 from results.errors import RunError
+from results.files import write_json
 from results.resume import flags_of, resumed
 from results.runs import command_of, read_record
+from supernet.train import Train
 
 SETTINGS = SearchCommand(device=("orin",), max_latency_ms=2.5).settings()
 
@@ -87,3 +90,20 @@ def test_what_is_no_record_is_one_line(tmp_path, text):
 def test_the_command_of_a_record(command, name):
     assert command_of({"command": command}) == name
     assert command_of({}) is None
+
+
+def test_a_run_of_another_command_is_named_as_what_it_is(tmp_path, fails):
+    for module, command in (
+        ("nas.search", SearchCommand),
+        ("lut.build", Build),
+        ("supernet.train", Train),
+    ):
+        for own in ("nas.search", "lut.build", "supernet.train", "lut.validate"):
+            run = tmp_path / own
+            write_json(run / "run.json", {"command": own, "settings": {}})
+            said = fails(command, module, "--resume", run)
+            if own == module:
+                assert "begun by an older version" in said
+                continue
+            assert f"{run} is a run of {own}, not of {module}" in said
+            assert (f"`python -m {own} --resume {run}`" in said) == (own != "lut.validate")
