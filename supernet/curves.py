@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from results.drawing import drawing, new_figure, to_png
 from results.files import write_bytes, write_text
 from results.reading import read_text
-from results.runs import own_path
 from supernet.arch import format_resolution
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Curves:
         self._curve = _Table(run / CURVE, COLUMNS, step)
         last = step if figured is None else figured
         self._figures = _Table(run / EVALUATIONS, FIGURES, last)
-        self._events = SummaryWriter(str(own_path(run, EVENTS)), purge_step=step + 1)
+        self._events = SummaryWriter(str(run / EVENTS), purge_step=step + 1)
 
     def __enter__(self) -> "Curves":
         return self
