@@ -4,6 +4,7 @@ python -m lut.build --device mydevice --space b
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,9 +92,7 @@ class Build:
         from results.runs import RECORD, create_run_folder, locked, read_record
 
         if self.resume is not None:
-            record = read_record(self.resume)
-            if record.get("command") != "lut.build":
-                raise RunError(f"{self.resume} is no run of lut.build; resume it with its command")
+            record = read_record(self.resume, "lut.build")
             command = resumed(self, record["settings"], self.resume, unrecorded=UNRECORDED)
             folder, facts = self.resume, recorded_target(record, self.resume)
         else:
@@ -106,7 +105,8 @@ class Build:
         work = Work.of(command, device, facts)
         if folder is None:
             folder = create_run_folder(self.run_folder, f"build-{device.name}", "--run-folder")
-        with locked(folder):
+        again = f"go on: python -m lut.build --resume {shlex.quote(str(folder))}"
+        with locked(folder, again):
             if self.resume is None:
                 if (folder / RECORD).exists():
                     raise RunError(f"{folder} was taken by another run; choose another folder")

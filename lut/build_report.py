@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lut.assemble import Validation
 from lut.device import Device, user_data_dir
 from lut.table import Table
+from results.console import terminal
 
 if TYPE_CHECKING:
     from lut.work import Work
@@ -15,11 +16,7 @@ MOST_REMARKS = 5  # on models that ran in part elsewhere; the table's .json has 
 
 
 def print_build(work: "Work", table: Table, validation: Validation | None, path: Path) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 120
+    console = terminal(width=120)
     assert work.campaign is not None
     assert table.sidecar is not None
     found = table.sidecar["measurement"]

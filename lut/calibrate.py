@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from results.console import main as console_main
+from results.console import terminal
 from results.errors import DeviceError, TableError, check_choice
 from results.files import write_text
 
@@ -100,17 +101,19 @@ class Calibrate:
             _write_table(device, found, batch, folder, processor, moved)
             for batch in _datasets_by_batch(device, points)
         ]
-        if self.report is not None:
-            from lut.calibration_report import write_report
+        try:
+            if self.json:
+                summary = {"tables": list(map(str, paths)), **asdict(found.summary)}
+                if moved is not None:
+                    summary |= {"from": _origin(moved)["from"], "physical_mape_percent": other}
+                print(json.dumps(summary, allow_nan=False))
+            elif not self.quiet:
+                _print(device, found, paths, moved, other)
+        finally:  # last, as no picture is worth the numbers; also where nobody reads on
+            if self.report is not None:
+                from lut.calibration_report import write_report
 
-            write_report(device, found, self.report)
-        if self.json:
-            summary = {"tables": list(map(str, paths)), **asdict(found.summary)}
-            if moved is not None:
-                summary |= {"from": _origin(moved)["from"], "physical_mape_percent": other}
-            print(json.dumps(summary, allow_nan=False))
-        elif not self.quiet:
-            _print(device, found, paths, moved, other)
+                write_report(device, found, self.report)
 
     def _processor(self, device: "Device") -> str:
         """Whose physics `device` has. Raises DeviceError."""
@@ -416,16 +419,13 @@ def _print(
     moved: "Transfer | None",
     physical_percent: float | None,
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from lut.device import SHIPPED, user_data_dir
     from supernet.arch import format_resolution
     from supernet.named import dataset_of
 
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 120
+    console = terminal(width=120)
     table = Table(
         title=f"{device.label}: each architecture predicted without its own rows", box=None
     )

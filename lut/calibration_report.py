@@ -1,9 +1,9 @@
 """A calibration as a page and a picture: every row predicted by a fit without its architecture."""
 
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from results.drawing import drawing, new_figure, to_png
 from results.files import write_bytes, write_text
 from supernet.arch import format_resolution
 
@@ -16,9 +16,15 @@ DRAWN_PERCENT = 30
 
 
 def write_report(device: "Device", found: "Calibration", folder: Path) -> None:
-    """Write NAME.md and NAME.png. Raises RunError where `folder` cannot be written."""
-    write_bytes(folder / f"{device.name}.png", _picture(device, found))
+    """Write NAME.md and NAME.png.
+
+    Raises RunError where `folder` cannot be written, PictureError where NAME.png cannot be drawn.
+    """
     write_text(folder / f"{device.name}.md", _page(device, found))
+    picture = folder / f"{device.name}.png"
+    with drawing(str(picture)):
+        drawn = _picture(device, found)
+    write_bytes(picture, drawn)
 
 
 def _page(device: "Device", found: "Calibration") -> str:
@@ -56,11 +62,7 @@ def _page(device: "Device", found: "Calibration") -> str:
 
 
 def _picture(device: "Device", found: "Calibration") -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 7), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 7, dpi=120)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     for fitted, marker, label in ((True, "o", "fitted kinds"), (False, "x", "compared only")):
         rows = [row for row in found.rows if row.point.fitted == fitted]
@@ -78,7 +80,9 @@ def _picture(device: "Device", found: "Calibration") -> bytes:
         if row.point.fitted and abs(row.leave_out_error_percent) > NAMED_FROM_PERCENT:
             text = f"{_name(row)} {format_resolution(row.point.arch.resolution)}"
             place = (row.point.latency_ms, _clipped(row))
-            lower.annotate(text, place, (6, -3), textcoords="offset points", fontsize=7)
+            lower.annotate(
+                text, place, (6, -3), textcoords="offset points", fontsize=7, parse_math=False
+            )
     lower.set_xlabel("given [ms per image]")
     upper.set_ylabel("predicted without the\narchitecture's own rows [ms per image]")
     lower.set_ylabel(f"error [%], drawn up to ± {DRAWN_PERCENT}")
@@ -87,9 +91,7 @@ def _picture(device: "Device", found: "Calibration") -> bytes:
     upper.set_title(title, fontsize=10, parse_math=False)
     upper.legend(loc="upper left")
     lower.legend(loc="upper right", fontsize=7)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _clipped(row: "Row") -> float:

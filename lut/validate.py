@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from results.console import main as console_main
+from results.console import terminal
 from results.errors import DeviceError, SpaceError, TableError
 
 if TYPE_CHECKING:
@@ -93,13 +94,9 @@ class Validate:
             told = {"table": str(path), "run": str(folder), **found.to_dict(), "remark": remark}
             print(json.dumps(told))
         elif not self.quiet:
-            from rich.console import Console
-
             from lut.build_report import print_validation
 
-            console = Console(highlight=False, markup=False)
-            if not console.is_terminal:
-                console.width = 120
+            console = terminal(width=120)
             print_validation(console, found)
             if remark:
                 console.print(remark, soft_wrap=True)
@@ -176,7 +173,8 @@ class Validate:
         folder = create_run_folder(self.out, f"validate-{table.device}", resumes=False)
         silent = self.json or self.quiet
         bar = progress(self.passes, silent=silent, label="measuring", unit="passes")
-        with locked(folder), bar as show:
+        again = "nothing but the journal was written; validate again with another --out"
+        with locked(folder, again), bar as show:
             write_json(folder / RECORD, record.to_dict())
             campaign = Campaign(
                 host,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.console import main as console_main
+from results.console import terminal
 from results.errors import DeviceError, TableError
 
 
@@ -16,16 +17,13 @@ class Devices:
     """Print a JSON array."""
 
     def run(self) -> None:
-        from rich.console import Console
         from rich.table import Table
 
         rows = _rows()
         if self.json:
             print(json.dumps(rows, allow_nan=False))
             return
-        console = Console(highlight=False, markup=False)
-        if not console.is_terminal:
-            console.width = 160
+        console = terminal(width=160)
         table = Table(box=None)
         for name in ("device", "runtime", "precision", "batch", "title"):
             table.add_column(name, no_wrap=True)

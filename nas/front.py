@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from results.errors import RunError
+from results.errors import ArchError, RunError
 from results.files import write_json, write_text
-from results.runs import FRONT, read_front_data
+from results.runs import FRONT, CandidateRecord, read_front_record
 from supernet.arch import Arch, format_resolution
 
 NUMBERS = (
@@ -91,16 +91,20 @@ class Front:
 
 
 def read_front(folder: Path) -> Front:
-    """The front in a run folder. Raises RunError if there is none or it is damaged."""
-    data = read_front_data(folder)
+    """Return the front in a run folder. Raises RunError if there is none or it is damaged."""
+    record = read_front_record(folder)
     try:
-        data["candidates"] = tuple(_from_dict(c) for c in data["candidates"])
-        data["baselines"] = {name: _from_dict(c) for name, c in data["baselines"].items()}
-        data["trials"] = [(float(ms), float(accuracy)) for ms, accuracy in data["trials"]]
-        if not data["candidates"]:
-            raise ValueError("it has no candidates")
-        return Front(**data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Front(
+            tuple(map(_from_record, record.candidates)),
+            {name: _from_record(found) for name, found in record.baselines.items()},
+            record.trials,
+            record.title,
+            record.metric,
+            record.latency_source,
+            record.accuracy_source,
+            record.accuracy_provenance,
+        )
+    except ArchError as error:
         raise RunError(f"{folder / FRONT} is damaged: {error}") from None
 
 
@@ -114,7 +118,6 @@ def _to_dict(candidate: Candidate) -> dict[str, Any]:
     return asdict(candidate) | {"arch": candidate.arch.to_dict()}
 
 
-def _from_dict(data: Mapping[str, Any]) -> Candidate:
-    names = {field.name for field in fields(Candidate)}
-    values = {name: value for name, value in data.items() if name in names}
-    return Candidate(**values | {"arch": Arch.from_dict(data["arch"])})
+def _from_record(record: CandidateRecord) -> Candidate:
+    values = {field.name: getattr(record, field.name) for field in fields(Candidate)}
+    return Candidate(**values | {"arch": Arch.from_dict(record.arch)})

@@ -4,7 +4,6 @@ import html
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,8 @@ from tyro.conf import Positional
 
 from nas.front import Candidate, Front, read_front
 from results.console import main as console_main
-from results.errors import RunError
+from results.drawing import drawing, new_figure, to_png
+from results.errors import RunError, printable, shortened
 from results.files import write_bytes, write_text
 from results.runs import create_run_folder
 from supernet.arch import format_resolution
@@ -22,14 +22,20 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 TICKS_MS = [m * 10.0**e for e in range(-4, 7) for m in (1, 2, 5)]
+LEAST_MS = 1e-9  # on a logarithmic axis; a trial's latency has six decimals and may be 0
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def write_plots(fronts: Sequence[Front], folder: Path) -> None:
-    """front.png and front.html of one or several fronts of one metric. Raises RunError."""
-    write_bytes(folder / "front.png", _png(fronts))
-    write_text(folder / "front.html", _html(fronts))
+    """Write front.png and front.html of one or several fronts of one metric.
+
+    Raises RunError where they cannot be written, PictureError where they cannot be drawn.
+    """
+    with drawing(f"{folder / 'front.png'} or front.html"):
+        picture, page = _png(fronts), _html(fronts)
+    write_bytes(folder / "front.png", picture)
+    write_text(folder / "front.html", page)
 
 
 def _check_comparable(fronts: Sequence[Front]) -> None:
@@ -39,12 +45,9 @@ def _check_comparable(fronts: Sequence[Front]) -> None:
 
 
 def _png(fronts: Sequence[Front]) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-    figure = Figure(figsize=(9, 6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 6, dpi=150)
     axes: Axes = figure.add_subplot()
     axes.set_xscale("log")
     for colour, front in zip(_cycle(len(fronts)), fronts, strict=True):
@@ -55,15 +58,13 @@ def _png(fronts: Sequence[Front]) -> bytes:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("latency [ms per image]")
-    axes.set_ylabel(fronts[0].metric, parse_math=False)
-    lines = [part for line in _title(fronts) for part in textwrap.wrap(line, 118)]
+    axes.set_ylabel(shortened(_words(fronts[0].metric), 80), parse_math=False)
+    lines = [part for line in _title(fronts) for part in textwrap.wrap(_words(line), 118)]
     axes.set_title("\n".join(lines), fontsize=8.5, loc="left", parse_math=False)
     axes.grid(alpha=0.25)
     for text in axes.legend(loc="lower right", fontsize=8).get_texts():
         text.set_parse_math(False)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _draw(axes: "Axes", front: Front, colour: str, *, alone: bool) -> None:
@@ -72,23 +73,28 @@ def _draw(axes: "Axes", front: Front, colour: str, *, alone: bool) -> None:
     accuracy = [c.accuracy for c in points]
     if alone:
         tried = f"{len(front.trials)} archs tried, within the budgets"
-        axes.scatter(*_columns(front.trials), s=5, c="0.75", lw=0, label=tried)
+        drawn = [pair for pair in front.trials if pair[0] >= LEAST_MS]
+        axes.scatter(*_columns(drawn), s=5, c="0.75", lw=0, label=tried)
     lower = [c.accuracy - c.accuracy_std for c in points]
     upper = [c.accuracy + c.accuracy_std for c in points]
     axes.fill_between(ms, lower, upper, color=colour, alpha=0.18, lw=0)
-    label: str | None = "front, ± 1 std of the accuracy" if alone else front.title
+    label: str | None = "front, ± 1 std of the accuracy" if alone else _label(front)
     axes.plot(ms, accuracy, ".-", ms=3, lw=1, c=colour, label=label)
     near = [(c.latency_ms, c.accuracy) for c in points if not c.accuracy_extrapolated]
     if near:
         label = f"of these, {front.near}" if alone else None
         axes.scatter(*_columns(near), s=22, fc="white", ec=colour, lw=1, label=label, zorder=2.5)
-    label = "official networks" + ("" if alone else f", {front.title}")
+    label = "official networks" + ("" if alone else f", {_label(front)}")
     marks = [(c.latency_ms, c.accuracy) for c in front.baselines.values()]
     colour = "black" if alone else colour
     if marks:
         axes.scatter(*_columns(marks), marker="x", s=30, c=colour, label=label, zorder=3)
     if alone:
         _label_baselines(axes, front)
+
+
+def _label(front: Front) -> str:
+    return shortened(_words(front.title), 80)
 
 
 def _label_baselines(axes: "Axes", front: Front) -> None:
@@ -99,7 +105,10 @@ def _label_baselines(axes: "Axes", front: Front) -> None:
     for name, c in sorted(front.baselines.items(), key=lambda item: item[1].latency_ms):
         if c.latency_ms >= free_from:
             place = (c.latency_ms, c.accuracy)
-            axes.annotate(name, place, (4, -10), textcoords="offset points", fontsize=7)
+            name = shortened(_words(name), 40)
+            axes.annotate(
+                name, place, (4, -10), textcoords="offset points", fontsize=7, parse_math=False
+            )
             free_from = c.latency_ms * width
 
 
@@ -108,7 +117,7 @@ def _html(fronts: Sequence[Front]) -> str:
 
     figure: Figure = go.Figure()
     for colour, front in zip(_cycle(len(fronts)), fronts, strict=True):
-        suffix = "" if len(fronts) == 1 else f", {front.title}"
+        suffix = "" if len(fronts) == 1 else f", {_markup(front.title)}"
         x, y = _columns(front.trials)
         figure.add_scatter(
             x=x,
@@ -128,14 +137,14 @@ def _html(fronts: Sequence[Front]) -> str:
         black = "black" if len(fronts) == 1 else colour
         _trace(figure, official, f"official networks{suffix}", black, "markers", "x")
     figure.update_layout(
-        title={"text": "<br>".join(map(html.escape, _title(fronts))), "font": {"size": 14}},
+        title={"text": "<br>".join(map(_markup, _title(fronts))), "font": {"size": 14}},
         xaxis={
             "title": "latency [ms per image]",
             "type": "log",
             "tickvals": TICKS_MS,
             "ticktext": [f"{tick:g}" for tick in TICKS_MS],
         },
-        yaxis={"title": fronts[0].metric},
+        yaxis={"title": _markup(fronts[0].metric)},
         template="plotly_white",
         hoverlabel={"align": "left"},
         margin={"t": 110},
@@ -168,14 +177,24 @@ def _trace(
 
 def _hover(key: str, c: Candidate) -> str:
     return (
-        f"<b>{html.escape(key)}</b><br>"
+        f"<b>{_markup(key)}</b><br>"
         f"{c.latency_ms:.3g} ± {c.latency_std_ms:.2g} ms<br>"
         f"{c.accuracy:.2f} ± {c.accuracy_std:.2f}<br>"
         f"{c.params_m:.2f} M params, {c.macs_g:.3g} G MACs, {c.memory_mb:.0f} MB<br>"
-        f"{format_resolution(c.arch.resolution)} px<br>{html.escape(c.arch.describe())}"
+        f"{format_resolution(c.arch.resolution)} px<br>{_markup(c.arch.describe())}"
         + ("<br>latency extrapolated" if c.latency_extrapolated else "")
         + ("<br>accuracy extrapolated" if c.accuracy_extrapolated else "")
     )
+
+
+def _markup(text: str) -> str:
+    """Return a text of a run as plotly, which reads some HTML, shows it."""
+    return html.escape(_words(text))
+
+
+def _words(text: str) -> str:
+    """Return a text of a run as a picture can hold it: printable, of a few lines at most."""
+    return shortened(printable(text), 600)
 
 
 def _title(fronts: Sequence[Front]) -> list[str]:

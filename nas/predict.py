@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.console import main as console_main
+from results.console import terminal
 from results.errors import DeviceError, PredictorError, SpaceError, UserError
 from supernet.arch import format_resolution, parse_resolution
 
@@ -255,12 +256,10 @@ def _check_classes(arch: "Arch", num_classes: int | None, source: str) -> None:
 
 
 def _print(name: str, answer: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from nas.summary import plus_minus
     from supernet.arch import Arch
 
-    out = Console(highlight=False, soft_wrap=True, markup=False)
+    out = terminal(soft_wrap=True)
     arch = Arch.from_dict(answer["arch"])
     out.print(f"{name}: {arch.describe()}, {answer['resolution']} px")
     out.print(

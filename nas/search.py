@@ -115,9 +115,9 @@ class SearchCommand:
     def _resumed(self, run: Path) -> "SearchCommand":
         """This command with the flags of `run`. Raises RunError where they contradict."""
         from nas.accuracy import PUBLISHED
-        from results.runs import read_record
+        from results.runs import SEARCH, read_record
 
-        record = read_record(run)
+        record = read_record(run, SEARCH)
         given = self
         if self.accuracy != PUBLISHED:
             given = replace(self, accuracy=str(Path(self.accuracy).resolve()))

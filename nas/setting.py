@@ -23,11 +23,11 @@ from nas.summary import print_front
 from nas.supernet_accuracy import EVALUATIONS, SupernetAccuracy
 from predictors.accuracy import published_resolutions
 from predictors.latency import LatencyPredictor, choose_predictor
-from results.errors import DeviceError, RunError, SearchError
+from results.errors import DeviceError, PictureError, RunError, SearchError, one_line
 from results.files import write_json
-from results.progress import progress
+from results.progress import progress, remark
 from results.record import RunRecord, command_line
-from results.runs import RECORD, read_record
+from results.runs import RECORD, own_path, read_record
 from supernet.arch import Arch, Task, format_resolution
 from supernet.named import check_task, dataset_of, named_arch
 from supernet.space import UNPUBLISHED, Space
@@ -94,7 +94,7 @@ class Setting:
         if not (folder / RECORD).exists():  # before the journal: without it no resuming
             self._write_record(folder, self.trials, None)
         if isinstance(self.accuracy, SupernetAccuracy):
-            self.accuracy.keep_in(folder / EVALUATIONS)
+            self.accuracy.keep_in(own_path(folder, EVALUATIONS))
         official = list(self.official.values())
         largest = list(self.space.extremes())[1::2]
         interrupted = False
@@ -105,7 +105,7 @@ class Setting:
             sampler=self.command.sampler,
             seed=self.command.seed,
             first=list(dict.fromkeys([*official, *starts, *largest])),
-            journal=folder / "study.log",
+            journal=own_path(folder, "study.log"),
         )
         asked = max(self.trials, search.num_trials)  # a resumed run may have more already
         self._write_record(folder, asked, None)
@@ -118,7 +118,7 @@ class Setting:
         front = self._front(search)
         again = f"python -m nas.search --resume {shlex.quote(str(folder))}"
         if not front.candidates and interrupted:
-            print(f"interrupted after {search.num_trials} trials; go on: {again}", file=sys.stderr)
+            remark(f"interrupted after {search.num_trials} trials; go on: {again}")
             return True
         if not front.candidates:
             raise SearchError(
@@ -126,7 +126,6 @@ class Setting:
                 f"`{again} --trials {2 * max(asked, search.num_trials)}`"
             )
         front.write(folder)
-        write_plots([front], folder)
         outcome = {
             "trials": search.num_trials,
             "distinct_archs": len(search.candidates),
@@ -135,6 +134,23 @@ class Setting:
             "seconds": round(time.monotonic() - started, 1),
         }
         self._write_record(folder, asked, outcome)
+        try:
+            self._print(front, folder, outcome, self._notes(search))
+            sys.stdout.flush()
+        finally:  # last, as no picture is worth the numbers; also where nobody reads on
+            self._draw(front, folder)
+        return interrupted
+
+    def _draw(self, front: Front, folder: Path) -> None:
+        try:
+            write_plots([front], folder)
+        except PictureError as error:
+            again = f"python -m nas.plot {shlex.quote(str(folder))}"
+            remark(one_line(f"{error}; draw it by {again}"))
+
+    def _print(
+        self, front: Front, folder: Path, outcome: dict[str, Any], notes: Sequence[str]
+    ) -> None:
         if self.command.json:
             summary = {"run": str(folder), **outcome, "front_csv": str(folder / "front.csv")}
             print(json.dumps(summary, allow_nan=False))
@@ -144,13 +160,12 @@ class Setting:
                 folder,
                 self.command.device[0],
                 outcome,
-                self._notes(search),
+                notes,
                 self.command.max_latency_ms,
                 self.command.table,
                 self.command.accuracy,
                 self._pictures(),
             )
-        return interrupted
 
     def _pictures(self) -> list[str]:
         """The flags that say on which pictures, and where, statistics are computed."""

@@ -8,10 +8,11 @@ population is appended to a journal: that is what makes it fast and lets it be r
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nas.budgets import Budget
 from nas.front import Candidate
+from nas.journal import DIRECTIONS, open_journal
 from nas.samplers import POPULATION, make_sampler
 from results.errors import RunError
 from supernet.arch import Arch
@@ -20,9 +21,6 @@ from supernet.space import Space
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
-
-STUDY = "search"
-DIRECTIONS: tuple[Literal["minimize"], Literal["maximize"]] = ("minimize", "maximize")
 
 
 class Search:
@@ -67,7 +65,7 @@ class Search:
             name: optuna.distributions.IntDistribution(0, space.genes[name] - 1)
             for name in self._genes
         }
-        self._journal = _open_journal(journal)
+        self._journal = open_journal(journal)
         self._study = self._study_with([], seed)
         self._recall()
 
@@ -194,47 +192,3 @@ def _mix(seed: int, position: int) -> int:
     import numpy as np
 
     return int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
-
-
-def _open_journal(path: Path) -> "Study":
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    try:
-        _drop_torn_line(path)
-        backend = JournalFileBackend(str(path), lock_obj=_no_lock(str(path)))
-        return optuna.create_study(
-            storage=JournalStorage(backend),
-            study_name=STUDY,
-            directions=DIRECTIONS,
-            load_if_exists=True,
-        )
-    except OSError as error:
-        raise RunError(f"cannot open {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise RunError(f"{path} is no journal of a search ({error}); start a new one") from None
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut off what a killed process began to write, so that the next line starts afresh."""
-    if path.exists():
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-
-
-def _no_lock(path: str) -> Any:
-    """The run folder is locked as a whole; Optuna's own lock would outlive a kill -9."""
-    from optuna.storages.journal import JournalFileOpenLock
-
-    class NoLock(JournalFileOpenLock):
-        def acquire(self) -> bool:
-            return True
-
-        def release(self) -> None:
-            pass
-
-    return NoLock(path)

@@ -10,6 +10,7 @@ from nas.accuracy import CHECKPOINT, PUBLISHED
 from nas.front import Front
 from nas.pareto import best_within
 from predictors.accuracy import difference_std
+from results.console import terminal
 from supernet.arch import format_resolution
 
 MAX_ROWS = 15
@@ -32,12 +33,9 @@ def print_front(
     `device`, `max_latency_ms`, `table` and `accuracy` are the search's own flags, `pictures` those
     that `supernet.extract` needs too.
     """
-    from rich.console import Console
     from rich.table import Table as Grid
 
-    console = Console(soft_wrap=False, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 160  # a file has no width to keep to
+    console = terminal(width=160)
     shown = spread(len(front.candidates), MAX_ROWS)
     wide = console.width >= WIDE
     grid = Grid(title=f"{front.title}: {len(front.candidates)} networks on the front", box=None)

@@ -1,17 +1,24 @@
 """The common frame of a command: flags from a dataclass, errors as one line, exit codes."""
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from results.errors import Interrupted, UserError, one_line
+from results.errors import Interrupted, UserError, escaped, one_line
+from results.progress import give_up, remark
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Command(Protocol):
@@ -50,19 +57,54 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
         fail(str(error))
     except KeyboardInterrupt as stopped:
         go_on = f"; {one_line(str(stopped))}" if isinstance(stopped, Interrupted) else ""
-        print(f"interrupted{go_on}", file=sys.stderr)
+        remark(f"interrupted{go_on}")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(sys.stdout)
     except OSError as error:  # a full disk, a folder that may not be read
-        where = f"{error.filename}: " if error.filename else ""
-        fail(f"{where}{error.strerror or error}")
+        where = error.filename or _unnamed(error)
+        fail(f"{where}{': ' * bool(where)}{error.strerror or error}")
 
 
 def fail(message: str) -> None:
     """One line on stderr, exit code 2."""
-    print("error: " + one_line(message), file=sys.stderr)
+    remark("error: " + one_line(message))
     sys.exit(EXIT_ERROR)
+
+
+def _unnamed(error: OSError) -> str:
+    """Where an error was that names no file: mostly in what was printed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        give_up(sys.stdout)  # else the interpreter tries once more, and fails after us
+        return "standard output"
+    return "standard output or a file" if error.errno in FULL else ""
+
+
+def terminal(*, width: int | None = None, soft_wrap: bool = False) -> "Console":
+    """Return what a command prints its results with: texts as they are, without colours for them.
+
+    Control characters in them are shown as escapes, so that a title from a file that somebody
+    sent cannot move the cursor or rename the window; no [word] in them is an instruction.
+
+    Args:
+        width: columns where the output is no terminal.
+        soft_wrap: leave long lines to the terminal.
+    """
+    from rich.console import Console
+
+    class Terminal(Console):
+        def render_str(self, text: str, **options: Any) -> "Text":
+            return super().render_str(escaped(text), **options)
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich's own ends the process before its work is done
+
+    found = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
+    if width is not None and not found.is_terminal:
+        found.width = width
+    return found
 
 
 def open_standard_streams() -> None:

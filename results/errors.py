@@ -12,11 +12,13 @@ UserError
 ├── WeightsError     weights that are damaged or belong to another network
 ├── NotFiniteError   a network whose outputs are infinite or no numbers
 ├── RunError         a run folder that is missing, taken or damaged
+├── PictureError     a plot that cannot be drawn, though its numbers are there
 └── SearchError      impossible budgets and the like
 """
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 MOST_CHARACTERS = 1200  # of one line; a path may have some hundred
@@ -78,6 +80,10 @@ class NotFiniteError(UserError):
 
 
 class RunError(UserError):
+    pass
+
+
+class PictureError(UserError):
     pass
 
 
@@ -143,14 +149,20 @@ def printable(text: str) -> str:
     >>> printable("a\\x1b[2Jb\\n  c")
     'a\\\\x1b[2Jb c'
     """
-    text = " ".join(text.split())
+    return escaped(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    """Return a text as `printable` does, with its lines and spaces as they are."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     code = ord(character)
+    if unicodedata.category(character) == "Zs":  # a wide or narrow space
+        return character
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
@@ -170,6 +182,35 @@ def masked(text: str) -> str:
     'mysql://me:***@host/db?ssl=1&password=***'
     """
     return _QUERY.sub(r"\1***", _USER.sub(r"\1:***@", text))
+
+
+def secrets_of(url: str) -> list[str]:
+    """Return what nobody may read in a URL: its password, whatever signs that holds, and query.
+
+    >>> secrets_of("mysql://me:x/@:y@host/db?ssl=1")
+    ['x/@:y', 'ssl=1']
+    """
+    _, password, _, query = _parts(url)
+    return [secret for secret in (password, query) if secret]
+
+
+def masked_url(url: str) -> str:
+    """Return a URL alone with `***` for its secrets, those too that `masked` cannot tell apart.
+
+    >>> masked_url("mysql://me:x y@host/db?ssl=1")
+    'mysql://me:***@host/db?***'
+    """
+    start, password, middle, query = _parts(url)
+    return masked(start + "***" * bool(password) + middle + "***" * bool(query))
+
+
+def _parts(url: str) -> tuple[str, str, str, str]:
+    """A URL up to its password, the password, up to its query, and the query."""
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    user, at, host = rest.rpartition("@")
+    name, colon, password = user.partition(":")
+    host, mark, query = host.partition("?")
+    return scheme + slashes + name + colon, password, at + host + mark, query
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from results.errors import masked
+from results.errors import masked, masked_url
 
 PACKAGES = ("efficientvit-nas", "numpy", "optuna", "scipy", "torch")
 
@@ -82,4 +82,5 @@ def command_line(module: str) -> str:
     """The command as typed, to repeat it, but for passwords."""
     import shlex
 
-    return masked(shlex.join(["python", "-m", module, *sys.argv[1:]]))
+    words = [masked_url(word) if "://" in word else word for word in sys.argv[1:]]
+    return masked(shlex.join(["python", "-m", module, *words]))

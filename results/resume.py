@@ -3,25 +3,32 @@
 from collections.abc import Collection
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
 
 from results.errors import RunError
+from results.reading import Finite, as_kind
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     C = TypeVar("C", bound=DataclassInstance)
 
-_TYPES: dict[Any, tuple[type, ...]] = {  # in JSON, by the flag's annotation
-    tuple[str, ...]: (list,),
-    str: (str,),
-    str | None: (str, type(None)),
-    bool: (bool,),
-    int: (int,),
-    int | None: (int, type(None)),
-    float: (float, int),
-    float | None: (float, int, type(None)),
-    Path | None: (str, type(None)),
+# A path or a word of a command line; a file's name cannot hold a NUL.
+Words = Annotated[str, msgspec.Meta(max_length=100_000, pattern="^[^\\x00]*$")]
+Whole = Annotated[int, msgspec.Meta(ge=-(10**15), le=10**15)]
+
+_TYPES: dict[Any, Any] = {  # in JSON, by the flag's annotation
+    tuple[str, ...]: tuple[Words, ...],
+    str: Words,
+    str | None: Words | None,
+    bool: bool,
+    int: Whole,
+    int | None: Whole | None,
+    float: Finite,
+    float | None: Finite | None,
+    Path | None: Words | None,
 }
 
 
@@ -69,20 +76,18 @@ def _recorded(
     run: Path,
     unrecorded: Collection[str],
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for flag in fields(kind):
-        if flag.name in unrecorded:
-            continue
+    """The flags in a run.json, of the types that the command's own have. Raises RunError."""
+    flags = [flag for flag in fields(kind) if flag.name not in unrecorded]
+    for flag in flags:
         if flag.name not in settings:
             name = flag.name.replace("_", "-")
             raise RunError(
                 f"{run} was begun by an older version, without --{name}; start a new run"
             )
-        value = settings[flag.name]
-        if type(value) not in _TYPES[flag.type]:
-            raise RunError(f"{run / 'run.json'} is damaged: its {flag.name} is {value!r}")
-        if isinstance(value, list):
-            value = tuple(map(str, value))
+    found: dict[str, Any] = {}
+    for flag in flags:
+        where = f"{run / 'run.json'}, its {flag.name}"
+        value = as_kind(settings[flag.name], _TYPES[flag.type], where)
         is_path = flag.type == Path | None and value is not None
         found[flag.name] = Path(value) if is_path else value
     return found

@@ -3,18 +3,24 @@
 import fcntl
 import itertools
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from results.errors import Interrupted, RunError
-from results.reading import read_json
+from results.reading import NotNegative, Record, read_json
 from results.record import now
 
 RECORD = "run.json"
 FRONT = "front.json"
 LOCK = ".lock"
+SEARCH = "nas.search"  # whose runs hold fronts
+RESUMABLE = (SEARCH, "lut.build", "supernet.train")
 
 
 def create_run_folder(
@@ -82,14 +88,32 @@ def _holds_anything(folder: Path) -> bool:
     )
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """run.json of a run. Raises RunError if `folder` is no run."""
+def read_record(folder: Path, command: str | None = None) -> dict[str, Any]:
+    """Return run.json of a run.
+
+    Raises RunError if `folder` is no run, or one of another command than `command`.
+    """
     if not (folder / RECORD).is_file():
         raise RunError(f"{folder} is no run folder: it has no {RECORD}")
     record = read_json(folder / RECORD, dict[str, Any])
     if not isinstance(record.get("settings"), dict):
         raise RunError(f"{folder / RECORD} is damaged: it has no settings")
+    own = command_of(record)
+    if command is not None and own is not None and own != command:
+        again = f"; go on with it by `python -m {own} --resume {shlex.quote(str(folder))}`"
+        cure = again if own in RESUMABLE else ""
+        raise RunError(f"{folder} is a run of {own}, not of {command}{cure}")
     return record
+
+
+def command_of(record: Mapping[str, Any]) -> str | None:
+    """Return the module whose command a run.json is of, such as "nas.search", if it tells."""
+    found = _COMMAND.match(str(record.get("command", ""))[:200])
+    return found[1] if found else None
+
+
+# a module's name, or a whole command line
+_COMMAND = re.compile(r"(?:python -m )?((?:lut|nas|supernet)\.\w+)(?:\s|$)")
 
 
 def torchrun_id(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -99,16 +123,58 @@ def torchrun_id(environment: Mapping[str, str] = os.environ) -> str | None:
     return f"process {os.getppid()}" if name == "none" else name
 
 
-def read_front_data(folder: Path) -> dict[str, Any]:
-    """What front.json of a search's run holds. Raises RunError if there is none."""
+# Bounds of what a front shows: below and above them nothing is a latency, nor can it be drawn.
+Milliseconds = Annotated[float, msgspec.Meta(ge=1e-9, le=1e15)]
+Words = Annotated[str, msgspec.Meta(max_length=10_000)]
+
+
+class CandidateNumbers(Record, frozen=True):
+    """The numbers of one network of a search, all for one image; see `nas.front.Candidate`."""
+
+    latency_ms: Milliseconds
+    latency_std_ms: NotNegative
+    accuracy: NotNegative
+    accuracy_std: NotNegative
+    params_m: NotNegative
+    macs_g: NotNegative
+    memory_mb: NotNegative
+    latency_extrapolated: bool = False
+    accuracy_extrapolated: bool = False
+
+
+class CandidateRecord(CandidateNumbers, frozen=True, kw_only=True):
+    """A network on a front, or one that it is compared with; `arch` is `Arch.to_dict`."""
+
+    arch: dict[str, Any]
+
+
+class FrontRecord(Record, frozen=True):
+    """What front.json holds."""
+
+    candidates: Annotated[tuple[CandidateRecord, ...], msgspec.Meta(min_length=1)]
+    baselines: dict[Words, CandidateRecord]
+    trials: list[tuple[NotNegative, NotNegative]]  # latency_ms, to six decimals, and accuracy
+    title: Words
+    metric: Words
+    latency_source: Words
+    accuracy_source: Words
+    accuracy_provenance: Words = "published"
+
+
+def read_front_record(folder: Path) -> FrontRecord:
+    """Return front.json of a search's run. Raises RunError if there is none or it is damaged."""
     if not folder.is_dir():
         raise RunError(f"no run folder {folder}")
     path = folder / FRONT
     if not path.exists() and not (folder / RECORD).exists():
         raise RunError(f"{folder} is no run folder: it has no {RECORD}")
     if not path.exists():
-        raise RunError(f"{folder} holds no front yet; go on with `--resume {folder}`")
-    return read_json(path, dict[str, Any])
+        own = command_of(read_record(folder))
+        if own not in (None, SEARCH):
+            raise RunError(f"{folder} is a run of {own}, which has no front; name one of {SEARCH}")
+        again = f"python -m {SEARCH} --resume {shlex.quote(str(folder))}"
+        raise RunError(f"{folder} holds no front yet; go on with `{again}`")
+    return read_json(path, FrontRecord)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from results.errors import ArchError, RunError, SpaceError, nearest
 from results.reading import read_text
-from results.runs import FRONT, read_front_data
+from results.runs import FRONT, read_front_record
 from supernet.arch import (
     Arch,
     ClassificationHead,
@@ -196,11 +196,7 @@ def _from_run(run: Path, number: str) -> Arch:
 
 
 def _candidates_of(run: Path) -> list[Arch]:
-    data = read_front_data(run)
     try:
-        archs = [Arch.from_dict(candidate["arch"]) for candidate in data["candidates"]]
-        if not archs:
-            raise ValueError("it has no candidates")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return [Arch.from_dict(found.arch) for found in read_front_record(run).candidates]
+    except ArchError as error:
         raise RunError(f"{run / FRONT} is damaged: {error}") from None
-    return archs

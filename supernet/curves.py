@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from results.drawing import drawing, new_figure, to_png
 from results.files import write_bytes, write_text
 from results.reading import read_text
 from supernet.arch import format_resolution
@@ -97,13 +98,21 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def draw_curve(run: Path, primary: str) -> Path | None:
-    """curve.png: losses over steps, and the figure `primary` of each evaluated subnet."""
-    from matplotlib.figure import Figure
+    """Write curve.png: losses over steps, and the figure `primary` of each evaluated subnet.
 
+    Raises PictureError where it cannot be drawn.
+    """
     rows = read_rows(run / CURVE)
     if not rows:
         return None
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    with drawing(str(run / PICTURE)):
+        drawn = _picture(rows, run, primary)
+    write_bytes(run / PICTURE, drawn)
+    return run / PICTURE
+
+
+def _picture(rows: list[dict[str, str]], run: Path, primary: str) -> bytes:
+    figure = new_figure(8, 4.5, dpi=120)
     axes = figure.subplots()
     alone = not any(row["distill"] for row in rows)
     first = "on labels" if alone else "largest, on labels"
@@ -116,18 +125,16 @@ def draw_curve(run: Path, primary: str) -> Path | None:
     lines, labels = axes.get_legend_handles_labels()
     if found:
         right = axes.twinx()
-        right.set_ylabel(primary)
+        right.set_ylabel(primary, parse_math=False)
         for number, subnet in enumerate(dict.fromkeys(row["subnet"] for row in found)):
             own = [row for row in found if row["subnet"] == subnet]
             steps, values = [int(r["step"]) for r in own], [float(r["value"]) for r in own]
             right.plot(steps, values, "o--", color=f"C{number + 2}", label=subnet, markersize=4)
         for handles, texts in [right.get_legend_handles_labels()]:
             lines, labels = [*lines, *handles], [*labels, *texts]
-    axes.legend(lines, labels, loc="best", fontsize="small")
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    write_bytes(run / PICTURE, image.getvalue())
-    return run / PICTURE
+    for text in axes.legend(lines, labels, loc="best", fontsize="small").get_texts():
+        text.set_parse_math(False)
+    return to_png(figure)
 
 
 def _draw_loss(axes: Any, points: list[tuple[int, float]], label: str) -> None:

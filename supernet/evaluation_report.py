@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from results.console import terminal
 from supernet.arch import Arch, format_resolution
 
 UNITS = {"psnr_db": "dB", "ssim": "", "loss": "", "l1": ""}  # of the other figures: percent
@@ -17,7 +18,7 @@ TITLES = {
 
 
 def print_network(answer: dict[str, Any]) -> None:
-    out = _console()
+    out = terminal(soft_wrap=True)
     arch = Arch.from_dict(answer["arch"])
     size = f", {answer['resolution']} px" if answer["resolution"] else ""
     out.print(f"{answer['task']}: {arch.describe()}{size}")
@@ -43,7 +44,7 @@ def unit_of(name: str) -> str:
 
 def print_subnets(sources: dict[str, Any]) -> Callable[[Arch, list[dict[str, Any]]], None]:
     """Print where figures come from; gives what to call with each Arch and its figures."""
-    out = _console()
+    out = terminal(soft_wrap=True)
     out.print(
         f"{sources['task']}: subnets of {sources['file']}, "
         f"sha256 {sources['weights_sha256'][:12]}, shared weights"
@@ -68,9 +69,3 @@ def _figure(name: str, value: float, stderr: float | None) -> str:
     digits = 4 if name == "ssim" else 2
     error = "" if stderr is None else f" ± {stderr:.{digits}f}"
     return f"{value:.{digits}f}{error} {unit_of(name)}".rstrip()
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True, markup=False)

@@ -13,9 +13,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
-from results.errors import NotFiniteError, RunError, reason_of
+from results.errors import NotFiniteError, RunError, masked_url, reason_of, secrets_of, shown
+from results.reading import MOST_LOG_BYTES, Record, parse_json, read_bytes, whole_lines
 from supernet.arch import Arch
 from supernet.rows import Row
 
@@ -30,6 +33,12 @@ ATTEMPTS = 4  # to open a storage
 MOST_FAILURES = 3  # of one Arch, dead workers counted
 ERROR = "error"  # attribute of an Arch whose outputs are not finite, for whomever
 NOBODY = "NOBODY"  # state of an Arch that no worker is on or will come to
+
+
+class Line(Record, frozen=True):
+    """A line of Optuna's journal; Optuna looks at the rest."""
+
+    op_code: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
 class SharedWork:
@@ -52,6 +61,7 @@ class SharedWork:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.pulse_s, self.grace_s = pulse_s, grace_s
+        self._url = storage
         self._study = _study(storage, study)
         self._settings = settings
         if "settings" not in self._study.user_attrs:
@@ -66,7 +76,10 @@ class SharedWork:
         Those whose outputs `evaluate` finds not finite are passed over, see `errors`. Raises
         RunError for Archs that failed repeatedly, and what else `evaluate` raises.
         """
-        wanted = {arch.to_json(): arch for arch in archs}
+        with self._reached():
+            self._work({arch.to_json(): arch for arch in archs}, evaluate)
+
+    def _work(self, wanted: dict[str, Arch], evaluate: Callable[[Arch], list[Row]]) -> None:
         while True:
             asked = time.monotonic()
             trials = self._trials()
@@ -88,16 +101,20 @@ class SharedWork:
 
     def rows(self, archs: Iterable[Arch]) -> Iterator[tuple[Arch, list[Row]]]:
         """Of those of `archs` that have been evaluated, by whomever."""
-        trials = self._trials()
+        with self._reached():
+            trials = self._trials()
         for arch in archs:
             for trial in trials.get(arch.to_json(), []):
                 if trial.state.name == "COMPLETE":
-                    yield arch, json.loads(trial.user_attrs["rows"])
+                    where = f"study {self._study.study_name}, trial {trial.number}"
+                    text = str(trial.user_attrs.get("rows"))
+                    yield arch, parse_json(text, list[dict[str, Any]], where)
                     break
 
     def errors(self, archs: Iterable[Arch]) -> dict[Arch, str]:
         """What is wrong with those of `archs` that have no figures."""
-        trials = self._trials()
+        with self._reached():
+            trials = self._trials()
         found = {}
         for arch in archs:
             for trial in trials.get(arch.to_json(), []):
@@ -108,10 +125,13 @@ class SharedWork:
     def _check_settings(self) -> None:
         """Also after the first look: two workers may begin a study at once, and one is the last."""
         kept = self._study.user_attrs["settings"]
+        if not isinstance(kept, dict):
+            raise self._foreign()
         for name, value in self._settings.items():
             if kept.get(name) != value:
                 raise RunError(
-                    f"study {self._study.study_name} has {name} {kept.get(name)!r}, not {value!r}; "
+                    f"study {self._study.study_name} has {name} {shown(kept.get(name))}, not "
+                    f"{shown(value)}; "
                     "give another --study, or the flags that it was begun with"
                 )
 
@@ -193,7 +213,7 @@ class SharedWork:
         for trial in (trial for found in trials.values() for trial in found):
             if trial.state != TrialState.RUNNING:
                 continue
-            beat = int(trial.user_attrs.get("beat", 0))
+            beat = trial.user_attrs.get("beat", 0)
             last, since = self._beats.get(trial._trial_id, (-1, answered))
             if beat != last:
                 since = answered
@@ -211,8 +231,28 @@ class SharedWork:
         """By Arch's JSON, in the order in which they were added."""
         found: dict[str, list[FrozenTrial]] = defaultdict(list)
         for trial in self._study.get_trials(deepcopy=False):
-            found[trial.user_attrs["arch"]].append(trial)
+            text = trial.user_attrs.get("arch")
+            if not isinstance(text, str):
+                raise self._foreign()
+            found[text].append(trial)
         return dict(found)
+
+    def _foreign(self) -> RunError:
+        name = self._study.study_name
+        return RunError(f"study {name} is not of evaluated networks; give another --study")
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Raises RunError for what the storage raises, such as a data base that went away."""
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            raise RunError(
+                f"{_unusable(self._url, error)}; what was evaluated is kept, run the command again"
+            ) from None
 
 
 def _state(trials: "list[FrozenTrial]") -> str:
@@ -240,6 +280,7 @@ def _study(storage: str, name: str) -> "Study":
     """Made where it is not there yet; raises RunError where the storage cannot be used."""
     import optuna
 
+    _check_file(storage)
     for left in reversed(range(ATTEMPTS)):
         try:
             return optuna.create_study(
@@ -250,9 +291,30 @@ def _study(storage: str, name: str) -> "Study":
             )
         except Exception as error:  # whatever the data base's driver raises
             if not left:
-                raise RunError(f"--storage {storage} cannot be used: {reason_of(error)}") from None
+                raise RunError(_unusable(storage, error)) from None
         time.sleep(random.uniform(0.1, 0.5))  # another worker may be making the same tables
     raise AssertionError
+
+
+def _unusable(storage: str, error: Exception) -> str:
+    """What is wrong with a storage, without the secrets of its URL."""
+    reason = reason_of(error)
+    for secret in secrets_of(storage):
+        for text in (secret, unquote(secret)):
+            reason = reason.replace(text, "***") if len(text) > 2 else reason
+    return f"--storage {masked_url(storage)} cannot be used: {reason}"
+
+
+def _check_file(storage: str) -> None:
+    """Raises RunError for a file that is no journal of Optuna's, to which one would be added."""
+    path = Path(storage)
+    if "://" in storage or not path.is_file():
+        return
+    data = read_bytes(path, most=MOST_LOG_BYTES)
+    lines, _ = whole_lines(data, '{"op_code":', f"--storage {storage}")
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            parse_json(line, Line, f"--storage {storage}, line {number}")
 
 
 def _storage(text: str) -> "BaseStorage":

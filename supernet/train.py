@@ -136,9 +136,7 @@ class Train:
         require("torch", "torch", "safetensors", "PIL", "tensorboard")
         run, command = self._resumes(), self
         if run is not None:
-            record = read_record(run)
-            if record.get("command") != "supernet.train":
-                raise RunError(f"{run} is no run of supernet.train; resume it with its command")
+            record = read_record(run, "supernet.train")
             command = resumed(
                 self, record["settings"], run, unrecorded=UNRECORDED, may_change=MAY_CHANGE
             )

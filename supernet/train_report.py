@@ -3,14 +3,14 @@
 import shlex
 from typing import Any
 
+from results.console import terminal
+
 
 def print_training(answer: dict[str, Any]) -> None:
     """Figures of every evaluated subnet, where the weights are, and what to do with them."""
-    from rich.console import Console
-
     from supernet.arch import Arch
 
-    out = Console(highlight=False, soft_wrap=True, markup=False)
+    out = terminal(soft_wrap=True)
     out.print(f"{answer['task']} on {answer['dataset']}, {answer['steps']} steps")
     rows = answer["evaluations"]
     longest = max(len(row["subnet"]) for row in rows)

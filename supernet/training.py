@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from results.errors import RunError, UserError
+from results.errors import PictureError, RunError, UserError
 from results.files import write_json
-from results.progress import progress
+from results.progress import progress, remark
 from results.record import RunRecord, command_line
 from results.runs import RECORD, create_run_folder, locked, read_record, torchrun_id
 from supernet.arch import Arch, format_resolution
@@ -216,11 +216,10 @@ class Training:
                 figures = self._finally(arch, model)
                 logs.figures(done, name, figures)
                 rows.append(self._row(name, arch, figures, sha256))
-        curve = draw_curve(self.folder, self.task.primary)
         answer = {
             "run": str(self.folder),
             "model": str(model),
-            "curve": str(curve) if curve else None,
+            "curve": None,
             "task": self.task.name,
             "dataset": self.task.dataset,
             "data": str(self.command.data) if self.command.data else None,
@@ -230,6 +229,12 @@ class Training:
             "evaluations": rows,
         }
         write_json(self.folder / ANSWER, answer)
+        try:
+            if curve := draw_curve(self.folder, self.task.primary):
+                answer["curve"] = str(curve)
+                write_json(self.folder / ANSWER, answer)
+        except PictureError as error:  # figures and weights are there without it
+            remark(str(error))
         return answer
 
     def _metadata(self) -> dict[str, str]:

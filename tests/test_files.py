@@ -2,17 +2,24 @@
 
 import json
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from results.console import main
 from results.errors import RunError, UserError, check_choice, nearest
 from results.files import write_json, write_text
 from results.reading import read_json
-from results.record import RunRecord
-from results.runs import create_run_folder, locked, read_record
+from results.record import RunRecord, command_line
+from results.runs import create_run_folder, locked, own_path, read_record
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
@@ -59,6 +66,99 @@ def test_run_folders_never_collide(tmp_path, monkeypatch):
         folders.append(folder)
     assert len(set(folders)) == 3
     assert all(f.parts[:2] == ("results", "runs") for f in folders)
+
+
+def test_processes_that_start_together_have_a_folder_each(tmp_path):
+    """Twelve that make eight folders each, and hold them, in the same seconds."""
+    code = """
+import sys
+from results.runs import create_run_folder, locked
+sys.stdin.readline()
+for _ in range(8):
+    folder = create_run_folder(None, "job")
+    with locked(folder):
+        print(folder)
+"""
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(12)
+    ]
+    for job in jobs:  # all have begun
+        assert job.stdin is not None
+        job.stdin.write("go\n")
+        job.stdin.flush()
+    folders = [line for job in jobs for line in job.communicate(timeout=120)[0].splitlines()]
+    assert [job.returncode for job in jobs] == [0] * 12
+    assert len(folders) == len(set(folders)) == 96
+    assert all((tmp_path / folder).is_dir() for folder in folders)
+
+
+def test_a_folder_given_as_out_is_one_run_s(tmp_path):
+    folder = create_run_folder(tmp_path / "run", "job")
+    write_json(folder / "run.json", {"settings": {}})
+    with pytest.raises(RunError, match="holds another run; nothing was written"):
+        create_run_folder(tmp_path / "run", "job")
+
+
+@pytest.mark.parametrize("target", ["../outside", "/etc/passwd", "../new", "loop"])
+def test_a_link_out_of_a_run_is_refused(tmp_path, target):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    run.mkdir()
+    outside.write_text("mine")
+    (run / "loop").symlink_to("loop")
+    for name in ("study.log", ".lock"):
+        (run / name).symlink_to(target)
+        with pytest.raises(RunError, match="link out of the run folder"):
+            own_path(run, name)
+    with pytest.raises(RunError, match="link out of the run folder"), locked(run):
+        pass
+    assert outside.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+
+
+def test_links_within_a_run_and_to_a_run_are_followed(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "real.log").touch()
+    (tmp_path / "run" / "study.log").symlink_to("real.log")
+    (tmp_path / "link").symlink_to("run")
+    assert own_path(tmp_path / "link", "study.log") == tmp_path / "link" / "study.log"
+    with locked(tmp_path / "link"):
+        assert (tmp_path / "run" / ".lock").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
+    @dataclass(frozen=True)
+    class Work:
+        def run(self):
+            with locked(tmp_path, "go on: python -m x --resume y"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        main(Work, "x", [])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted; go on: python -m x --resume y\n"
+
+
+@pytest.mark.parametrize(
+    "password", ["s3cret", "s3cr@et", "s3/cret", "s3:cret", "a s3cret", "s3'cret", "s3%20cret"]
+)
+def test_a_typed_password_is_in_no_command_line_nor_record(monkeypatch, password):
+    url = f"mysql+pymysql://u:{password}@host/x?ssl_key=s3cret"
+    for words in (["--storage", url], [f"--storage={url}"]):
+        monkeypatch.setattr("sys.argv", ["x", *words, "--out", "a b"])
+        line = command_line("supernet.evaluate")
+        assert "cret" not in line
+        assert line.endswith("--out 'a b'")
+        assert "u:***@host/x?***" in line
+    record = RunRecord("x", {"storage": "mysql://u:s3cret@h/x"}, {"of": ["redis://:s3cret@h"]})
+    assert "cret" not in json.dumps(record.to_dict())
 
 
 def test_a_lock_excludes_and_is_freed(tmp_path):

@@ -211,3 +211,83 @@ def test_a_damaged_front_is_refused(runs, fails, damage):
     damage(data)
     path.write_text(json.dumps(data))
     assert "damaged" in fails(Plot, "nas.plot", runs[0])
+
+
+def edited(run, change):
+    """Give front.json another text; return it."""
+    path = run / "front.json"
+    path.write_text(change(path.read_text()))
+    return path.read_bytes()
+
+
+FIRST_MS = re.compile(r'"latency_ms": [0-9.e+-]+')
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: FIRST_MS.sub('"latency_ms": 1e-320', text, count=1),
+        lambda text: FIRST_MS.sub('"latency_ms": 1' + "0" * 400, text, count=1),
+        lambda text: FIRST_MS.sub('"latency_ms": 1e999', text, count=1),
+        lambda text: FIRST_MS.sub('"latency_ms": true', text, count=1),
+        lambda text: text.replace('"title": "Device a"', '"title": ["a", "b"]'),
+        lambda text: text.replace('"title": "Device a"', '"title": ' + "[" * 100_000),
+        lambda text: text.replace('"metric": "', '"metric": {"a": "'),
+        lambda text: text.replace('"trials": [', '"trials": [[1e308, 1], '),
+        lambda text: text.replace('"trials": [', '"trials": [[1, 2, 3], '),
+        lambda text: text.replace('"family": "b"', '"family": 1e400', 1),
+        lambda text: re.sub(r'"stages": \[', '"stages": [[], ', text, count=1),
+        lambda text: text.replace('"baselines": {', '"baselines": {"x": null, '),
+        lambda text: text[:-20],
+        lambda text: "[]",
+        lambda text: "",
+    ],
+)
+def test_a_front_of_other_types_is_one_line_for_all_who_read_it(runs, fails, change):
+    from nas.predict import Predict
+
+    kept = edited(runs[0], change)
+    for said in (
+        fails(Plot, "nas.plot", runs[0]),
+        fails(Plot, "nas.plot", *runs, "--out", runs[0].parent / "both"),
+        fails(Predict, "nas.predict", "--device", "orin", "--arch", f"{runs[0]}#0"),
+        fails(Predict, "nas.predict", "--device", "orin", "--arch", runs[0]),
+    ):
+        assert "front.json" in said
+        assert len(said) < 1300
+    assert not (runs[0].parent / "both").exists()
+    assert (runs[0] / "front.json").read_bytes() == kept
+
+
+def test_trials_at_the_bounds_are_drawn(runs):
+    """A latency below half a nanosecond is written as 0; official networks may be far away."""
+    edited(
+        runs[0],
+        lambda text: text.replace('"trials": [', '"trials": [[0, 0], [1e15, 1e15], [1e-320, 1], '),
+    )
+    Plot((runs[0],), quiet=True).run()
+    assert size_of_png(runs[0] / "front.png") == (1350, 900)
+
+
+def test_a_long_title_makes_no_larger_picture(runs):
+    edited(runs[0], lambda text: text.replace('"Device a"', json.dumps("long title " * 900)))
+    Plot((runs[0],), quiet=True).run()
+    Plot(runs, out=runs[0].parent / "both", quiet=True).run()
+    assert size_of_png(runs[0] / "front.png") == (1350, 900)
+
+
+def test_a_run_of_another_command_has_no_front(tmp_path, fails):
+    from nas.predict import Predict
+    from nas.search import SearchCommand
+    from results.files import write_json
+
+    trained = tmp_path / "trained"
+    write_json(trained / "run.json", {"command": "supernet.train", "settings": {"seed": 0}})
+    said = fails(Plot, "nas.plot", trained)
+    assert "is a run of supernet.train, which has no front" in said
+    assert "supernet.train" in fails(
+        Predict, "nas.predict", "--device", "orin", "--arch", f"{trained}#0"
+    )
+    said = fails(SearchCommand, "nas.search", "--resume", trained)
+    assert "is a run of supernet.train, not of nas.search" in said
+    assert f"python -m supernet.train --resume {trained}" in said

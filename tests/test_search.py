@@ -580,3 +580,32 @@ def test_damaged_flags_of_a_table_are_told(fails, tmp_path, damage):
     table.with_suffix(".json").write_text(json.dumps(sidecar))
     flags = ("--device", "example-cpu:litert", "--table", table)
     assert "give --space and --freeze" in fails(SearchCommand, "nas.search", *flags)
+
+
+@pytest.mark.parametrize("name", ["study.log", ".lock"])
+def test_a_link_out_of_a_run_is_not_followed(finished, tmp_path, fails, name):
+    folder, outside = tmp_path / "run", tmp_path / "outside.txt"
+    shutil.copytree(finished[0], folder)
+    kept = (folder / name).read_bytes() or b"notes"
+    outside.write_bytes(kept)
+    (folder / name).unlink()
+    (folder / name).symlink_to(outside)
+    before = sorted(tmp_path.iterdir())
+    said = fails(SearchCommand, "nas.search", "--resume", folder, "--trials", 410)
+    assert "is a link out of the run folder" in said
+    assert outside.read_bytes() == kept
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_whole_files_replace_links(finished, tmp_path):
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    shutil.copytree(finished[0], folder)
+    outside.mkdir()
+    for name in ("front.csv", "front.json", "front.png", "front.html", "run.json"):
+        (folder / name).rename(outside / name)
+        (folder / name).symlink_to(outside / name)
+    before = {path: path.read_bytes() for path in outside.iterdir()}
+    SearchCommand(resume=folder, trials=410, quiet=True).run()
+    assert {path: path.read_bytes() for path in outside.iterdir()} == before
+    assert not any((folder / path.name).is_symlink() for path in outside.iterdir())
+    assert read_front(folder).candidates

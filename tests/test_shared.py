@@ -327,3 +327,109 @@ def test_a_storage_that_fails_without_a_word_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("optuna.create_study", silent)
     with pytest.raises(RunError, match="x cannot be used: TimeoutError"):
         share(str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql+pymysql://u:s3cret@localhost/x",
+        "postgresql+psycopg2://u:s3cr@et/s3cret:1@h/x",
+        "postgresql://u:p%40s3cret@h/x",
+        "postgresql://u:s3 cret@h/x",
+        "postgresql://u:s3'cret@h/x",
+        "postgresql://u:s3?cret@h/x",
+        "postgresql+psycopg2:///x?host=h&user=u&password=s3cret",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BX%7D%3BPWD%3Ds3cret",
+        "mysql+pymysql://u:s3cret@h:port/x",
+        "redis://:s3cret@h/0",
+        "://u:s3cret@h",
+        "mysql+pymysql:/u:s3cret@h",
+    ],
+)
+def test_no_error_shows_a_password(url, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("supernet.shared.ATTEMPTS", 1)
+    with pytest.raises(RunError, match="cannot be used") as caught:
+        share(url)
+    assert "cret" not in str(caught.value)
+    assert "***" in str(caught.value)
+    assert "cret" not in "".join(capfd.readouterr())
+
+
+def test_what_a_driver_says_holds_no_password_either(monkeypatch):
+    def fail(_):
+        raise RuntimeError("login of u with p@s3cret at h failed: mysql://u:p%40s3cret@h")
+
+    monkeypatch.setattr("supernet.shared.ATTEMPTS", 1)
+    monkeypatch.setattr("supernet.shared._storage", fail)
+    with pytest.raises(RunError, match=r"login of u with \*\*\* at h failed") as caught:
+        share("mysql://u:p%40s3cret@h/x")
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"my notes", b"my notes\n", b"1\n2\n", b"[" * 100_000, b'{"op_code":99}\n', b'{"a":1}\n'],
+)
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path, data):
+    (tmp_path / "notes.txt").write_bytes(data)
+    with pytest.raises(RunError, match=r"--storage .*notes\.txt"):
+        share(str(tmp_path / "notes.txt"))
+    assert (tmp_path / "notes.txt").read_bytes() == data
+    assert list(tmp_path.iterdir()) == [tmp_path / "notes.txt"]
+
+
+def test_a_journal_with_a_line_that_is_being_written_is_used(tmp_path):
+    from supernet.shared import _check_file
+
+    path = tmp_path / "journal"
+    share(str(path)).work(ARCHS[:1], value)
+    path.write_bytes(path.read_bytes() + b"\n" + b'{"op_code":')
+    before = path.read_bytes()
+    _check_file(str(path))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("attributes", [{}, {"arch": 7}, {"arch": None}])
+def test_a_study_of_something_else_is_named(tmp_path, attributes):
+    import optuna
+
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    study = optuna.create_study(storage=url, study_name="study", direction="maximize")
+    study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs=attributes))
+    with pytest.raises(RunError, match="not of evaluated networks; give another --study"):
+        share(url).work(ARCHS[:1], value)
+    study.set_user_attr("settings", "text")
+    with pytest.raises(RunError, match="not of evaluated networks; give another --study"):
+        share(url)
+
+
+def test_rows_of_another_kind_are_named(tmp_path):
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    shared = share(url)
+    shared.work(ARCHS[:1], value)
+    for text in ("[" * 100_000, "7", "{}", "x", [1]):
+        for trial in shared._study.get_trials(deepcopy=False):
+            trial.user_attrs["rows"] = text
+        monkey = shared._study.get_trials(deepcopy=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shared._study, "get_trials", lambda found=monkey, **_: found)
+            with pytest.raises(RunError, match="study study, trial 0: "):
+                list(shared.rows(ARCHS[:1]))
+
+
+def test_a_data_base_that_goes_away_is_one_line_without_its_password(tmp_path, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    shared = share(f"sqlite:///{tmp_path / 'a.db'}")
+    shared._url = "mysql://u:s3cret@h/x"
+
+    def gone(**_):
+        raise OperationalError("select", {}, Exception("mysql://u:s3cret@h: gone away"))
+
+    monkeypatch.setattr(shared._study, "get_trials", gone)
+    for ask in (lambda: shared.work(ARCHS[:1], value), lambda: list(shared.rows(ARCHS))):
+        with pytest.raises(RunError, match=r"cannot be used.*run the command again") as caught:
+            ask()
+        assert "s3cret" not in str(caught.value)
+        assert "gone away" in str(caught.value)

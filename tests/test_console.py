@@ -1,0 +1,129 @@
+"""The frame of a command: streams that are closed or full, texts of others on the terminal."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from results.console import at_home, terminal
+
+ROOT = Path(__file__).parents[1]
+SEARCH = "-m nas.search --device orin --space tiny --trials 12 --out run"
+PREDICT = "-m nas.predict --device orin --arch b0"
+
+
+def shell(command, folder, **variables):
+    """Run a command line of Python's with redirections, as a shell does."""
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{sys.executable} {command}"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("streams", [">&- 2>&- <&-", "2>/dev/full", "2>&1 | head -1"])
+def test_a_search_whose_streams_are_closed_is_a_search(tmp_path, streams):
+    done = shell(f"{SEARCH} {streams}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"front.csv", "front.json", "front.png", "front.html"} <= names
+    for name in ("front.csv", "front.json", "run.json", "study.log"):
+        text = (tmp_path / "run" / name).read_text()
+        assert text.startswith(("{", "id,"))
+        assert "trials," not in text  # progress, or a table, by a descriptor that was used again
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- 2>&- >&-"])
+def test_a_prediction_whose_streams_are_closed_is_one(tmp_path, streams):
+    done = shell(f"{PREDICT} {streams}", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_output_is_named(tmp_path):
+    for flags in ("", "--json"):
+        done = shell(f"{PREDICT} {flags} >/dev/full", tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: standard output")
+        assert done.stderr.endswith(": No space left on device\n")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_full_output_costs_no_file_of_a_search(tmp_path):
+    done = shell(f"{SEARCH} --json >/dev/full", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (tmp_path / "run" / "front.png").exists()
+
+
+def test_texts_of_others_cannot_move_the_cursor(capsys):
+    from rich.table import Table
+
+    out = terminal(width=300)
+    table = Table(title="\x1b]0;owned\x07[red]title[/x]")
+    table.add_column("\x1b[2Jhead")
+    table.add_row("cell\x9b31m \u202eabc :smile:")
+    out.print(table)
+    out.print("line\x1b[31m  two spaces\nnext [bold] \u3000wide")
+    said = capsys.readouterr().out
+    assert not set(said) & {"\x1b", "\x07", "\x9b", "\u202e"}
+    for text in ("[red]title[/x]", r"\x1b[2Jhead", r"cell\x9b31m", ":smile:", "[bold] \u3000wide"):
+        assert text in said
+    assert "line\\x1b[31m  two spaces\nnext" in said
+
+
+def test_a_front_with_escapes_is_drawn_and_printed(tmp_path, capsys):
+    from nas.plot import Plot
+    from nas.summary import print_front
+    from tests.test_plot import a_front
+
+    bad = "\x1b[2J<script>alert(1)</script></title>[/b]$\\frac$"
+    (tmp_path / "run").mkdir()
+    front = a_front(bad, metric=bad)
+    front.write(tmp_path / "run")
+    Plot((tmp_path / "run",), quiet=True).run()
+    Plot((tmp_path / "run", tmp_path / "run"), out=tmp_path / "two", quiet=True).run()
+    for folder in ("run", "two"):
+        page = (tmp_path / folder / "front.html").read_text()
+        assert "<script>alert" not in page
+        assert "\x1b" not in page
+        # plotly, too, reads HTML: in its JSON each sign of a tag stands as an entity
+        assert "\\u003cscript" not in page
+        assert "script\\u003e" not in page
+        assert "&lt;script&gt;" in page.replace("\\u0026", "&")
+    outcome = {"interrupted": False, "distinct_archs": 60, "trials": 60, "seconds": 1.0}
+    print_front(front, Path("run"), "orin", outcome, [bad])
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert r"\x1b[2J<script>" in said
+
+
+def test_paths_begin_at_home(monkeypatch, tmp_path):
+    @dataclass(frozen=True)
+    class Some:
+        out: Path | None = None
+        name: str = "~"
+
+        def run(self) -> None: ...
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert at_home(Some(Path("~/x y"))) == Some(tmp_path / "x y")
+    assert at_home(Some(Path("a/~/b"))) == Some(Path("a/~/b"))
+    assert at_home(Some(Path("~nobody-of-that-name/x"))).out == Path("~nobody-of-that-name/x")
+    assert at_home(Some()) == Some()
+
+
+def test_a_folder_at_home_is_made_there(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    command = f"{SEARCH} --quiet".replace("--out run", "--out='~/x y'")
+    done = shell(f"{command}", tmp_path, HOME=str(home))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "~").exists()
+    assert (home / "x y" / "front.csv").exists()
