@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from results.console import main as console_main
-from results.errors import DeviceError, RunError, TargetError, check_choice
+from results.console import note
+from results.errors import DeviceError, RunError, TargetError, check_choice, printable
 
 if TYPE_CHECKING:
     from lut.device import Device
@@ -69,7 +70,8 @@ class Build:
     what the idle machine takes included."""
 
     import_: Annotated[Path | None, tyro.conf.arg(name="import")] = None
-    """Read a table instead of measuring one: OFA's lookup_table.yaml, or a CSV of our columns."""
+    """Read a table instead of measuring one: OFA's lookup table, YAML or JSON, or a CSV of our
+    columns."""
     title: str | None = None
     """What to call the device; by default the board's model or its processor."""
     out: Path | None = None
@@ -177,13 +179,15 @@ class Build:
         assert self.import_ is not None
         table, unknown = import_table(self.import_, device, self.batch, self.threads)
         path = save_table(table, self.out)
+        if table.remark and not self.quiet:
+            note(table.remark)
         if self.json:
             found = {"table": str(path), "num_rows": len(table.entries), "not_imported": unknown}
             print(json.dumps(found))
         elif not self.quiet:
             print(f"wrote {path}: {len(table.entries)} rows, never validated on whole networks")
             if unknown:
-                print(f"{len(unknown)} keys have no block of ours: {', '.join(unknown)}")
+                print(f"{len(unknown)} keys have no block of ours: {printable(', '.join(unknown))}")
 
 
 def recorded_target(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:

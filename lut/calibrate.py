@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from results.console import main as console_main
+from results.console import note
 from results.errors import DeviceError, TableError, check_choice
 from results.files import write_text
 
@@ -164,15 +165,16 @@ class Calibrate:
                 "--from orin"
             )
         space = get_space(self.space)
-        measured = read_points(self.points) if self.points is not None else []
+        tell = None if self.quiet else note
+        measured = read_points(self.points, tell=tell) if self.points is not None else []
         source = self._source(measured[0].batch if measured else None)
         found = propose(count, source, space, measured, _processor_of(source), self.seed)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("arch", "batch", "latency_ms", "notes"))
         for arch, ms in found:
-            note = f"{ms:.4g} ms per image on {source.device}"
-            writer.writerow((json.dumps(arch.to_dict()), source.batch, "", note))
+            told = f"{ms:.4g} ms per image on {source.device}"
+            writer.writerow((json.dumps(arch.to_dict()), source.batch, "", told))
         if self.out_points is not None:
             write_text(self.out_points, text.getvalue())
         if self.json:
@@ -209,7 +211,7 @@ class Calibrate:
 
     def _read(self, device: "Device", read: Any) -> "list[Point]":
         if self.points is not None:
-            found: list[Point] = read(self.points)
+            found: list[Point] = read(self.points, tell=None if self.quiet else note)
             return found
         from lut.device import get_device
 
@@ -228,11 +230,12 @@ class Calibrate:
 
 def _processor_of(source: "Table") -> str:
     """Whose physics a table has that brings none of its own."""
-    from lut.device import device_names, get_device
+    from lut.device import PROCESSORS, device_names, get_device
 
-    calibration = (source.sidecar or {}).get("calibration") or {}
-    if calibration.get("processor"):
-        return str(calibration["processor"])
+    told = source.told.calibration
+    if told and told.processor:
+        check_choice("processor", told.processor, PROCESSORS, TableError)
+        return told.processor
     spec = f"{source.device}:{source.runtime}:{source.precision}"
     known = get_device(spec).processor if source.device in device_names() else ""
     return known or ("tensor_core_gpu" if source.runtime == "tensorrt" else "cpu")

@@ -204,7 +204,8 @@ def test_bad_yaml_is_one_line(tmp_path, monkeypatch, libyaml, text, says):
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path):
-    with pytest.raises(TableError, match=r"give a \.yaml"):
+    (tmp_path / "table.pkl").write_bytes(b"pickled")
+    with pytest.raises(TableError, match=r"lookup table \(\.yaml or \.json\) or a \.csv"):
         import_table(tmp_path / "table.pkl", NOTE10, 1, 1)
     with pytest.raises(TableError, match="cannot read"):
         import_table(tmp_path / "none.yaml", NOTE10, 1, 1)
@@ -260,13 +261,13 @@ def test_our_own_tables_are_imported_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "column 'kind' is missing"),
+        ("", "no row names the columns"),
         ("kind,in_channels,out_channels,height,width\n", "column 'latency_ms' is missing"),
-        ("kind,in_channels,out_channels,height,width,latency_us\n", "convert it to latency_ms"),
-        ("kind,in_channels,out_channels,height,width,latency\n", "convert it to latency_ms"),
+        ("kind,in_channels,out_channels,height,width,latency_us\n", "convert it to milliseconds as latency_ms"),
+        ("kind,in_channels,out_channels,height,width,latency\n", "convert it to milliseconds as latency_ms"),
         ("kind,in_chanels\n", "did you mean 'in_channels'"),
         ("kind,kind\n", "stands twice"),
-        ("{h}pool,64,64,7,7\n", "line 2: 5 fields instead of 6"),
+        ("{h}pool,64,64,7,7\n", "line 2: ends before latency_ms; is it cut off?"),
         ("{h}pool,64,64,7,7,fast\n", "line 2: latency_ms is 'fast'"),
         ("{h}pool,64,64,7,7,-1\n", "line 2: latency_ms is '-1'"),
         ("{h}pool,64,64,7,7,\n", "line 2: latency_ms is ''"),

@@ -50,7 +50,7 @@ def test_an_arch_may_be_json(tmp_path):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("", ["first line", "arch,latency_ms"]),
+        ("", ["no row names the columns", "arch"]),
         ("arch,latency_ms\n", ["no points"]),
         ("arch\nb1\n", ["arch,latency_ms"]),
         ("latency_ms\n1\n", ["arch,latency_ms"]),
@@ -68,7 +68,7 @@ def test_an_arch_may_be_json(tmp_path):
         ("arch,latency_ms,task\nb1,2,segment\n", ["column task", "did you mean 'segmentation'"]),
         ("arch,latency_ms,kind\nb1,2,tabel\n", ["column kind", "did you mean 'table'"]),
         ("arch,latency_ms,includes\nb1,2,decoder\n", ["column includes", "mask_decoder"]),
-        ("arch,latency_ms\nb1,2,3\n", ["row 2", "more fields than columns"]),
+        ("arch,latency_ms\nb1,2,3\n", ["line 2", "is in no column"]),
         ('arch,latency_ms\n"{""family"":""b""}",2\n', ["row 2", "column arch"]),
     ],
 )
