@@ -144,7 +144,15 @@ class Build:
 
     def chosen_device(self) -> "Device":
         """What --device, --runtime and --precision name together. Raises DeviceError."""
-        from lut.device import PRECISIONS, RUNTIMES, Device, device_names, get_device, split_spec
+        from lut.device import (
+            PRECISIONS,
+            RUNTIMES,
+            Device,
+            check_name,
+            device_names,
+            get_device,
+            split_spec,
+        )
 
         if len(self.device) != 1:
             raise DeviceError("give one --device NAME[:runtime[:precision]]")
@@ -160,15 +168,15 @@ class Build:
                     f"--device {self.device[0]} and --{flag} {value} contradict each other; "
                     "give one of them"
                 )
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise DeviceError(f"a device name is letters, digits, - and _, not {name!r}")
         known = get_device(name) if name in device_names() else None
+        if known is None:
+            check_name(name)
         phone = self.target.startswith("adb")
         usual = known.runtime if known else ("litert" if phone else "onnxruntime")
         runtime = self.runtime or runtime or usual
         same = known is not None and runtime == known.runtime
         precision = self.precision or precision or (known.precision if known and same else "fp32")
-        title = self.title or (known.title if known else name)
+        title = printable(self.title or (known.title if known else name))
         return Device(name, title, runtime, precision)
 
     def import_table(self, device: "Device") -> None:

@@ -18,7 +18,7 @@ from tyro.conf import arg
 
 from results.console import main as console_main
 from results.console import note
-from results.errors import DeviceError, TableError, check_choice
+from results.errors import DeviceError, TableError, check_choice, printable
 from results.files import write_text
 
 if TYPE_CHECKING:
@@ -192,22 +192,21 @@ class Calibrate:
             print(f"wrote {self.out_points}: fill in latency_ms, then give it with --points")
 
     def _device(self) -> "Device":
-        from lut.device import Device, device_names, get_device, split_spec
+        from lut.device import Device, check_name, device_names, get_device, split_spec
 
         if len(self.device) != 1:
             raise DeviceError("give one --device NAME[:runtime[:precision]]")
         name, runtime, precision = split_spec(self.device[0])
         if name in device_names():
             device = get_device(self.device[0])
-            return replace(device, title=self.title or device.title)
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise DeviceError(f"a device name is letters, digits, - and _, not {name!r}")
+            return replace(device, title=printable(self.title or device.title))
+        check_name(name)
         if runtime is None or precision is None:
             raise DeviceError(
                 f"{name} is a new device: name its runtime and precision, as in "
                 f"--device {name}:onnxruntime:fp32"
             )
-        return Device(name, self.title or name, runtime, precision)
+        return Device(name, printable(self.title or name), runtime, precision)
 
     def _read(self, device: "Device", read: Any) -> "list[Point]":
         if self.points is not None:

@@ -106,7 +106,7 @@ def import_table(
     return table, unknown
 
 
-def _layers(path: Path, text: str) -> Iterator[_Layer] | None:
+def _layers(path: Path, text: str) -> "Iterator[_Layer] | None":
     """The layers of a table of Once-for-All's, read as they are asked for; None: it is a CSV.
 
     Raises TableError where it is neither.

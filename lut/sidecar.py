@@ -9,21 +9,19 @@ from results.reading import Count, Finite, NotNegative, Record
 MOST_TITLE = 200  # characters of a device's title or a table's that are shown
 MOST_NOTE = 1000
 
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
-Word = Annotated[str, msgspec.Meta(max_length=10_000)]
+Batch = Annotated[int, msgspec.Meta(ge=1, le=10**6)]  # or a number of threads
+Text = Annotated[str, msgspec.Meta(max_length=10_000)]
 
 
 class Settings(Record, frozen=True):
     """The fields that are a `Table`'s own."""
 
-    device: Annotated[
-        str, msgspec.Meta(pattern=r"^[^\x00-\x20\x7f-\x9f/\\:-][^\x00-\x1f\x7f-\x9f/\\:]*$")
-    ]
-    title: Word
-    runtime: Annotated[str, msgspec.Meta(pattern=r"^\w+$", max_length=100)]
+    device: Text
+    title: Text
+    runtime: Annotated[str, msgspec.Meta(pattern=r"^\w+\Z", max_length=100)]
     precision: str
-    batch: AtLeastOne
-    threads: AtLeastOne | None
+    batch: Batch
+    threads: Batch | None
     network_terms: dict[str, Finite]
     roofline: dict[str, Finite] | None
 
@@ -37,17 +35,17 @@ class Error(Record, frozen=True):
     relative_std: NotNegative | None = None
     min_ms: NotNegative | None = None
     max_ms: NotNegative | None = None
-    block_kinds: list[Word] | None = None
-    judged_on: Word | None = None
+    block_kinds: list[Text] | None = None
+    judged_on: Text | None = None
 
 
 class SpaceFlags(Record, frozen=True):
     """The space that a table was measured for, as flags of `lut.build`."""
 
-    task: Word | None = None
-    dataset: Word | None = None
-    space: Word | None = None
-    freeze: list[Word] | None = None
+    task: Text | None = None
+    dataset: Text | None = None
+    space: Text | None = None
+    freeze: list[Text] | None = None
     num_classes: Count | None = None
 
 
@@ -55,7 +53,7 @@ class Environment(Record, frozen=True):
     """What ran the models."""
 
     cpus: list[Count] | None = None
-    provider: Word | None = None
+    provider: Text | None = None
 
 
 class Network(Record, frozen=True):
@@ -74,13 +72,13 @@ class Measurement(Record, frozen=True):
 class Calibration(Record, frozen=True):
     """How a table was calibrated."""
 
-    processor: Word | None = None
+    processor: Text | None = None
 
 
 class Told(Record, frozen=True):
     """The free part."""
 
-    note: Word | None = None
+    note: Text | None = None
     error: Error | None = None
     space_flags: SpaceFlags | None = None
     measurement: Measurement | None = None

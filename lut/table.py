@@ -237,6 +237,8 @@ def load_table(path: Path) -> Table:
             "the file is cut short or was edited; make it again, or correct num_rows in the sidecar"
         )
     settings = as_kind(sidecar, Settings, str(beside), error=TableError)
+    if printable(settings.device) != settings.device:
+        raise TableError(f"{beside}: no device is called {shown(settings.device)}")
     digest = hashlib.sha256(read_bytes(path, error=TableError) + data)
     try:
         return Table(

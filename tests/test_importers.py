@@ -263,8 +263,14 @@ def test_our_own_tables_are_imported_as_they_are(tmp_path):
     [
         ("", "no row names the columns"),
         ("kind,in_channels,out_channels,height,width\n", "column 'latency_ms' is missing"),
-        ("kind,in_channels,out_channels,height,width,latency_us\n", "convert it to milliseconds as latency_ms"),
-        ("kind,in_channels,out_channels,height,width,latency\n", "convert it to milliseconds as latency_ms"),
+        (
+            "kind,in_channels,out_channels,height,width,latency_us\n",
+            "convert it to milliseconds as latency_ms",
+        ),
+        (
+            "kind,in_channels,out_channels,height,width,latency\n",
+            "convert it to milliseconds as latency_ms",
+        ),
         ("kind,in_chanels\n", "did you mean 'in_channels'"),
         ("kind,kind\n", "stands twice"),
         ("{h}pool,64,64,7,7\n", "line 2: ends before latency_ms; is it cut off?"),
