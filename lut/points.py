@@ -7,14 +7,14 @@ A points file is a CSV; `arch` and `latency_ms` are all that it must have:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from results.errors import ArchError, TableError, check_choice, nearest, printable, shown
 from results.reading import parse_number, parse_whole, read_sheet
-from supernet.arch import Arch, Task, parse_resolution
+from supernet.arch import Arch, Task, format_resolution, parse_resolution
 from supernet.archs import written_arch
 from supernet.named import known_name
 
@@ -28,6 +28,7 @@ COMPARED_KINDS = (  # listed beside the fit, never fitted
     "issue",
     "perf_yaml",
 )
+MOST_APART = 1.5  # ratio of two latencies of one network
 MOST_BATCH = 1_000_000
 INCLUDES = ("", "mask_decoder")  # what was timed beyond the network itself
 COLUMNS = (
@@ -90,6 +91,25 @@ def read_points(path: Path, *, tell: Callable[[str], object] | None = None) -> l
     if tell and sheet.remark:
         tell(sheet.remark)
     return points
+
+
+def check_points(points: Iterable[Point]) -> None:
+    """Raises TableError, naming both rows, where one network has two very different latencies."""
+    rows: dict[tuple[object, ...], list[Point]] = {}
+    for point in points:
+        if point.fitted:
+            rows.setdefault((point.arch, point.batch, point.includes), []).append(point)
+    for same in rows.values():
+        low = min(same, key=lambda point: point.latency_ms)
+        high = max(same, key=lambda point: point.latency_ms)
+        if high.latency_ms > MOST_APART * low.latency_ms:
+            first, second = sorted((low, high), key=lambda point: point.row)
+            raise TableError(
+                f"rows {first.row} and {second.row} contradict each other: {first.name} at "
+                f"{format_resolution(first.arch.resolution)}, batch {first.batch}, takes "
+                f"{first.latency_ms:.4g} and {second.latency_ms:.4g} ms an image; remove or correct "
+                "one of them"
+            )
 
 
 _NUMBERS = ("batch", "latency_ms", "throughput_img_s", "rounding_percent")
