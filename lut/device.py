@@ -171,8 +171,8 @@ def _only_batch(name: str, runtime: str, precision: str) -> dict[str, int]:
 class _File(Record, frozen=True):
     """A device file."""
 
-    runtime: str
-    precision: str
+    runtime: str = ""
+    precision: str = ""
     title: Text | None = None
     batch: dict[str, Batch] = msgspec.field(default_factory=dict)
     throughput: bool = False

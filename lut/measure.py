@@ -341,7 +341,8 @@ class Campaign:
             raise RunError(f"it tells of chunk {number}, which was never begun")
         found = self.measured[number]
         if {"pass", "failed", "remark", "energy"} & set(line):
-            check_fits(line, *found.size, f"chunk {number}", RunError)
+            num_models, num_samples = found.size
+            check_fits(line, num_models, num_samples, f"chunk {number}", RunError)
         if line.get("pass") in found.passes:
             raise RunError(f"pass {line['pass']} of chunk {number} was told before")
         if "verdict" in line:

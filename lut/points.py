@@ -107,8 +107,8 @@ def check_points(points: Iterable[Point]) -> None:
             raise TableError(
                 f"rows {first.row} and {second.row} contradict each other: {first.name} at "
                 f"{format_resolution(first.arch.resolution)}, batch {first.batch}, takes "
-                f"{first.latency_ms:.4g} and {second.latency_ms:.4g} ms an image; remove or correct "
-                "one of them"
+                f"{first.latency_ms:.4g} and {second.latency_ms:.4g} ms an image; correct one of "
+                "them, or remove it"
             )
 
 

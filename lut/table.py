@@ -31,6 +31,7 @@ from results.reading import (
     read_bytes,
     read_sheet,
 )
+from supernet.arch import HEADED
 from supernet.blocks import Activation, Block, BlockKind, Norm, UpsampleMode
 from supernet.cost import BYTES, cost_of
 
@@ -366,7 +367,8 @@ def check_block(block: Block, where: str) -> None:
     try:
         cost_of(block)
     except ZeroDivisionError:  # of groups of a width of 0
-        raise TableError(f"{where}: {block.kind} needs mid_channels of 1 or more") from None
+        width = "num_heads and head_dim" if block.kind in HEADED else "mid_channels"
+        raise TableError(f"{where}: {block.kind} needs {width} of 1 or more") from None
 
 
 def _expected(column: str) -> str:

@@ -291,11 +291,11 @@ def named_arch(
 
     Raises ArchError for an unknown name, or a task that the family has no head for.
     """
-    known = known_name(name)
-    if known is None:
+    told = known_name(name)
+    if told is None:
         refuse_other_family(name)
         raise ArchError(f"no arch {shown(name)}{nearest(name.lower(), NAMES)}")
-    name, resolution = known[0], resolution or known[1]
+    name, resolution = told[0], resolution or told[1]
     if name in SUPER_RESOLUTION:
         if task not in (None, "super_resolution") or dataset or num_classes:
             raise ArchError(f"{name} does super_resolution alone, and has no data set or classes")

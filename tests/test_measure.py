@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -220,7 +221,8 @@ def lines(tmp_path_factory):
     folder = tmp_path_factory.mktemp("journal")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lut.measure.run_session", Machine())
-        found = Campaign(Machine(), SETTING, REFERENCES[:2], Journal(folder / JOURNAL), passes=5)
+        host: Any = Machine()
+        found = Campaign(host, SETTING, REFERENCES[:2], Journal(folder / JOURNAL), passes=5)
         found.start()
         found.measure(BLOCKS, ALL[:6])
         found.measure(NETWORKS, [SPACE.sample(random.Random(0))])
@@ -236,7 +238,8 @@ def resumed(tmp_path, data):
     path = tmp_path / JOURNAL
     path.write_bytes(data)
     try:
-        found = Campaign(Machine(), SETTING, REFERENCES[:2], Journal(path), passes=5)
+        host: Any = Machine()
+        found = Campaign(host, SETTING, REFERENCES[:2], Journal(path), passes=5)
         if found.accepted:
             entries_of(differences(found))
             network_points(found)
@@ -284,7 +287,7 @@ def test_a_journal_that_contradicts_itself_is_one_line(tmp_path, lines, change, 
     assert "then resume" in str(caught.value)
 
 
-BAD = [
+BAD: list[Any] = [
     None,
     True,
     -1,
