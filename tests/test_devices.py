@@ -15,7 +15,7 @@ from lut.table import load_table
 from nas.devices import Devices
 from nas.predict import Predict
 from results.console import main
-from results.errors import TableError
+from results.errors import DeviceError, TableError
 from supernet.blocks import blocks_of
 from supernet.named import named_arch
 from supernet.space import SPACES, get_space
@@ -367,42 +367,44 @@ def device_file(name, text):
 GOOD = 'runtime = "litert"\nprecision = "fp32"\n'
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        None,  # a FIFO, which would never end
-        "",
-        "[" * 5000,
-        "a = " + "[" * 5000,
-        "a = " + "9" * 5000,
-        "\x00",
-        GOOD + "title = 5",
-        GOOD + 'title = ["x"]',
-        GOOD + "note = 1979-05-27",
-        GOOD + "throughput = 1",
-        GOOD + "throughput = nan",
-        GOOD + "processor = []",
-        GOOD + "[batch]\nimagenet = 0",
-        GOOD + "[batch]\nimagenet = true",
-        GOOD + "[batch]\nimagenet = 1.5",
-        GOOD + "[batch]\nimagenet = inf",
-        GOOD + f"[batch]\nimagenet = {10**400}",
-        GOOD + "batch = [1]",
-        "runtime = 5\nprecision = 6",
-        f"runtime = 'x'\nprecision = '{'x' * 20_000}'",
-        "'" + "k" * 20_000 + "' = 1",
-    ],
-    ids=lambda text: str(text)[-30:],
-)
-def test_one_bad_device_file_hides_no_other(text, capsys, fails):
-    device_file("mine.toml", text)
+BAD_FILES = [
+    None,  # a FIFO, which would never end
+    "",
+    "[" * 5000,
+    "a = " + "[" * 5000,
+    "a = " + "9" * 5000,
+    "\x00",
+    GOOD + "title = 5",
+    GOOD + 'title = ["x"]',
+    GOOD + "note = 1979-05-27",
+    GOOD + "throughput = 1",
+    GOOD + "throughput = nan",
+    GOOD + "processor = []",
+    GOOD + "[batch]\nimagenet = 0",
+    GOOD + "[batch]\nimagenet = true",
+    GOOD + "[batch]\nimagenet = 1.5",
+    GOOD + "[batch]\nimagenet = inf",
+    GOOD + f"[batch]\nimagenet = {10**400}",
+    GOOD + "batch = [1]",
+    "runtime = 5\nprecision = 6",
+    f"runtime = 'x'\nprecision = '{'x' * 20_000}'",
+    "'" + "k" * 20_000 + "' = 1",
+]
+
+
+def test_bad_device_files_hide_no_other(capsys, fails):
+    for number, text in enumerate(BAD_FILES):
+        device_file(f"mine{number}.toml", text)
     rows = {row["device"]: row["source"] for row in devices(capsys)}
-    assert rows["mine"].startswith("unusable: ")
-    assert "mine.toml" in rows["mine"]
-    assert len(rows["mine"]) < 700
     assert rows["orin"].startswith("calibrated")
-    said = fails(Predict, "nas.predict", "--device", "mine", "--arch", "b1")
-    assert "mine.toml" in said
+    for number in range(len(BAD_FILES)):
+        source = rows[f"mine{number}"]
+        assert source.startswith("unusable: ")
+        assert f"mine{number}.toml" in source
+        assert len(source) < 700
+        with pytest.raises(DeviceError, match=f"mine{number}.toml"):
+            get_device(f"mine{number}")
+    assert "mine0.toml" in fails(Predict, "nas.predict", "--device", "mine0", "--arch", "b1")
     main(Predict, "nas.predict", ["--device", "orin", "--arch", "b1", "--quiet"])
 
 

@@ -428,7 +428,7 @@ class TestReadArchs:
 
     def test_what_is_wrong_is_named(self, tmp_path):
         path = tmp_path / "a.jsonl"
-        for text, error in (("{}", "arch 1"), ("[1]", "arch 1"), ("", "names no arch"), ("{", "1")):
+        for text, error in (("{}", "line 1"), ("[1]", "line 1"), ("", "names no arch"), ("{", "1")):
             path.write_text(text)
             with pytest.raises(ArchError, match=error):
                 read_archs(str(path), SPACE)

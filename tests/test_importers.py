@@ -297,12 +297,14 @@ def test_bad_csv_is_one_line(tmp_path, text, says):
     assert "\n" not in str(caught.value)
 
 
+HEADS = ("num_heads", "head_dim")
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.txt", "mine"])
 def test_a_csv_is_read_however_it_was_written(tmp_path, variant, name):
     rows = [
-        ["kind", "in_channels", "out_channels", "height", "width", "num_heads", "head_dim"]
-        + ["scales", "latency_ms"],
+        ["kind", "in_channels", "out_channels", "height", "width", *HEADS, "scales", "latency_ms"],
         ["conv", 3, "16.0", 224, 224, "", "", "", 0.5],
         ["relu_linear", "64.0", 64, 14.0, 14, 4, 16, "3+5", 1.25],
     ]

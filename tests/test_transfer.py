@@ -505,23 +505,31 @@ def test_what_an_unknown_source_covers_is_predicted_next(points_file, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("header", "rows"),
+    ("columns", "names"),
     [
-        ("arch,task,dataset,resolution", ["b0,segmentation,cityscapes,512", "b1,segmentation,cityscapes,512", "b2,segmentation,cityscapes,512"]),
-        ("arch,task,dataset,resolution", ["b1,segmentation,ade20k,512", "b2,segmentation,ade20k,512", "b3,segmentation,ade20k,512"]),
-        ("arch", ["sam_l0", "sam_l1", "sam_l2"]),
-        ("arch", ["sr_x2", "sr_w075_x2", "sr_x4"]),
-        ("arch", ["b0", "b1", "sam_l0"]),
-        ("arch", [json.dumps(named_arch(n).to_dict()).replace('"', '""').join('""') for n in ("sr_x2", "sr_x4", "sr_w075_x2")]),
+        ({"task": "segmentation", "dataset": "cityscapes", "resolution": "512"}, "b0 b1 b2"),
+        ({"task": "segmentation", "dataset": "ade20k", "resolution": "512"}, "b1 b2 b3"),
+        ({}, "sam_l0 sam_l1 sam_l2"),
+        ({}, "sr_x2 sr_w075_x2 sr_x4"),
+        ({}, "b0 b1 sam_l0"),
+        ({"as": "JSON"}, "sr_x2 sr_w075_x2 sr_x4"),
     ],
-)  # fmt: skip
-def test_points_of_any_task_have_a_next_command_that_works(tmp_path, capsys, header, rows):
-    truth = ORIN.network_ms
+)
+def test_points_of_any_task_have_a_next_command_that_works(tmp_path, capsys, columns, names):
+    columns = dict(columns)
+    own = columns.pop("as", "")
+
+    def write(times):
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["arch", "latency_ms", *columns])
+            for name, ms in zip(names.split(), times, strict=True):
+                arch = named_arch(name).to_json() if own else name
+                writer.writerow([arch, ms, *columns.values()])
+
     path = tmp_path / "points.csv"
-    path.write_text(f"{header},latency_ms\n" + "".join(f"{row},1\n" for row in rows))
-    times = [truth(blocks_of(point.arch)) for point in read_points(path)]
-    lines = [f"{row},{ms}\n" for row, ms in zip(rows, times, strict=True)]
-    path.write_text(f"{header},latency_ms\n" + "".join(lines))
+    write([1, 1, 1])
+    write([ORIN.network_ms(blocks_of(point.arch)) for point in read_points(path)])
     calibrate("--device", "desk:tensorrt:fp16", "--points", path, "--from", "orin")
     module, arguments = next_of(capsys.readouterr().out)
     if module == "nas.predict":
