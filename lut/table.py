@@ -48,6 +48,7 @@ OPTIONAL_COLUMNS = ("energy_mj",)
 COLUMNS = KEY_COLUMNS + VALUE_COLUMNS
 ALWAYS = ("in_channels", "out_channels", "height", "width", "kernel_size", "stride")  # 1 or more
 MOST = 1e15  # of a number
+MOST_SIZE = 10**6  # of a block, in any of its dimensions
 CHOICES: dict[str, tuple[str, ...]] = {
     "kind": get_args(BlockKind),
     "norm": get_args(Norm),
@@ -55,6 +56,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "mode": get_args(UpsampleMode),
     "provenance": PROVENANCES,
 }
+_WHOLE = tuple(c for c in KEY_COLUMNS if c not in (*CHOICES, "scales", "residual"))
+_LEAST = {name: 1 if name in ALWAYS else 0 for name in _WHOLE}
 NUMBERS = tuple(c for c in COLUMNS + OPTIONAL_COLUMNS if c not in (*CHOICES, "scales"))
 
 
@@ -355,15 +358,17 @@ def parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
 
 def check_block(block: Block, where: str) -> None:
     """Raises TableError for sizes that no block can have."""
-    for name in KEY_COLUMNS:
-        value: Any = getattr(block, name)
-        least = 1 if name in ALWAYS else 0
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(number, int) and not least <= number <= 10**6 for number in numbers):
+    for name, least in _LEAST.items():
+        value = getattr(block, name)
+        if not least <= value <= MOST_SIZE:
             raise TableError(f"{where}: {name} cannot be {shown(value)}")
+    if not all(0 <= kernel_size <= MOST_SIZE for kernel_size in block.scales):
+        raise TableError(f"{where}: scales cannot be {shown(block.scales)}")
     if bool(block.out_height) != bool(block.out_width):
         size = f"{block.out_height}x{block.out_width}"
         raise TableError(f"{where}: out_height x out_width cannot be {size}; give both or neither")
+    if block.mid_channels or (block.num_heads and block.head_dim):
+        return
     try:
         cost_of(block)
     except ZeroDivisionError:  # of groups of a width of 0
