@@ -100,8 +100,14 @@ KEPT: dict[str, type[Line]] = {
     "remark": Remark,
     "energy": Energy,
 }
-SESSION = {**KEPT, "loaded": Loaded, "at": At, "warmup": WarmUp, "error": Refused}
-JOURNAL = {"role": Opened, **KEPT, "trouble": Trouble, "verdict": Verdict}
+SESSION: dict[str, type[Line]] = {
+    **KEPT,
+    "loaded": Loaded,
+    "at": At,
+    "warmup": WarmUp,
+    "error": Refused,
+}
+JOURNAL: dict[str, type[Line]] = {"role": Opened, **KEPT, "trouble": Trouble, "verdict": Verdict}
 
 
 def session_line(text: str, where: str) -> dict[str, Any]:

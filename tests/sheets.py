@@ -3,8 +3,9 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
-Rows = Sequence[Sequence[object]]
+Rows = Sequence[Sequence[Any]]
 
 
 def _text(rows: Rows, delimiter=",", quoting=csv.QUOTE_MINIMAL, end="\n", comma=False) -> str:

@@ -375,7 +375,10 @@ class TestReadArchs:
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_a_csv_is_read_however_it_was_written(self, tmp_path, variant):
         archs = [SPACE.sample(random.Random(n)) for n in range(3)]
-        rows = [["id", "arch"], *([n, arch.to_json()] for n, arch in enumerate(archs))]
+        rows: list[list[Any]] = [
+            ["id", "arch"],
+            *([n, arch.to_json()] for n, arch in enumerate(archs)),
+        ]
         (tmp_path / "a.csv").write_bytes(VARIANTS[variant](rows))
         said: list[str] = []
         assert read_archs(str(tmp_path / "a.csv"), SPACE, tell=said.append) == archs

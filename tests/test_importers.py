@@ -4,6 +4,7 @@ import json
 import os
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -303,7 +304,7 @@ HEADS = ("num_heads", "head_dim")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.txt", "mine"])
 def test_a_csv_is_read_however_it_was_written(tmp_path, variant, name):
-    rows = [
+    rows: list[list[Any]] = [
         ["kind", "in_channels", "out_channels", "height", "width", *HEADS, "scales", "latency_ms"],
         ["conv", 3, "16.0", 224, 224, "", "", "", 0.5],
         ["relu_linear", "64.0", 64, 14.0, 14, 4, 16, "3+5", 1.25],

@@ -1,13 +1,14 @@
 """Lines of sessions and journals: their types, whatever a target or a damaged file says."""
 
 import json
+from typing import Any
 
 import pytest
 
 from lut.lines import check_fits, journal_line, session_line
 from results.errors import RunError, TargetError
 
-SESSION = [
+SESSION: list[dict[str, Any]] = [
     {"environment": {"runtime": "litert", "version": None, "cpus": [0, 1], "arena": True}},
     {"environment": {"energy": {"sensor": "RAPL", "zones": ["package-0", "dram"]}}},
     {"environment": {}},
@@ -21,7 +22,7 @@ SESSION = [
     {"warmup": -2},
     {"error": "no provider"},
 ]
-JOURNAL = [
+JOURNAL: list[dict[str, Any]] = [
     {"chunk": 0, "role": "blocks", "content": [["mbconv", 3]]},
     {"chunk": 3, "pass": 0, "us": [1.5, None], "load": 0.5, "temperature_c": 40, "seconds": 1.5},
     {"chunk": 3, "environment": {"runtime": "x"}, "seconds": 0.1},
@@ -103,7 +104,8 @@ def test_what_a_journal_alone_holds_is_none_of_a_session_and_needs_a_chunk():
         del line["chunk"]
         with pytest.raises(RunError, match="tells no chunk"):
             journal_line(json.dumps(line), "journal")
-    for line in ({"loaded": 1}, {"error": "x"}):
+    others: list[dict[str, Any]] = [{"loaded": 1}, {"error": "x"}]
+    for line in others:
         with pytest.raises(RunError, match="no line of this kind"):
             journal_line(json.dumps({"chunk": 0, **line}), "journal")
 
@@ -124,5 +126,6 @@ def test_a_line_fits_the_models(line, told):
 
 
 def test_lines_that_fit():
-    for line in ({"failed": 3, "error": ""}, {"pass": 9, "us": [1.0] * 6}, {"at": 99}):
+    lines: list[dict[str, Any]] = [{"failed": 3, "error": ""}, {"pass": 9, "us": [1.0] * 6}]
+    for line in (*lines, {"at": 99}):
         check_fits(line, 4, 6, "board", TargetError)

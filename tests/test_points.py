@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,7 +139,7 @@ def test_a_huge_field_and_a_double_column_are_one_line(tmp_path):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_file_is_read_however_it_was_written(tmp_path, variant):
-    rows = [
+    rows: list[list[Any]] = [
         ["arch", "resolution", "batch", "latency_ms", "notes"],
         ["b1", 224, "2.0", 19.5, "a, b; c"],
         [named_arch("b0").to_json(), 256, 1, 0.25, ""],

@@ -487,7 +487,7 @@ def test_what_a_measured_source_covers_is_searched_next(tmp_path, capsys):
         module, arguments = next_of(capsys.readouterr().out)
         assert module == "nas.search"
         run = tmp_path / f"run{len(out)}"
-        main(SearchCommand, module, [*arguments, "--trials", "40", "--out", str(run), "--quiet"])
+        main(SearchCommand, module, [*arguments, "--trials", "10", "--out", str(run), "--quiet"])
         candidates = json.loads((run / "front.json").read_text())["candidates"]
         assert {candidate["arch"]["family"] for candidate in candidates} == {"b"}
 
@@ -537,6 +537,6 @@ def test_points_of_any_task_have_a_next_command_that_works(tmp_path, capsys, col
         assert json.loads(capsys.readouterr().out)["device"] == "desk"
         return
     run = tmp_path / "run"
-    main(SearchCommand, module, [*arguments, "--trials", "30", "--out", str(run), "--quiet"])
+    main(SearchCommand, module, [*arguments, "--trials", "10", "--out", str(run), "--quiet"])
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert (settings["task"] or "classification") == read_points(path)[0].arch.task
