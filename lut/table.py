@@ -345,8 +345,8 @@ def parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
         energy_mj = _number(row[column]) if row.get(column) else None
     except (KeyError, ValueError):
         raise TableError(
-            f"{where}: {column} is {shown(row[column])}; a {_expected(column)}, not negative, is "
-            "expected"
+            f"{where}: {column} is {shown(row[column])}; a {_expected(column)} from 0 to "
+            f"{MOST:.0e} is expected"
         ) from None
     for column, choices in CHOICES.items():
         if (value := row[column]) not in choices:
@@ -377,7 +377,7 @@ def check_block(block: Block, where: str) -> None:
 
 
 def _expected(column: str) -> str:
-    return "finite number" if column.endswith(("_ms", "_mj")) else "whole number"
+    return "number" if column.endswith(("_ms", "_mj")) else "whole number"
 
 
 def _number(text: str) -> float:
