@@ -35,15 +35,24 @@ def version_remark(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     )
 
 
+def environment_of(sidecar: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return what ran the models of a measured table, as its sidecar tells; {} of any other."""
+    environment = _measurement_of(sidecar).get("environment")
+    return environment if isinstance(environment, Mapping) else {}
+
+
+def _measurement_of(sidecar: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    measurement = (sidecar or {}).get("measurement")
+    return measurement if isinstance(measurement, Mapping) else {}
+
+
 def remark_here(sidecar: Mapping[str, Any] | None) -> str:
     """`version_remark` of a table that was measured on this machine; "" of any other.
 
     What is installed is looked up, not imported.
     """
-    measurement = (sidecar or {}).get("measurement")
-    measurement = measurement if isinstance(measurement, Mapping) else {}
-    target, before = measurement.get("target"), measurement.get("environment")
-    if not isinstance(target, Mapping) or not isinstance(before, Mapping):
+    before, target = environment_of(sidecar), _measurement_of(sidecar).get("target")
+    if not before or not isinstance(target, Mapping):
         return ""
     told = "package" in before or before.get("runtime") != "litert"  # else a tool timed it
     if target.get("kind") != "local" or "tool" in before or not told or not _is_here(target):

@@ -6,7 +6,7 @@ from typing import Any
 
 from results.console import main as console_main
 from results.console import terminal
-from results.errors import DeviceError, TableError
+from results.errors import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _rows() -> list[dict[str, Any]]:
     for name in device_names():
         try:
             note = get_device(name).note
-        except DeviceError as error:
+        except UserError as error:
             rows.append(_unusable(name, error))
             continue
         tables = tables_of(name)
@@ -65,7 +65,7 @@ def _rows() -> list[dict[str, Any]]:
                 source = predictor.describe().removesuffix(f"; {predictor.note}")
                 told = {"note": note, "source": source, "remark": remark_here(table.sidecar)}
                 rows.append(predictor.provenance | told)
-            except TableError as error:
+            except UserError as error:
                 rows.append(_unusable(name, error))
     return rows
 
@@ -73,7 +73,7 @@ def _rows() -> list[dict[str, Any]]:
 def _unusable(name: str, error: object) -> dict[str, Any]:
     unknown = dict.fromkeys(("runtime", "precision", "batch", "title"), "?")
     return {
-        "device": name,
+        "device": printable(name),
         "note": "",
         "remark": "",
         **unknown,

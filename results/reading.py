@@ -185,15 +185,31 @@ def whole_lines(
 class Sheet:
     """A CSV file: the names of its columns, in lower case, and its rows.
 
-    `decimal_comma` says that numbers were written as 1,5; `rows` gives them as 1.5.
+    `decimal_comma` is the first number that was written as 1,5, or empty; iterating gives 1.5.
+    `num_titles` counts the rows above the names of the columns that were passed over.
     """
 
     columns: tuple[str, ...]
-    decimal_comma: bool
+    decimal_comma: str
+    num_titles: int
     _rows: list[tuple[int, list[str]]]
     _where: str
     _error: type[UserError]
     _numbers: frozenset[str]
+
+    @property
+    def remark(self) -> str:
+        """What was assumed of the file, for one line of a command's; empty if nothing was."""
+        found = []
+        if self.num_titles:
+            found.append(
+                f"{self.num_titles} row{'s' * (self.num_titles > 1)} above the names of the "
+                "columns passed over"
+            )
+        if self.decimal_comma:
+            number = self.decimal_comma.replace(",", ".")
+            found.append(f"commas in numbers are decimal points: {self.decimal_comma} is {number}")
+        return f"{self._where}: {'; '.join(found)}" if found else ""
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Give the line of each row that holds anything, and its fields, stripped, by column.
@@ -229,8 +245,8 @@ def read_sheet(
     """Return a CSV file as spreadsheets and programs write it.
 
     Read are commas, semicolons, tabs and bars between fields, a first line `sep=;`, blank and
-    title rows above the names of the columns, empty columns, spaces around fields, and, where
-    fields are not separated by commas, decimal commas.
+    title rows above the names of the columns, empty columns, spaces around fields, and decimal
+    commas. `Sheet.remark` says which of these had to be guessed.
 
     Args:
         known: names of columns, by which the row of names is found; a check of the names that
@@ -272,8 +288,8 @@ def parse_sheet(
         if columns.count(name) > 1:
             raise error(f"{where}: column {shown(name)} stands twice; remove one of them")
     body = rows[header + 1 :]
-    decimal_comma = delimiter != "," and _has_decimal_commas(body, columns, numbers, where, error)
-    return Sheet(columns, decimal_comma, body, where, error, frozenset(numbers))
+    decimal_comma = _decimal_comma(body, delimiter, columns, numbers, where, error)
+    return Sheet(columns, decimal_comma, header, body, where, error, frozenset(numbers))
 
 
 def parse_number(text: str) -> float:
@@ -282,6 +298,20 @@ def parse_number(text: str) -> float:
     if "_" in text or not math.isfinite(value):
         raise ValueError(f"no number {shown(text)}")
     return value
+
+
+def parse_whole(text: str) -> int:
+    """Return a whole number from a field, also one that a program wrote as 16.0; ValueError.
+
+    >>> parse_whole("16"), parse_whole("16.0")
+    (16, 16)
+    """
+    if len(text) < 16 and text.isascii() and text.isdecimal():
+        return int(text)
+    value = parse_number(text)
+    if not value.is_integer() or abs(value) > 2**53:
+        raise ValueError(f"no whole number {shown(text)}")
+    return int(value)
 
 
 def _cells(
@@ -326,27 +356,46 @@ def _header(rows: list[tuple[int, list[str]]], known: Collection[str]) -> int | 
     return 0 if rows else None
 
 
-def _has_decimal_commas(
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
+
+
+def _decimal_comma(
     rows: list[tuple[int, list[str]]],
+    delimiter: str,
     columns: tuple[str, ...],
     numbers: Collection[str],
     where: str,
     error: type[UserError],
-) -> bool:
-    """Whether numbers are written with commas. Raises `error` where some have points as well:
-    1,234 may then be a thousand or a little more than one."""
+) -> str:
+    """The first number with a decimal comma, or nothing.
+
+    1,234 may be a thousand or a little more than one. Where commas are written in numbers that
+    commas also separate, or points are in others, it cannot be told: raises `error`.
+    """
     indices = [index for index, name in enumerate(columns) if name in numbers]
-    point = comma = 0  # the first lines that have them
+    point, commas = 0, list[tuple[int, str]]()
     for line, row in rows:
         for text in (row[index] for index in indices if index < len(row)):
+            if "," in text:
+                commas.append((line, text))
             point = point or line * ("." in text)
-            comma = comma or line * ("," in text)
-    if point and comma:
+    if not commas:
+        return ""
+    line, first = commas[0]
+    if point:
         raise error(
-            f"{where}: line {point} has a decimal point and line {comma} a comma in its numbers; "
+            f"{where}: line {point} has a decimal point and line {line} a comma in its numbers; "
             "write all with points, and none between thousands"
         )
-    return bool(comma)
+    for line, text in commas:
+        if text.count(",") > 1:
+            raise error(f"{where}, line {line}: write {shown(text)} without commas")
+    if delimiter == "," and all(_THOUSANDS.fullmatch(text) for _, text in commas):
+        raise error(
+            f"{where}, line {line}: {shown(first)} may be a thousand or a little more than one; "
+            "write numbers with decimal points, and nothing between thousands"
+        )
+    return first
 
 
 def _megabytes(size: int) -> str:

@@ -21,6 +21,7 @@ from results.reading import (
     parse_json,
     parse_number,
     parse_sheet,
+    parse_whole,
     read_bytes,
     read_json,
     read_sheet,
@@ -189,6 +190,9 @@ def sheet(text, numbers=("latency_ms",)):
         'Arch, Resolution ,LATENCY_MS,Notes,,\r\n b0 , 224 ,\u00a04.1,"a, b; c",,\r\n,,,,,\r\n',
         'arch,resolution,latency_ms,notes\rb0,224,4.1,"a, b; c"\r',
         'arch,,resolution,latency_ms,notes\nb0,,224,4.1,"a, b; c"\n',
+        '"arch","resolution","latency_ms","notes"\n"b0","224","4,1","a, b; c"\n',
+        'My phone\nMay 2026\narch,resolution,latency_ms,notes\nb0,224,4.1,"a, b; c"\n\n \n,,,\n',
+        "arch\tresolution\tlatency_ms\tnotes\t\t\r\nb0\t224\t4,1\ta, b; c\t\t\r\n",
     ],
 )
 def test_csv_is_read_as_programs_write_it(text):
@@ -204,6 +208,10 @@ def test_lines_are_those_of_the_file():
     ("text", "what"),
     [
         ("arch;latency_ms\nb0;4,1\nb1;1.5\n", "line 3 has a decimal point and line 2 a comma"),
+        ('arch,latency_ms\nb0,"4,1"\nb1,1.5\n', "line 3 has a decimal point and line 2 a comma"),
+        ('arch,latency_ms\nb0,"1,234"\nb1,"5,678"\n', "'1,234' may be a thousand"),
+        ("arch;latency_ms\nb0;1,234,567\n", "line 2: write '1,234,567' without commas"),
+        ("arch;latency_ms\nb0;1.234,5\n", "line 2 has a decimal point and line 2 a comma"),
         ("arch,latency_ms\nb0,4.1,9\n", "line 2: '9' is in no column"),
         ("arch,latency_ms,arch\nb0,4.1,b0\n", "'arch' stands twice"),
         ("", "no row names the columns"),
@@ -240,8 +248,38 @@ def test_a_sheet_comes_from_a_file(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("arch;latency_ms\nb0;4,1\n", encoding="utf-16")
     found = read_sheet(path, COLUMNS, numbers=("latency_ms",), error=TableError)
-    assert found.decimal_comma
+    assert found.decimal_comma == "4,1"
+    assert found.remark == f"{path}: commas in numbers are decimal points: 4,1 is 4.1"
     assert list(found) == [(2, {"arch": "b0", "latency_ms": "4.1"})]
+
+
+@pytest.mark.parametrize(
+    ("text", "remark"),
+    [
+        ("arch,latency_ms\nb0,4.1\n", ""),
+        ("\n \n,,\narch,latency_ms\nb0,4.1\n", ""),
+        ("title\narch,latency_ms\nb0,4.1\n", "points: 1 row above the names of the columns "),
+        ('a\nb\narch,latency_ms\nb0,"0,123"\n', "points: 2 rows above"),
+        ('a\nb\narch,latency_ms\nb0,"0,123"\n', "decimal points: 0,123 is 0.123"),
+        ("arch;latency_ms\nb0;4,123\n", "points: commas in numbers are decimal points: 4,123 is"),
+    ],
+)
+def test_what_was_guessed_is_said(text, remark):
+    found = sheet(text).remark
+    assert remark in found if remark else not found
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("16", 16), ("16.0", 16), ("1e3", 1000), ("-0", 0)]
+    + [(text, None) for text in ("16.5", "", "x", "1_6", "nan", "1e300", "1 000")],
+)
+def test_whole_numbers_may_be_written_as_floats(text, value):
+    if value is None:
+        with pytest.raises(ValueError, match=r"number|float"):
+            parse_whole(text)
+    else:
+        assert parse_whole(text) == value
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1_000", "", "1,5", "x", "1e999"])
