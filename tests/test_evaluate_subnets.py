@@ -404,8 +404,11 @@ class TestReadArchs:
             read_archs(str(path), SPACE)
 
 
+TEXTS = ("weights_sha256", "task", "dataset", "precision")
+
+
 class TestRows:
-    settings = dict.fromkeys(SETTINGS, 1)
+    settings = dict.fromkeys(SETTINGS, 1) | dict.fromkeys(TEXTS, "x")
 
     def row(self, number, **more):
         arch = json.loads(SPACE.sample(random.Random(number)).to_json())

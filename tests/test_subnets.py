@@ -259,7 +259,10 @@ def broken(change):
         (lambda r: r | {"value": 180}, "line 7: value must be a percentage, up to 100, not 180"),
         (lambda r: {k: v for k, v in r.items() if k != "value"}, "line 7 is no evaluated subnet"),
         (lambda r: {"arch": r["arch"], "metrc": 1, "value": 1}, "did you mean 'metrc'"),
-        (lambda r: r | {"arch": {"family": "b"}}, "line 7: not an architecture"),
+        (
+            lambda r: r | {"arch": {"family": "b"}},
+            "line 7 is no evaluated subnet: not an architecture",
+        ),
         (lambda r: r | {"arch": {**r["arch"], "head": None}}, "line 7: an arch for"),
         (lambda r: r | {"metric": 5}, "`$.metric`"),
         (lambda r: [1], "line 7 is no evaluated subnet"),
@@ -286,7 +289,7 @@ def test_counts_of_objects_are_no_percentages(tmp_path):
     [
         ("", "holds no line"),
         ("{]\n", "line 1 is no evaluated subnet: not JSON"),
-        ("[" * 100_000 + "\n", "line 1 is no evaluated subnet: nested too deep"),
+        ("[" * 100_000 + "\n", "line 1 is no evaluated subnet: damaged"),
         ('{"arch": 3, "metric": "top1", "value": 1}', "`$.arch`"),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_run_leaves_curves_checkpoints_and_a_model(whole):
 
 def test_the_model_holds_the_average(whole):
     tensors, facts = load_snapshot(snapshots(whole)[-1])
-    assert facts["step"] == STEPS
+    assert facts.step == STEPS
     model = open_supernet(whole / "model.safetensors")
     assert model.space == TRAINED
     for name, tensor in model.state_dict().items():
