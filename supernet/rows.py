@@ -28,7 +28,7 @@ from supernet.arch import Arch
 
 Row = dict[str, Any]
 CHUNK = 2**20  # bytes
-BEGINS = '{"arch": '  # every row that is written here
+BEGINS = '{"arch": {"family": "'  # every row that is written here
 # With equal values of these a figure of an Arch is the same figure.
 SETTINGS = (
     *("weights_sha256", "task", "dataset", "n", "seed", "precision"),
@@ -163,10 +163,9 @@ class Rows:
         return length < len(ended)
 
     def _ended(self, data: bytes) -> bytes:
-        """With an end for a last row that is whole, as an editor leaves it."""
-        last = data[data.rfind(b"\n") + 1 :]
+        """With an end for a last line that is whole, as an editor leaves it: nobody was killed."""
         try:
-            parse_figure(last, "")
+            parse_json(data[data.rfind(b"\n") + 1 :], Any, "")
         except RunError:
             return data
         return data + b"\n"

@@ -113,14 +113,7 @@ class Training:
             model, self.task, self.sampler, self.recipe, ranks, ingredients.teacher(command)
         )
         if self.found:
-            self._load(self.found[-1])
-
-    def _load(self, path: Path) -> None:
-        """Take up the state in a file. Raises RunError where it is not this training's."""
-        try:
-            self.trainer.load(*load_snapshot(path))
-        except ValueError as error:
-            raise without(RunError(f"{path} is damaged: {error}")) from None
+            take_up(self.trainer, self.found[-1])
 
     def go_on(self) -> None:
         """All steps that are left. Raises UserError."""
@@ -342,6 +335,14 @@ class Training:
             yield
         finally:
             average.swap(model)
+
+
+def take_up(trainer: Trainer, path: Path) -> None:
+    """Go on from the state in a file. Raises RunError where it is not of this training."""
+    try:
+        trainer.load(*load_snapshot(path))
+    except ValueError as error:
+        raise without(RunError(f"{path} is damaged: {error}")) from None
 
 
 def _recipe(command: "Train", num_train: int) -> Recipe:

@@ -347,6 +347,7 @@ def _advice(state: State, told: Arch | None, asked: Arch) -> str:
     buffers = (*STATISTICS, GAUSSIAN)
     count = sum(t.numel() for name, t in state.items() if not name.endswith(buffers))
     classes = _num_classes(state, tuple(end for ends in CLASSIFIERS.values() for end in ends))
+    classes = classes or getattr(asked.head, "num_classes", None)
     candidates = _candidates(classes)
     params = {}
     for label, candidate in candidates.items():

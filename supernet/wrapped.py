@@ -193,6 +193,7 @@ def _unread(tables: Mapping[tuple[str, ...], State], lists: Sequence[str]) -> li
     places = dict.fromkeys(lists)
     for keys, table in tables.items():
         for name, tensor in table.items():
-            if tensor.dim() and not NETWORK.search(name):
+            is_counter = not tensor.dim() or name.rpartition(".")[2] in COUNTERS
+            if not is_counter and not NETWORK.search(name):
                 places["/".join((*keys, *name.split(".")[:1]))] = None
     return [place for place in places if Part(place, {}).kind == "averaged"]
