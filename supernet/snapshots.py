@@ -26,7 +26,7 @@ class Facts(Record, frozen=True):
 
     step: Count
     ema_updates: Count | None = None
-    scaler: dict[str, Count | Annotated[float, msgspec.Meta(ge=0, le=1e38)]] = msgspec.field(
+    scaler: dict[str, Count | Annotated[float, msgspec.Meta(gt=0, le=1e38)]] = msgspec.field(
         default_factory=dict
     )  # of fp16
 
@@ -63,7 +63,10 @@ def load_snapshot(path: Path) -> tuple[dict[str, Tensor], Facts]:
         tensors, metadata = read_tensors(path, error=RunError)
         if "facts" not in metadata:
             raise RunError(f"{path} is damaged: it has no facts")
-        return tensors, parse_json(metadata["facts"], Facts, f"{path} is damaged: its facts")
+        facts = parse_json(metadata["facts"], Facts, f"{path} is damaged: its facts")
+        if facts.step != step_of(path):
+            raise RunError(f"{path} is damaged: it is of step {facts.step}")
+        return tensors, facts
     except RunError as error:
         raise without(error) from None
 

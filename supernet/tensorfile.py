@@ -6,8 +6,10 @@ bounded by the size of the file.
 
 import json
 import os
+import re
 import stat
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,9 @@ def read_metadata(path: Path, *, error: type[UserError] = WeightsError) -> dict[
 
 
 def read_pickled(path: Path) -> Any:
-    """Return what torch.save wrote: tensors, numbers and texts in dicts and lists.
+    """Return what torch.save wrote: tensors, numbers and texts in dicts and lists, and flags.
+
+    Flags are an argparse.Namespace, which timm and others keep beside the weights.
 
     Raises WeightsError for anything else, and for a file that claims to hold more than it can.
     """
@@ -86,12 +90,15 @@ def read_pickled(path: Path) -> Any:
                 f"{path} has {size:,} bytes and claims to hold {inflated:,}; save the "
                 "state_dict() of the model with torch.save, uncompressed"
             )
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except WeightsError:
         raise
     except Exception as reason:  # torch.load raises whatever its readers raise
         more = "Unsupported" in str(reason) or "weights_only" in str(reason)
-        what = "holds more than tensors" if more else "is damaged, or no checkpoint of PyTorch"
+        kind = re.search(r"GLOBAL ([\w.]+)", str(reason))
+        what = f"holds more than tensors ({kind[1]})" if kind else "holds more than tensors"
+        what = what if more else "is damaged, or no checkpoint of PyTorch"
         raise WeightsError(
             f"{path} {what}; save the state_dict() of the model with torch.save"
         ) from None

@@ -188,6 +188,7 @@ class Trainer:
         self.done = facts.step
 
     def _check_state(self, tensors: Mapping[str, Tensor], facts: Facts) -> None:
+        """Raise ValueError for names, shapes, dtypes or counts that this training cannot have."""
         needed = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         if self.average:
             needed |= {f"ema.{n}": t for n, t in self.average.state.items()}
@@ -209,16 +210,11 @@ class Trainer:
         unknown = sorted(tensors.keys() - known.keys())
         if unknown:
             raise ValueError(f"{unknown[0]} has no place in this training")
-        steps = {
-            name: found.item()
-            for name, found in tensors.items()
-            if name in known and name.endswith(".step")
-        }
-        if facts.step > self.recipe.num_steps:
-            raise ValueError(f"it is {facts.step} steps in, of {self.recipe.num_steps}")
-        for name, step in (("ema_updates", facts.ema_updates or 0), *steps.items()):
-            if not 0 <= step <= facts.step:
-                raise ValueError(f"{name} is {step:g} after {facts.step} steps")
+        if self.average and facts.ema_updates != facts.step:
+            raise ValueError(f"its average is of {facts.ema_updates} updates, not {facts.step}")
+        for name in (name for name in needed if name.endswith(".step")):
+            if not 0 <= tensors[name].item() <= facts.step:
+                raise ValueError(f"{name} is {tensors[name]:g} after {facts.step} steps")
         scaler = self.scaler.state_dict()
         if facts.scaler.keys() != scaler.keys() and facts.scaler and scaler:
             raise ValueError(f"its scaler has {', '.join(facts.scaler)}")
