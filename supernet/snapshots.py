@@ -39,14 +39,16 @@ def save_snapshot(run: Path, tensors: dict[str, Tensor], facts: Facts) -> Path:
     path = own_path(run, f"{FOLDER}/step-{facts.step:08d}.safetensors")
     write_tensors(path, tensors, {"format": "pt", "facts": msgspec.json.encode(facts).decode()})
     for old in snapshots(run)[:-KEPT]:
-        own_path(run, FOLDER)
         old.unlink(missing_ok=True)
     return path
 
 
 def snapshots(run: Path) -> list[Path]:
-    """Files of states, oldest first; files of other names are not looked at."""
-    found = [path for path in (run / FOLDER).glob("step-*") if NAME.fullmatch(path.name)]
+    """Files of states, oldest first; files of other names are not looked at.
+
+    Raises RunError where they would be in another folder than the run's.
+    """
+    found = [path for path in own_path(run, FOLDER).glob("step-*") if NAME.fullmatch(path.name)]
     return sorted(found, key=step_of)
 
 
