@@ -9,11 +9,11 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from results.errors import PredictorError, nearest
-from results.reading import read_text
+from results.errors import PredictorError
+from results.reading import MOST_LOG_BYTES, read_text
 from supernet.arch import Arch, Task
+from supernet.rows import Figure, parse_figure
 
 # The figure of a task that is reported first; larger is better. What it is, with its unit.
 PRIMARY: dict[Task, str] = {
@@ -65,14 +65,14 @@ def read_evaluations(path: Path) -> Evaluations:
     Raises PredictorError, naming the line: it is no evaluation, or of another task, data set or
     supernet than those before.
     """
-    text = read_text(path, error=PredictorError)
+    text = read_text(path, error=PredictorError, most=MOST_LOG_BYTES)
     whole = text[: text.rfind("\n") + 1] if _is_torn(text) else text
     found: dict[Arch, list[float]] = {}
     lines: dict[Arch, int] = {}
     first: dict[str, str] = {}
     others: set[str] = set()
     pictures: list[int] = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(whole.split("\n"), start=1):
         if not line.strip():
             continue
         arch, row = _parse(line, f"{path}, line {number}")
@@ -82,13 +82,13 @@ def read_evaluations(path: Path) -> Evaluations:
                     f"{path}, line {number}: {what} {own!r}, but {first[what]!r} in the lines "
                     "before, which do not compare; make a file of each"
                 )
-        if row["metric"] != PRIMARY[arch.task]:
-            others.add(row["metric"])
+        if row.metric != PRIMARY[arch.task]:
+            others.add(row.metric)
             continue
-        found.setdefault(arch, []).append(float(row["value"]))
+        found.setdefault(arch, []).append(row.value)
         lines.setdefault(arch, number)
-        if type(row.get("n")) is int:
-            pictures.append(row["n"])
+        if row.n is not None:
+            pictures.append(int(row.n))
     if not found:
         held = f"only {', '.join(sorted(others))}" if others else "no line"
         raise PredictorError(
@@ -110,48 +110,35 @@ def read_evaluations(path: Path) -> Evaluations:
 
 
 def _is_torn(text: str) -> bool:
+    """Whether the last line is what somebody was killed at, after whole ones."""
     last = text.rpartition("\n")[2]
-    if not last.strip():
+    if not last.strip() or "\n" not in text:
         return False
     try:
         json.loads(last)
     except (ValueError, RecursionError):
-        return "\n" in text
+        return True
     return False
 
 
-def _parse(line: str, where: str) -> tuple[Arch, dict[str, Any]]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise PredictorError(f"{where} is not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise PredictorError(f"{where} is no evaluated subnet, but {line[:40]!r}")
-    missing = [key for key in ("arch", "metric", "value") if key not in row]
-    if missing:
-        likely = nearest(missing[0], list(row)) if row else ""
-        raise PredictorError(f"{where} is no evaluated subnet: no {missing[0]!r}{likely}")
-    value = row["value"]
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
-        raise PredictorError(f"{where}: value must be a number from 0, not {str(value)[:40]!r}")
-    if not isinstance(row["metric"], str) or not isinstance(row["arch"], dict):
-        raise PredictorError(f"{where}: metric must be a name and arch an object")
-    try:
-        arch = Arch.from_dict(row["arch"])
-    except ValueError as error:
-        raise PredictorError(f"{where}: {error}") from None
+def _parse(line: str, where: str) -> tuple[Arch, Figure]:
+    arch, figure, _ = parse_figure(line, f"{where} is no evaluated subnet", error=PredictorError)
+    if figure.value < 0:
+        raise PredictorError(f"{where}: value must be a number from 0, not {figure.value}")
     if arch.head is None or arch.task not in PRIMARY:
         raise PredictorError(f"{where}: an arch for {arch.task} has no accuracy to predict")
-    if row["metric"] == PRIMARY[arch.task] != "psnr_db" and value > 100:
-        raise PredictorError(f"{where}: value must be a percentage, up to 100, not {value}")
-    return arch, row
+    if figure.metric == PRIMARY[arch.task] != "psnr_db" and figure.value > 100:
+        raise PredictorError(
+            f"{where}: value must be a percentage, up to 100, not {figure.value:g}"
+        )
+    return arch, figure
 
 
-def _origin(arch: Arch, row: dict[str, Any]) -> dict[str, str]:
+def _origin(arch: Arch, row: Figure) -> dict[str, str]:
     """What must be the same in all lines."""
     return {
-        "task": str(row.get("task") or arch.task),
-        "data set": str(row.get("dataset") or "an unnamed data set"),
-        "weights": str(row.get("weights_sha256") or ""),
+        "task": row.task or arch.task,
+        "data set": row.dataset or "an unnamed data set",
+        "weights": row.weights_sha256 or "",
         "classes": str(getattr(arch.head, "num_classes", "none")),
     }

@@ -105,6 +105,8 @@ def terminal(*, width: int | None = None, soft_wrap: bool = False) -> "Console":
     if width is not None and not found.is_terminal:
         found.width = width
     return found
+
+
 def note(message: str) -> None:
     """Say on stderr, in one line, what was assumed or chosen where a user did not say it."""
     print("note: " + one_line(message), file=sys.stderr)

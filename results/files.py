@@ -15,8 +15,8 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, atomically; a file that was there keeps its mode.
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
+    """Replace `path` by `parts`, atomically; a file that was there keeps its mode.
 
     Raises RunError where it cannot be written.
     """
@@ -26,7 +26,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         mode = _mode(path)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, mode)  # mkstemp's own mode is private

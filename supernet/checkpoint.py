@@ -1,26 +1,27 @@
 """A supernet in a file: its tensors, and in the metadata the space that they belong to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from results.errors import ArchError, SpaceError, WeightsError
-from results.files import write_bytes
-from supernet.arch import Arch, parse_resolution
+from results.reading import Record
+from supernet.arch import MAX_CHANNELS, MAX_SIDE, Arch, Task, parse_resolution
 from supernet.archs import arch_in_space
 from supernet.model import build_task_model
 from supernet.named import NAMES, named_arch
 from supernet.naming import renamed
 from supernet.space import Space, get_space
 from supernet.subnet import Supernet
+from supernet.tensorfile import State, write_tensors
 from supernet.weights import (
-    State,
     arch_in,
+    is_kind_of,
     is_promptable,
     load_weights,
     metadata_in,
@@ -28,10 +29,26 @@ from supernet.weights import (
     read_weights,
     save_weights,
     set_norm_eps,
+    value_in,
 )
 
 SPACE, TRANSFORM = "space", "kernel_transform"  # names in the metadata
 RESOLUTIONS = "resolutions"  # in the metadata where the training chose some: 64,96x192
+LEAST_SIDE, MOST_SIZES = 32, 1000
+
+Texts = Annotated[list[str], msgspec.Meta(max_length=1000)]
+
+
+class SpaceArguments(Record, frozen=True, forbid_unknown_fields=True):
+    """Those of `get_space`, as a supernet's file has them."""
+
+    name: str
+    task: Task = "classification"
+    dataset: str | None = None
+    freeze: Texts = msgspec.field(default_factory=list)
+    nearest_head: bool = True
+    num_classes: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHANNELS)] | None = None
+    resolutions: Texts = msgspec.field(default_factory=list)
 
 
 def save_checkpoint(
@@ -56,8 +73,7 @@ def save_checkpoint(
     taken = sorted(own.keys() & metadata.keys())
     if taken:
         raise WeightsError(f"metadata cannot be named {taken[0]!r}, as the file has its own")
-    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(Path(path), save(state, metadata=own | dict(metadata)))
+    write_tensors(Path(path), model.state_dict(), own | dict(metadata))
 
 
 def is_supernet(path: Path | str) -> bool:
@@ -79,11 +95,14 @@ def space_in(path: Path | str) -> Space:
             f"{path} holds {what} and no supernet; evaluate it by supernet.evaluate --weights, "
             "or begin a training with it by supernet.train --init"
         )
+    arguments = value_in(path, SPACE, SpaceArguments)
+    assert arguments is not None
     try:
-        arguments: dict[str, Any] = json.loads(metadata[SPACE])
-        space, sizes = get_space(**arguments), resolutions_in(path)
-        return space.at_resolutions(sizes) if sizes else space
-    except (ValueError, TypeError, SpaceError, ArchError) as error:
+        space, sizes = get_space(**msgspec.structs.asdict(arguments)), resolutions_in(path)
+        space = space.at_resolutions(sizes) if sizes else space
+        _check_sizes(space.resolutions)
+        return space
+    except (SpaceError, ArchError) as error:
         raise WeightsError(
             f"{path} is damaged, or of another version: its space: {error}"
         ) from None
@@ -96,9 +115,20 @@ def resolutions_in(path: Path | str) -> tuple[tuple[int, int], ...]:
     """
     text = metadata_in(Path(path)).get(RESOLUTIONS)
     try:
-        return tuple(map(parse_resolution, text.split(","))) if text else ()
+        sizes = tuple(map(parse_resolution, text.split(","))) if text else ()
+        _check_sizes(sizes)
+        return sizes
     except ArchError as error:
         raise WeightsError(f"{path} is damaged: its resolutions: {error}") from None
+
+
+def _check_sizes(sizes: Collection[tuple[int, int]]) -> None:
+    """Raise ArchError for resolutions, or a number of them, that no network was trained at."""
+    sides = [side for size in sizes for side in size]
+    if len(sizes) > MOST_SIZES or not all(LEAST_SIDE <= side <= MAX_SIDE for side in sides):
+        raise ArchError(
+            f"up to {MOST_SIZES} resolutions can be, of sides from {LEAST_SIDE} to {MAX_SIDE}"
+        )
 
 
 def open_supernet(path: Path | str, *, expected: Space | None = None) -> Supernet:
@@ -117,12 +147,16 @@ def open_supernet(path: Path | str, *, expected: Space | None = None) -> Superne
     wrong = sorted(
         name
         for name in own.keys() | state.keys()
-        if name not in own or name not in state or own[name].shape != state[name].shape
+        if name not in own
+        or name not in state
+        or own[name].shape != state[name].shape
+        or not is_kind_of(state[name], own[name])
     )
     if wrong:
         raise WeightsError(
             f"{path} is damaged, or of another version: {wrong[0]} does not fit {_named(space)}"
         )
+    state = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
     supernet.load_state_dict(state, assign=True)
     return supernet.eval()
 

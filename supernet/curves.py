@@ -7,13 +7,16 @@ stopped.
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.drawing import drawing, new_figure, to_png
+from results.errors import RunError, shown
 from results.files import write_bytes, write_text
-from results.reading import read_text
+from results.reading import MOST_LOG_BYTES, parse_sheet, read_text
+from results.runs import own_path
 from supernet.arch import format_resolution
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 CURVE, EVALUATIONS, PICTURE, EVENTS = "curve.csv", "evaluations.csv", "curve.png", "tensorboard"
 COLUMNS = ("step", "resolution", "lr", "loss", "distill", "grad_norm", "seconds")
 FIGURES = ("step", "subnet", "metric", "value", "stderr", "n")
+NUMBERS = {*COLUMNS, *FIGURES} - {"resolution", "subnet", "metric"}
+STEP, ROW = re.compile(r"[0-9]{1,12}"), re.compile(r"([0-9]{1,12}(,.*)?)?", re.DOTALL)
+NO_LOG = "is no log of a training; move it away, and --resume begins a new one"
 SMOOTHED = 50  # points that a picture's thick line has at least where there are more steps
 
 
@@ -33,10 +39,19 @@ class Curves:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self.run = run
-        self._curve = _Table(run / CURVE, COLUMNS, step)
         last = step if figured is None else figured
-        self._figures = _Table(run / EVALUATIONS, FIGURES, last)
-        self._events = SummaryWriter(str(run / EVENTS), purge_step=step + 1)
+        # all are read before one is cut
+        names = ((CURVE, COLUMNS, step), (EVALUATIONS, FIGURES, last))
+        kept = [
+            [row for row in read_rows(own_path(run, name)) if int(row["step"]) <= most]
+            for name, _, most in names
+        ]
+        events = own_path(run, EVENTS)
+        self._curve, self._figures = (
+            _Table(run / name, columns, rows)
+            for (name, columns, _), rows in zip(names, kept, strict=True)
+        )
+        self._events = SummaryWriter(str(events), purge_step=step + 1)
 
     def __enter__(self) -> "Curves":
         return self
@@ -71,30 +86,53 @@ class Curves:
 class _Table:
     """A CSV that grows by rows, each of them in the file once it is added."""
 
-    def __init__(self, path: Path, columns: Sequence[str], last: int) -> None:
-        kept = [row for row in read_rows(path) if row["step"] and int(row["step"]) <= last]
+    def __init__(self, path: Path, columns: Sequence[str], rows: list[dict[str, str]]) -> None:
+        """Begin with `rows`."""
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(rows)
         write_text(path, text.getvalue())
-        self._file = path.open("a", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
 
     def add(self, row: Sequence[object]) -> None:
-        self._writer.writerow(row)
-        self._file.flush()
+        """Raises RunError where it cannot be written."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(row)
+        try:
+            self._file.write(text.getvalue().encode())
+        except OSError as error:
+            raise RunError(f"cannot write {self._path}: {error.strerror or error}") from None
 
     def close(self) -> None:
         self._file.close()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a log; [] if it is not there. A last line that was cut off is left out."""
+    """The rows of a log; [] if it is not there. A last row that was cut off is left out.
+
+    Raises RunError for a file that is no such log.
+    """
     if not path.exists():
         return []
-    whole, _, _ = read_text(path).rpartition("\n")
-    return list(csv.DictReader(io.StringIO(whole)))
+    text = read_text(path, most=MOST_LOG_BYTES)
+    whole, _, torn = text.rpartition("\n")
+    if not whole:
+        raise RunError(f"{path} {NO_LOG}")
+    if not ROW.fullmatch(torn.rstrip("\0")):
+        raise RunError(f"{path} ends in {shown(torn)}, and {NO_LOG}")
+    sheet = parse_sheet(whole, (*COLUMNS, *FIGURES), str(path))
+    rows = []
+    for line, row in sheet:
+        try:
+            numbers = [float(row[name] or 0) for name in row if name in NUMBERS]
+        except ValueError:
+            numbers = []
+        if row.keys() != set(sheet.columns) or not numbers or not STEP.fullmatch(row["step"]):
+            raise RunError(f"{path}, line {line}, {NO_LOG}")
+        rows.append(row)
+    return rows
 
 
 def draw_curve(run: Path, primary: str) -> Path | None:

@@ -32,7 +32,7 @@ from supernet.space import Space, get_space
 from supernet.subnet import Supernet, is_transform
 from supernet.tasks.training import EMBEDDED, PLAIN, Augment, TrainingTask, training_task
 from supernet.trainer import Alone
-from supernet.weights import arch_in, is_promptable, load_weights, set_norm_eps
+from supernet.weights import arch_in, is_promptable, load_network, load_weights, set_norm_eps
 
 if TYPE_CHECKING:
     from supernet.train import Train
@@ -135,9 +135,7 @@ class Ingredients:
                 f"{command.teacher} is a network for {_gives(arch)}, and {_gives(trained)} is "
                 "trained"
             )
-        network = build_task_model(arch)
-        load_weights(network, command.teacher)
-        return network.requires_grad_(False)
+        return load_network(arch, command.teacher).requires_grad_(False)
 
 
 def gather(command: "Train", recorded: Arch | None = None) -> Ingredients:

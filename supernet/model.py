@@ -226,12 +226,17 @@ def create_model(
         arch = replace(arch, resolution=_sides(resolution))
     if num_classes is not None and not isinstance(arch.head, ClassificationHead | SegmentationHead):
         raise ArchError(f"{name} has no classes, so num_classes cannot be {num_classes}")
+    in_file = None
     if isinstance(pretrained, Path | str) and num_classes is None:
-        num_classes = _classes_of_file(arch, pretrained)
+        num_classes = in_file = _classes_of_file(arch, pretrained)
     if num_classes == 0:
         arch = replace(arch, head=None)
     elif isinstance(arch.head, ClassificationHead | SegmentationHead) and num_classes is not None:
         arch = replace(arch, head=replace(arch.head, num_classes=num_classes))
+    if in_file is not None and isinstance(pretrained, Path | str):
+        from supernet.weights import check_weights
+
+        check_weights(arch, pretrained)  # before as many classes are allocated as the file says
     model = build(arch) if features_only else build_task_model(arch)
     if isinstance(pretrained, Path | str):
         from supernet.weights import load_weights

@@ -90,6 +90,12 @@ def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Ten
     }
 
 
+def moments_like(name: str, parameter: Tensor) -> dict[str, Tensor]:
+    """Tensors with the names, shapes and dtypes of one parameter's `moments`, below `adamw.`."""
+    names = (f"adamw.{name}.exp_avg", f"adamw.{name}.exp_avg_sq")
+    return dict.fromkeys(names, parameter.detach()) | {f"adamw.{name}.step": torch.tensor(0.0)}
+
+
 @torch.no_grad()
 def set_moments(
     model: nn.Module, optimizer: torch.optim.Optimizer, found: Mapping[str, Tensor]

@@ -135,6 +135,6 @@ def was_trained_here(weights: Path) -> bool:
 def _number_in(weights: Path, name: str) -> int | None:
     """From the metadata; None where the file does not say."""
     text = metadata_in(weights).get(name)
-    if text is not None and not text.isdecimal():
+    if text is not None and not (text.isascii() and text.isdecimal() and len(text) < 20):
         raise WeightsError(f"{weights} is damaged: its {name} is {text[:40]!r}")
     return None if text is None else int(text)

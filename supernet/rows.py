@@ -7,19 +7,73 @@ the Arch has, and what it was measured on and with.
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Annotated, Any
 
-from results.errors import ArchError, RunError
+import msgspec
+
+from results.errors import ArchError, RunError, UserError, nearest
+from results.reading import (
+    MOST_LOG_BYTES,
+    Finite,
+    NotNegative,
+    Record,
+    as_kind,
+    parse_json,
+    whole_lines,
+)
 from supernet.arch import Arch
 
 Row = dict[str, Any]
+CHUNK = 2**20  # bytes
+BEGINS = '{"arch": {"family": "'  # every row that is written here
 # With equal values of these a figure of an Arch is the same figure.
 SETTINGS = (
     *("weights_sha256", "task", "dataset", "n", "seed", "precision"),
     *("recalibration_images", "recalibration_batch"),
 )
+# A table program may have written 2000.0 for 2000.
+Whole = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Figure(Record, frozen=True):
+    """One row: what an Arch reaches, and where that comes from as far as the row tells it."""
+
+    arch: dict[str, Any]
+    metric: str
+    value: Finite
+    stderr: NotNegative | None = None
+    figures: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    weights_sha256: str | None = None
+    task: str | None = None
+    dataset: str | None = None
+    n: Whole | None = None
+    seed: Whole | None = None
+    precision: str | None = None
+    recalibration_images: Whole | None = None
+    recalibration_batch: Whole | None = None
+    resolution: str | None = None
+    provenance: str | None = None
+
+
+def parse_figure(
+    line: bytes | str, where: str, *, error: type[UserError] = RunError
+) -> tuple[Arch, Figure, Row]:
+    """Return what a line of such a file says, of whoever wrote it, and all that it holds.
+
+    Raises `error`, which `where` begins.
+    """
+    row = parse_json(line, Row, where, error=error)
+    for name in ("arch", "metric", "value"):
+        if name not in row:
+            raise error(f"{where}: no {name!r}{nearest(name, row) if row else ''}")
+    figure = as_kind(row, Figure, where, error=error)
+    try:
+        return Arch.from_dict(figure.arch), figure, row
+    except ArchError as reason:
+        raise error(f"{where}: {reason}") from None
 
 
 class Rows:
@@ -36,64 +90,109 @@ class Rows:
         self._found: dict[Arch, dict[str, Row]] = {}
         self._read, self._lines = 0, 0  # how far the file has been read
         if path is not None and path.exists():
-            with _opened(path, "rb") as file:
-                self._catch_up(file)
+            handle = _opened(path, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH)
+                self._catch_up(handle)
+            finally:
+                os.close(handle)
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add the rows of Archs that the file does not have yet, at once or not at all.
 
-        Raises RunError where it cannot be written.
+        Raises RunError where it cannot be written, or holds something else; it is then as it
+        was.
         """
         if self.path is None:
             for row in rows:
                 self.of.setdefault(Arch.from_dict(row["arch"]), []).append(row)
             return
+        handle = _opened(self.path, os.O_RDWR | os.O_CREAT)
         try:
-            with _opened(self.path, "a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                self._catch_up(file)
-                file.truncate(self._read)  # what a killed process began to write
-                new = [row for row in rows if Arch.from_dict(row["arch"]) not in self.of]
-                text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in new)
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-                self._catch_up(file)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            is_torn = self._catch_up(handle)
+            new = [row for row in rows if self._lacks(Arch.from_dict(row["arch"]), row["metric"])]
+            text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in new)
+            self._write(handle, text.encode(), is_torn)
+            self._catch_up(handle)
         except OSError as error:  # a full disk
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from None
+        finally:
+            os.close(handle)
 
-    def _catch_up(self, file: BinaryIO) -> None:
-        """Take in the whole lines after those that were read."""
-        file.seek(self._read)
-        data = file.read()
-        data = data[: data.rfind(b"\n") + 1]
-        for line in data.splitlines():
-            self._lines += 1
-            if line.strip():
-                self._take(line)
-        self._read += len(data)
+    def _lacks(self, arch: Arch, metric: str) -> bool:
+        """Also where a process that was killed wrote some of an Arch's figures."""
+        return arch not in self.of and metric not in self._found.get(arch, {})
 
-    def _take(self, line: bytes) -> None:
+    def _write(self, handle: int, data: bytes, is_torn: bool) -> None:
+        """Write after the last whole row, on a line of its own, all of `data` or nothing."""
+        size = os.fstat(handle).st_size
+        if is_torn:
+            os.ftruncate(handle, self._read)
+        elif size and os.pread(handle, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        begin = at = os.fstat(handle).st_size
         try:
-            row = json.loads(line)
-            arch = Arch.from_dict(row["arch"])
-            own = {name: row.get(name) for name in SETTINGS}
-            metric, figures = str(row["metric"]), int(row.get("figures", 1))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArchError):
-            raise RunError(
-                f"{self.path}, line {self._lines}, is no evaluated network; name another --out"
-            ) from None
-        if own != self.settings:
+            while data:
+                written = os.pwrite(handle, data, at)
+                data, at = data[written:], at + written
+            os.fsync(handle)
+        except BaseException:
+            os.ftruncate(handle, begin)
+            raise
+
+    def _catch_up(self, handle: int) -> bool:
+        """Take in the rows after those that were read.
+
+        Returns whether what follows them is the beginning of a row that somebody was killed at.
+        Nothing is taken in if anything there is not ours.
+        """
+        size = os.fstat(handle).st_size
+        if size > MOST_LOG_BYTES:
+            raise RunError(f"{self.path} is too large for evaluated networks; name another --out")
+        data = bytearray()
+        while part := os.pread(handle, CHUNK, self._read + len(data)):
+            data += part
+        ended = self._ended(bytes(data))
+        lines, length = whole_lines(ended, BEGINS, str(self.path))
+        numbered = enumerate(lines, start=self._lines + 1)
+        for found in [self._parsed(line, number) for number, line in numbered if line.strip()]:
+            self._take(*found)
+        self._lines += len(lines)
+        self._read += min(length, len(data))
+        return length < len(ended)
+
+    def _ended(self, data: bytes) -> bytes:
+        """With an end for a last line that is whole, as an editor leaves it: nobody was killed."""
+        try:
+            parse_json(data[data.rfind(b"\n") + 1 :], Any, "")
+        except RunError:
+            return data
+        return data + b"\n"
+
+    def _parsed(self, line: bytes, number: int) -> tuple[Arch, Figure, Row]:
+        try:
+            return parse_figure(line, f"{self.path}, line {number}, is no evaluated network")
+        except RunError as error:
+            raise RunError(f"{error}; name another --out") from None
+
+    def _take(self, arch: Arch, figure: Figure, row: Row) -> None:
+        if any(getattr(figure, name) != value for name, value in self.settings.items()):
             return
         rows = self._found.setdefault(arch, {})
-        rows[metric] = row
-        if len(rows) >= figures:  # else a killed process wrote but some
+        rows[figure.metric] = row
+        if len(rows) >= figure.figures:  # else a killed process wrote but some
             self.of[arch] = list(rows.values())
 
 
-def _opened(path: Path, mode: Literal["rb", "a+b"]) -> BinaryIO:
+def _opened(path: Path, flags: int) -> int:
+    """A descriptor of a regular file; opening a FIFO would wait for somebody to read it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open(mode)
+        handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise RunError(f"cannot open {path}: {error.strerror or error}") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise RunError(f"cannot open {path}: it is no regular file")
+    return handle

@@ -15,7 +15,6 @@ from supernet.arch import Arch, format_resolution, parse_resolution
 from supernet.archs import resolve_arch
 from supernet.checkpoint import resolutions_in
 from supernet.evaluation_report import unit_of
-from supernet.model import build_task_model
 from supernet.named import DATASETS, NAMES, check_task
 from supernet.opened import open_data
 from supernet.recalibrated import naming_memory, task_of
@@ -25,7 +24,7 @@ from supernet.tasks.base import spread
 from supernet.tasks.classification import TopAccuracy
 from supernet.tasks.loop import evaluate, read_batches
 from supernet.tasks.segmentation import layout_of
-from supernet.weights import arch_in, load_weights, sha256_of
+from supernet.weights import arch_in, load_network, sha256_of
 
 if TYPE_CHECKING:
     from supernet.evaluate import Evaluate
@@ -40,8 +39,7 @@ def evaluate_network(command: "Evaluate") -> dict[str, Any]:
     """
     assert command.weights is not None
     arch = _arch(command)
-    model = build_task_model(arch)
-    load_weights(model, command.weights)
+    model = load_network(arch, command.weights)
     model = model.eval().to(torch.device(command.accelerator), command.dtype)
     started = time.perf_counter()
     if command.data is None:

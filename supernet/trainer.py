@@ -18,10 +18,19 @@ from results.errors import UserError
 from supernet.arch import Arch
 from supernet.distributed import Ranks
 from supernet.model import EfficientViT, build
-from supernet.optimise import Average, adamw, clip, learning_rate, moments, set_moments
+from supernet.optimise import (
+    Average,
+    adamw,
+    clip,
+    learning_rate,
+    moments,
+    moments_like,
+    set_moments,
+)
 from supernet.order import Batch, seed_of
 from supernet.sam import Sam
 from supernet.sandwich import Sampler, Sandwich
+from supernet.snapshots import Facts
 from supernet.subnet import Supernet
 from supernet.tasks.training import TrainingTask, to_device
 
@@ -152,28 +161,63 @@ class Trainer:
             norm.item(),
         )
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def state(self) -> tuple[dict[str, Tensor], Facts]:
         """Tensors, and numbers for JSON, that `load` goes on from."""
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         tensors |= {f"adamw.{n}": t for n, t in moments(self.model, self.optimizer).items()}
-        facts: dict[str, Any] = {"step": self.done, "scaler": self.scaler.state_dict()}
         if self.average:
             tensors |= {f"ema.{n}": t for n, t in self.average.state.items()}
-            facts["ema_updates"] = self.average.num_updates
-        return tensors, facts
+        updates = self.average.num_updates if self.average else None
+        return tensors, Facts(step=self.done, ema_updates=updates, scaler=self.scaler.state_dict())
 
-    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Inverse of `state`, for a new trainer of the same model."""
+    def load(self, tensors: Mapping[str, Tensor], facts: Facts) -> None:
+        """Inverse of `state`, for a new trainer of the same model.
+
+        Raises ValueError, before anything is loaded, where they are those of another one.
+        """
+        self._check_state(tensors, facts)
         self.model.load_state_dict(_below("model", tensors))
         set_moments(self.model, self.optimizer, _below("adamw", tensors))
         if self.average:
             found = _below("ema", tensors)
             for name, tensor in self.average.state.items():
                 tensor.copy_(found[name])
-            self.average.num_updates = facts["ema_updates"]
-        if self.scaler.is_enabled() and facts["scaler"]:
-            self.scaler.load_state_dict(facts["scaler"])
-        self.done = facts["step"]
+            self.average.num_updates = facts.ema_updates or 0
+        if self.scaler.is_enabled() and facts.scaler:
+            self.scaler.load_state_dict(facts.scaler)
+        self.done = facts.step
+
+    def _check_state(self, tensors: Mapping[str, Tensor], facts: Facts) -> None:
+        """Raise ValueError for names, shapes, dtypes or counts that this training cannot have."""
+        needed = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        if self.average:
+            needed |= {f"ema.{n}": t for n, t in self.average.state.items()}
+        known = dict(needed)
+        for name, parameter in self.model.named_parameters():
+            of = moments_like(name, parameter)
+            known |= of
+            if not of.keys().isdisjoint(tensors):  # none of what no subnet has used yet
+                needed |= of
+        for name, like in needed.items():
+            if name not in tensors:
+                raise ValueError(f"{name} is missing")
+            found = tensors[name]
+            if (found.shape, found.dtype) != (like.shape, like.dtype):
+                raise ValueError(
+                    f"{name} is {tuple(found.shape)} of {found.dtype}, not {tuple(like.shape)} of "
+                    f"{like.dtype}"
+                )
+        unknown = sorted(tensors.keys() - known.keys())
+        if unknown:
+            raise ValueError(f"{unknown[0]} has no place in this training")
+        if self.average and facts.ema_updates != facts.step:
+            raise ValueError(f"its average is of {facts.ema_updates} updates, not {facts.step}")
+        for name in (name for name in needed if name.endswith(".step")):
+            if not 0 <= tensors[name].item() <= facts.step:
+                raise ValueError(f"{name} is {tensors[name]:g} after {facts.step} steps")
+        scaler = self.scaler.state_dict()
+        if facts.scaler.keys() != scaler.keys() and facts.scaler and scaler:
+            raise ValueError(f"its scaler has {', '.join(facts.scaler)}")
 
     def _moved(self, x: Tensor, target: Any, seed: int) -> Batch:
         """To the device, and mixed."""

@@ -26,7 +26,7 @@ from supernet.ingredients import Ingredients, gather
 from supernet.memory import is_out_of_memory, within_memory
 from supernet.order import Order, read_parts
 from supernet.recalibrated import Recalibration
-from supernet.snapshots import load_snapshot, save_snapshot, snapshots
+from supernet.snapshots import load_snapshot, save_snapshot, snapshots, step_of, without
 from supernet.sources import check_sources, recorded_arch, sources_of
 from supernet.subnet import Supernet
 from supernet.tasks.loop import core_for_readers
@@ -115,7 +115,7 @@ class Training:
             model, self.task, self.sampler, self.recipe, ranks, ingredients.teacher(command)
         )
         if self.found:
-            self.trainer.load(*load_snapshot(self.found[-1]))
+            take_up(self.trainer, self.found[-1])
 
     def go_on(self) -> None:
         """All steps that are left. Raises UserError."""
@@ -162,8 +162,7 @@ class Training:
         found = snapshots(self.folder)
         if not found:
             return f"; no checkpoint was due in {self.folder}"
-        step = int(found[-1].stem.partition("-")[2])
-        return f"; {step} steps are kept, go on with --resume {self.folder}"
+        return f"; {step_of(found[-1])} steps are kept, go on with --resume {self.folder}"
 
     def _go_on(self) -> None:
         command, trainer = self.command, self.trainer
@@ -343,6 +342,14 @@ class Training:
             yield
         finally:
             average.swap(model)
+
+
+def take_up(trainer: Trainer, path: Path) -> None:
+    """Go on from the state in a file. Raises RunError where it is not of this training."""
+    try:
+        trainer.load(*load_snapshot(path))
+    except ValueError as error:
+        raise without(RunError(f"{path} is damaged: {error}")) from None
 
 
 def _recipe(command: "Train", num_train: int) -> Recipe:

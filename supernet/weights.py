@@ -8,22 +8,22 @@ Names: https://github.com/mit-han-lab/efficientvit and timm's efficientvit_mit.p
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
+from results.console import note
 from results.errors import ArchError, WeightsError
-from results.files import write_bytes
+from results.reading import parse_json
 from supernet.arch import Arch, ClassificationHead, SegmentationHead, Task
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
+from supernet.model import EfficientViT, build_task_model
 from supernet.named import (
     DATASETS,
     SUPER_RESOLUTION,
@@ -31,24 +31,36 @@ from supernet.named import (
     named_arch,
 )
 from supernet.naming import official_name, renamed
+from supernet.sam import Sam
+from supernet.tensorfile import (
+    State,
+    is_safetensors,
+    read_metadata,
+    read_pickled,
+    read_tensors,
+    write_tensors,
+)
+from supernet.wrapped import NoNetworkError, network_in
 
-State = dict[str, Tensor]
+T = TypeVar("T")
 SHOWN = 3  # differences that an error lists
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 GAUSSIAN = "positional_encoding_gaussian_matrix"  # SAM's, a buffer too
-CLASSIFIERS: dict[Task, tuple[str, ...]] = {  # how their biases end, officially, in timm, here
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # what weights may be in
+INTS = (torch.int64, torch.int32, *FLOATS)  # and counters of batches, which nothing reads
+CLASSIFIERS: dict[Task, tuple[str, ...]] = {  # how their names end, officially, in timm, here
     "classification": (
-        "head.op_list.3.linear.bias",
-        "head.classifier.4.bias",
-        ".classifier.linear.bias",
+        "head.op_list.3.linear.weight",
+        "head.classifier.4.weight",
+        ".classifier.linear.weight",
     ),
     "segmentation": (
-        "head.output_ops.0.op_list.0.conv.bias",
-        "head.output_ops.0.op_list.1.conv.bias",
-        ".classifier.conv.bias",
+        "head.output_ops.0.op_list.0.conv.weight",
+        "head.output_ops.0.op_list.1.conv.weight",
+        ".classifier.conv.weight",
     ),
 }
-WRAPPERS = ("state_dict", "model")  # keys that checkpoints keep their tensors under
+OWN = {"arch", "space"}  # metadata that only our files have: one network's, a supernet's
 
 
 def save_weights(model: nn.Module, path: Path | str, **metadata: object) -> None:
@@ -69,8 +81,7 @@ def save_weights(model: nn.Module, path: Path | str, **metadata: object) -> None
     if taken:
         raise WeightsError(f"metadata cannot be named {taken[0]!r}, as the file has its own")
     information |= {name: str(value) for name, value in metadata.items()}
-    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(Path(path), save(state, metadata=information))
+    write_tensors(Path(path), model.state_dict(), information)
 
 
 def load_weights(model: nn.Module, path: Path | str, *, partial: bool = False) -> tuple[str, ...]:
@@ -88,9 +99,54 @@ def load_weights(model: nn.Module, path: Path | str, *, partial: bool = False) -
         WeightsError: if the file cannot be read, or its names or shapes differ; it names the
             first differences and the network that the weights would fit.
     """
-    path = Path(path)
     model = _unwrapped(model)
-    state, metadata = read_weights(path)
+    fitting = _fitting(model, Path(path), partial)
+    fitting.put_in(model)
+    return fitting.left
+
+
+def load_network(arch: Arch, path: Path | str) -> EfficientViT | Sam:
+    """Return the network of `arch` with the weights in a file.
+
+    Nothing is allocated for one that they do not fit. Raises WeightsError, see `load_weights`.
+    """
+    fitting = check_weights(arch, path)
+    model = build_task_model(arch)
+    fitting.put_in(model)
+    return model
+
+
+def check_weights(arch: Arch, path: Path | str) -> "_Fitting":
+    """Raise WeightsError, see `load_weights`, unless a file fits the network of `arch`."""
+    with torch.device("meta"):
+        return _fitting(build_task_model(arch), Path(path))
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """The tensors of a file under the names of a model that they fit."""
+
+    path: Path
+    state: State
+    left: tuple[str, ...]  # of the model's, those that are not in `state`
+    eps: float | None
+    chosen: str  # which of several networks they are of
+
+    def put_in(self, model: nn.Module) -> None:
+        """Copy them into a model, and say what was chosen."""
+        own = model.state_dict()
+        with torch.no_grad():
+            for name, tensor in self.state.items():
+                own[name].copy_(tensor)
+        if self.eps is not None:
+            set_norm_eps(model, self.eps)
+        if self.chosen:
+            note(f"{self.path}: {self.chosen}")
+
+
+def _fitting(model: nn.Module, path: Path, partial: bool = False) -> _Fitting:
+    """What a file has for `model`, which may be on the device meta. Raises WeightsError."""
+    state, metadata, chosen = _read(path)
     arch = arch_of(model)
     own = model.state_dict()
     state = renamed(state, arch, own)
@@ -98,13 +154,7 @@ def load_weights(model: nn.Module, path: Path | str, *, partial: bool = False) -
     if partial:
         state, left = _without_other_head(state, own)
     _check_fit(state, own, left, path, arch, metadata)
-    eps = _eps_in(metadata, path)
-    with torch.no_grad():
-        for name, tensor in state.items():
-            own[name].copy_(tensor)
-    if eps is not None:
-        set_norm_eps(model, eps)
-    return left
+    return _Fitting(path, state, left, _eps_in(path), chosen)
 
 
 def is_promptable(path: Path) -> bool:
@@ -114,60 +164,69 @@ def is_promptable(path: Path) -> bool:
 
 
 def read_weights(path: Path) -> tuple[State, dict[str, str]]:
-    """Tensors of a file as they are named there, and its metadata. Raises WeightsError."""
-    if _is_safetensors(path):
-        try:
-            with safe_open(path, framework="pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return state, dict(file.metadata() or {})
-        except (SafetensorError, OSError, ValueError) as error:
-            raise WeightsError(f"{path} is damaged: {error}") from None
+    """Tensors of the network in a file as they are named there, and the metadata of our own.
+
+    Raises WeightsError for a file that is damaged or holds anything else.
+    """
+    state, metadata, _ = _read(path)
+    return state, metadata
+
+
+def _read(path: Path) -> tuple[State, dict[str, str], str]:
+    """See `read_weights`; and which of several networks was taken, "" if there is but one."""
+    metadata: dict[str, str] = {}
+    loaded: Any
+    if is_safetensors(path):
+        loaded, metadata = read_tensors(path)
+        if OWN & metadata.keys():
+            return loaded, metadata, ""
+    else:
+        loaded = read_pickled(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its readers raise
-        more = "Unsupported" in str(error) or "weights_only" in str(error)
-        what = "holds more than tensors" if more else "is damaged, or no checkpoint of PyTorch"
-        raise WeightsError(
-            f"{path} {what}; save the state_dict() of the model with torch.save"
-        ) from None
-    for key in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{path} holds no state_dict but a {type(loaded).__name__}")
-    for name, tensor in loaded.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise WeightsError(f"{path} holds no state_dict: {str(name)[:60]!r} is no tensor")
+        state, chosen = network_in(loaded)
+    except NoNetworkError as error:
+        raise WeightsError(f"{path} {error}") from None
+    for name, tensor in state.items():
         if tensor.layout != torch.strided:
             raise WeightsError(f"{path}: {name[:60]} is sparse; save its to_dense()")
-    return {
-        name.removeprefix("module.").removeprefix("_orig_mod."): t for name, t in loaded.items()
-    }, {}
+        if (
+            tensor.is_meta
+            or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+        ):
+            raise WeightsError(f"{path} is damaged: it lacks the numbers of {name[:60]}")
+    return state, metadata, chosen
 
 
 def arch_in(path: Path) -> Arch | None:
-    """The Arch that our own file carries, else None. Raises WeightsError if unreadable."""
-    return _arch_from(metadata_in(path), path)
+    """The Arch that our own file carries, else None.
+
+    Raises WeightsError for a file that cannot be read, or is too small for that network.
+    """
+    arch = _arch_from(metadata_in(path), path)
+    if arch is not None:
+        found = sum(tensor.numel() for tensor in read_tensors(path)[0].values())
+        params = network_cost(blocks_of(arch)).params
+        if params > found:  # before anybody allocates them
+            raise WeightsError(
+                f"{path} is damaged: it holds {found:,} numbers, and says that they are a network "
+                f"of {params:,} parameters"
+            )
+    return arch
 
 
 def metadata_in(path: Path) -> dict[str, str]:
     """Of a safetensors file; {} of any other. Raises WeightsError if unreadable."""
-    if not _is_safetensors(path):
-        return {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged: {error}") from None
+    return read_metadata(path) if is_safetensors(path) else {}
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By content: eight bytes of length, then JSON. Raises WeightsError if unreadable."""
-    try:
-        with path.open("rb") as file:
-            return file.read(9)[8:] == b"{"
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
+def value_in(path: Path, name: str, kind: type[T]) -> T | None:
+    """Return what our own file carries as JSON under a name, of the type `kind`; None if nothing.
+
+    Raises WeightsError where the file is damaged.
+    """
+    text = metadata_in(path).get(name)
+    where = f"{path} is damaged, or of another version: its {name}"
+    return None if text is None else parse_json(text, kind, where, error=WeightsError)
 
 
 def arch_of(model: nn.Module) -> Arch:
@@ -200,7 +259,7 @@ def num_classes_in(path: Path | str, task: Task) -> int | None:
 
 
 def _num_classes(state: State, classifiers: tuple[str, ...]) -> int | None:
-    found = (tensor.shape[0] for name, tensor in state.items() if name.endswith(classifiers))
+    found = (t.shape[0] for name, t in state.items() if name.endswith(classifiers) and t.dim() > 1)
     return max(found, default=None)
 
 
@@ -250,9 +309,7 @@ def _check_fit(
     unknown = [name for name in state if name not in own]
     shapes = [n for n, t in state.items() if n in own and t.shape != own[n].shape]
     kinds = [
-        name
-        for name, tensor in state.items()
-        if name in own and not name.endswith(STATISTICS[2]) and _kind(tensor) != _kind(own[name])
+        name for name, tensor in state.items() if name in own and not is_kind_of(tensor, own[name])
     ]
     if not (missing or unknown or shapes or kinds):
         return
@@ -263,34 +320,48 @@ def _check_fit(
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     raise WeightsError(
         f"{path} does not fit {arch.describe()}: {'; '.join(found[:SHOWN])}{more}. "
-        + _fitting(state, _arch_from(metadata, path))
+        + _advice(state, _arch_from(metadata, path), arch)
     )
 
 
-def _kind(tensor: Tensor) -> tuple[bool, bool]:
-    """Floating, complex or neither: quantised weights are no weights."""
-    return tensor.is_floating_point(), tensor.is_complex()
+def is_kind_of(tensor: Tensor, own: Tensor) -> bool:
+    """Tell whether numbers can be taken for those of `own`; quantised weights are no weights."""
+    return tensor.dtype in (FLOATS if own.is_floating_point() else INTS)
 
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def _fitting(state: State, arch: Arch | None) -> str:
-    """Which network the weights belong to, as the end of an error."""
-    if arch is not None:
-        classes = getattr(arch.head, "num_classes", None)
+def _advice(state: State, told: Arch | None, asked: Arch) -> str:
+    """Which network the weights belong to, as the end of an error.
+
+    `told`: by the file; `asked`: what they do not fit.
+    """
+    if told is not None:
+        if replace(told, resolution=asked.resolution) == asked:
+            return "The file says that it holds this network, so it is damaged"
+        classes = getattr(told.head, "num_classes", None)
         of = f" of {classes} classes" if classes else ""
-        return f"The file says that it holds {arch.describe()}{of}; leave --arch out to use that"
+        return f"The file says that it holds {told.describe()}{of}; leave --arch out to use that"
     buffers = (*STATISTICS, GAUSSIAN)
     count = sum(t.numel() for name, t in state.items() if not name.endswith(buffers))
     classes = _num_classes(state, tuple(end for ends in CLASSIFIERS.values() for end in ends))
+    classes = classes or getattr(asked.head, "num_classes", None)
+    candidates = _candidates(classes)
     params = {}
-    for label, candidate in _candidates(classes).items():
+    for label, candidate in candidates.items():
         params[label] = network_cost(blocks_of(candidate)).params
         if candidate.task == "promptable":
             params[label] += _decoder_params(state)
     nearest = min(params, key=lambda label: abs(params[label] - count))
+    if replace(candidates[nearest], resolution=asked.resolution) == asked:
+        if params[nearest] == count:
+            return "They are as many as this network's; give them the names of the official code"
+        return (
+            f"No official network has their {count:,} parameters; this one, the nearest, has "
+            f"{params[nearest]:,}"
+        )
     if params[nearest] == count:
         return f"They would fit {nearest}"
     return (
@@ -353,13 +424,6 @@ def set_norm_eps(model: nn.Module, eps: float) -> None:
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
-def _eps_in(metadata: Mapping[str, str], path: Path) -> float | None:
-    if "norm_eps" not in metadata:
-        return None
-    try:
-        eps: Any = json.loads(metadata["norm_eps"])
-        if not isinstance(eps, float) or not 0 < eps < 1:
-            raise ValueError(eps)
-    except ValueError:
-        raise WeightsError(f"{path} is damaged: norm_eps {metadata['norm_eps'][:40]!r}") from None
-    return eps
+def _eps_in(path: Path) -> float | None:
+    """Of the normalisations, where the file says it. Raises WeightsError if it is damaged."""
+    return value_in(path, "norm_eps", Annotated[float, msgspec.Meta(gt=0, lt=1)])  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from supernet.curves import CURVE, EVALUATIONS, Curves, draw_curve, read_rows
+from results.errors import RunError
+from supernet.curves import CURVE, EVALUATIONS, EVENTS, Curves, draw_curve, read_rows
 from supernet.trainer import Report
 
 
@@ -67,3 +68,53 @@ def test_the_picture_is_drawn(run, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 10_000
     assert draw_curve(tmp_path / "nothing", "top1") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "my notes\nabout this run",
+        "step,resolution,lr,loss,distill,grad_norm,seconds\n1,32,0.1,1.0,,1.0,0.5\nmy note",
+        "step,resolution,lr,loss,distill,grad_norm,seconds\nx,32,0.1,1.0,,1.0,0.5\n",
+        "step,resolution,lr,loss,distill,grad_norm,seconds\n1,32,0.1,high,,1.0,0.5\n",
+        "step,resolution,lr,loss,distill,grad_norm,seconds\n1,32\n",
+        "step,resolution,lr,loss,distill,grad_norm,seconds\n" + "9" * 5000 + ",1,1,1,1,1,1\n",
+        "no line end",
+        "",
+    ],
+)
+def test_what_is_no_log_is_neither_cut_nor_replaced(run, text):
+    figures = (run / EVALUATIONS).read_bytes()
+    (run / CURVE).write_text(text)
+    with pytest.raises(RunError, match=r"curve\.csv"):
+        Curves(run, 2)
+    assert (run / CURVE).read_text() == text
+    assert (run / EVALUATIONS).read_bytes() == figures
+
+
+def test_all_logs_are_read_before_one_is_cut(run):
+    curve = (run / CURVE).read_bytes()
+    (run / EVALUATIONS).write_text("mine")
+    with pytest.raises(RunError, match=r"evaluations\.csv"):
+        Curves(run, 2)
+    assert (run / CURVE).read_bytes() == curve
+
+
+@pytest.mark.parametrize("name", [CURVE, EVALUATIONS, EVENTS])
+def test_links_out_of_a_run_are_not_written_through(run, tmp_path_factory, name):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / name
+    (run / name).rename(elsewhere)
+    (run / name).symlink_to(elsewhere)
+    files = [path for path in (elsewhere, *elsewhere.parent.rglob("*")) if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    with pytest.raises(RunError, match="is a link out of the run folder"):
+        Curves(run, 2)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with Curves(tmp_path, 0) as curves:
+        curves._curve._file.close()
+        curves._curve._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+        with pytest.raises(RunError, match=r"cannot write .*curve.csv: No space left on device"):
+            curves.step(report(1), 0.5)

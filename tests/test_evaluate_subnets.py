@@ -446,8 +446,11 @@ class TestReadArchs:
             read_archs(str(path), SPACE)
 
 
+TEXTS = ("weights_sha256", "task", "dataset", "precision")
+
+
 class TestRows:
-    settings = dict.fromkeys(SETTINGS, 1)
+    settings = dict.fromkeys(SETTINGS, 1) | dict.fromkeys(TEXTS, "x")
 
     def row(self, number, **more):
         arch = json.loads(SPACE.sample(random.Random(number)).to_json())
@@ -499,6 +502,105 @@ class TestRows:
         def full(number):
             raise OSError(errno.ENOSPC, "No space left on device")
 
+        path = tmp_path / "rows.jsonl"
+        Rows(path, self.settings).append([self.row(0)])
+        before = path.read_bytes()
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(RunError, match=r"cannot write .*rows.jsonl: No space left on device"):
-            Rows(tmp_path / "rows.jsonl", self.settings).append([self.row(0)])
+            Rows(path, self.settings).append([self.row(1)])
+        assert path.read_bytes() == before
+
+    def test_a_disk_that_is_full_in_the_middle_of_a_row_leaves_no_part_of_it(
+        self, tmp_path, monkeypatch
+    ):
+        path = tmp_path / "rows.jsonl"
+        Rows(path, self.settings).append([self.row(0)])
+        before = path.read_bytes()
+        both = [self.row(1, figures=2), self.row(1, figures=2, metric="top5")]
+        first = len(json.dumps(both[0])) + 1
+        for room in ([first, 10], [first + 5, 0], [3, 0]):  # the first row whole, or not
+
+            def pwrite(handle, data, at, room=room, write=os.pwrite):
+                if not room or not room[0]:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return write(handle, data[: room.pop(0)], at)
+
+            monkeypatch.setattr(os, "pwrite", pwrite)
+            rows = Rows(path, self.settings)
+            with pytest.raises(RunError, match="No space left on device"):
+                rows.append(both)
+            monkeypatch.undo()
+            assert path.read_bytes() == before
+        rows.append(both)
+        assert lines(path) == [self.row(0), *both]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "notes that somebody made",  # not one line end
+            "my notes\nand more",
+            '{"a": 1}\n{"arch": {"family": "b"',
+            '{"arch": 3}',
+            '{"arch": a house with a garden',
+            "0",
+            '{"arch": {}, "metric": "top1", "value": 1}\n',
+            "[" * 100_000,
+            "\0\0x",
+        ],
+    )
+    def test_what_is_not_ours_is_never_cut_or_written_over(self, tmp_path, text):
+        path = tmp_path / "notes.txt"
+        path.write_text(text)
+        with pytest.raises(RunError, match=r"notes\.txt"):
+            Rows(path, self.settings)
+        rows = Rows(tmp_path / "none", self.settings)
+        rows.path = path  # written by somebody else since the file was read
+        with pytest.raises(RunError, match=r"notes\.txt"):
+            rows.append([self.row(0)])
+        assert path.read_text() == text
+
+    @pytest.mark.parametrize("torn", ["", "{", '{"arch"', '{"arch": {"family": "b", "resol'])
+    def test_the_beginning_of_a_row_is_cut(self, tmp_path, torn):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n" + torn)
+        Rows(path, self.settings).append([self.row(0)])
+        assert path.read_text() == "\n" + json.dumps(self.row(0)) + "\n"
+
+    def test_a_whole_last_row_without_a_line_end_is_kept(self, tmp_path):
+        """As an editor leaves it; the reader of accuracies counts it too."""
+        path = tmp_path / "rows.jsonl"
+        path.write_text(json.dumps(self.row(0)))
+        rows = Rows(path, self.settings)
+        assert len(rows.of) == 1
+        rows.append([self.row(1), self.row(0)])
+        assert lines(path) == [self.row(0), self.row(1)]
+        assert len(Rows(path, self.settings).of) == 2
+
+    def test_zeros_that_a_crash_left_go(self, tmp_path):
+        path = tmp_path / "rows.jsonl"
+        Rows(path, self.settings).append([self.row(0)])
+        with path.open("ab") as file:
+            file.write(b"\0" * 5000)
+        Rows(path, self.settings).append([self.row(1)])
+        assert lines(path) == [self.row(0), self.row(1)]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"value": 10**400}, {"value": "1"}, {"value": None}, {"n": []}, {"figures": 0},
+            {"figures": 1e400}, {"metric": 3}, {"arch": []}, {"arch": {"family": []}},
+            {"weights_sha256": {}}, {"seed": -1}, {"stderr": "x"}, {"arch": None},
+        ],
+    )  # fmt: skip
+    def test_rows_of_other_types_are_named_and_stay(self, tmp_path, change):
+        path = tmp_path / "rows.jsonl"
+        text = json.dumps(self.row(0)) + "\n" + json.dumps(self.row(1) | change) + "\n"
+        path.write_text(text)
+        with pytest.raises(RunError, match=r"rows.jsonl, line 2, is no evaluated .*another --out"):
+            Rows(path, self.settings)
+        assert path.read_text() == text
+
+    def test_a_fifo_is_no_file_of_rows(self, tmp_path):
+        os.mkfifo(tmp_path / "rows.jsonl")
+        with pytest.raises(RunError, match="no regular file"):
+            Rows(tmp_path / "rows.jsonl", self.settings)

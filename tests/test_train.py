@@ -1,9 +1,11 @@
 """The command: runs that were killed go on exactly, alone networks, distributed ones, errors."""
 
+import hashlib
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch._inductor.exc import InvalidCxxCompiler
 
 from results.errors import RunError, UserError
@@ -114,7 +117,7 @@ def test_a_run_leaves_curves_checkpoints_and_a_model(whole):
 
 def test_the_model_holds_the_average(whole):
     tensors, facts = load_snapshot(snapshots(whole)[-1])
-    assert facts["step"] == STEPS
+    assert facts.step == STEPS
     model = open_supernet(whole / "model.safetensors")
     assert model.space == TRAINED
     for name, tensor in model.state_dict().items():
@@ -694,6 +697,58 @@ train.main()
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert "out of memory at step 1, 32 px; try --accumulate 2" in done.stderr
+
+
+def test_resuming_a_finished_run_leaves_its_weights(whole, tmp_path):
+    """Also those of an earlier version, which wrote metadata in any order."""
+    run = shutil.copytree(whole, tmp_path / "run")
+    model = run / "model.safetensors"
+    written = model.read_bytes()
+    tensors, metadata = read_weights(model)
+    for _ in range(9):
+        save_file(tensors, model, metadata=metadata)
+        if model.read_bytes() != written:
+            break
+    before = model.read_bytes()
+    assert before != written
+    Train(resume=run, quiet=True).run()
+    assert model.read_bytes() == before
+    answer = json.loads((run / "evaluation.json").read_text())
+    assert answer["evaluations"][0]["weights_sha256"] == hashlib.sha256(before).hexdigest()
+    model.unlink()
+    Train(resume=run, quiet=True).run()
+    assert model.read_bytes() == written
+
+
+def test_a_state_of_another_training_is_named(whole, fails, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    last = snapshots(run)[-1]
+    tensors, metadata = read_weights(last)
+    facts = json.loads(metadata["facts"]) | {"step": 10**6}
+    save_file(tensors, last, metadata={"facts": json.dumps(facts)})
+    curve_before = (run / CURVE).read_bytes()
+    said = fails(Train, "supernet.train", "--resume", run)
+    assert f"{last} is damaged: it is of step 1000000; delete it, --resume then goes on" in said
+    assert (run / CURVE).read_bytes() == curve_before
+    last.unlink()
+    Train(resume=run, quiet=True).run()
+    assert curve(run) == curve(whole)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", CURVE, EVALUATIONS, "tensorboard"])
+def test_a_run_that_somebody_sent_does_not_reach_outside(whole, fails, tmp_path, name):
+    run = shutil.copytree(whole, tmp_path / "run")
+    for path in snapshots(run)[-1:]:
+        path.unlink()
+    elsewhere = tmp_path / "elsewhere"
+    (run / name).rename(elsewhere)
+    (run / name).symlink_to(elsewhere)
+    files = [path for path in (elsewhere, *elsewhere.rglob("*")) if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    said = fails(Train, "supernet.train", "--resume", run)
+    assert "is a link out of the run folder" in said
+    found = [path for path in (elsewhere, *elsewhere.rglob("*")) if path.is_file()]
+    assert {path: path.read_bytes() for path in found} == before
 
 
 def test_a_damaged_checkpoint_is_named(whole, tmp_path):

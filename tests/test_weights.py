@@ -205,7 +205,7 @@ def test_segmentation_and_class_counts_are_told_apart(tmp_path):
 def test_a_network_that_nobody_published_is_placed(tmp_path):
     head = ClassificationHead((1024, 1281))
     torch.save(official_state_dict(seeded(replace(B0, head=head))), tmp_path / "odd.pt")
-    with pytest.raises(WeightsError, match=r"No official network.*nearest is --arch b0"):
+    with pytest.raises(WeightsError, match=r"No official network.*this one, the nearest, has"):
         load_weights(seeded(), tmp_path / "odd.pt")
     save_weights(seeded(replace(B0, head=head)), tmp_path / "odd.safetensors")
     with pytest.raises(WeightsError, match=r"The file says that it holds b 8x1 .* 1024\+1281"):

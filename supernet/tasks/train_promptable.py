@@ -19,7 +19,6 @@ from torch.utils.data import Dataset
 
 from results.errors import DataError, WeightsError
 from supernet.arch import Arch, PromptableHead
-from supernet.model import build
 from supernet.sam import FOREGROUND, FRAME, PADDING, MaskDecoder, PromptEncoder, Sam
 from supernet.segment import LOW_RESOLUTION, PromptablePredictor, prepare_image, resized
 from supernet.tasks.augment import photometric
@@ -49,7 +48,7 @@ from supernet.tasks.promptable import (
     box_of,
 )
 from supernet.tasks.training import Augment, Draw
-from supernet.weights import arch_in, load_weights
+from supernet.weights import arch_in, load_network
 
 PROMPTS = 8  # a picture; official: 64
 POINTS = 10  # at most, of a prompt; official
@@ -203,8 +202,8 @@ def image_encoder_in(path: Path) -> nn.Module:
     if arch is None or not isinstance(arch.head, PromptableHead):
         has = "does not tell its architecture" if arch is None else f"is for {arch.task}"
         raise WeightsError(f"{path} {has}; a teacher is a promptable network's .safetensors")
-    model = Sam(build(arch))
-    load_weights(model, path)
+    model = load_network(arch, path)
+    assert isinstance(model, Sam)  # as its head says
     return model.image_encoder.eval().requires_grad_(False)
 
 

@@ -1,0 +1,171 @@
+"""Tensors in files: safetensors, which ours are, and what torch.save writes.
+
+Only tensors, numbers and texts are read; nothing else is unpickled. How much is allocated is
+bounded by the size of the file.
+"""
+
+import json
+import os
+import re
+import stat
+import zipfile
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from results.errors import UserError, WeightsError, reason_of
+from results.files import write_bytes
+
+State = dict[str, Tensor]
+MOST_HEADER_BYTES = 2**25  # of safetensors; that of the largest supernet has 2**20
+MOST_INFLATED = 8  # times the bytes of a file that its compressed parts may have
+CHUNK = 2**20  # bytes
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; its bytes depend on the contents alone.
+
+    A file that has these contents already stays as it is: results are marked with its hash.
+    Raises RunError where `path` cannot be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = save(plain, metadata=dict(metadata))
+    header, begins = _sorted_header(data)
+    body = memoryview(data)[begins:]
+    if not _holds(path, header, body):
+        write_bytes(path, header, body)
+
+
+def read_tensors(
+    path: Path, *, error: type[UserError] = WeightsError
+) -> tuple[State, dict[str, str]]:
+    """Return the tensors of a safetensors file, on the CPU, and its metadata.
+
+    The tensors are parts of the file that are read as they are used. Raises `error`.
+    """
+    _check_header(path, error)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except Exception as reason:  # a dtype that PyTorch does not have gives a KeyError, and so on
+        raise error(f"{path} is damaged: {reason_of(reason)}") from None
+
+
+def read_metadata(path: Path, *, error: type[UserError] = WeightsError) -> dict[str, str]:
+    """Return the texts that a safetensors file carries by name. Raises `error`."""
+    _check_header(path, error)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as reason:
+        raise error(f"{path} is damaged: {reason_of(reason)}") from None
+
+
+def read_pickled(path: Path) -> Any:
+    """Return what torch.save wrote: tensors, numbers and texts in dicts and lists, and flags.
+
+    Flags are an argparse.Namespace, which timm and others keep beside the weights.
+
+    Raises WeightsError for anything else, and for a file that claims to hold more than it can.
+    """
+    size = _regular_size(path, WeightsError)
+    try:
+        inflated, mapped = 0, False
+        with path.open("rb") as file:
+            is_zip = file.read(2) == b"PK"
+        if is_zip:
+            with zipfile.ZipFile(path) as archive:
+                parts = archive.infolist()
+            inflated = sum(part.file_size for part in parts)
+            mapped = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+        if inflated > (size if mapped else MOST_INFLATED * size):
+            raise WeightsError(
+                f"{path} has {size:,} bytes and claims to hold {inflated:,}; save the "
+                "state_dict() of the model with torch.save, uncompressed"
+            )
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except WeightsError:
+        raise
+    except Exception as reason:  # torch.load raises whatever its readers raise
+        more = "Unsupported" in str(reason) or "weights_only" in str(reason)
+        kind = re.search(r"GLOBAL ([\w.]+)", str(reason))
+        what = f"holds more than tensors ({kind[1]})" if kind else "holds more than tensors"
+        what = what if more else "is damaged, or no checkpoint of PyTorch"
+        raise WeightsError(
+            f"{path} {what}; save the state_dict() of the model with torch.save"
+        ) from None
+
+
+def is_safetensors(path: Path, *, error: type[UserError] = WeightsError) -> bool:
+    """Tell by the content: eight bytes of length, then JSON. Raises `error` if unreadable."""
+    _regular_size(path, error)
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as reason:
+        raise error(f"cannot read {path}: {reason.strerror or reason}") from None
+
+
+def _regular_size(path: Path, error: type[UserError]) -> int:
+    """Bytes of a file. Raises `error` for a FIFO, say, which would never end."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
+        raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or reason}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise error(f"cannot read {path}: Is a directory")
+    if not stat.S_ISREG(found.st_mode):
+        raise error(f"cannot read {path}: it is no regular file")
+    return found.st_size
+
+
+def _check_header(path: Path, error: type[UserError]) -> None:
+    """Raise `error` where the header of a safetensors file has no possible length."""
+    size = _regular_size(path, error)
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+    except OSError as reason:
+        raise error(f"cannot read {path}: {reason.strerror or reason}") from None
+    if length > min(size - 8, MOST_HEADER_BYTES):
+        raise error(f"{path} is damaged: its header would have {length:,} bytes")
+
+
+def _sorted_header(data: bytes) -> tuple[bytes, int]:
+    """The length and header of a safetensors file with its metadata in order, which the library
+    writes in any; and where its tensors begin."""
+    begins = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:begins])
+    if isinstance(header.get("__metadata__"), dict):
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text, begins
+
+
+def _holds(path: Path, header: bytes, body: memoryview) -> bool:
+    """Whether a file has these contents, its metadata in whatever order."""
+    try:
+        most = len(header) + len(body) + MOST_HEADER_BYTES
+        if not path.is_file() or path.stat().st_size > most:
+            return False
+        with path.open("rb") as file:
+            length = file.read(8)
+            there = int.from_bytes(length, "little")
+            if there > MOST_HEADER_BYTES:
+                return False
+            found, _ = _sorted_header(length + file.read(there))
+            same = found == header
+            for start in range(0, len(body), CHUNK):
+                same = same and file.read(CHUNK) == bytes(body[start : start + CHUNK])
+            return same and not file.read(1)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False

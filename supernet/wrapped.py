@@ -1,0 +1,199 @@
+"""Which tensors of a checkpoint are a network's, wherever a training put them.
+
+A checkpoint is a tree: keys of dicts (`state_dict_ema`, `ema` then `0.9998`), then what stands
+before the names of tensors (`module.`, `_orig_mod.model.`). A part of it is a network where names
+begin as a network's do; what leads there is told by its words alone, in whichever order they
+nest.
+"""
+
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from results.errors import shown
+
+State = dict[str, Tensor]
+# How names of a network's tensors begin: officially, in timm, here.
+NETWORK = re.compile(
+    r"(?:^|\.)((?:image_encoder\.)?(?:backbone\.input_stem|backbone\.stages\.\d+\.op_list"
+    r"|stem\.in_conv|stem\.res\d+|stages\.\d+\.blocks|stem\.\d+|stage\d+\.\d+)\.)"
+)
+# What the last word that is in one of these rows says of the weights it leads to.
+WORDS = {
+    "averaged": "ema average averaged averaging avg swa polyak shadow shadows",
+    "raw": "raw online current live student",
+    "other": "teacher discriminator critic",
+    "no weights": "optimizer optimizers optim opt adam adamw sgd momentum scheduler grad grads",
+}
+# Words that say nothing more, so that what they lead to is the network itself.
+PLAIN = (
+    "state states dict model models module modules net nets network networks weights params "
+    "parameters generator g orig mod backbone encoder checkpoint callbacks algo"
+)
+INSIDE = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}  # names
+COUNTERS = ("total_ops", "total_params", "n_averaged")  # profilers' and averages', at any depth
+FIRST = ("", "state_dict", "model")  # of several parts that nothing else tells apart
+MOST_DEPTH, MOST_NETWORKS, MOST_NAMED = 6, 50, 6
+
+
+class NoNetworkError(Exception):
+    """Says what a checkpoint holds instead of one network."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The tensors at one place of a checkpoint, by the names that follow it."""
+
+    place: str  # "" for the checkpoint itself, else as in ema/0.9998/module
+    state: State
+
+    @property
+    def kind(self) -> str:
+        """A row of WORDS, "plain", or "unknown" for words that nobody listed."""
+        words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", self.place)]
+        if any(word in WORDS["no weights"].split() for word in words):
+            return "no weights"
+        for word in reversed(words):
+            for kind, known in WORDS.items():
+                if word in known.split():
+                    return kind
+        return "plain" if set(words) <= set(PLAIN.split()) else "unknown"
+
+
+def network_in(loaded: Any) -> tuple[State, str]:
+    """Return the tensors of the network in a checkpoint, and what was chosen, "" if nothing was.
+
+    Averaged weights (of EMA or SWA) are taken before raw ones, as they are what a training is
+    evaluated by; what they lack, such as statistics, is the raw ones'.
+
+    Raises NoNetworkError for what holds no tensors by name, or several networks that nothing
+    tells apart.
+    """
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise NoNetworkError(f"holds no state_dict but a {type(loaded).__name__}")
+    tables, lists = _tables(loaded)
+    parts = [part for place, table in tables.items() for part in _networks(place, table)]
+    parts = [part for part in parts if part.kind != "no weights"]
+    if not parts:
+        return _of_another_kind(loaded, tables), ""
+    order = ("averaged", "plain", "raw", "unknown", "other")
+    parts.sort(key=lambda part: (order.index(part.kind), *_preference(part)))
+    first, rest = parts[0], parts[1:]
+    rivals = [part for part in rest if part.kind == first.kind]
+    if rivals and not (first.kind == "plain" and _preference(first)[0] < len(FIRST)):
+        raise NoNetworkError(
+            f"holds several networks, under {_named([first, *rivals])}; save one part alone"
+        )
+    unread = [] if first.kind == "averaged" else _unread(tables, lists)
+    return _with_what_it_lacks(first, rest), _told(first, rest, unread)
+
+
+def _preference(part: Part) -> tuple[int, int]:
+    key = part.place.partition("/")[0]
+    return (FIRST.index(key) if key in FIRST else len(FIRST), len(part.place))
+
+
+def _with_what_it_lacks(first: Part, rest: Sequence[Part]) -> State:
+    if first.kind == "averaged":
+        for part in rest:
+            if first.state.keys() < part.state.keys():
+                return part.state | first.state
+    return first.state
+
+
+def _told(first: Part, rest: Sequence[Part], unread: Sequence[str]) -> str:
+    """What was chosen of a checkpoint, in words; "" where there was nothing to choose."""
+    kind = "averaged weights" if first.kind == "averaged" else "weights"
+    told = f"took the {kind} under {first.place}" if first.place else f"took the {kind} at the top"
+    if rest:
+        raw = {part.kind for part in rest} <= {"plain", "raw"} and first.kind == "averaged"
+        what = "the raw ones are" if raw else "others are"
+        told += f"; {what} under {_named(rest)}, save that part alone to use it"
+        if raw and first.state.keys() < rest[0].state.keys():
+            told += "; what the average lacks was taken from there"
+    if unread:
+        listed = ", ".join(unread[:MOST_NAMED])
+        told += f"; averaged ones under {listed} have no names to be told by, and were left"
+    is_told = rest or unread or first.kind not in ("plain", "raw")
+    return told if is_told else ""
+
+
+def _named(parts: Sequence[Part]) -> str:
+    more = ", …" if len(parts) > MOST_NAMED else ""
+    return ", ".join(part.place or "the top" for part in parts[:MOST_NAMED]) + more
+
+
+def _tables(loaded: Mapping[Any, Any]) -> tuple[dict[tuple[str, ...], State], list[str]]:
+    """Everything in a checkpoint that holds tensors by name, by the keys that lead there; and the
+    places of lists of tensors."""
+    found: dict[tuple[str, ...], State] = {}
+    lists: list[str] = []
+    seen: set[int] = set()  # a damaged file may hold one dict at a million places
+    todo: deque[tuple[tuple[str, ...], Mapping[Any, Any]]] = deque([((), loaded)])
+    while todo:
+        keys, table = todo.popleft()
+        if id(table) in seen or len(keys) > MOST_DEPTH:
+            continue
+        seen.add(id(table))
+        tensors = {n: t for n, t in table.items() if isinstance(n, str) and isinstance(t, Tensor)}
+        if tensors:
+            found[keys] = _without_wrappers(tensors)
+        for key, value in table.items():
+            inner = (*keys, key if isinstance(key, str) else shown(key))
+            if isinstance(value, Mapping):
+                todo.append((inner, value))
+            elif isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
+                lists.append("/".join(inner))
+    return found, lists
+
+
+def _without_wrappers(table: State) -> State:
+    """Names without what torch.compile, data parallelism and the like put between their parts."""
+    named = {
+        ".".join(p for p in name.split(".") if p not in INSIDE): t for name, t in table.items()
+    }
+    return named if len(named) == len(table) else table
+
+
+def _networks(keys: tuple[str, ...], table: State) -> list[Part]:
+    """The networks that names of `table` tell, by what stands before them; counters left out."""
+    begins = [(name, found.start(1)) for name in table if (found := NETWORK.search(name))]
+    prefixes = list(dict.fromkeys(name[:start] for name, start in begins))
+    parts = []
+    for prefix in prefixes[:MOST_NETWORKS]:
+        inner = tuple(p for p in prefixes if p.startswith(prefix) and p != prefix)
+        state = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in table.items()
+            if name.startswith(prefix)
+            and not name.startswith(inner)
+            and name.rpartition(".")[2] not in COUNTERS
+        }
+        parts.append(Part("/".join((*keys, *prefix.split(".")[:-1])), state))
+    return parts
+
+
+def _of_another_kind(loaded: Mapping[Any, Any], tables: Mapping[tuple[str, ...], State]) -> State:
+    """The tensors of a checkpoint that is of no network here, whose names an error will list."""
+    parts = [Part("/".join(keys), table) for keys, table in tables.items()]
+    parts = [part for part in parts if part.kind in ("averaged", "plain", "raw")]
+    if parts:
+        return min(parts, key=_preference).state
+    keys = ", ".join(shown(key, 40) for key in list(loaded)[:MOST_NAMED])
+    more = ", …" if len(loaded) > MOST_NAMED else ""
+    raise NoNetworkError(f"holds no state_dict of a network; its keys are {keys}{more}")
+
+
+def _unread(tables: Mapping[tuple[str, ...], State], lists: Sequence[str]) -> list[str]:
+    """Places of averaged weights that are lists, or have other names than a network's."""
+    places = dict.fromkeys(lists)
+    for keys, table in tables.items():
+        for name, tensor in table.items():
+            is_counter = not tensor.dim() or name.rpartition(".")[2] in COUNTERS
+            if not is_counter and not NETWORK.search(name):
+                places["/".join((*keys, *name.split(".")[:1]))] = None
+    return [place for place in places if Part(place, {}).kind == "averaged"]
