@@ -83,6 +83,8 @@ class SubnetEvaluator:
             "recalibration_batch": recalibration.batch_size,
             "precision": precision,
         }
+        if class_order is not None:
+            self.sources["class_order"] = class_order
 
     def evaluate(self, arch: Arch) -> Row:
         """The task's first figure. Raises SpaceError, and UserError if memory is short."""

@@ -130,8 +130,8 @@ class Evaluate:
         self._check_supernet(evaluator.task, evaluator.space.num_classes)
         archs = self._archs(evaluator.space, evaluator.task)
         found: list[Row] = []
-        show = None if self.json or self.quiet else print_subnets(
-            evaluator.sources, evaluator.notes
+        show = (
+            None if self.json or self.quiet else print_subnets(evaluator.sources, evaluator.notes)
         )
 
         def done(arch: "Arch", rows: "list[Row]") -> None:

@@ -19,6 +19,7 @@ Row = dict[str, Any]
 SETTINGS = (
     *("weights_sha256", "task", "dataset", "n", "seed", "precision"),
     *("recalibration_images", "recalibration_batch"),
+    "class_order",  # where it was asked for
 )
 
 
@@ -31,7 +32,7 @@ class Rows:
         Raises RunError where the file cannot be read or holds something else.
         """
         self.path = path
-        self.settings = {name: settings[name] for name in SETTINGS}
+        self.settings = {name: settings.get(name) for name in SETTINGS}
         self.of: dict[Arch, list[Row]] = {}  # those with all their figures
         self._found: dict[Arch, dict[str, Row]] = {}
         self._read, self._lines = 0, 0  # how far the file has been read

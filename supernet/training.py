@@ -2,6 +2,7 @@
 
 import copy
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from results.errors import RunError, UserError
+from results.errors import RunError, UserError, printable
 from results.files import write_json
 from results.progress import progress
 from results.record import RunRecord, command_line
@@ -19,6 +20,7 @@ from results.runs import RECORD, create_run_folder, locked, read_record, torchru
 from supernet.arch import Arch, format_resolution
 from supernet.batchnorm import recalibrate
 from supernet.checkpoint import RESOLUTIONS, save_checkpoint
+from supernet.class_names import classes_text
 from supernet.curves import Curves, draw_curve
 from supernet.distributed import Ranks
 from supernet.ingredients import Ingredients, gather
@@ -26,7 +28,7 @@ from supernet.memory import is_out_of_memory, within_memory
 from supernet.order import Order, read_parts
 from supernet.recalibrated import Recalibration
 from supernet.snapshots import load_snapshot, save_snapshot, snapshots
-from supernet.sources import check_sources, recorded_arch, sources_of
+from supernet.sources import begun_with, check_sources, sources_of
 from supernet.subnet import Supernet
 from supernet.tasks.loop import core_for_readers
 from supernet.trainer import Alone, Recipe, Trainer
@@ -48,16 +50,18 @@ def train(
 
     Raises UserError; what was trained until then is in the run folder.
     """
-    ingredients = gather(command, recorded_arch(run) if run else None)
+    ingredients = gather(command, begun_with(run) if run else None)
     if run is not None:
         check_sources(command, ingredients, run, begun=bool(snapshots(run)))
     training = Training(command, ingredients, ranks, run)  # before a folder: it may be refused
     if not ranks.is_first:
         training.go_on()
         return {}
+    training.look()
     folder = run or create_run_folder(command.out, f"train-{command.space or 'arch'}")
     training.folder = folder
-    with locked(folder):
+    again = f"python -m supernet.train --resume {shlex.quote(str(folder))}"
+    with locked(folder, f"go on: {again}"):
         _record(command, settings, ingredients, folder, is_new=run is None)
         training.go_on()
         return training.finish()
@@ -93,6 +97,7 @@ class Training:
         self.task = ingredients.task
         self.subnets = ingredients.subnets
         self.resolutions = ingredients.resolutions
+        self.notes = ingredients.notes
         self.ranks = ranks
         self.folder = folder
         self.silent = command.json or command.quiet or not ranks.is_first
@@ -114,6 +119,18 @@ class Training:
         )
         if self.found:
             self.trainer.load(*load_snapshot(self.found[-1]))
+
+    def look(self) -> None:
+        """Look over the folder before the first step, and say what was assumed or is odd.
+
+        Raises DataError for labels and held-out pictures that cannot be used.
+        """
+        if self.trainer.done < self.recipe.num_steps:
+            self.notes += self.task.check_files()
+        limit = self.command.limit
+        self.notes += self.task.check_labels(limit, training=True, silent=self.silent)
+        for note in () if self.silent else self.notes:
+            print(f"note: {printable(note)}", file=sys.stderr)
 
     def go_on(self) -> None:
         """All steps that are left. Raises UserError."""
@@ -229,6 +246,8 @@ class Training:
             "primary": self.task.primary,
             "evaluations": rows,
         }
+        if self.notes:
+            answer["notes"] = list(self.notes)
         write_json(self.folder / ANSWER, answer)
         return answer
 
@@ -237,6 +256,7 @@ class Training:
         found: dict[str, object] = {"steps": self.trainer.done, "seed": self.command.seed}
         if self.command.num_train is not None:
             found["num_train"] = self.command.num_train
+        found |= classes_text(self.task.classes)
         if self.resolutions:
             found[RESOLUTIONS] = ",".join(map(format_resolution, self.resolutions))
         return {name: str(value) for name, value in found.items()}

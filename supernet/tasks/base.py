@@ -59,6 +59,9 @@ class TaskBase:
         """Pictures of a folder for evaluation; [] of embedded ones."""
         return []
 
+    def files_trained_on(self) -> list[Path]:
+        return []
+
     def check_labels(
         self, limit: int | None = None, *, training: bool = False, silent: bool = True
     ) -> tuple[str, ...]:

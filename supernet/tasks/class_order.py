@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from results.errors import DataError, nearest
@@ -33,7 +34,7 @@ def in_order(
             return text, ()
         why = ", as in the training of the weights" if order == AS_TRAINED else ""
         return text, (_assumed(f"text{why}", text, "number", number),)
-    for one, other in zip(number, number[1:], strict=False):
+    for one, other in pairwise(number):
         if _by_number(one) == _by_number(other):
             raise DataError(
                 f"class folders {one!r} and {other!r} of {root} are of the same number; rename "

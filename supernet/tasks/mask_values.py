@@ -184,8 +184,8 @@ def _check_several(
         raise DataError(
             f"the {count} {what} of {folder} hold {_values([*found.values, IGNORED])} alone, and "
             f"{IGNORED} is the label of none: {listed(missing)} of {len(names)} classes "
-            f"{'has' if len(missing) == 1 else 'have'} no pixel. Store the classes as 0 to "
-            f"{len(names) - 1}"
+            f"{'has' if len(missing) == 1 else 'have'} no pixel. Store the classes as "
+            f"{'0 and 1' if len(names) == 2 else f'0 to {len(names) - 1}'}"
         )
     only = names[int(present.argmax())]
     raise DataError(
@@ -207,7 +207,9 @@ def _check_limit(
     absent = [name for i, name in enumerate(names) if anywhere[i] and not present[i]]
     if not absent:
         return []
-    return [f"{share_of(absent, names)} no pixel where --limit {len(limit)} looks: {listed(absent)}"]
+    return [
+        f"{share_of(absent, names)} no pixel where --limit {len(limit)} looks: {listed(absent)}"
+    ]
 
 
 def _about_255(found: MaskValues, classes: NDArray[np.bool_], what: str) -> list[str]:
@@ -244,7 +246,7 @@ def _check_cityscapes(
     if found.has_255 or void or rare:
         raise DataError(
             f"masks *_gtFine_labelIds.png of {folder} hold {_values(values)} alone"
-            + (f" and {IGNORED}" if found.has_255 else "")
+            + (f", {IGNORED} aside" if found.has_255 else "")
             + ", which are train ids; name the files *_gtFine_labelTrainIds.png, or give those "
             "of label ids, up to 33"
         )
@@ -265,14 +267,16 @@ def _check_ade20k(found: MaskValues, folder: Path) -> list[str]:
             "were published, or move them to masks/ beside images/"
         )
     return [
-        f"annotations of {folder} hold {IGNORED} and no 0, as if 1 had been taken off them already; "
-        "they are read as published, 1 and up"
+        f"annotations of {folder} hold {IGNORED} and no 0, as if 1 had been taken off them "
+        "already; they are read as published, 1 and up"
     ]
 
 
 def _values(values: Sequence[int]) -> str:
     shown = [*map(_text, values)]
-    return ", ".join(shown) if len(shown) <= 12 else f"{', '.join(shown[:8])}, … {shown[-1]}"
+    if len(shown) > 12:
+        return f"{', '.join(shown[:8])}, … {shown[-1]}"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _text(value: int) -> str:

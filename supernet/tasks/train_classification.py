@@ -95,6 +95,9 @@ class ClassificationTask(TaskBase):
         held.samples = self._held
         return held, TopAccuracy()
 
+    def files_trained_on(self) -> list[Path]:
+        return [] if self.folder is None else [path for path, _ in self._chosen]
+
     def files_held_out(self) -> list[Path]:
         return [] if self.folder is None else [path for path, _ in self._held]
 

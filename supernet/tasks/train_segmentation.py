@@ -114,6 +114,9 @@ class SegmentationTask(TaskBase):
         found.samples = found.samples if samples is None else samples
         return found
 
+    def files_trained_on(self) -> list[Path]:
+        return [] if self.folder is None else [path for path, _ in self._chosen]
+
     def files_held_out(self) -> list[Path]:
         return [] if self.folder is None else [path for path, _ in self._held]
 

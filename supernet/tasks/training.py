@@ -98,6 +98,10 @@ class TrainingTask(Protocol):
         """
         ...
 
+    def files_trained_on(self) -> list[Path]:
+        """Pictures of a folder; [] of embedded ones."""
+        ...
+
     def check_files(self) -> tuple[str, ...]:
         """Look over the held-out pictures before a training; what was left out, a line each.
 
