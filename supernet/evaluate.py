@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.console import main as console_main
-from results.errors import DataError, UserError, WeightsError, check_choice
+from results.errors import DataError, Interrupted, UserError, WeightsError, check_choice
 from results.extras import require
 from supernet.accelerator import check_accelerator, check_is_here, check_precision, dtype_of
 
@@ -130,16 +130,27 @@ class Evaluate:
         self._check_supernet(evaluator.task, evaluator.space.num_classes)
         archs = self._archs(evaluator.space, evaluator.task)
         found: list[Row] = []
+        num_done = 0
         show = (
             None if self.json or self.quiet else print_subnets(evaluator.sources, evaluator.notes)
         )
 
         def done(arch: "Arch", rows: "list[Row]") -> None:
+            nonlocal num_done
+            num_done += 1
             found.extend(rows)
             if show:
                 show(arch, rows)
 
-        errors = Batch(evaluator, self.out, self.storage, self.study).run(archs, done)
+        try:
+            errors = Batch(evaluator, self.out, self.storage, self.study).run(archs, done)
+        except KeyboardInterrupt:
+            kept = self.out or self.storage
+            if kept is None:
+                raise
+            raise Interrupted(
+                f"figures of {num_done} networks are kept in {kept}; the same command goes on"
+            ) from None
         if self.json:
             notes = {"notes": list(evaluator.notes)} if evaluator.notes else {}
             print(json.dumps({**evaluator.sources, **notes, "rows": found}, allow_nan=False))

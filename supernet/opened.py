@@ -1,5 +1,6 @@
 """What a network is evaluated on: a folder of pictures as a data set, and the metric for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,9 +21,12 @@ from supernet.named import ALL_DATASETS
 from supernet.recalibrated import order_of, task_of, was_trained_here
 from supernet.tasks.base import TaskBase
 from supernet.tasks.classification import ClassFolders, TopAccuracy
+from supernet.tasks.look import typical_size
 from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
-from supernet.tasks.segmentation import LabelledPictures, MeanIoU
+from supernet.tasks.segmentation import LabelledPictures, MeanIoU, input_size
 from supernet.tasks.super_resolution import LargePictures, Likeness
+
+FAR = 2.5  # times as large or small as the pictures: nobody would choose it for them
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def open_data(
         return _all_of(arch, weights, folder, limit, class_order, silent)
     data, metric = task.held_out(arch)
     notes = task.check_labels(limit, silent=silent)
+    if isinstance(arch.head, SegmentationHead):
+        notes += about_size(arch, task.files_held_out())
     return Opened(data, metric, task.dataset, task.dataset in ALL_DATASETS, notes)
 
 
@@ -100,6 +106,7 @@ def _all_of(
         known = labelled.layout != "folder"
         metric = MeanIoU(labelled.class_names)
         notes = labelled.check_labels(limit, silent=silent)
+        notes += about_size(arch, [picture for picture, _ in labelled.samples])
         return Opened(labelled, metric, labelled.layout if known else name, known, notes)
     if isinstance(head, SuperResolutionHead):
         pictures = LargePictures(folder, head.scale, **colours)
@@ -107,3 +114,15 @@ def _all_of(
     annotated = AnnotatedPictures(folder)
     known = annotated.layout != "folder"
     return Opened(annotated, BoxIoU(), annotated.layout if known else name, known)
+
+
+def about_size(arch: Arch, pictures: Sequence[Path]) -> tuple[str, ...]:
+    """Return a line where segmentation is to see pictures at a size that is far from theirs."""
+    size = typical_size(pictures)
+    seen = input_size(size, arch.resolution)
+    if all(1 / FAR <= side / own <= FAR for side, own in zip(seen, size, strict=True)):
+        return ()
+    return (
+        f"pictures are about {size[0]}x{size[1]} px and are shown at {seen[0]}x{seen[1]} px; "
+        "--resolution gives another size",
+    )

@@ -13,7 +13,7 @@ from typing import TypeVar
 from PIL import Image
 
 from supernet.tasks.loop import MAX_WORKERS, num_cores
-from supernet.tasks.pictures import read_rgb
+from supernet.tasks.pictures import hw, read_rgb
 
 DECODED = 2**29  # pixels of pictures that are decoded to find damage: some seconds
 SIZED = 200  # pictures whose sizes stand for those of all
@@ -69,8 +69,7 @@ def size_of(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.height, image.width
     except Exception:  # whatever Pillow raises, read_rgb has words for it
-        image = read_rgb(path)
-        return image.height, image.width
+        return hw(read_rgb(path))
 
 
 def _decode(path: Path) -> None:

@@ -105,8 +105,9 @@ def check_values(
         for value in part.values:
             if table[value] < len(names):
                 classes[chosen, table[value]] |= part.holds[:, value]
-    _check_several(found, classes.any(0), names, layout, what, folder)
-    absent = [name for name, any_ in zip(names, classes.any(0), strict=True) if not any_]
+    present: NDArray[np.bool_] = np.logical_or.reduce(classes)
+    _check_several(found, present, names, layout, what, folder)
+    absent = [name for name, any_ in zip(names, present, strict=True) if not any_]
     if absent:
         notes.append(
             f"{share_of(absent, names)} no pixel in {len(found.paths)} {what}: {listed(absent)}; "
@@ -197,7 +198,8 @@ def _check_several(
 def _check_limit(
     classes: NDArray[np.bool_], limit: Sequence[int], names: Sequence[str]
 ) -> list[str]:
-    present, anywhere = classes[list(limit)].any(0), classes.any(0)
+    present: NDArray[np.bool_] = np.logical_or.reduce(classes[list(limit)])
+    anywhere: NDArray[np.bool_] = np.logical_or.reduce(classes)
     if present.sum() < 2:
         raise DataError(
             f"the pictures that --limit {len(limit)} takes show "
