@@ -234,7 +234,7 @@ class Training:
                 logs.figures(done, name, figures)
                 rows.append(self._row(name, arch, figures, sha256))
         curve = draw_curve(self.folder, self.task.primary)
-        answer = {
+        answer: dict[str, Any] = {
             "run": str(self.folder),
             "model": str(model),
             "curve": str(curve) if curve else None,
