@@ -268,18 +268,14 @@ def _sizes_of(
     asked = any(setting.partition("=")[0].strip() == "resolution" for setting in command.freeze)
     if command.data is None or asked or (command.arch and not _is_named(command)):
         return (), ()
-    files = task.files_trained_on()
-    if not files:
+    if task.name != "segmentation" or layout_of(command.data) != "folder":
         return (), ()
-    size = typical_size(files)
-    about = f"pictures of {command.data} are about {size[0]}x{size[1]} px"
-    if task.name == "segmentation" and layout_of(command.data) == "folder":
-        sides = sides_for(size)[-1:] if command.arch else sides_for(size)
-        return tuple((side, side) for side in sides), (
-            f"{about}, and are trained at {', '.join(map(str, sides))} px; --resolution gives "
-            "other sizes",
-        )
-    return (), ()
+    size = typical_size(task.files_trained_on())
+    sides = sides_for(size)[-1:] if command.arch else sides_for(size)
+    return tuple((side, side) for side in sides), (
+        f"pictures of {command.data} are about {size[0]}x{size[1]} px, and are trained at "
+        f"{', '.join(map(str, sides))} px; --resolution gives other sizes",
+    )
 
 
 def _augment(command: "Train", own: Arch | None) -> Augment:

@@ -144,6 +144,8 @@ def _arch(command: "Evaluate") -> Arch:
         raise ArchError(f"the arch of {weights} has no head, so it performs no task")
     if task not in (None, arch.task):
         raise ArchError(f"the arch does {arch.task}; leave --task {task} out, or name another")
+    if command.class_order is not None and arch.task != "classification":
+        raise DataError(f"--class-order is of class folders, not of {arch.task}; leave it out")
     known = DATASETS.get(arch.task, ())
     if command.dataset is not None and command.dataset not in known:
         listed = ", ".join(known) or "none, leave it out"

@@ -4,7 +4,7 @@ import json
 import random
 import unicodedata
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from supernet.named import named_arch
 from supernet.space import get_space
 from supernet.subnet import Supernet
 from supernet.tasks.class_order import AS_TRAINED, by_name, in_order
+from supernet.tasks.training import training_task
 from supernet.train import Train
 from supernet.weights import arch_in, save_weights
 
@@ -251,6 +252,16 @@ class TestEvaluation:
         said = fails(Evaluate, "supernet.evaluate", "--weights", weights, "--limit", 1)
         assert "the weights know the classes 'class 0'" in said
         assert "give --data DIR" in said
+
+    def test_a_supernets_pictures_may_lack_a_class_too(self, tmp_path):
+        fill(tmp_path / "train", {"a": 1, "b": 1, "c": 1})
+        fill(tmp_path / "val", {"b": 1, "c": 1})
+        with pytest.raises(DataError, match="class 'a' is not in both train/ and val/"):
+            training_task("classification", data=tmp_path)
+        task: Any = training_task("classification", data=tmp_path, classes=("c", "b", "a"))
+        assert [label for _, label in task._held] == [0, 1]
+        assert [path.parent.name for path, _ in task._held] == ["c", "b"]
+        assert "1 of 3 classes has no folder" in task.check_labels()[0]
 
 
 class TestTraining:

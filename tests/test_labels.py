@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from supernet.tasks.segmentation import CITYSCAPES, LabelledPictures
 from supernet.train import Train
 from supernet.weights import save_weights
 
-COLOURS = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+COLOURS: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 SIDE = 32
 
 
@@ -288,7 +289,8 @@ class TestCommands:
     def test_ctrl_c_says_how_to_go_on(self, tmp_path, monkeypatch, capsys):
         from supernet.trainer import Trainer
 
-        step, count = Trainer.step, []
+        step = Trainer.step
+        count: list[int] = []
 
         def interrupted(self, batches):
             if count:
@@ -350,7 +352,7 @@ class TestSizes:
         folder, path = self.big(tmp_path / "data"), tmp_path / "arch.json"
         arch = named_arch("b0", task="segmentation", dataset="cityscapes", num_classes=3)
         path.write_text(replace(arch, resolution=(96, 96)).to_json())
-        with pytest.raises(DataError, match="add --num-classes"):
+        with pytest.raises(DataError, match="add --num-classes 3, as its masks hold 0 to 2"):
             gather(replace(QUICK, data=folder))
         run = tmp_path / "run"
         run.mkdir()

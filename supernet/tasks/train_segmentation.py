@@ -31,7 +31,8 @@ from supernet.tasks.base import (
 )
 from supernet.tasks.embedded_cells import CLASSES, draw_cells
 from supernet.tasks.losses import alpha_divergence, kl_divergence, like, ohem_cross_entropy
-from supernet.tasks.pictures import read_indices, read_rgb, to_tensor
+from supernet.tasks.mask_values import read_values
+from supernet.tasks.pictures import IGNORED, read_indices, read_rgb, to_tensor
 from supernet.tasks.segmentation import (
     CITYSCAPES,
     LabelledPictures,
@@ -75,7 +76,9 @@ class SegmentationTask(TaskBase):
                 raise DataError(f"{folder} is {self.layout}, not {dataset}; leave --dataset out")
             self.num_classes = check_classes(num_classes, known, str(folder))
         elif num_classes is None:
-            raise DataError(f"{folder} does not tell how many classes it has; add --num-classes N")
+            raise DataError(
+                f"{folder} does not tell how many classes it has; {_guessed_classes(folder)}"
+            )
         else:
             self.num_classes = num_classes
         if self.layout == "cityscapes":
@@ -158,6 +161,16 @@ class SegmentationTask(TaskBase):
         if alpha is None:
             return kl_divergence(output, teacher)
         return alpha_divergence(output, teacher, alpha)
+
+
+def _guessed_classes(folder: Path) -> str:
+    """How a user may tell their number, by what the masks to train on hold. Raises DataError."""
+    samples = LabelledPictures(folder, (1, 1), IGNORED, **IMAGENET, split="train").samples
+    values = read_values([mask for _, mask in samples]).values
+    most = max(values, default=0)
+    if len(values) < 2 or 2 * len(values) <= most:
+        return "add --num-classes N, and store classes as 0 to N - 1"
+    return f"add --num-classes {most + 1}, as its masks hold {values[0]} to {most}"
 
 
 class _Pictures(Dataset[tuple[Tensor, Tensor]]):
