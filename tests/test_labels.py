@@ -396,3 +396,57 @@ def test_published_figures_are_not_called_those_of_own_classes():
     assert own_classes.predict(arch) == prior.predict(arch)
     assert own_classes.to_dict() == prior.to_dict()  # runs of before go on
     assert "not on your 3 classes" in own_classes.describe()
+
+
+def test_a_network_of_own_classes_is_not_given_the_accuracy_of_published_ones(capsys):
+    from nas.predict import Predict
+
+    flags = ["--device", "orin", "--arch", "b0", "--task", "segmentation", "--json"]
+    metrics = []
+    for more in ([], ["--num-classes", "3"]):
+        main(Predict, "nas.predict", [*flags, *more])
+        metrics.append(json.loads(capsys.readouterr().out)["metric"])
+    assert metrics[1] == f"{metrics[0]}, not of your 3 classes"
+
+
+def test_an_interrupted_evaluation_says_what_is_kept(tmp_path, monkeypatch, capsys):
+    from supernet.batch import SubnetEvaluator
+    from supernet.checkpoint import save_checkpoint
+    from supernet.space import get_space
+    from supernet.subnet import Supernet
+
+    weights, out = tmp_path / "s.safetensors", tmp_path / "subnets.jsonl"
+    frozen = ["resolution=64", "stage4.mixer=none"]
+    save_checkpoint(weights, Supernet(get_space("tiny", num_classes=12, freeze=frozen)))
+    done: list[int] = []
+
+    def rows(self, arch):
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        row = {"arch": arch.to_dict(), "metric": "top1", "value": 1.0, "figures": 1}
+        return [row | {name: self.sources.get(name) for name in self.sources}]
+
+    monkeypatch.setattr(SubnetEvaluator, "rows", rows)
+    flags = ["--weights", weights, "--sample", 3, "--out", out, "--quiet"]
+    with pytest.raises(SystemExit) as caught:
+        main(Evaluate, "supernet.evaluate", list(map(str, flags)))
+    assert caught.value.code == 130
+    said = capsys.readouterr().err
+    assert said == (
+        f"interrupted; figures of 1 networks are kept in {out}; the same command goes on\n"
+    )
+    assert len(out.read_text().splitlines()) == 1
+
+
+def test_another_order_of_classes_is_another_evaluation(tmp_path):
+    """Figures that are kept in a file are not those of folders in another order."""
+    from supernet.rows import SETTINGS, Rows
+
+    settings = {name: "x" for name in SETTINGS if name != "class_order"}
+    arch = named_arch("b0")
+    row = {"arch": arch.to_dict(), "metric": "top1", "value": 1.0, **settings}
+    path = tmp_path / "rows.jsonl"
+    Rows(path, settings).append([row])
+    assert list(Rows(path, settings).of) == [arch]
+    assert not Rows(path, settings | {"class_order": "number"}).of
