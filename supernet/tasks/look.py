@@ -66,10 +66,12 @@ def sides_for(size: tuple[int, int]) -> tuple[int, ...]:
 def size_of(path: Path) -> tuple[int, int]:
     """(H, W) by a picture's header, as it is stored. Raises DataError."""
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
+        if path.is_file():
+            with Image.open(path) as image:
+                return hw(image)
     except Exception:  # whatever Pillow raises, read_rgb has words for it
-        return hw(read_rgb(path))
+        pass
+    return hw(read_rgb(path))
 
 
 def _decode(path: Path) -> None:
