@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from predictors.accuracy import AccuracyPrediction, load_prior
+from predictors.accuracy import AccuracyPrediction, published
 from results.errors import (
     ArchError,
     PredictorError,
@@ -84,7 +84,7 @@ def choose_accuracy(
         space = get_space(
             name or DEFAULT_SPACE, task=task, dataset=dataset, freeze=frozen, num_classes=classes
         )
-        return load_prior(dataset), space.fixed_as_published(frozen)
+        return published(dataset, classes), space.fixed_as_published(frozen)
     path = existing(command.accuracy)
     if path.suffix == CHECKPOINT:
         from nas.supernet_accuracy import SupernetAccuracy

@@ -212,7 +212,7 @@ def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
     """What is predicted, and where that comes from; nothing published for super-resolution."""
     from nas.accuracy import PUBLISHED, AccuracySource, load_subnets
     from nas.objectives import as_written
-    from predictors.accuracy import load_prior
+    from predictors.accuracy import published
 
     names = ("accuracy", "accuracy_std", "metric", "accuracy_extrapolated")
     predictor: AccuracySource
@@ -225,7 +225,7 @@ def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
         reason = "no published figures of networks of this design"
         return dict.fromkeys(names), {"accuracy": None, "accuracy_source": reason}
     else:
-        predictor = load_prior(dataset)
+        predictor = published(dataset, getattr(arch.head, "num_classes", None))
     found = predictor.predict(arch)
     numbers = as_written(found.mean), as_written(found.std)
     values = (*numbers, predictor.metric, found.extrapolated)

@@ -260,7 +260,8 @@ class Setting:
             searched = f"{', '.join(sorted(varied)) or 'no kernels or mixers'} searched too"
             broken = sum(map(self._is_broken, search.candidates))
             left = f"{broken} networks have outputs that are not finite: left out"
-            return [f"{size}; {searched}", *([left] if broken else [])]
+            labels = self.accuracy.notes if isinstance(self.accuracy, SupernetAccuracy) else ()
+            return [f"{size}; {searched}", *([left] if broken else []), *labels]
         asked = {
             name.partition(".")[2]
             for part in self.space.parts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import metric_of
-from results.errors import NotFiniteError, SearchError
+from results.errors import NotFiniteError, SearchError, printable
 from supernet.accelerator import check_accelerator, check_is_here
 from supernet.arch import Arch
 from supernet.space import Space
@@ -72,6 +72,11 @@ class SupernetAccuracy:
     @property
     def dataset(self) -> str:
         return self.evaluator.dataset
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed of the labels, or is odd, a line each."""
+        return tuple(f"note: {printable(note)}" for note in self.evaluator.notes)
 
     @property
     def space(self) -> Space:

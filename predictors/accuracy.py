@@ -28,6 +28,7 @@ OWN_EXPONENT = ("imagenet", "ade20k")
 # Labels per pixel suffer more from a smaller picture than the MACs that it saves tell, and all
 # figures are of nearly one resolution: by assumption, an octave counts as three.
 FINE_LABELS, FINE_WEIGHT = ("cityscapes", "ade20k"), 3.0
+CLASSES = {"imagenet": 1000, "cityscapes": 19, "ade20k": 150}  # that figures are of
 NEGLIGIBLE = 0.1  # percent: top-1 by chance; the law would fall below 0 for tiny networks
 
 
@@ -127,6 +128,46 @@ class Prior:
             "leave_architecture_out_mae": self.arch_mae,
             "residuals": [asdict(r) for r in self.residuals],
         }
+
+
+@dataclass(frozen=True)
+class OtherClasses:
+    """What was published of one data set, asked of networks that tell other classes apart."""
+
+    prior: Prior
+    num_classes: int
+    provenance: ClassVar[str] = Prior.provenance
+
+    @property
+    def metric(self) -> str:
+        return f"{self.prior.metric}, not of your {self.num_classes} classes"
+
+    def predict(self, arch: Arch) -> AccuracyPrediction:
+        """See `Prior.predict`."""
+        return self.prior.predict(arch)
+
+    def describe(self) -> str:
+        """One line: provenance and error."""
+        return (
+            f"{self.prior.describe()}; says what networks reach on {self.prior.dataset}, not on "
+            f"your {self.num_classes} classes: evaluate subnets on those by supernet.evaluate"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json: see `Prior.to_dict`."""
+        return self.prior.to_dict()
+
+
+def published(dataset: str, num_classes: int | None) -> Prior | OtherClasses:
+    """The prior of a data set, for networks of so many classes; None: its own.
+
+    Raises PredictorError if there is none.
+    """
+    prior = load_prior(dataset)
+    if num_classes in (None, CLASSES.get(dataset)) or dataset not in CLASSES:
+        return prior
+    assert num_classes is not None
+    return OtherClasses(prior, num_classes)
 
 
 def difference_std(a_std: float, b_std: float) -> float:

@@ -109,7 +109,7 @@ def terminal(*, width: int | None = None, soft_wrap: bool = False) -> "Console":
 
 def note(message: str) -> None:
     """Say on stderr, in one line, what was assumed or chosen where a user did not say it."""
-    print("note: " + one_line(message), file=sys.stderr)
+    remark("note: " + one_line(message))
 
 
 def open_standard_streams() -> None:

@@ -36,6 +36,8 @@ class SubnetEvaluator:
         workers: int | None = None,
         accelerator: str = "cpu",
         precision: str = "fp32",
+        class_order: str | None = None,
+        silent: bool = True,
     ) -> None:
         """
         Args:
@@ -46,6 +48,8 @@ class SubnetEvaluator:
             batch_size: by default 64; for statistics never more, so that a large one leaves
                 figures as they are.
             precision: fp32, fp16 or bf16, of weights and activations; statistics are of fp32.
+            class_order: of class folders, where the weights name no classes.
+            silent: show no progress of the look over labels.
 
         Raises WeightsError for a file that holds no supernet, DataError for pictures that
         cannot be read or have other classes.
@@ -61,7 +65,10 @@ class SubnetEvaluator:
             recalibration=recalibration,
             accelerator=accelerator,
             workers=workers,
+            class_order=class_order,
         )
+        # what was assumed of the labels, or is odd
+        self.notes = self.subnets.task.check_labels(limit, silent=silent)
         self.space: Space = self.subnets.space
         self.task: Task = self.subnets.supernet.largest[0].task
         self.dataset = self.subnets.task.dataset
@@ -76,6 +83,8 @@ class SubnetEvaluator:
             "recalibration_batch": recalibration.batch_size,
             "precision": precision,
         }
+        if class_order is not None:
+            self.sources["class_order"] = class_order
 
     def evaluate(self, arch: Arch) -> Row:
         """The task's first figure. Raises SpaceError, and UserError if memory is short."""

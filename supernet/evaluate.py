@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from results.console import main as console_main
 from results.console import note
-from results.errors import DataError, UserError, WeightsError, check_choice
+from results.errors import DataError, Interrupted, UserError, WeightsError, check_choice
 from results.extras import require
 from supernet.accelerator import check_accelerator, check_is_here, check_precision, dtype_of
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from supernet.rows import Row
     from supernet.space import Space
 
+CLASS_ORDERS = ("number", "text")
 SUBNETS_ONLY = ("out", "sample", "storage", "study")
 
 
@@ -45,6 +46,10 @@ class Evaluate:
     """224, or HEIGHTxWIDTH; by default the arch's. Super-resolution takes pictures as they are."""
     num_classes: int | None = None
     """Classes of the head; by default the data set's."""
+
+    class_order: str | None = None
+    """How folders of classes are numbered where the weights do not name theirs: number or text; by
+    default number where all are integers, else text."""
 
     batch_size: int | None = None
     """Pictures at a time; by default 64 for subnets, 32 for classification, else 1."""
@@ -120,20 +125,36 @@ class Evaluate:
             workers=self.workers,
             accelerator=self.accelerator,
             precision=self.precision,
+            class_order=self.class_order,
+            silent=self.json or self.quiet,
         )
         self._check_supernet(evaluator.task, evaluator.space.num_classes)
         archs = self._archs(evaluator.space, evaluator.task)
         found: list[Row] = []
-        show = None if self.json or self.quiet else print_subnets(evaluator.sources)
+        num_done = 0
+        show = (
+            None if self.json or self.quiet else print_subnets(evaluator.sources, evaluator.notes)
+        )
 
         def done(arch: "Arch", rows: "list[Row]") -> None:
+            nonlocal num_done
+            num_done += 1
             found.extend(rows)
             if show:
                 show(arch, rows)
 
-        errors = Batch(evaluator, self.out, self.storage, self.study).run(archs, done)
+        try:
+            errors = Batch(evaluator, self.out, self.storage, self.study).run(archs, done)
+        except KeyboardInterrupt:
+            kept = self.out or self.storage
+            if kept is None:
+                raise
+            raise Interrupted(
+                f"figures of {num_done} networks are kept in {kept}; the same command goes on"
+            ) from None
         if self.json:
-            print(json.dumps({**evaluator.sources, "rows": found}, allow_nan=False))
+            notes = {"notes": list(evaluator.notes)} if evaluator.notes else {}
+            print(json.dumps({**evaluator.sources, **notes, "rows": found}, allow_nan=False))
         check_figures(errors)
 
     def _check_supernet(self, task: str, num_classes: int | None) -> None:
@@ -177,6 +198,8 @@ class Evaluate:
             check_task(self.task)
         if self.dataset is not None:
             check_choice("dataset", self.dataset, ALL_DATASETS, DataError)
+        if self.class_order is not None:
+            check_choice("class order", self.class_order, CLASS_ORDERS, DataError)
         for name, value, least in (
             ("--limit", self.limit, 1),
             ("--batch-size", self.batch_size, 1),

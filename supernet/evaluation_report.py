@@ -1,6 +1,6 @@
 """What `supernet.evaluate` says on a terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from results.console import terminal
@@ -36,13 +36,23 @@ def print_network(answer: dict[str, Any]) -> None:
             title = TITLES.get(name, name.replace("_", " "))
             out.print(f"  {title:<22} {_figure(name, value, metrics.get(f'{name}_stderr'))}")
     out.print("  ± is the standard error over pictures; figures without have none")
+    print_notes(answer.get("notes", ()))
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """What was assumed of the labels, or is odd."""
+    out = terminal(soft_wrap=True)
+    for note in notes:
+        out.print(f"  note: {note}")
 
 
 def unit_of(name: str) -> str:
     return "" if name.startswith("objects") else UNITS.get(name.removesuffix("_stderr"), "%")
 
 
-def print_subnets(sources: dict[str, Any]) -> Callable[[Arch, list[dict[str, Any]]], None]:
+def print_subnets(
+    sources: dict[str, Any], notes: Iterable[str] = ()
+) -> Callable[[Arch, list[dict[str, Any]]], None]:
     """Print where figures come from; gives what to call with each Arch and its figures."""
     out = terminal(soft_wrap=True)
     out.print(
@@ -53,6 +63,7 @@ def print_subnets(sources: dict[str, Any]) -> Callable[[Arch, list[dict[str, Any
         f"  data       {sources['dataset']}, pictures: {sources['n']}, {sources['precision']}; "
         f"statistics of {sources['recalibration_images']} training pictures, seed {sources['seed']}"
     )
+    print_notes(notes)
 
     def show(arch: Arch, rows: list[dict[str, Any]]) -> None:
         first = rows[0]

@@ -51,6 +51,7 @@ class Extract:
         require("torch", "torch", "safetensors", "PIL")
         check_is_here(self.accelerator)
         from supernet.archs import at_resolution, read_archs
+        from supernet.class_names import classes_in, classes_text
         from supernet.recalibrated import Recalibration, Subnets, naming_memory
         from supernet.weights import save_weights, sha256_of
 
@@ -75,7 +76,7 @@ class Extract:
             "seed": subnets.seed,
             "recalibration_seed": self.seed,
         }
-        save_weights(model, out, **origin)
+        save_weights(model, out, **origin, **classes_text(classes_in(weights)))
         num_params = sum(p.numel() for p in model.parameters())
         answer: dict[str, Any] = {
             "weights": str(out),

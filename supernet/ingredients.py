@@ -1,8 +1,9 @@
 """What the flags of a training name, looked up: task, networks, first weights, teacher."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,21 +16,27 @@ from supernet.arch import (
     Family,
     PromptableHead,
     ReconstructionHead,
+    SegmentationHead,
     SuperResolutionHead,
     parse_resolution,
 )
 from supernet.archs import arch_in_space, resolve_arch
-from supernet.checkpoint import init_from, is_supernet, open_supernet
+from supernet.checkpoint import init_from, is_supernet, open_supernet, space_in
+from supernet.class_names import as_text, classes_in
 from supernet.costs import read_costs
 from supernet.extremes import largest_of, smallest_of
 from supernet.initialise import initialise_weights
 from supernet.model import build_task_model
-from supernet.named import DATASETS, ENLARGED, with_head
+from supernet.named import DATASETS, ENLARGED, NAMES, with_head
 from supernet.order import seed_of
 from supernet.sam import Sam
 from supernet.sandwich import OneArch, Resolution, Sampler, SandwichRule
+from supernet.sources import Begun
 from supernet.space import Space, get_space
 from supernet.subnet import Supernet, is_transform
+from supernet.tasks.class_order import listed as quoted
+from supernet.tasks.look import sides_for, typical_size
+from supernet.tasks.segmentation import layout_of
 from supernet.tasks.training import EMBEDDED, PLAIN, Augment, TrainingTask, training_task
 from supernet.trainer import Alone
 from supernet.weights import arch_in, is_promptable, load_network, load_weights, set_norm_eps
@@ -50,6 +57,7 @@ class Ingredients:
     space: Space | None
     arch: Arch | None
     resolutions: tuple[Resolution, ...]  # that steps are drawn from; (): the space's or arch's
+    notes: tuple[str, ...] = ()  # what was taken from the data or other files, a line each
 
     @property
     def subnets(self) -> dict[str, Arch]:
@@ -138,11 +146,12 @@ class Ingredients:
         return load_network(arch, command.teacher).requires_grad_(False)
 
 
-def gather(command: "Train", recorded: Arch | None = None) -> Ingredients:
-    """`recorded`: the one network of a run that goes on, whatever --arch names by now.
+def gather(command: "Train", begun: Begun | None = None) -> Ingredients:
+    """`begun`: with what a run was that goes on, whatever files and pictures are by now.
 
     Raises UserError for flags that do not go together, and for data that cannot be read.
     """
+    recorded = begun.arch if begun else None
     own = recorded or (resolve_arch(command.arch) if command.arch else None)
     name = command.task or (own.task if own else "classification")
     heads = DATASETS.get(name, ())  # type: ignore[call-overload]
@@ -157,25 +166,20 @@ def gather(command: "Train", recorded: Arch | None = None) -> Ingredients:
             f"supernet.extract --weights {shlex.quote(str(command.teacher))} --arch RUN#ID "
             "--out teacher.safetensors"
         )
-    task = training_task(
-        name,
-        data=command.data,
-        dataset=command.dataset if command.data and name == "segmentation" else None,
-        num_classes=command.num_classes,
-        seed=command.seed,
-        num_train=command.num_train,
-        augment=_augment(command, own),
-        scale=_scale(own, command.dataset) if name == "super_resolution" else 2,
-        teacher=command.teacher if name == "promptable" else None,
-    )
+    task, notes = _task(command, name, own, begun)
     sizes = tuple(dict.fromkeys(map(parse_resolution, command.resolution)))
+    if not sizes and begun is not None and begun.resolutions is not None:
+        sizes = begun.resolutions
+    elif not sizes and begun is None:
+        sizes, said = _sizes_of(command, task)
+        notes += said
     if own is not None:
         arch = recorded or _arch(command, name, own, task)
         if isinstance(arch.head, PromptableHead) and sizes:
             if len(sizes) > 1:
                 raise UserError("a promptable network is of one size; give one --resolution")
             arch = replace(arch, resolution=sizes[0])
-        return Ingredients(task, None, arch, sizes)
+        return Ingredients(task, None, arch, sizes, notes)
     assert command.space is not None
     space = get_space(
         command.space,
@@ -186,7 +190,95 @@ def gather(command: "Train", recorded: Arch | None = None) -> Ingredients:
     )
     if not sizes and command.data is None and name == "segmentation":
         sizes = tuple(get_space(command.space).resolutions)  # pictures are made at any size
-    return Ingredients(task, space, None, sizes)
+    return Ingredients(task, space, None, sizes, notes)
+
+
+def _task(
+    command: "Train", name: str, own: Arch | None, begun: Begun | None
+) -> tuple[TrainingTask, tuple[str, ...]]:
+    """The task, its classes in the order that the weights it begins or learns with have them."""
+    num_classes, notes = _num_classes(command, name, own)
+    task = partial(
+        training_task,
+        name,
+        data=command.data,
+        dataset=command.dataset if command.data and name == "segmentation" else None,
+        num_classes=num_classes,
+        seed=command.seed,
+        num_train=command.num_train,
+        augment=_augment(command, own),
+        scale=_scale(own, command.dataset) if name == "super_resolution" else 2,
+        teacher=command.teacher if name == "promptable" else None,
+        class_order=command.class_order,
+    )
+    if begun is not None and begun.classes:
+        return task(classes=begun.classes), notes
+    found = task()
+    init = classes_in(command.init) if command.init and begun is None else ()
+    if init and _same(init, found.classes) and init != tuple(map(as_text, found.classes)):
+        found = task(classes=init)
+        notes += (f"classes are in the order that {command.init} has them in",)
+    if command.teacher is None or name not in OF_CLASSES:
+        return found, notes
+    taught = classes_in(command.teacher)
+    if taught and found.classes and taught != tuple(map(as_text, found.classes)):
+        if init or not _same(taught, found.classes):
+            raise WeightsError(
+                f"{command.teacher} knows the classes {quoted(taught)}, and those to learn are "
+                f"{quoted(found.classes)}; give a teacher of the same classes in the same order"
+            )
+        found = task(classes=taught)
+        notes += (f"classes are in the order that {command.teacher} has them in",)
+    return found, notes
+
+
+def _same(names: Sequence[str], others: Sequence[str]) -> bool:
+    """In whatever order."""
+    return sorted(names) == sorted(map(as_text, others))
+
+
+def _num_classes(
+    command: "Train", name: str, own: Arch | None
+) -> tuple[int | None, tuple[str, ...]]:
+    """Of --num-classes, or where the data do not tell, of the networks to begin with."""
+    asked = command.num_classes
+    if asked is not None or name != "segmentation" or command.data is None:
+        return asked, ()
+    if layout_of(command.data) != "folder":
+        return None, ()
+    if own is not None and not _is_named(command) and isinstance(own.head, SegmentationHead):
+        return own.head.num_classes, (f"{own.head.num_classes} classes, as {command.arch} has",)
+    if command.init is None:
+        return None, ()
+    if is_supernet(command.init):
+        arch: Arch | None = largest_of(space_in(command.init))[0]
+    else:
+        arch = arch_in(command.init)
+    if arch is None or not isinstance(arch.head, SegmentationHead):
+        return None, ()
+    return arch.head.num_classes, (f"{arch.head.num_classes} classes, as {command.init} has",)
+
+
+def _is_named(command: "Train") -> bool:
+    """Whether --arch is the name of an official network, whose head and size are not the data's."""
+    return (command.arch or "").lower().removeprefix("efficientvit_") in NAMES
+
+
+def _sizes_of(
+    command: "Train", task: TrainingTask
+) -> tuple[tuple[Resolution, ...], tuple[str, ...]]:
+    """What to train at where only the pictures tell, (): the space's or arch's; and a line."""
+    asked = any(setting.partition("=")[0].strip() == "resolution" for setting in command.freeze)
+    if command.data is None or asked or (command.arch and not _is_named(command)):
+        return (), ()
+    if task.name != "segmentation" or layout_of(command.data) != "folder":
+        return (), ()
+    size = typical_size(task.files_trained_on())
+    sides = sides_for(size)[-1:] if command.arch else sides_for(size)
+    return tuple((side, side) for side in sides), (
+        f"pictures of {command.data} are about {size[0]}x{size[1]} px, and are trained at "
+        f"{', '.join(map(str, sides))} px; --resolution gives other sizes",
+    )
 
 
 def _augment(command: "Train", own: Arch | None) -> Augment:

@@ -15,8 +15,10 @@ from results.errors import UserError, WeightsError
 from supernet.arch import Arch, SuperResolutionHead
 from supernet.batchnorm import recalibrate
 from supernet.checkpoint import open_supernet
+from supernet.class_names import classes_in
 from supernet.memory import is_out_of_memory, within_memory
 from supernet.space import Space
+from supernet.tasks.class_order import AS_TRAINED
 from supernet.tasks.training import TrainingTask, training_task
 from supernet.weights import metadata_in
 
@@ -49,9 +51,10 @@ class Subnets:
         recalibration: Recalibration | None = None,
         accelerator: str = "cpu",
         workers: int | None = None,
+        class_order: str | None = None,
     ) -> None:
         """`data`: a folder as for training; None: embedded pictures. `workers`: see
-        `supernet.tasks.loop.read_batches`.
+        `supernet.tasks.loop.read_batches`. `class_order`: see `task_of`.
 
         Raises WeightsError for a file that holds no supernet, DataError for pictures that
         cannot be read or have other classes.
@@ -61,7 +64,7 @@ class Subnets:
         self.supernet = open_supernet(weights).to(self.device)
         self.workers = workers
         self.seed = data_seed(weights)
-        self.task = task_of(self.supernet.largest[0], weights, data)
+        self.task = task_of(self.supernet.largest[0], weights, data, class_order)
         self._kept: OrderedDict[tuple[int, int], list[Tensor]] = OrderedDict()
 
     @property
@@ -104,8 +107,12 @@ def naming_memory() -> Iterator[None]:
         ) from None
 
 
-def task_of(arch: Arch, weights: Path, data: Path | None) -> TrainingTask:
+def task_of(
+    arch: Arch, weights: Path, data: Path | None, class_order: str | None = None
+) -> TrainingTask:
     """The task that `arch` does, on the pictures that `weights` were trained on, or `data`.
+
+    Class folders are told by the names in `weights`; where there are none, by `class_order`.
 
     Raises DataError for pictures that cannot be read or have other classes.
     """
@@ -118,6 +125,8 @@ def task_of(arch: Arch, weights: Path, data: Path | None) -> TrainingTask:
         num_classes=getattr(arch.head, "num_classes", None),
         seed=data_seed(weights),
         num_train=_number_in(weights, "num_train"),
+        classes=classes_in(weights),
+        class_order=order_of(weights, class_order),
         **options,
     )
 
@@ -125,6 +134,13 @@ def task_of(arch: Arch, weights: Path, data: Path | None) -> TrainingTask:
 def data_seed(weights: Path) -> int:
     """Of the embedded pictures that `weights` were trained on; 0 where the file does not say."""
     return _number_in(weights, "seed") or 0
+
+
+def order_of(weights: Path, asked: str | None) -> str | None:
+    """The order of class folders for weights that name no classes, see `class_order.in_order`."""
+    if asked is None and was_trained_here(weights) and not classes_in(weights):
+        return AS_TRAINED
+    return asked
 
 
 def was_trained_here(weights: Path) -> bool:

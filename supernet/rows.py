@@ -33,6 +33,7 @@ BEGINS = '{"arch": {"family": "'  # every row that is written here
 SETTINGS = (
     *("weights_sha256", "task", "dataset", "n", "seed", "precision"),
     *("recalibration_images", "recalibration_batch"),
+    "class_order",  # where it was asked for
 )
 # A table program may have written 2000.0 for 2000.
 Whole = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)]
@@ -85,7 +86,7 @@ class Rows:
         Raises RunError where the file cannot be read or holds something else.
         """
         self.path = path
-        self.settings = {name: settings[name] for name in SETTINGS}
+        self.settings = {name: settings.get(name) for name in SETTINGS}
         self.of: dict[Arch, list[Row]] = {}  # those with all their figures
         self._found: dict[Arch, dict[str, Row]] = {}
         self._read, self._lines = 0, 0  # how far the file has been read

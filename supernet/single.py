@@ -42,12 +42,13 @@ def evaluate_network(command: "Evaluate") -> dict[str, Any]:
     model = load_network(arch, command.weights)
     model = model.eval().to(torch.device(command.accelerator), command.dtype)
     started = time.perf_counter()
+    notes: tuple[str, ...] = ()
     if command.data is None:
         dataset, metrics = _on_embedded(command, model, arch)
     else:
-        dataset, metrics = _on_folder(command, model, arch)
+        dataset, metrics, notes = _on_folder(command, model, arch)
     number = int(metrics.pop("n"))
-    return {
+    answer: dict[str, Any] = {
         "task": arch.task,
         "dataset": dataset,
         "data": None if command.data is None else str(command.data),
@@ -65,6 +66,7 @@ def evaluate_network(command: "Evaluate") -> dict[str, Any]:
         "accelerator": command.accelerator,
         "seconds": time.perf_counter() - started,
     }
+    return answer | ({"notes": list(notes)} if notes else {})
 
 
 def _on_embedded(command: "Evaluate", model: nn.Module, arch: Arch) -> tuple[str, dict[str, float]]:
@@ -83,10 +85,19 @@ def _on_embedded(command: "Evaluate", model: nn.Module, arch: Arch) -> tuple[str
     return task.dataset, metrics
 
 
-def _on_folder(command: "Evaluate", model: nn.Module, arch: Arch) -> tuple[str, dict[str, float]]:
+def _on_folder(
+    command: "Evaluate", model: nn.Module, arch: Arch
+) -> tuple[str, dict[str, float], tuple[str, ...]]:
     assert command.data is not None
     assert command.weights is not None
-    opened = open_data(arch, command.weights, command.data)
+    opened = open_data(
+        arch,
+        command.weights,
+        command.data,
+        limit=command.limit,
+        class_order=command.class_order,
+        silent=command.json or command.quiet,
+    )
     if opened.is_known and command.dataset not in (None, opened.name):
         raise DataError(
             f"{command.data} is {opened.name}, not {command.dataset}; leave --dataset out"
@@ -94,7 +105,7 @@ def _on_folder(command: "Evaluate", model: nn.Module, arch: Arch) -> tuple[str, 
     data = spread(opened.data, command.limit)
     with naming_memory():
         metrics = _measure(command, model, data, opened.metric)
-    return opened.name, {**metrics, "n": len(data)}  # type: ignore[arg-type]
+    return opened.name, {**metrics, "n": len(data)}, opened.notes  # type: ignore[arg-type]
 
 
 def _arch(command: "Evaluate") -> Arch:
@@ -131,6 +142,8 @@ def _arch(command: "Evaluate") -> Arch:
         raise ArchError(f"the arch of {weights} has no head, so it performs no task")
     if task not in (None, arch.task):
         raise ArchError(f"the arch does {arch.task}; leave --task {task} out, or name another")
+    if command.class_order is not None and arch.task != "classification":
+        raise DataError(f"--class-order is of class folders, not of {arch.task}; leave it out")
     known = DATASETS.get(arch.task, ())
     if command.dataset is not None and command.dataset not in known:
         listed = ", ".join(known) or "none, leave it out"

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.errors import RunError
+from results.errors import RunError, shown
+from results.reading import Record, as_kind
 from results.runs import RECORD, read_record
-from supernet.arch import Arch
+from supernet.arch import Arch, format_resolution, parse_resolution
+from supernet.class_names import as_text
 from supernet.weights import sha256_of
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ def sources_of(command: "Train", ingredients: "Ingredients") -> dict[str, Any]:
         "dataset": task.dataset,
         "num_train": task.num_train,
         "num_classes": task.num_classes,
+        "classes": list(map(as_text, task.classes)) or None,
+        "resolutions": list(map(format_resolution, ingredients.resolutions)) or None,
         "space": space.to_dict() if space else None,
         "arch": arch.to_dict() if arch else None,
     }
@@ -44,13 +48,31 @@ def recorded_sources(run: Path) -> Mapping[str, Any]:
     return sources
 
 
-def recorded_arch(run: Path) -> Arch | None:
-    """The one network that `run` trains, wherever its flag's file is now. Raises RunError."""
-    arch = recorded_sources(run).get("arch")
+@dataclass(frozen=True)
+class Begun:
+    """What a run was begun with that its flags do not tell, as files and pictures may change."""
+
+    arch: Arch | None  # the one network that is trained
+    classes: tuple[str, ...]  # () where the run is older, or they have no names
+    resolutions: tuple[tuple[int, int], ...] | None  # (): the space's; None: the run is older
+
+
+def begun_with(run: Path) -> Begun:
+    """Raises RunError for what is no run, or damaged."""
+    sources, where = recorded_sources(run), f"{run / RECORD} is damaged: its sources"
+    found = as_kind(dict(sources), _Sources, where)
     try:
-        return None if arch is None else Arch.from_dict(arch)
+        arch = None if found.arch is None else Arch.from_dict(found.arch)
+        sizes = tuple(map(parse_resolution, found.resolutions or ()))
     except ValueError as error:
-        raise RunError(f"{run / RECORD} is damaged: its arch: {error}") from None
+        raise RunError(f"{where}: {error}") from None
+    return Begun(arch, tuple(found.classes or ()), sizes if "resolutions" in sources else None)
+
+
+class _Sources(Record, frozen=True):
+    arch: dict[str, Any] | None = None
+    classes: list[str] | None = None
+    resolutions: list[str] | None = None
 
 
 def check_sources(command: "Train", ingredients: "Ingredients", run: Path, *, begun: bool) -> None:
@@ -72,5 +94,6 @@ def check_sources(command: "Train", ingredients: "Ingredients", run: Path, *, be
         elif isinstance(value, dict):
             what, cure = f"this version has another {name} than", "use that of its run.json"
         else:
-            what, cure = f"{name} is {value}, and was {recorded[name]}", "restore --data"
+            was = shown(recorded[name])
+            what, cure = f"{name} is {shown(value)}, and was {was}", "restore --data"
         raise RunError(f"{what} when {run} was started; {cure}, or start a new run")

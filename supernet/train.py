@@ -23,6 +23,8 @@ from results.extras import require
 ACCELERATORS = ("cpu", "cuda")
 PRECISIONS = ("fp32", "fp16", "bf16")
 TASKS = ("classification", "segmentation", "super_resolution", "promptable", "pretrain")
+CLASS_ORDERS = ("number", "text")
+OLD = {"class_order": "text"}  # flags that older versions lacked, and what they did
 AUGMENTS = ("official", "embedded", "plain")
 UNRECORDED = ("out", "resume", "compile", "json", "quiet")  # no part of the run
 MAY_CHANGE = (  # in a resumed run
@@ -54,6 +56,9 @@ class Train:
     or x4: how much super-resolution enlarges."""
     num_classes: int | None = None
     """Classes of the head; by default the data set's."""
+    class_order: str | None = None
+    """How folders of classes are numbered: number or text; by default number where all are
+    integers, else text. Where --init names its classes, as they are there."""
     num_train: int | None = None
     """Train on this many pictures, evenly spread over all."""
     freeze: tuple[str, ...] = ()
@@ -137,9 +142,8 @@ class Train:
         run, command = self._resumes(), self
         if run is not None:
             record = read_record(run, "supernet.train")
-            command = resumed(
-                self, record["settings"], run, unrecorded=UNRECORDED, may_change=MAY_CHANGE
-            )
+            flags = OLD | record["settings"]
+            command = resumed(self, flags, run, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
             if None not in (self.steps, self.epochs):
                 raise UserError("give --steps or --epochs, not both")
             if self.steps is not None or self.epochs is not None:
@@ -201,6 +205,8 @@ class Train:
             check_choice("task", self.task, TASKS)
         if self.augment is not None:
             check_choice("augment", self.augment, AUGMENTS, DataError)
+        if self.class_order is not None:
+            check_choice("class order", self.class_order, CLASS_ORDERS, DataError)
         if self.steps is not None and self.epochs is not None:
             raise UserError("give --steps or --epochs, not both")
         for name, value, least in (

@@ -9,6 +9,7 @@ from results.console import terminal
 def print_training(answer: dict[str, Any]) -> None:
     """Figures of every evaluated subnet, where the weights are, and what to do with them."""
     from supernet.arch import Arch
+    from supernet.evaluation_report import print_notes
 
     out = terminal(soft_wrap=True)
     out.print(f"{answer['task']} on {answer['dataset']}, {answer['steps']} steps")
@@ -22,6 +23,7 @@ def print_training(answer: dict[str, Any]) -> None:
             f"{row['n']} pictures at {row['resolution']} px: {arch.describe()}"
         )
     out.print("  ± is the standard error over pictures")
+    print_notes(answer.get("notes", ()))
     curve = f", curve {answer['curve']}" if answer["curve"] else ""
     out.print(f"weights {answer['model']}{curve}")
     out.print(f"next: {next_command(answer)}")

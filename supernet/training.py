@@ -20,6 +20,7 @@ from results.runs import RECORD, create_run_folder, locked, read_record, torchru
 from supernet.arch import Arch, format_resolution
 from supernet.batchnorm import recalibrate
 from supernet.checkpoint import RESOLUTIONS, save_checkpoint
+from supernet.class_names import classes_text
 from supernet.curves import Curves, draw_curve
 from supernet.distributed import Ranks
 from supernet.ingredients import Ingredients, gather
@@ -27,7 +28,7 @@ from supernet.memory import is_out_of_memory, within_memory
 from supernet.order import Order, read_parts
 from supernet.recalibrated import Recalibration
 from supernet.snapshots import load_snapshot, save_snapshot, snapshots, step_of, without
-from supernet.sources import check_sources, recorded_arch, sources_of
+from supernet.sources import begun_with, check_sources, sources_of
 from supernet.subnet import Supernet
 from supernet.tasks.loop import core_for_readers
 from supernet.trainer import Alone, Recipe, Trainer
@@ -49,16 +50,18 @@ def train(
 
     Raises UserError; what was trained until then is in the run folder.
     """
-    ingredients = gather(command, recorded_arch(run) if run else None)
+    ingredients = gather(command, begun_with(run) if run else None)
     if run is not None:
         check_sources(command, ingredients, run, begun=bool(snapshots(run)))
     training = Training(command, ingredients, ranks, run)  # before a folder: it may be refused
     if not ranks.is_first:
         training.go_on()
         return {}
+    training.look()
     folder = run or create_run_folder(command.out, f"train-{command.space or 'arch'}")
     training.folder = folder
-    with locked(folder):
+    again = f"python -m supernet.train --resume {shlex.quote(str(folder))}"
+    with locked(folder, f"go on: {again}"):
         _record(command, settings, ingredients, folder, is_new=run is None)
         training.go_on()
         return training.finish()
@@ -94,6 +97,7 @@ class Training:
         self.task = ingredients.task
         self.subnets = ingredients.subnets
         self.resolutions = ingredients.resolutions
+        self.notes = ingredients.notes
         self.ranks = ranks
         self.folder = folder
         self.silent = command.json or command.quiet or not ranks.is_first
@@ -116,6 +120,18 @@ class Training:
         )
         if self.found:
             take_up(self.trainer, self.found[-1])
+
+    def look(self) -> None:
+        """Look over the folder before the first step, and say what was assumed or is odd.
+
+        Raises DataError for labels and held-out pictures that cannot be used.
+        """
+        if self.trainer.done < self.recipe.num_steps:
+            self.notes += self.task.check_files()
+        limit = self.command.limit
+        self.notes += self.task.check_labels(limit, training=True, silent=self.silent)
+        for text in () if self.silent else self.notes:
+            note(text)
 
     def go_on(self) -> None:
         """All steps that are left. Raises UserError."""
@@ -217,7 +233,7 @@ class Training:
                 figures = self._finally(arch, model)
                 logs.figures(done, name, figures)
                 rows.append(self._row(name, arch, figures, sha256))
-        answer = {
+        answer: dict[str, Any] = {
             "run": str(self.folder),
             "model": str(model),
             "curve": None,
@@ -229,6 +245,8 @@ class Training:
             "primary": self.task.primary,
             "evaluations": rows,
         }
+        if self.notes:
+            answer["notes"] = list(self.notes)
         write_json(self.folder / ANSWER, answer)
         try:
             if curve := draw_curve(self.folder, self.task.primary):
@@ -243,6 +261,7 @@ class Training:
         found: dict[str, object] = {"steps": self.trainer.done, "seed": self.command.seed}
         if self.command.num_train is not None:
             found["num_train"] = self.command.num_train
+        found |= classes_text(self.task.classes)
         if self.resolutions:
             found[RESOLUTIONS] = ",".join(map(format_resolution, self.resolutions))
         return {name: str(value) for name, value in found.items()}

@@ -43,6 +43,16 @@ class Blobs:
     name, dataset, primary = "classification", "blobs", "top1"
     num_train = NUM_TRAIN
     num_classes: int | None = NUM_CLASSES
+    classes: tuple[str, ...] = ()
+
+    def check_labels(self, limit=None, *, training=False, silent=True):
+        return ()
+
+    def check_files(self):
+        return ()
+
+    def files_trained_on(self):
+        return []
 
     def train_data(self):
         return Corners()

@@ -16,6 +16,8 @@ from torch.utils.data import Dataset, Subset
 from results.errors import DataError, UserError, check_choice
 from supernet.arch import Arch
 from supernet.model import IMAGENET_MEAN, IMAGENET_STD
+from supernet.tasks.class_order import listed
+from supernet.tasks.look import check_pictures
 from supernet.tasks.loop import Metric, evaluate, read_batches
 from supernet.tasks.pictures import normalise, to_tensor
 from supernet.tasks.training import PLAIN, Augment, Draw
@@ -37,6 +39,8 @@ class TaskBase:
     dataset: str
     num_train: int
     num_classes: int | None = None
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     augment: Augment
     difficulty: float = DIFFICULTY  # no part of `augment`, so that figures can be compared
 
@@ -50,6 +54,21 @@ class TaskBase:
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], Metric]:
         """Pictures for evaluation, by number, and the metric for them."""
         raise NotImplementedError
+
+    def files_held_out(self) -> list[Path]:
+        """Pictures of a folder for evaluation; [] of embedded ones."""
+        return []
+
+    def files_trained_on(self) -> list[Path]:
+        return []
+
+    def check_labels(
+        self, limit: int | None = None, *, training: bool = False, silent: bool = True
+    ) -> tuple[str, ...]:
+        return self.notes
+
+    def check_files(self) -> tuple[str, ...]:
+        return check_pictures(self.files_held_out())
 
     def remember(
         self,
@@ -204,6 +223,15 @@ def check_classes(num_classes: int | None, has: int, where: str) -> int:
             "or other --data"
         )
     return has
+
+
+def check_names(classes: Sequence[str], own: Sequence[str]) -> None:
+    """Raises DataError where weights name other classes than those of the embedded set."""
+    if classes and tuple(classes) != tuple(own):
+        raise DataError(
+            f"the weights know the classes {listed(classes)}, and the embedded pictures show "
+            f"{listed(own)}; give --data DIR"
+        )
 
 
 def training_rng(seed: int, index: int) -> np.random.Generator:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from results.errors import DataError
+from supernet.tasks.class_order import by_name, in_order
 from supernet.tasks.pictures import (
     check_folder,
     contents,
@@ -32,8 +33,8 @@ SPLITS = ("train", "val", "validation", "test")
 class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
     """Pictures of the ImageFolder layout, prepared as in the official evaluation.
 
-    Classes are numbered by the sorted names of their folders, those of ImageNet ("n01440764")
-    hence as in every published network.
+    Classes are those that the weights name; of weights that name none the sorted folders, those
+    of ImageNet ("n01440764") hence as in every published network. `notes` says what was assumed.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
         mean: Sequence[float],
         std: Sequence[float],
         split: str = "val",
+        names: Sequence[str] = (),
+        order: str | None = None,
     ) -> None:
         """
         Args:
@@ -54,25 +57,34 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
             num_classes: of the network; None: as many as there are.
             crop_pct: share of the shorter side that it sees.
             mean, std: of RGB in 0..1.
+            names: of the network's classes, in their order; folders may lack some.
+            order: of folders without such names, see `class_order.in_order`.
 
         Raises:
-            DataError: the folder is missing or empty, of another layout, or of another number
-                of classes.
+            DataError: the folder is missing or empty, of another layout, of another number of
+                classes, or of one that has no name.
         """
         self.size, self.crop_pct, self.mean, self.std = size, crop_pct, mean, std
         root = self.root = _root(folder, split)
-        folders = list_folders(root)
-        self.classes = tuple(path.name for path in folders)
+        own = [path.name for path in list_folders(root)]
+        self.folders, self.notes = in_order(own, "text" if names else order, root)
+        labels = list(range(len(own)))
+        self.classes = tuple(self.folders)
+        if names and len(own) <= len(names):
+            labels, self.notes = by_name(self.folders, names, root)
+            if order is not None:
+                self.notes += (f"the weights name their classes: --class-order {order} is unused",)
+            self.classes, num_classes = tuple(names), len(names)
         self.samples = [
             (picture, label)
-            for label, path in enumerate(folders)
-            for picture in list_pictures(path)
+            for label, name in sorted(zip(labels, self.folders, strict=True))
+            for picture in list_pictures(root / name)
         ]
         if not self.samples:
             loose = sum(is_picture(path.name) for path in root.iterdir())
             found = f"found {loose} pictures and no class folders" if loose else contents(root)
             raise DataError(f"{root} holds no labelled pictures; expected {LAYOUT}, {found}")
-        if num_classes not in (None, len(self.classes)):
+        if num_classes not in (None, len(self.classes)):  # of names too: there are more folders
             raise DataError(
                 f"{root} holds {len(self.classes)} class folders, the network tells "
                 f"{num_classes} classes apart; give weights of a network of "
@@ -81,7 +93,7 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def is_imagenet(self) -> bool:
-        return len(self.classes) == 1000 and all(re.fullmatch(r"n\d{8}", c) for c in self.classes)
+        return len(self.folders) == 1000 and all(re.fullmatch(r"n\d{8}", c) for c in self.folders)
 
     def __len__(self) -> int:
         return len(self.samples)

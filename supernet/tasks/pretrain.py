@@ -78,6 +78,12 @@ class PretrainTask(TaskBase):
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], "HiddenPixels"]:
         return _HeldOut(self, arch.resolution), HiddenPixels()
 
+    def files_trained_on(self) -> list[Path]:
+        return [] if self.folder is None else self._chosen
+
+    def files_held_out(self) -> list[Path]:
+        return [] if self.folder is None else self._held
+
     def read(self, index: int, size: tuple[int, int], *, held_out: bool = False) -> Image.Image:
         """A picture, of `size` where it is drawn."""
         if self.folder is not None:

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from results.errors import DataError
+from supernet.tasks.base import evenly
+from supernet.tasks.mask_values import check_values, read_values
 from supernet.tasks.pictures import (
     IGNORED,
     check_folder,
@@ -79,6 +81,7 @@ class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
         mean: Sequence[float],
         std: Sequence[float],
         split: str = "val",
+        names: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -86,13 +89,14 @@ class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
             resolution: see `input_size`.
             num_classes: of the network.
             mean, std: of RGB in 0..1.
+            names: of the network's classes, where its weights tell them.
 
         Raises:
             DataError: the folder is missing or empty, of another layout, lacks a mask, or has
                 more classes than the network.
         """
-        self.layout = layout_of(folder)
-        self.resolution, self.num_classes = resolution, num_classes
+        self.folder, self.layout = folder, layout_of(folder)
+        self.resolution, self.num_classes, self.names = resolution, num_classes, names
         self.mean, self.std = mean, std
         self.samples = _pairs(folder, self.layout, split)
         if not self.samples:
@@ -110,7 +114,24 @@ class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
     def class_names(self) -> tuple[str, ...]:
         if self.layout == "cityscapes":
             return tuple(CITYSCAPES)
+        if len(self.names) == self.num_classes:
+            return tuple(self.names)
         return tuple(map(str, range(self.num_classes)))
+
+    def check_labels(
+        self, limit: int | None = None, *, what: str = "masks", silent: bool = True
+    ) -> tuple[str, ...]:
+        """Look over all masks, also those that `limit` leaves out; see `check_values`."""
+        masks = [mask for _, mask in self.samples]
+        return check_values(
+            read_values(masks, silent=silent),
+            label_tables(self.layout, self.num_classes),
+            self.layout,
+            self.class_names,
+            self.folder,
+            what=what,
+            limit=None if limit is None else evenly(range(len(masks)), limit),
+        )
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -234,19 +255,12 @@ def to_classes(
 
     Raises DataError for what is no class.
     """
-    table = np.full(256, -1)  # by what the file holds; -1: no such label
-    table[IGNORED] = IGNORED
-    if layout == "cityscapes" and not path.stem.endswith("TrainIds"):
-        table[:34] = IGNORED
-        table[list(CITYSCAPES.values())] = np.arange(len(CITYSCAPES))
-    elif layout == "ade20k":
-        table[0] = IGNORED
-        table[1 : num_classes + 1] = np.arange(num_classes)
+    tables = label_tables(layout, num_classes)
+    table = next(table for ending, table in tables.items() if path.stem.endswith(ending))
+    if int(indices.max(initial=0)) > IGNORED:
+        classes = np.where(indices > IGNORED, -1, table[np.minimum(indices, IGNORED)])
     else:
-        num_classes = min(num_classes, IGNORED)
-        table[:num_classes] = np.arange(num_classes)
-    highest = int(indices.max(initial=0))
-    classes = table[np.minimum(indices, 254)] if highest > IGNORED else table[indices]
+        classes = table[indices]
     if (classes < 0).any():
         wrong = int(indices[classes < 0][0])
         raise DataError(
@@ -254,6 +268,27 @@ def to_classes(
             f"{'1' if layout == 'ade20k' else '0'} and up, {IGNORED} for none"
         )
     return classes
+
+
+def label_tables(layout: Layout, num_classes: int) -> dict[str, NDArray[np.int64]]:
+    """By how the names of mask files end, "" is any: the class of each value, (256,).
+
+    255 for none, -1 for what is no label.
+    """
+    plain = np.full(256, -1)
+    plain[: min(num_classes, IGNORED)] = np.arange(min(num_classes, IGNORED))
+    plain[IGNORED] = IGNORED
+    other = np.full(256, -1)
+    other[IGNORED] = IGNORED
+    if layout == "cityscapes":
+        other[:34] = IGNORED
+        other[list(CITYSCAPES.values())] = np.arange(len(CITYSCAPES))
+        return {"TrainIds": plain, "": other}
+    if layout == "ade20k":
+        other[0] = IGNORED
+        other[1 : num_classes + 1] = np.arange(num_classes)
+        return {"": other}
+    return {"": plain}
 
 
 def _pairs(folder: Path, layout: Layout, split: str) -> list[tuple[Path, Path]]:

@@ -19,6 +19,7 @@ from supernet.tasks.base import (
     as_imagenet,
     check_classes,
     check_index,
+    check_names,
     embedded_set,
     evenly,
     held_out_rng,
@@ -48,19 +49,26 @@ class ClassificationTask(TaskBase):
         seed: int,
         num_train: int | None,
         augment: Augment,
+        classes: tuple[str, ...] = (),
+        class_order: str | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.seed, self.augment = folder, seed, augment
+        self._names, self._order = classes, class_order
         if folder is None:
+            self.classes = CLASSES
             self.dataset = embedded_set(dataset, ("shapes",), self.name)
             self.num_classes = check_classes(num_classes, len(CLASSES), "the embedded data set")
+            check_names(classes, CLASSES)
             self.num_train = num_train or NUM_TRAIN
             return
-        found, held = class_folders(folder, "train"), class_folders(folder, "val")
+        found = class_folders(folder, "train", classes, class_order)
+        held = class_folders(folder, "val", classes, class_order)
         check_classes(num_classes, len(found.classes), str(folder))
-        if found.classes != held.classes:
-            odd = sorted(set(found.classes) ^ set(held.classes))[0]
+        if found.folders != held.folders and not classes:
+            odd = sorted(set(found.folders) ^ set(held.folders))[0]
             raise DataError(f"{folder}: class {odd!r} is not in both train/ and val/")
+        self.classes, self.notes = found.classes, held.notes
         train, self._held = found.samples, held.samples
         if train == held.samples:
             train, self._held = split_off(train)
@@ -75,9 +83,23 @@ class ClassificationTask(TaskBase):
         if self.folder is None:
             return self.remember(arch.resolution, self._draw, as_imagenet), TopAccuracy()
         crop_pct = default_cfg(arch)["crop_pct"]
-        held = ClassFolders(self.folder, arch.resolution, None, crop_pct=crop_pct, **IMAGENET)
+        held = ClassFolders(
+            self.folder,
+            arch.resolution,
+            None,
+            crop_pct=crop_pct,
+            **IMAGENET,
+            names=self._names,
+            order=self._order,
+        )
         held.samples = self._held
         return held, TopAccuracy()
+
+    def files_trained_on(self) -> list[Path]:
+        return [] if self.folder is None else [path for path, _ in self._chosen]
+
+    def files_held_out(self) -> list[Path]:
+        return [] if self.folder is None else [path for path, _ in self._held]
 
     def read(self, index: int, size: tuple[int, int]) -> tuple[Image.Image, int]:
         """A training picture, of `size` where it is drawn, and its class."""
@@ -112,12 +134,19 @@ class ClassificationTask(TaskBase):
         return alpha_divergence(output, teacher, alpha)
 
 
-def class_folders(folder: Path, split: str) -> ClassFolders:
-    """Of as many classes as there are. Raises DataError for a class without a picture."""
-    found = ClassFolders(folder, (1, 1), None, crop_pct=1.0, **IMAGENET, split=split)
-    filled = {label for _, label in found.samples}
-    for label, name in enumerate(found.classes):
-        if label not in filled:
+def class_folders(
+    folder: Path, split: str, names: tuple[str, ...] = (), order: str | None = None
+) -> ClassFolders:
+    """Of as many classes as there are, or of those of `names` that are there.
+
+    Raises DataError for a class folder without a picture, or of no name.
+    """
+    found = ClassFolders(
+        folder, (1, 1), None, crop_pct=1.0, **IMAGENET, split=split, names=names, order=order
+    )
+    filled = {path.relative_to(found.root).parts[0] for path, _ in found.samples}
+    for name in found.folders:
+        if name not in filled:
             raise DataError(
                 f"class folder {found.root / name} holds no pictures; add some, or remove it"
             )

@@ -127,6 +127,9 @@ class PromptableTask(TaskBase):
         held.samples = self._held
         return held
 
+    def files_held_out(self) -> list[Path]:
+        return [] if self.folder is None else [path for path, _ in self._held]
+
     def read(self, index: int, size: tuple[int, int]) -> AnnotatedPicture:
         check_index(index, self.num_train)
         if self.folder is not None:

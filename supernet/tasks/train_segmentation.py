@@ -20,6 +20,7 @@ from supernet.tasks.base import (
     as_imagenet,
     check_classes,
     check_index,
+    check_names,
     embedded_set,
     evenly,
     held_out_rng,
@@ -30,7 +31,8 @@ from supernet.tasks.base import (
 )
 from supernet.tasks.embedded_cells import CLASSES, draw_cells
 from supernet.tasks.losses import alpha_divergence, kl_divergence, like, ohem_cross_entropy
-from supernet.tasks.pictures import read_indices, read_rgb, to_tensor
+from supernet.tasks.mask_values import read_values
+from supernet.tasks.pictures import IGNORED, read_indices, read_rgb, to_tensor
 from supernet.tasks.segmentation import (
     CITYSCAPES,
     LabelledPictures,
@@ -56,12 +58,15 @@ class SegmentationTask(TaskBase):
         seed: int,
         num_train: int | None,
         augment: Augment,
+        classes: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.folder, self.seed, self.augment = folder, seed, augment
         if folder is None:
+            self.classes = CLASSES
             self.dataset = embedded_set(dataset, ("cells",), self.name)
             self.num_classes = check_classes(num_classes, len(CLASSES), "the embedded data set")
+            check_names(classes, CLASSES)
             self.num_train = num_train or NUM_TRAIN
             return
         self.layout = layout_of(folder)
@@ -71,14 +76,20 @@ class SegmentationTask(TaskBase):
                 raise DataError(f"{folder} is {self.layout}, not {dataset}; leave --dataset out")
             self.num_classes = check_classes(num_classes, known, str(folder))
         elif num_classes is None:
-            raise DataError(f"{folder} does not tell how many classes it has; add --num-classes N")
+            raise DataError(
+                f"{folder} does not tell how many classes it has; {_guessed_classes(folder)}"
+            )
         else:
             self.num_classes = num_classes
-        train = LabelledPictures(
-            folder, (1, 1), self.num_classes, **IMAGENET, split="train"
-        ).samples
-        self._held = LabelledPictures(folder, (1, 1), self.num_classes, **IMAGENET).samples
-        train, self._held = separate(train, self._held, key=lambda pair: pair[0])
+        if self.layout == "cityscapes":
+            self.classes = tuple(CITYSCAPES)
+        elif len(classes) == self.num_classes:
+            self.classes = classes
+        train, self._held = separate(
+            self._pictures("train").samples,
+            self._pictures("val").samples,
+            key=lambda pair: pair[0],
+        )
         self._chosen = evenly(train, num_train)
         self.num_train = len(self._chosen)
         self.dataset = name_of(folder) if known is None else self.layout
@@ -89,9 +100,41 @@ class SegmentationTask(TaskBase):
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], MeanIoU]:
         if self.folder is None:
             return self.remember(arch.resolution, self._draw, as_imagenet), MeanIoU(CLASSES)
-        held = LabelledPictures(self.folder, arch.resolution, self.num_classes or 0, **IMAGENET)
-        held.samples = self._held
+        held = self._pictures("val", self._held, arch.resolution)
         return held, MeanIoU(held.class_names)
+
+    def _pictures(
+        self,
+        split: str,
+        samples: list[tuple[Path, Path]] | None = None,
+        size: tuple[int, int] = (1, 1),
+    ) -> LabelledPictures:
+        """Of the folder, or `samples` of it."""
+        assert self.folder is not None
+        found = LabelledPictures(
+            self.folder, size, self.num_classes or 0, **IMAGENET, split=split, names=self.classes
+        )
+        found.samples = found.samples if samples is None else samples
+        return found
+
+    def files_trained_on(self) -> list[Path]:
+        return [] if self.folder is None else [path for path, _ in self._chosen]
+
+    def files_held_out(self) -> list[Path]:
+        return [] if self.folder is None else [path for path, _ in self._held]
+
+    def check_labels(
+        self, limit: int | None = None, *, training: bool = False, silent: bool = True
+    ) -> tuple[str, ...]:
+        if self.folder is None:
+            return ()
+        notes: tuple[str, ...] = ()
+        if training:
+            chosen = self._pictures("train", self._chosen)
+            notes = chosen.check_labels(what="training masks", silent=silent)
+        held = self._pictures("val", self._held)
+        what = "held-out masks" if training else "masks"
+        return notes + held.check_labels(limit, what=what, silent=silent)
 
     def read(self, index: int, size: tuple[int, int]) -> tuple[Image.Image, NDArray[np.uint8]]:
         """A training picture and its classes; of `size` where it is drawn."""
@@ -118,6 +161,16 @@ class SegmentationTask(TaskBase):
         if alpha is None:
             return kl_divergence(output, teacher)
         return alpha_divergence(output, teacher, alpha)
+
+
+def _guessed_classes(folder: Path) -> str:
+    """How a user may tell their number, by what the masks to train on hold. Raises DataError."""
+    samples = LabelledPictures(folder, (1, 1), IGNORED, **IMAGENET, split="train").samples
+    values = read_values([mask for _, mask in samples]).values
+    most = max(values, default=0)
+    if len(values) < 2 or 2 * len(values) <= most:
+        return "add --num-classes N, and store classes as 0 to N - 1"
+    return f"add --num-classes {most + 1}, as its masks hold {values[0]} to {most}"
 
 
 class _Pictures(Dataset[tuple[Tensor, Tensor]]):

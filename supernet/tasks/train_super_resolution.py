@@ -73,6 +73,9 @@ class SuperResolutionTask(TaskBase):
         held.samples = self._held
         return held, Likeness(self.scale)
 
+    def files_held_out(self) -> list[Path]:
+        return [] if self.folder is None else self._held
+
     def read(
         self, index: int, size: tuple[int, int], rng: np.random.Generator
     ) -> NDArray[np.uint8]:

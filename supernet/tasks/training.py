@@ -82,6 +82,32 @@ class TrainingTask(Protocol):
     primary: str  # the figure that is reported first; larger is better
     num_train: int  # pictures
     num_classes: int | None
+    classes: tuple[str, ...]  # names in their order; () where they are unknown
+
+    def check_labels(
+        self, limit: int | None = None, *, training: bool = False, silent: bool = True
+    ) -> tuple[str, ...]:
+        """Look over the held-out labels once; what was assumed or is odd, a line each.
+
+        Args:
+            limit: evaluations will be on this many pictures.
+            training: look over those to train on, too.
+            silent: show no progress.
+
+        Raises DataError for labels that cannot be right, or tell nothing.
+        """
+        ...
+
+    def files_trained_on(self) -> list[Path]:
+        """Pictures of a folder; [] of embedded ones."""
+        ...
+
+    def check_files(self) -> tuple[str, ...]:
+        """Look over the held-out pictures before a training; what was left out, a line each.
+
+        Raises DataError for one that is damaged.
+        """
+        ...
 
     def train_data(self) -> Dataset[Any]:
         """data[Draw] -> (x, target); x is (3, H, W), float32, normalised, of the draw's size.
@@ -153,6 +179,8 @@ def training_task(
     augment: Augment | None = None,
     scale: int = 2,
     teacher: Path | None = None,
+    classes: tuple[str, ...] = (),
+    class_order: str | None = None,
 ) -> TrainingTask:
     """The task `name`, on a folder of pictures or, without one, on embedded pictures.
 
@@ -167,6 +195,8 @@ def training_task(
         augment: None for the official recipe, or `EMBEDDED` for embedded pictures.
         scale: of super-resolution.
         teacher: of promptable segmentation: a SAM checkpoint whose embeddings are learned.
+        classes: what weights call theirs, in their order: class folders are told by name.
+        class_order: of class folders without such names, see `class_order.in_order`.
 
     Raises:
         DataError: the folder is missing, empty or of another layout, or has other classes.
@@ -180,11 +210,13 @@ def training_task(
     if name == "classification":
         from supernet.tasks.train_classification import ClassificationTask
 
-        return ClassificationTask(data, dataset, num_classes, seed, num_train, augment)
+        return ClassificationTask(
+            data, dataset, num_classes, seed, num_train, augment, classes, class_order
+        )
     if name == "segmentation":
         from supernet.tasks.train_segmentation import SegmentationTask
 
-        return SegmentationTask(data, dataset, num_classes, seed, num_train, augment)
+        return SegmentationTask(data, dataset, num_classes, seed, num_train, augment, classes)
     if name == "super_resolution":
         from supernet.tasks.train_super_resolution import SuperResolutionTask
 

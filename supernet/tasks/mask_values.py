@@ -1,0 +1,285 @@
+"""What the masks of a folder hold, all together: whether their values can be the classes.
+
+One mask tells little: 255 may be the label of none or a class stored as white, and a value that
+is missing may be rare. All masks of a split are read once, before anything is computed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results.errors import DataError
+from results.progress import progress
+from supernet.tasks.class_order import listed, share_of
+from supernet.tasks.look import in_threads
+from supernet.tasks.pictures import IGNORED, read_indices
+
+MANY = 1000  # masks whose reading is shown
+RESIZED = 64  # values of masks that were made larger or smaller as pictures are
+VOID = (5, 6, 9, 10, 14, 15, 16, 18)  # label ids of Cityscapes that are rare and no class
+HIGHEST_TRAIN_ID, HIGHEST_ID = 18, 33
+
+
+@dataclass(frozen=True)
+class MaskValues:
+    """Which values each of N masks holds, and how many pixels of each there are together."""
+
+    paths: tuple[Path, ...]
+    holds: NDArray[np.bool_]  # (N, 256); [:, 254] for all values above 255 too
+    pixels: NDArray[np.int64]  # (256,)
+
+    @property
+    def values(self) -> list[int]:
+        """Ascending, without 255."""
+        return [int(value) for value in np.flatnonzero(self.pixels) if value != IGNORED]
+
+    @property
+    def has_255(self) -> bool:
+        return bool(self.pixels[IGNORED])
+
+    def of(self, chosen: NDArray[np.bool_]) -> "MaskValues":
+        """Some of the masks; pixels are those of all."""
+        paths = tuple(path for path, kept in zip(self.paths, chosen, strict=True) if kept)
+        holds = self.holds[chosen]
+        return MaskValues(paths, holds, self.pixels * holds.any(0))
+
+    def first(self, value: int) -> Path:
+        return self.paths[int(self.holds[:, value].argmax())]
+
+
+def read_values(masks: Sequence[Path], *, silent: bool = True) -> MaskValues:
+    """Read all masks; some MB of memory for many thousands. Raises DataError."""
+    holds = np.zeros((len(masks), 256), dtype=bool)
+    pixels = np.zeros(256, dtype=np.int64)
+    silent = silent or len(masks) <= MANY
+    with progress(len(masks), silent=silent, label="looking over masks", unit="masks") as done:
+        for number, counts in enumerate(in_threads(_count, masks)):
+            holds[number] = counts > 0
+            pixels += counts
+            done(number + 1)
+    return MaskValues(tuple(masks), holds, pixels)
+
+
+def check_values(
+    found: MaskValues,
+    tables: Mapping[str, NDArray[np.int64]],
+    layout: str,
+    names: Sequence[str],
+    folder: Path,
+    *,
+    what: str = "masks",
+    limit: Sequence[int] | None = None,
+) -> tuple[str, ...]:
+    """Tell whether the values that masks hold can be the classes.
+
+    Args:
+        tables: by how the names of mask files end ("" is any): the class of each value, 255 for
+            none, -1 for what is no label.
+        layout: cityscapes, ade20k or folder.
+        names: of the classes.
+        what: the masks, in words.
+        limit: numbers of the masks that an evaluation is on, where not on all.
+
+    Returns:
+        What is odd, a line each.
+
+    Raises DataError for values that cannot be right, and for masks that tell nothing.
+    """
+    classes = np.zeros((len(found.paths), len(names)), dtype=bool)
+    notes: list[str] = []
+    left = np.ones(len(found.paths), dtype=bool)
+    for ending, table in tables.items():
+        chosen = left & np.array([path.stem.endswith(ending) for path in found.paths], dtype=bool)
+        left &= ~chosen
+        if not chosen.any():
+            continue
+        part = found.of(chosen)
+        _check_known(part, table, layout, ending, len(names), folder)
+        if layout == "cityscapes":
+            notes += _check_cityscapes(part, table, ending, folder)
+        if layout == "ade20k":
+            notes += _check_ade20k(part, folder)
+        for value in part.values:
+            if table[value] < len(names):
+                classes[chosen, table[value]] |= part.holds[:, value]
+    present: NDArray[np.bool_] = np.logical_or.reduce(classes)
+    _check_several(found, present, names, layout, what, folder)
+    absent = [name for name, any_ in zip(names, present, strict=True) if not any_]
+    if absent:
+        notes.append(
+            f"{share_of(absent, names)} no pixel in {len(found.paths)} {what}: {listed(absent)}; "
+            "one counts in the mean as 0 where the network says it, else not at all"
+        )
+    if limit is not None and what != "training masks":
+        notes += _check_limit(classes, limit, names)
+    if layout == "folder":
+        notes += _about_255(found, classes, what)
+    return tuple(notes)
+
+
+def _count(path: Path) -> NDArray[np.int64]:
+    """(256,): pixels of each value; those above 255 count as 254, which is no label either."""
+    indices = read_indices(path)
+    if indices.size and int(indices.max()) > IGNORED:
+        indices = np.where(indices > IGNORED, IGNORED - 1, indices)
+    return np.bincount(indices.ravel(), minlength=256)
+
+
+def _check_known(
+    found: MaskValues,
+    table: NDArray[np.int64],
+    layout: str,
+    ending: str,
+    num_classes: int,
+    folder: Path,
+) -> None:
+    unknown = [value for value in found.values if table[value] < 0]
+    if not unknown:
+        return
+    values, has_255 = found.values, found.has_255
+    all_values = [*values, *([IGNORED] if has_255 else [])]
+    cure = ""
+    if layout == "cityscapes" and ending and max(values) <= HIGHEST_ID:
+        cure = "; they look like label ids: name the files *_gtFine_labelIds.png"
+    elif layout == "folder" and len(values) > RESIZED and num_classes <= RESIZED // 2:
+        cure = (
+            "; they look as if resized or saved as pictures are: resize masks without "
+            "interpolation, and save them as PNG"
+        )
+    elif layout == "folder" and num_classes in (len(values), len(all_values)):
+        cure = f"; store the {num_classes} classes as 0 to {num_classes - 1}"
+    elif layout == "folder" and 2 * len(values) > max(values):
+        cure = f"; there may be {max(values) + 1} classes, which --num-classes tells a training"
+    raise DataError(
+        f"mask {found.first(unknown[0])} holds label {_text(unknown[0])}, of {num_classes} "
+        f"classes; labels are {'1' if layout == 'ade20k' else '0'} and up, {IGNORED} for none; "
+        f"{folder} holds {_values(all_values)}{cure}"
+    )
+
+
+def _check_several(
+    found: MaskValues,
+    present: NDArray[np.bool_],
+    names: Sequence[str],
+    layout: str,
+    what: str,
+    folder: Path,
+) -> None:
+    """Raises DataError unless two classes have pixels: with one, whoever says it is right."""
+    if present.sum() > 1:
+        return
+    count = len(found.paths)
+    if not present.any() and layout != "folder":
+        raise DataError(f"no pixel of {count} {what} has a label, in {folder}")
+    if len(names) == 1:
+        raise DataError(
+            f"one class alone tells nothing, as whoever says it is right: store the {what} of "
+            f"{folder} as 0 and 1, {IGNORED} for none, and have a network of 2 classes"
+        )
+    if layout == "folder" and found.has_255:
+        known = [name for name, any_ in zip(names, present, strict=True) if any_]
+        missing = [name for name in names if name not in known]
+        raise DataError(
+            f"the {count} {what} of {folder} hold {_values([*found.values, IGNORED])} alone, and "
+            f"{IGNORED} is the label of none: {listed(missing)} of {len(names)} classes "
+            f"{'has' if len(missing) == 1 else 'have'} no pixel. Store the classes as "
+            f"{'0 and 1' if len(names) == 2 else f'0 to {len(names) - 1}'}"
+        )
+    only = names[int(present.argmax())]
+    raise DataError(
+        f"all labelled pixels of {count} {what} of {folder} are of class {only!r}, which tells "
+        "nothing of a network; give pictures with other classes too"
+    )
+
+
+def _check_limit(
+    classes: NDArray[np.bool_], limit: Sequence[int], names: Sequence[str]
+) -> list[str]:
+    present: NDArray[np.bool_] = np.logical_or.reduce(classes[list(limit)])
+    anywhere: NDArray[np.bool_] = np.logical_or.reduce(classes)
+    if present.sum() < 2:
+        raise DataError(
+            f"the pictures that --limit {len(limit)} takes show "
+            + (f"class {names[int(present.argmax())]!r} alone" if present.any() else "no class")
+            + "; give a larger --limit"
+        )
+    absent = [name for i, name in enumerate(names) if anywhere[i] and not present[i]]
+    if not absent:
+        return []
+    return [
+        f"{share_of(absent, names)} no pixel where --limit {len(limit)} looks: {listed(absent)}"
+    ]
+
+
+def _about_255(found: MaskValues, classes: NDArray[np.bool_], what: str) -> list[str]:
+    """Where 255 may be a class, and not the label of none."""
+    white = found.holds[:, IGNORED]
+    last = classes[:, -1]
+    if not white.any():
+        return []
+    count = len(found.paths)
+    if last.any() and white.any() and not (white & last).any() and white.sum() + last.sum() > 3:
+        return [
+            f"{IGNORED} counts as none, in {int(white.sum())} of {count} {what}, of which none "
+            f"holds {classes.shape[1] - 1}: is it the same class, stored in two ways?"
+        ]
+    share = found.pixels[IGNORED] / found.pixels.sum()
+    if share > 0.5 or not last.any():
+        return [
+            f"{IGNORED} counts as none: {100 * share:.0f} % of the pixels, in {int(white.sum())} "
+            f"of {count} {what}"
+        ]
+    return []
+
+
+def _check_cityscapes(
+    found: MaskValues, table: NDArray[np.int64], ending: str, folder: Path
+) -> list[str]:
+    """Whether files that are named labelIds hold train ids."""
+    values = found.values
+    if ending or not values or max(values) > HIGHEST_TRAIN_ID:
+        return []
+    labelled = found.pixels[:IGNORED]
+    void = labelled[table[:IGNORED] == IGNORED].sum() > labelled.sum() / 2
+    rare = len(set(values) & set(VOID)) > 2
+    if found.has_255 or void or rare:
+        raise DataError(
+            f"masks *_gtFine_labelIds.png of {folder} hold {_values(values)} alone"
+            + (f", {IGNORED} aside" if found.has_255 else "")
+            + ", which are train ids; name the files *_gtFine_labelTrainIds.png, or give those "
+            "of label ids, up to 33"
+        )
+    return [
+        f"no mask of {folder} holds a label id above {HIGHEST_TRAIN_ID}; were they train ids, the "
+        "files had to be named *_gtFine_labelTrainIds.png"
+    ]
+
+
+def _check_ade20k(found: MaskValues, folder: Path) -> list[str]:
+    """Whether 1 was taken off already: then 255 is the label of none, and 0 the first class."""
+    if not found.has_255 or found.pixels[150]:
+        return []
+    if found.pixels[0]:
+        raise DataError(
+            f"annotations of {folder} hold 0 and {IGNORED} and no 150: 1 was taken off them "
+            "already, as from 1 and up, 0 for none, to 0 and up, 255 for none. Give them as they "
+            "were published, or move them to masks/ beside images/"
+        )
+    return [
+        f"annotations of {folder} hold {IGNORED} and no 0, as if 1 had been taken off them "
+        "already; they are read as published, 1 and up"
+    ]
+
+
+def _values(values: Sequence[int]) -> str:
+    shown = [*map(_text, values)]
+    if len(shown) > 12:
+        return f"{', '.join(shown[:8])}, … {shown[-1]}"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def _text(value: int) -> str:
+    return str(value) if value != IGNORED - 1 else f"{value} or a larger one than {IGNORED}"
