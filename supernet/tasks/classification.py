@@ -17,8 +17,8 @@ from supernet.tasks.pictures import (
     check_folder,
     contents,
     is_picture,
+    list_classes,
     list_folders,
-    list_pictures,
     normalise,
     read_rgb,
     resize_and_crop,
@@ -57,16 +57,17 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
 
         Raises:
             DataError: the folder is missing or empty, of another layout, or of another number
-                of classes.
+                of classes; a class has no picture, or shares one with another class.
         """
         self.size, self.crop_pct, self.mean, self.std = size, crop_pct, mean, std
         root = self.root = _root(folder, split)
         folders = list_folders(root)
         self.classes = tuple(path.name for path in folders)
+        pictures = list_classes(root, self.classes)
         self.samples = [
             (picture, label)
-            for label, path in enumerate(folders)
-            for picture in list_pictures(path)
+            for label, name in enumerate(self.classes)
+            for picture in pictures.get(name, ())
         ]
         if not self.samples:
             loose = sum(is_picture(path.name) for path in root.iterdir())
