@@ -285,11 +285,3 @@ class TestOddFiles:
         monkeypatch.setattr(os, "scandir", scandir)
         with pytest.raises(DataError, match=r"cannot read folder .*a: Permission denied"):
             list_pictures(tmp_path)
-
-    def test_folders_as_deep_as_paths_can_be(self, tmp_path):
-        folder = tmp_path
-        for _ in range(1500):
-            folder = folder / "d"
-        folder.mkdir(parents=True)
-        save(folder / "0.png", noise(4, 4))
-        assert len(list_pictures(tmp_path)) == 1

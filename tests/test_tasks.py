@@ -455,6 +455,19 @@ class TestSegmentation:
             logits.argmax(0).repeat_interleave(2, 0).repeat_interleave(2, 1),
         )
 
+    def test_large_masks_are_compared_in_parts(self, monkeypatch):
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(2, 20, 7, 9, generator=generator)
+        masks = torch.randint(0, 21, (2, 61, 50), generator=generator).to(torch.int16)
+        masks[masks == 20] = 255
+        metrics = []
+        for large in (2**24, 1000):
+            monkeypatch.setattr("supernet.tasks.segmentation.LARGE", large)
+            metrics.append(MeanIoU(list(map(str, range(20)))))
+            metrics[-1].update(logits, masks)
+        assert torch.equal(metrics[0].confusion, metrics[1].confusion)
+        assert metrics[0].compute() == metrics[1].compute()
+
     def test_a_hand_counted_matrix(self):
         metric = MeanIoU(["road", "traffic light", "sky", "never"])
         metric.update_classes(torch.tensor([[0, 0, 1, 2]]), torch.tensor([[0, 0, 1, 255]]))

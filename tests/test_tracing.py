@@ -61,7 +61,7 @@ def far(found: Tensor, expected: Tensor) -> float:
 def network_and_picture(request):
     torch.manual_seed(0)
     make, size = NETWORKS[request.param]
-    picture = torch.rand(2, 3, *size)
+    picture = torch.rand(1, 3, *size)
     return settled(build(make()), picture), picture
 
 

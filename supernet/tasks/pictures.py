@@ -52,7 +52,7 @@ MOST_PIXELS = 200_000_000  # of a picture; Pillow holds up to 4 bytes of each
 TOO_LARGE = (
     f"it has more than {MOST_PIXELS // 10**6} megapixels; scale it down, or cut it into tiles"
 )
-LARGE = 50_000_000  # pixels; more are reduced while they are converted, where no label needs them
+LARGE, REDUCED = 50_000_000, 16_000_000  # pixels; above the first, up to the second are kept
 STRIP = 2**22  # pixels that are converted at a time
 # Pillow's own bound, below ours, and it cannot be lifted for one file: it refuses twice this.
 if Image.MAX_IMAGE_PIXELS is not None:
@@ -91,7 +91,7 @@ def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
 
     16-bit greys are scaled, CMYK and palettes are converted, what is transparent is seen on
     white. A camera's orientation (EXIF) is applied. Without `size`, pictures of more than LARGE
-    pixels are reduced by a whole factor, the mean of each square.
+    pixels are reduced by a whole factor, to the mean of each square, to REDUCED at most.
 
     Args:
         size: (H, W) of the labels. A picture of that size as it is stored, but not upright,
@@ -117,7 +117,7 @@ def read_turned(
         if reduce and file.width * file.height > LARGE:
             # JPEGs are decoded at half their size or less
             file.draft(file.mode, (file.width // 2, file.height // 2))
-            factor = math.ceil(math.sqrt(file.width * file.height / LARGE))
+            factor = math.ceil(math.sqrt(file.width * file.height / REDUCED))
         file.load()
         turn = _turn(file)  # of PNGs behind the pixels
         return _to_rgb(file, factor), turn
@@ -130,7 +130,8 @@ def read_turned(
     else:
         upright = stored
     if size is None or hw(upright) == size:
-        unsure = turn is not None and (size is None or hw(stored) == size)
+        alike = size is None or hw(stored) == _turned(hw(stored), turn)
+        unsure = turn is not None and alike
         return upright, unsure
     raise DataError(
         f"{path} is {_text(_turned(hw(stored), turn))} (height x width), its labels are "
