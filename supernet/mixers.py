@@ -45,9 +45,11 @@ def relu_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Source: EfficientViT (https://arxiv.org/abs/2205.14756), sec. 3.1; the scaling is ours.
     """
     dim, tokens = q.shape[-2:]
-    with torch.no_grad():  # the output does not depend on these scales, nor do gradients
-        largest_v = torch.maximum(_largest(v), -v.amin((-2, -1), keepdim=True)).clamp(min=1)
-        largest_k, largest_q = _largest(k).clamp(min=LEAST), _largest_of_token(q)
+    # The output does not depend on the scales, nor do gradients. Detached and not under no_grad,
+    # which torch.export makes a graph of its own of.
+    fixed_v = v.detach()
+    largest_v = torch.maximum(_largest(fixed_v), -fixed_v.amin((-2, -1), keepdim=True)).clamp(min=1)
+    largest_k, largest_q = _largest(k.detach()).clamp(min=LEAST), _largest_of_token(q.detach())
     q, k, v = (q / largest_q).relu_(), (k / largest_k).relu_(), v / largest_v
     if tokens > LARGEST_SUM:
         k = k * (LARGEST_SUM / tokens)
@@ -65,8 +67,7 @@ def relu_quadratic_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Scaled like `relu_linear_attention`; arguments, result and source are the same.
     """
     dim = q.shape[-2]
-    with torch.no_grad():
-        largest_k, largest_q = _largest(k).clamp(min=LEAST), _largest_of_token(q)
+    largest_k, largest_q = _largest(k.detach()).clamp(min=LEAST), _largest_of_token(q.detach())
     q, k = (q / largest_q).relu_(), (k / largest_k).relu_()
     weights = (k.transpose(-1, -2) @ q) * (1 / dim)  # (B, N, T, T)
     weights = weights / _positive(weights.sum(-2, keepdim=True))

@@ -13,12 +13,13 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from results.errors import DataError
+from results.errors import DataError, shown
 
 BITS = 5  # of a number in each character
 MORE = 1 << BITS  # set in every character but a number's last one
 FIRST_CHARACTER = ord("0")  # stands for 0
 MAX_GROUPS = 12  # of 5 bits in an int64
+MOST_PIXELS = 2**28  # of a mask that is decoded
 
 
 class Rle(TypedDict):
@@ -55,6 +56,8 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     Raises DataError, telling what is damaged.
     """
     height, width = _size(rle)
+    if height * width > MOST_PIXELS:
+        raise DataError(f"a mask of {height} x {width} pixels is larger than any picture read here")
     counts = _counts(rle, height * width)
     values = np.arange(len(counts)) % 2 == 1
     return np.ascontiguousarray(np.repeat(values, counts).reshape(width, height).T)
@@ -73,9 +76,7 @@ def _size(rle: Mapping[str, Any]) -> tuple[int, int]:
     except (KeyError, TypeError, ValueError):
         valid = False
     if not valid or "counts" not in rle:
-        raise DataError(
-            f"run lengths need 'size': [height, width] and 'counts', got {str(rle)[:80]}"
-        )
+        raise DataError(f"run lengths need 'size': [height, width] and 'counts', got {shown(rle)}")
     return height, width
 
 
@@ -88,7 +89,7 @@ def _counts(rle: Mapping[str, Any], num_pixels: int) -> NDArray[np.int64]:
         too_long = max(raw, default=0) > num_pixels  # may not even fit an int64
         counts = np.array([-1] if too_long or min(raw, default=0) < 0 else raw, dtype=np.int64)
     else:
-        raise DataError(f"counts must be integers or a string, got {str(raw)[:80]}")
+        raise DataError(f"counts must be integers or a string, got {shown(raw)}")
     if ((counts < 0) | (counts > num_pixels)).any():
         raise DataError(f"damaged run lengths: a run is negative or exceeds {num_pixels} pixels")
     if counts.sum() != num_pixels:

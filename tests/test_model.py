@@ -144,7 +144,7 @@ def test_evaluation_is_deterministic_and_independent_of_the_batch(task):
         alone = torch.cat([network(picture[None]) for picture in pictures])
         assert not torch.allclose(together[0], together[1], rtol=1e-3)
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
-    with_gradients = network(pictures)  # nothing is computed in place then
+    with_gradients = network(pictures)
     torch.testing.assert_close(together, with_gradients, rtol=1e-12, atol=1e-12)
 
 
@@ -159,7 +159,7 @@ def test_autocast_gives_the_same_with_and_without_gradients(task, dtype):
     network.eval()
     with torch.autocast("cpu", dtype=dtype):
         with_gradients = network(pictures)
-        with torch.no_grad():  # where sums and hard swish are in place
+        with torch.no_grad():
             without = network(pictures)
     assert without.dtype == with_gradients.dtype
     assert torch.equal(without, with_gradients.detach())

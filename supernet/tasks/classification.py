@@ -18,8 +18,8 @@ from supernet.tasks.pictures import (
     check_folder,
     contents,
     is_picture,
+    list_classes,
     list_folders,
-    list_pictures,
     normalise,
     read_rgb,
     resize_and_crop,
@@ -62,7 +62,8 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
 
         Raises:
             DataError: the folder is missing or empty, of another layout, of another number of
-                classes, or of one that has no name.
+                classes, or of one that has no name; a class has no picture, or shares one with
+                another class.
         """
         self.size, self.crop_pct, self.mean, self.std = size, crop_pct, mean, std
         root = self.root = _root(folder, split)
@@ -75,10 +76,11 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
             if order is not None:
                 self.notes += (f"the weights name their classes: --class-order {order} is unused",)
             self.classes, num_classes = tuple(names), len(names)
+        pictures = list_classes(root, own)
         self.samples = [
             (picture, label)
             for label, name in sorted(zip(labels, self.folders, strict=True))
-            for picture in list_pictures(root / name)
+            for picture in pictures.get(name, ())
         ]
         if not self.samples:
             loose = sum(is_picture(path.name) for path in root.iterdir())

@@ -18,6 +18,7 @@ from supernet.tasks.look import in_threads
 from supernet.tasks.pictures import IGNORED, read_indices
 
 MANY = 1000  # masks whose reading is shown
+COUNTED_AT_ONCE = 2**22  # pixels
 RESIZED = 64  # values of masks that were made larger or smaller as pictures are
 VOID = (5, 6, 9, 10, 14, 15, 16, 18)  # label ids of Cityscapes that are rare and no class
 HIGHEST_TRAIN_ID, HIGHEST_ID = 18, 33
@@ -65,7 +66,7 @@ def read_values(masks: Sequence[Path], *, silent: bool = True) -> MaskValues:
 
 def check_values(
     found: MaskValues,
-    tables: Mapping[str, NDArray[np.int64]],
+    tables: Mapping[str, NDArray[np.int16]],
     layout: str,
     names: Sequence[str],
     folder: Path,
@@ -122,15 +123,17 @@ def check_values(
 
 def _count(path: Path) -> NDArray[np.int64]:
     """(256,): pixels of each value; those above 255 count as 254, which is no label either."""
+    counts = np.zeros(256, dtype=np.int64)
     indices = read_indices(path)
-    if indices.size and int(indices.max()) > IGNORED:
-        indices = np.where(indices > IGNORED, IGNORED - 1, indices)
-    return np.bincount(indices.ravel(), minlength=256)
+    for rows in np.array_split(indices, max(1, indices.size // COUNTED_AT_ONCE)):
+        known = np.where(rows > IGNORED, IGNORED - 1, rows)
+        counts += np.bincount(known.ravel(), minlength=256)  # which makes 8 bytes of a pixel
+    return counts
 
 
 def _check_known(
     found: MaskValues,
-    table: NDArray[np.int64],
+    table: NDArray[np.int16],
     layout: str,
     ending: str,
     num_classes: int,
@@ -236,7 +239,7 @@ def _about_255(found: MaskValues, classes: NDArray[np.bool_], what: str) -> list
 
 
 def _check_cityscapes(
-    found: MaskValues, table: NDArray[np.int64], ending: str, folder: Path
+    found: MaskValues, table: NDArray[np.int16], ending: str, folder: Path
 ) -> list[str]:
     """Whether files that are named labelIds hold train ids."""
     values = found.values

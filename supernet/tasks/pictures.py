@@ -3,14 +3,16 @@
 H height, W width. What cannot be read raises DataError, which names the file.
 """
 
-import difflib
 import math
 import os
+import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +22,41 @@ from PIL import Image
 from torch import Tensor
 
 from results.errors import DataError
+from supernet.tasks.folders import (
+    check_folder,
+    contents,
+    is_picture,
+    list_classes,
+    list_folders,
+    list_pictures,
+    pair_masks,
+    unused_masks,
+)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
+__all__ = [  # what is found, from here too
+    "check_folder",
+    "contents",
+    "is_picture",
+    "list_classes",
+    "list_folders",
+    "list_pictures",
+    "pair_masks",
+    "unused_masks",
+]
+
+FORMATS = (  # Pillow's names; of others some run programs on what they read
+    *("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "AVIF", "TIFF", "JPEG2000", "PPM", "GIF"),
+)
+LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")  # of the formats
+MOST_PIXELS = 200_000_000  # of a picture; Pillow holds up to 4 bytes of each
+TOO_LARGE = (
+    f"it has more than {MOST_PIXELS // 10**6} megapixels; scale it down, or cut it into tiles"
+)
+LARGE, REDUCED = 50_000_000, 16_000_000  # pixels; above the first, up to the second are kept
+STRIP = 2**22  # pixels that are converted at a time
+# Pillow's own bound, below ours, and it cannot be lifted for one file: it refuses twice this.
+if Image.MAX_IMAGE_PIXELS is not None:
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2)
 IGNORED = 255  # label of pixels that do not count
 ORIENTATION = 0x0112  # the EXIF tag; 1, which is not listed below: as stored
 UPRIGHT = {
@@ -48,109 +83,141 @@ UNREADABLE = (  # what Pillow raises for files that are not, or no longer, pictu
     zlib.error,
     Image.DecompressionBombError,
 )
-
-
-def check_folder(folder: Path) -> None:
-    """Raise DataError, with the nearest name beside it, unless `folder` is a folder."""
-    if folder.is_dir():
-        return
-    if folder.exists():
-        raise DataError(f"{folder} is a file; --data takes a folder")
-    beside = folder.absolute().parent
-    names = sorted(path.name for path in beside.iterdir()) if beside.is_dir() else []
-    close = difflib.get_close_matches(folder.name, names, n=1)
-    raise DataError(f"no folder {folder}" + (f"; did you mean {close[0]!r}?" if close else ""))
-
-
-def contents(folder: Path, most: int = 6) -> str:
-    """`found a/, b.txt, …`, to end an error about a layout with."""
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    listed = ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
-    return f"found {listed or 'nothing'}"
-
-
-def list_folders(folder: Path) -> list[Path]:
-    """The folders in `folder`, sorted by name; hidden ones are none."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _is_visible(path.name))
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """All pictures in `folder` and below, sorted folder by folder; links are followed."""
-    found = []
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if _is_visible(name))
-        found += [Path(where, name) for name in sorted(files) if is_picture(name)]
-    return found
-
-
-def is_picture(name: str) -> bool:
-    return _is_visible(name) and name.lower().endswith(SUFFIXES)
-
-
-def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Every picture below `pictures` with the PNG of its name at the same place below `masks`."""
-    pairs = []
-    for picture in list_pictures(pictures):
-        mask = (masks / picture.relative_to(pictures)).with_suffix(".png")
-        if not mask.is_file():
-            raise DataError(f"{picture} has no mask: {mask} is missing")
-        pairs.append((picture, mask))
-    return pairs
+T = TypeVar("T")
 
 
 def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     """A picture as RGB, 8 bits a channel, upright.
 
     16-bit greys are scaled, CMYK and palettes are converted, what is transparent is seen on
-    white. A camera's orientation (EXIF) is applied.
+    white. A camera's orientation (EXIF) is applied. Without `size`, pictures of more than LARGE
+    pixels are reduced by a whole factor, to the mean of each square, to REDUCED at most.
 
     Args:
         size: (H, W) of the labels. A picture of that size as it is stored, but not upright,
             stays as it is stored: its labels were made by a program that ignores EXIF.
 
     Raises:
-        DataError: the file is damaged, no picture, or not of `size` either way.
+        DataError: the file is damaged, no picture, too large, or not of `size` either way.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about metadata and unusual files that are read all the same
-        try:
-            with Image.open(path) as file:
-                stored = _to_rgb(file)
-                turn = _turn(file)
-        except UNREADABLE as error:
-            raise DataError(f"cannot read picture {path}: {_reason(error)}") from None
-    upright = stored if turn is None else stored.transpose(turn)
+    return read_turned(path, size, reduce=size is None)[0]
+
+
+def read_turned(
+    path: Path, size: tuple[int, int] | None = None, *, reduce: bool = False
+) -> tuple[Image.Image, bool]:
+    """`read_rgb`, and whether nothing tells that labels are of the upright picture.
+
+    They may be of the stored one too where the two are of one size, or no size is given.
+    """
+
+    def decode(file: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
+        _check_pixels(file)
+        factor = 1
+        if reduce and file.width * file.height > LARGE:
+            # JPEGs are decoded at half their size or less
+            file.draft(file.mode, (file.width // 2, file.height // 2))
+            factor = math.ceil(math.sqrt(file.width * file.height / REDUCED))
+        file.load()
+        turn = _turn(file)  # of PNGs behind the pixels
+        return _to_rgb(file, factor), turn
+
+    stored, turn = _opened(path, "picture", decode)
+    if turn is None:
+        upright = stored
+    elif size is None or _turned(hw(stored), turn) == size:
+        upright = stored.transpose(turn)
+    else:
+        upright = stored
     if size is None or hw(upright) == size:
-        return upright
-    if hw(stored) == size:
-        return stored
+        alike = size is None or hw(stored) == _turned(hw(stored), turn)
+        unsure = turn is not None and alike
+        return upright, unsure
     raise DataError(
-        f"{path} is {_text(hw(upright))} (height x width), its labels are {_text(size)}"
+        f"{path} is {_text(_turned(hw(stored), turn))} (height x width), its labels are "
+        f"{_text(size)}"
     )
 
 
-def read_indices(path: Path) -> NDArray[np.int64]:
+def read_indices(path: Path) -> NDArray[Any]:
     """A mask, (H, W): grey values or, of a palette picture, its indices.
 
+    Of the least of uint8, uint16 and int32 that its kind of file needs.
+
     Raises:
-        DataError: the file is damaged or no picture, or has colours instead of indices.
+        DataError: the file is damaged, no picture or too large, has colours instead of indices,
+            or is of a format that changes values.
     """
+
+    def decode(file: Image.Image) -> NDArray[Any]:
+        _check_pixels(file)
+        if file.format in LOSSY:
+            raise DataError(
+                f"mask {path} is a {file.format}, which changes labels; make it a PNG from what "
+                "it was made of"
+            )
+        mode = file.mode
+        if mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
+            raise DataError(
+                f"mask {path} holds colours (mode {mode}); a PNG of class indices, grey or with "
+                "a palette, is expected"
+            )
+        file.load()
+        kind = np.int32 if mode == "I" else np.uint16 if mode.startswith("I") else np.uint8
+        values = np.empty((file.height, file.width), kind)
+        for top, strip in _strips(file, 1):
+            part = np.asarray(strip)
+            values[top : top + len(part)] = part
+        return values
+
+    return _opened(path, "mask", decode)
+
+
+def _opened(path: Path, what: str, decode: Callable[[Image.Image], T]) -> T:
+    """What `decode` makes of the file. Raises DataError, also for what is no regular file."""
     with warnings.catch_warnings():
+        # about metadata and unusual files that are read all the same
         warnings.simplefilter("ignore")
         try:
-            with Image.open(path) as file:
-                mode = file.mode
-                values = np.array(file)
+            with _regular(path) as file, Image.open(file, formats=_formats()) as image:
+                return decode(image)
+        except DataError:
+            raise
+        except Image.DecompressionBombError:
+            raise DataError(f"cannot read {what} {path}: {TOO_LARGE}") from None
         except UNREADABLE as error:
-            raise DataError(f"cannot read mask {path}: {_reason(error)}") from None
-    if mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
-        raise DataError(
-            f"mask {path} holds colours (mode {mode}); a PNG of class indices, grey or with a "
-            "palette, is expected"
-        )
-    return values.astype(np.int64)
+            raise DataError(f"cannot read {what} {path}: {_reason(error)}") from None
+
+
+@contextmanager
+def _regular(path: Path) -> Iterator[Any]:
+    """An open regular file. Raises OSError, also for pipes, which would never end."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:
+        kind = os.fstat(handle).st_mode
+        if not stat.S_ISREG(kind):
+            raise OSError(0, "Is a directory" if stat.S_ISDIR(kind) else "it is no regular file")
+        yield file
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _check_pixels(image: Image.Image) -> None:
+    """By the header, before anything is decoded."""
+    if image.width * image.height > MOST_PIXELS:
+        raise Image.DecompressionBombError
+
+
+def _turned(size: tuple[int, int], turn: Image.Transpose | None) -> tuple[int, int]:
+    """(H, W) of a picture that is turned."""
+    sideways = turn is not None and turn not in (
+        *(Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM),
+        Image.Transpose.ROTATE_180,
+    )
+    return (size[1], size[0]) if sideways else size
 
 
 def hw(image: Image.Image) -> tuple[int, int]:
@@ -202,13 +269,34 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (pixels.float() / 255 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, or 32 of which 16 are used
-        grey = np.array(image).astype(np.float64)
-        scale = 257 if grey.max(initial=0) > 255 or image.mode.startswith("I;16") else 1
-        return Image.fromarray((grey / scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+def _to_rgb(image: Image.Image, factor: int) -> Image.Image:
+    """As 8-bit RGB, a side divided by `factor`; strip by strip, as copies of all would add up."""
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers; save it with 8 or 16 bits")
+    if image.mode == "RGB" and factor == 1 and "transparency" not in image.info:
+        return image.copy() if image.width * image.height <= STRIP else image
+    scale = 1
+    if image.mode.startswith("I"):  # 16 bits a pixel, or 32 of which 16 are used
+        sixteen = image.mode.startswith("I;16") or (image.getextrema()[1] or 0) > 255  # type: ignore[operator]
+        scale = 257 if sixteen else 1
+    result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    for top, strip in _strips(image, factor):
+        part = _strip_to_rgb(strip, scale)
+        result.paste(part.reduce(factor) if factor > 1 else part, (0, top // factor))
+    return result
+
+
+def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
+    """The top of each strip, its height a multiple of `factor` but for the last one's."""
+    rows = max(1, STRIP // max(image.width * factor, 1)) * factor
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _strip_to_rgb(image: Image.Image, scale: int) -> Image.Image:
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float32) / scale
+        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -235,7 +323,3 @@ def _reason(error: BaseException) -> str:
 
 def _text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".")

@@ -4,7 +4,8 @@ K objects of a picture, H height, W width. Boxes are x and y of two corners, in 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -14,8 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
 from results.errors import DataError, NotFiniteError
-from results.reading import read_json
-from supernet.rle import Rle, decode
+from supernet.rle import Rle, area, decode
+from supernet.tasks.coco import (
+    Annotation,
+    Labels,
+    RunLengths,
+    find_coco,
+    named,
+    read_annotation,
+    read_sa1b,
+)
 from supernet.tasks.pictures import (
     check_folder,
     contents,
@@ -23,6 +32,8 @@ from supernet.tasks.pictures import (
     pair_masks,
     read_indices,
     read_rgb,
+    read_turned,
+    unused_masks,
 )
 
 Layout = Literal["sa1b", "coco", "folder"]
@@ -34,6 +45,7 @@ LAYOUTS: dict[Layout, str] = {
     "coco": "annotations/*.json with pictures in images/ or val2017/",
     "folder": "images/ with masks/, PNGs of the same names holding the objects' numbers",
 }
+MOST_NUMBERS = 5000  # objects of a mask
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}
 
 
@@ -51,15 +63,20 @@ class AnnotatedPicture:
     path: Path
     pixels: NDArray[np.uint8]  # (H, W, 3)
     instances: tuple[Instance, ...]
+    damaged: tuple[str, ...] = ()  # of objects that are left out, why
+    is_assumed: bool = False  # that objects are of the upright picture: they fit the stored one too
 
 
 class AnnotatedPictures(Dataset[AnnotatedPicture]):
-    """Pictures of the SA-1B or COCO layout, or with masks of numbered objects."""
+    """Pictures of the SA-1B or COCO layout, or with masks of numbered objects.
+
+    `notes` says what of the folder is passed over.
+    """
 
     def __init__(self, folder: Path, *, split: str = "val") -> None:
         """`folder` is of one of the LAYOUTS. Raises DataError if it is missing, empty or odd."""
         check_folder(folder)
-        self.layout, self.samples = _find(folder, split)
+        self.layout, self.samples, self.notes = _find(folder, split)
         if not self.samples:
             raise DataError(
                 f"{folder} holds no annotated pictures; expected {LAYOUTS[self.layout]}, "
@@ -70,15 +87,11 @@ class AnnotatedPictures(Dataset[AnnotatedPicture]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> AnnotatedPicture:
-        """Raises DataError for a picture or annotation that cannot be read."""
+        """Raises DataError for a picture or a file of annotations that cannot be read."""
         path, source = self.samples[index]
         if self.layout == "folder":
             return _read_numbered(path, cast(Path, source))
-        if self.layout == "sa1b":
-            data = read_json(cast(Path, source), dict[str, Any], error=DataError)
-            annotations = data.get("annotations") if isinstance(data, dict) else None
-            return _read_annotated(path, annotations, cast(Path, source))
-        return _read_annotated(path, source, path)
+        return _read_annotated(path, read_sa1b(source) if self.layout == "sa1b" else source)
 
 
 class Prediction(Protocol):
@@ -107,13 +120,18 @@ class BoxIoU:
 
     def __init__(self) -> None:
         self.pictures: list[list[tuple[float, float]]] = []  # (area, IoU) of every object
+        self.damaged = self.assumed = 0  # objects
+        self.reason = ""  # why the first damaged one is
 
     def update(self, predictor: Predictor, picture: AnnotatedPicture) -> None:
         """Segment every object from its box; of three masks the one of highest score counts.
 
         Objects without a pixel are left out (the official evaluation: area below 1).
-        Raises DataError for a damaged annotation, NotFiniteError where scores are not finite.
+        Damaged ones are counted. Raises NotFiniteError where scores are not finite.
         """
+        self.damaged += len(picture.damaged)
+        self.reason = self.reason or "".join(picture.damaged[:1])
+        self.assumed += len(picture.instances) if picture.is_assumed else 0
         predictor.set_image(picture.pixels)
         scores = []
         for instance in picture.instances:
@@ -135,10 +153,14 @@ class BoxIoU:
     def compute(self) -> dict[str, float]:
         """miou, miou_small, _medium and _large where there are such objects, `_stderr`, objects.
 
+        Where there are any: objects_damaged, which are left out, and objects_assumed_upright,
+        of pictures that EXIF turns without telling which side is which.
+
         Raises DataError if there is no object at all.
         """
         if not self.objects:
-            raise DataError(f"none of {len(self.pictures)} pictures has an object")
+            why = f"; {self.damaged} are damaged, the first: {self.reason}" if self.damaged else ""
+            raise DataError(f"none of {len(self.pictures)} pictures has an object{why}")
         found: dict[str, float] = {}
         for name, (least, most) in {"": (-math.inf, math.inf), **SIZES}.items():
             chosen = [[s for area, s in p if least <= area < most] for p in self.pictures]
@@ -147,6 +169,10 @@ class BoxIoU:
                 key = f"miou_{name}" if name else "miou"
                 found |= _mean_over_pictures(key, chosen)
                 found[f"objects_{name}" if name else "objects"] = sum(map(len, chosen))
+        if self.damaged:
+            found["objects_damaged"] = self.damaged
+        if self.assumed:
+            found["objects_assumed_upright"] = self.assumed
         return found
 
 
@@ -169,7 +195,7 @@ def fill_polygons(polygons: Sequence[ArrayLike], size: tuple[int, int]) -> Mask:
         points = np.asarray(polygon, dtype=np.float64)
         if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
             raise ValueError("a polygon has an even number of coordinates, six or more")
-        crossings = np.zeros((height, width + 1), dtype=np.int64)
+        crossings = np.zeros((height, width + 1), dtype=np.uint8)  # whether odd is all that counts
         corners = points.reshape(-1, 2)
         for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
             low, high = sorted((y0, y1))
@@ -179,7 +205,9 @@ def fill_polygons(polygons: Sequence[ArrayLike], size: tuple[int, int]) -> Mask:
                 # every pixel whose centre is right of the crossing changes sides
                 columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
                 np.add.at(crossings, (rows, columns), 1)
-        mask |= (np.cumsum(crossings, axis=1)[:, :width] % 2).astype(np.bool_)
+        np.cumsum(crossings, axis=1, dtype=np.uint8, out=crossings)
+        crossings &= 1
+        mask |= crossings[:, :width].view(np.bool_)
     return mask
 
 
@@ -189,17 +217,20 @@ def box_of(mask: Mask) -> tuple[float, float, float, float]:
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def _find(folder: Path, split: str) -> tuple[Layout, list[tuple[Path, Any]]]:
-    """Pictures, each with the file of its annotations or the annotations themselves."""
+def _find(folder: Path, split: str) -> tuple[Layout, list[tuple[Path, Any]], tuple[str, ...]]:
+    """Pictures, each with the file of its annotations or its `Labels`, and notes."""
     names = {path.name for path in folder.iterdir() if path.is_dir()}
     pictures = [path for path in list_pictures(folder) if path.name.startswith("sa_")]
     if pictures:
-        return "sa1b", [(path, _json_of(path)) for path in pictures]
+        return "sa1b", [(path, _json_of(path)) for path in pictures], ()
     if "annotations" in names:
-        return "coco", _find_coco(folder, split)
+        samples, notes = find_coco(folder, split)
+        return "coco", samples, notes + _check_all([labels for _, labels in samples])
     if {"images", "masks"} <= names:
         inner = Path(split) if (folder / "images" / split).is_dir() else Path()
-        return "folder", list(pair_masks(folder / "images" / inner, folder / "masks" / inner))
+        masks = folder / "masks" / inner
+        pairs = pair_masks(folder / "images" / inner, masks)
+        return "folder", list(pairs), unused_masks(pairs, masks)
     expected = ", or ".join(LAYOUTS.values())
     raise DataError(f"{folder} is of no known layout; {contents(folder)}; expected {expected}")
 
@@ -212,132 +243,156 @@ def _json_of(picture: Path) -> Path:
     raise DataError(f"{picture} has no annotations: {picture.with_suffix('.json')} is missing")
 
 
-def _find_coco(folder: Path, split: str) -> list[tuple[Path, Any]]:
-    source = _coco_file(folder / "annotations", split)
-    data = read_json(source, dict[str, Any], error=DataError)
-    try:
-        by_picture: dict[Any, list[Any]] = {image["id"]: [] for image in data["images"]}
-        for annotation in data["annotations"]:
-            by_picture[annotation["image_id"]].append(annotation)
-        names = {image["id"]: _coco_name(image) for image in data["images"]}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{source} is not of COCO's layout: {error!r}") from None
-    within = source.stem.split("_")[-1]  # val2017
-    places = [folder / place for place in (within, f"images/{within}", "images", split, ".")]
-    places = [place for place in places if place.is_dir()]
-    samples = []
-    for number, name in names.items():
-        path = next((place / name for place in places if (place / name).is_file()), None)
-        if path is None:
-            where = ", ".join(str(place) for place in places)
-            raise DataError(f"{source} names picture {name}, which is in none of {where}")
-        samples.append((path, by_picture[number]))
-    return samples
+def _check_all(labels: Sequence[Labels]) -> tuple[str, ...]:
+    """A line where objects are damaged as far as it shows without pictures.
+
+    Raises DataError where all are.
+    """
+    total = damaged = 0
+    first = ""
+    for label in labels:
+        for text in label.annotations:
+            total += 1
+            try:
+                _check(read_annotation(text, label.source), label.size)
+            except DataError as error:
+                damaged += 1
+                first = first or _reason(error, text, label.source)
+    if not damaged:
+        return ()
+    line = f"{damaged} of {total} objects are damaged, the first: {first}"
+    if damaged == total:
+        raise DataError(line)
+    return (f"{line}; they are left out",)
 
 
-def _coco_name(image: Mapping[str, Any]) -> str:
-    """LVIS tells the place as the end of an address."""
-    return str(image.get("file_name") or "/".join(image["coco_url"].split("/")[-2:]))
+def _read_annotated(path: Path, labels: Labels) -> AnnotatedPicture:
+    """A picture turned as its labels are, with all objects that are sound.
 
-
-def _coco_file(annotations: Path, split: str) -> Path:
-    files = sorted(annotations.glob("*.json"))
-    for pattern in (f"instances_{split}*", f"*{split}*", "*"):
-        chosen = [path for path in files if path.match(f"{pattern}.json")]
-        if len(chosen) == 1:
-            return chosen[0]
-        if chosen:
-            break
-    raise DataError(
-        f"{annotations} must hold one instances_{split}*.json, or one *.json; "
-        f"{contents(annotations)}"
-    )
-
-
-def _read_annotated(path: Path, annotations: Any, source: Path) -> AnnotatedPicture:
-    if not isinstance(annotations, list):
-        raise DataError(f"{source} has no list 'annotations'")
-    pixels = np.array(read_rgb(path, _annotated_size(annotations)))
-    size = pixels.shape[:2]
+    Raises DataError for a picture that cannot be read.
+    """
+    read: list[tuple[bytes, Annotation]] = []
+    damaged = []
+    for text in labels.annotations:
+        try:
+            read.append((text, read_annotation(text, labels.source)))
+        except DataError as error:
+            damaged.append(str(error))
+    picture, size, is_assumed, why = _turned_as_labels(path, labels, [a for _, a in read])
     instances = []
-    for annotation in annotations:
-        mask = _Annotation(annotation, (size[0], size[1]), source)
-        area = mask.number("area")
-        if area is None:
-            area = float(np.count_nonzero(mask()))
-        if area >= 1:
-            instances.append(Instance(mask.box(), area, mask))
-    return AnnotatedPicture(path, pixels, tuple(instances))
+    for text, annotation in read:
+        try:
+            if why:
+                raise DataError(why)
+            polygons = not isinstance(annotation.segmentation, RunLengths)
+            if polygons and labels.size not in (None, size):
+                raise DataError(f"made on a picture of {labels.size}, and this is {size}")
+            instance = _instance(annotation, size)
+        except DataError as error:
+            damaged.append(_reason(error, text, labels.source))
+            continue
+        if instance.area >= 1:
+            instances.append(instance)
+    return AnnotatedPicture(path, picture, tuple(instances), tuple(damaged), is_assumed)
 
 
-def _annotated_size(annotations: list[Any]) -> tuple[int, int] | None:
-    """(H, W) that run lengths speak of; polygons do not tell."""
-    for annotation in annotations:
-        match annotation:
-            case {"segmentation": {"size": [int(height), int(width)]}}:
-                return height, width
-    return None
+def _turned_as_labels(
+    path: Path, labels: Labels, annotations: Sequence[Annotation]
+) -> tuple[NDArray[np.uint8], tuple[int, int], bool, str]:
+    """Pixels, (H, W), whether the side is assumed, and why no label fits, or "".
+
+    Run lengths tell the size that they are of; else the file may.
+    """
+    runs = [a.segmentation for a in annotations if isinstance(a.segmentation, RunLengths)]
+    told = [size for size, _ in Counter(run.size for run in runs).most_common(1)]
+    if labels.size is not None:
+        told.append(labels.size)
+    why = ""
+    for size in told:
+        try:
+            picture, is_assumed = read_turned(path, size)
+            return np.array(picture), size, is_assumed, ""
+        except DataError as error:
+            why = why or str(error)
+    picture, is_assumed = read_turned(path)
+    return np.array(picture), (picture.height, picture.width), is_assumed and not why, why
+
+
+def _reason(error: DataError, text: bytes, source: Path) -> str:
+    said = str(error)
+    if said.startswith(str(source)):
+        return said
+    return f"{named(text, source)} is damaged: {said}"
+
+
+def _check(annotation: Annotation, size: tuple[int, int] | None) -> None:
+    """Raise DataError for an object that is damaged; `size` of its picture, where it is known."""
+    drawn = annotation.segmentation
+    if not drawn:
+        raise DataError("it has no segmentation")
+    if isinstance(drawn, RunLengths):
+        if size is not None and drawn.size != size:
+            raise DataError(f"a mask of {drawn.size} on a picture of {size}")
+        area(_rle(drawn))
+    else:
+        if any(len(polygon) < 6 or len(polygon) % 2 for polygon in drawn):
+            raise DataError("a polygon has an even number of coordinates, six or more")
+        if not any(_overlaps(polygon[::2], polygon[1::2], size) for polygon in drawn):
+            raise DataError(f"it lies outside the picture of {size}")
+    if annotation.bbox is not None:
+        x, y, width, height = annotation.bbox
+        if min(width, height) < 0:
+            raise DataError(f"bbox is {annotation.bbox}")
+        if not _overlaps((x, x + width), (y, y + height), size):
+            raise DataError(f"bbox {annotation.bbox} lies outside the picture of {size}")
+
+
+def _overlaps(x: Sequence[float], y: Sequence[float], size: tuple[int, int] | None) -> bool:
+    """Whether places reach into a picture of `size`, (H, W), or touch its edge."""
+    if size is None:
+        return True
+    return max(x) >= 0 and min(x) <= size[1] and max(y) >= 0 and min(y) <= size[0]
+
+
+def _instance(annotation: Annotation, size: tuple[int, int]) -> Instance:
+    """Raises DataError for an object that is damaged."""
+    _check(annotation, size)
+    assert annotation.segmentation is not None
+    drawn = _Drawn(annotation.segmentation, size)
+    pixels = annotation.area
+    if pixels is None:
+        pixels = float(np.count_nonzero(drawn()))
+    if annotation.bbox is not None:
+        x, y, width, height = annotation.bbox
+        return Instance((x, y, x + width, y + height), pixels, drawn)
+    mask = drawn()
+    if not mask.any():
+        raise DataError("it has neither a bbox nor a pixel")
+    return Instance(box_of(mask), pixels, drawn)
+
+
+def _rle(runs: RunLengths) -> Rle:
+    return {"size": list(runs.size), "counts": runs.counts}
 
 
 @dataclass(frozen=True)
-class _Annotation:
-    """One entry of a JSON file; called, its mask, (H, W). Raises DataError if it is damaged."""
+class _Drawn:
+    """What an annotation tells; called, its mask, (H, W)."""
 
-    fields: Any
+    segmentation: list[list[float]] | RunLengths
     size: tuple[int, int]
-    source: Path
 
     def __call__(self) -> Mask:
-        try:
-            segmentation = self.fields["segmentation"]
-            if isinstance(segmentation, list):
-                return fill_polygons(segmentation, self.size)
-            mask = decode(cast(Rle, segmentation))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise self._damaged(str(error) or type(error).__name__) from None
-        if mask.shape != self.size:
-            raise self._damaged(f"a mask of {mask.shape} on a picture of {self.size}")
-        return mask
-
-    def number(self, name: str) -> float | None:
-        """None where the field is not given."""
-        value = self.fields.get(name) if isinstance(self.fields, dict) else None
-        if value is None:
-            return None
-        try:
-            number = float(value) if type(value) in (int, float) else math.nan
-        except OverflowError:
-            number = math.inf
-        if not math.isfinite(number):
-            raise self._damaged(f"{name} is {str(value)[:40]}")
-        return number
-
-    def box(self) -> tuple[float, float, float, float]:
-        """From x, y, width, height; around the mask where that is not given."""
-        value = self.fields.get("bbox")
-        if value is None:
-            mask = self()
-            if not mask.any():
-                raise self._damaged("it has neither a bbox nor a pixel")
-            return box_of(mask)
-        try:
-            x, y, width, height = (float(number) for number in value)
-        except (TypeError, ValueError):
-            raise self._damaged(f"bbox is {value!r}") from None
-        if not all(map(math.isfinite, (x, y, width, height))) or min(width, height) < 0:
-            raise self._damaged(f"bbox is {value!r}")
-        return x, y, x + width, y + height
-
-    def _damaged(self, what: str) -> DataError:
-        name = self.fields.get("id", "?") if isinstance(self.fields, dict) else "?"
-        return DataError(f"{self.source}: annotation {name} is damaged: {what}")
+        if isinstance(self.segmentation, RunLengths):
+            return decode(_rle(self.segmentation))
+        return fill_polygons(self.segmentation, self.size)
 
 
 @dataclass(frozen=True)
 class Numbered:
     """The object of one number in a mask of numbers."""
 
-    numbers: NDArray[np.int64]  # (H, W), shared by all objects of a picture
+    numbers: NDArray[Any]  # (H, W), integers, shared by all objects of a picture
     number: int
 
     def __call__(self) -> Mask:
@@ -347,13 +402,16 @@ class Numbered:
 
 def _read_numbered(path: Path, mask: Path) -> AnnotatedPicture:
     numbers = read_indices(mask)
+    found = np.unique(numbers)
+    if len(found) > MOST_NUMBERS:
+        raise DataError(f"mask {mask} holds {len(found)} values; it does not number objects")
     pixels = np.array(read_rgb(path, (numbers.shape[0], numbers.shape[1])))
     instances = []
-    for number in np.unique(numbers):
+    for number in found:
         if number > 0:
             decode_one = Numbered(numbers, int(number))
-            found = decode_one()
-            instances.append(Instance(box_of(found), float(np.count_nonzero(found)), decode_one))
+            drawn = decode_one()
+            instances.append(Instance(box_of(drawn), float(np.count_nonzero(drawn)), decode_one))
     return AnnotatedPicture(path, pixels, tuple(instances))
 
 

@@ -4,9 +4,9 @@ B batch, K classes, H and W of the mask, h and w of the network's output.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ CITYSCAPES = {  # https://github.com/mcordts/cityscapesScripts, helpers/labels.p
     "bicycle": 33,
 }
 CLASSES_AT_ONCE = 16
+LARGE = 2**24  # pixels of a mask; larger ones are compared in parts
 STRIDE = 32  # sides of what the network sees are multiples of it
 
 
@@ -137,7 +138,7 @@ class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """(3, h, w) normalised and (H, W) classes, int64, 255 where none. Raises DataError."""
+        """(3, h, w) normalised and (H, W) classes, int16, 255 where none. Raises DataError."""
         picture, mask = self.samples[index]
         labels = to_classes(read_indices(mask), self.layout, mask, self.num_classes)
         pixels = np.array(read_rgb(picture, _hw(labels)))
@@ -161,15 +162,32 @@ class MeanIoU:
     def update(self, logits: Tensor, masks: Tensor) -> None:
         """(B, K, h, w), any floating dtype, and (B, H, W), 255 for pixels that do not count."""
         for picture, mask in zip(logits, masks, strict=True):
-            self.update_classes(classes_of(picture, _hw(mask)), mask)
+            size = _hw(mask)
+            if mask.numel() <= LARGE:
+                self.update_classes(classes_of(picture, size), mask)
+                continue
+            rows = max(1, LARGE // 4 // size[1])
+            self._count(
+                self._confusion(classes_of_rows(picture, size, rows_, rows_ + rows), part)
+                for rows_, part in zip(range(0, size[0], rows), mask.split(rows), strict=True)
+            )
 
     def update_classes(self, said: Tensor, mask: Tensor) -> None:
         """Count one picture; (H, W) both, of integers."""
+        self._count([self._confusion(said, mask)])
+
+    def _confusion(self, said: Tensor, mask: Tensor) -> Tensor:
         num_classes = len(self.class_names)
         mask = mask.to(said.device)
         counted = mask != IGNORED
         pairs = mask[counted].long() * num_classes + said[counted].long()
-        confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, -1).cpu()
+        return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, -1).cpu()
+
+    def _count(self, parts: Iterable[Tensor]) -> None:
+        """A picture, by the confusion matrices of its parts."""
+        confusion = torch.zeros_like(self.confusion)
+        for part in parts:
+            confusion += part
         self.confusion += confusion
         self._pictures.append(_intersections_and_unions(confusion))
 
@@ -248,9 +266,27 @@ def classes_of(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return said
 
 
+def classes_of_rows(logits: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor:
+    """Rows `start` to `stop`, or the last, of what `classes_of` gives, but for rounding.
+
+    Bicubic along rows here, which takes four rows of logits each, then along columns.
+    """
+    height, stop = logits.shape[1], min(stop, size[0])
+    place = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * height / size[0] - 0.5
+    first = place.floor()
+    t, a = place - first, -0.75  # PyTorch's a
+    near = [((a + 2) * d - (a + 3)) * d * d + 1 for d in (t, 1 - t)]
+    far = [((a * d - 5 * a) * d + 8 * a) * d - 4 * a for d in (1 + t, 2 - t)]
+    x = torch.zeros(len(logits), len(t), logits.shape[2], device=logits.device)
+    for offset, weight in enumerate((far[0], *near, far[1]), start=-1):
+        rows = (first.long() + offset).clamp(0, height - 1).to(logits.device)
+        x += logits[:, rows].float() * weight.float().to(logits.device)[:, None]
+    return classes_of(x, (len(t), size[1]))
+
+
 def to_classes(
-    indices: NDArray[np.int64], layout: Layout, path: Path, num_classes: int
-) -> NDArray[np.int64]:
+    indices: NDArray[Any], layout: Layout, path: Path, num_classes: int
+) -> NDArray[np.int16]:
     """What a mask file holds, as classes 0 to num_classes - 1 and 255 for none.
 
     Raises DataError for what is no class.
@@ -258,7 +294,8 @@ def to_classes(
     tables = label_tables(layout, num_classes)
     table = next(table for ending, table in tables.items() if path.stem.endswith(ending))
     if int(indices.max(initial=0)) > IGNORED:
-        classes = np.where(indices > IGNORED, -1, table[np.minimum(indices, IGNORED)])
+        known = table[np.minimum(indices, IGNORED)]
+        classes = np.where(indices > IGNORED, np.int16(-1), known)
     else:
         classes = table[indices]
     if (classes < 0).any():
@@ -270,15 +307,15 @@ def to_classes(
     return classes
 
 
-def label_tables(layout: Layout, num_classes: int) -> dict[str, NDArray[np.int64]]:
+def label_tables(layout: Layout, num_classes: int) -> dict[str, NDArray[np.int16]]:
     """By how the names of mask files end, "" is any: the class of each value, (256,).
 
     255 for none, -1 for what is no label.
     """
-    plain = np.full(256, -1)
+    plain = np.full(256, -1, np.int16)
     plain[: min(num_classes, IGNORED)] = np.arange(min(num_classes, IGNORED))
     plain[IGNORED] = IGNORED
-    other = np.full(256, -1)
+    other = np.full(256, -1, np.int16)
     other[IGNORED] = IGNORED
     if layout == "cityscapes":
         other[:34] = IGNORED
@@ -335,7 +372,7 @@ def _mean_iou(intersections: Tensor, unions: Tensor) -> Tensor:
     return (iou * seen).sum(-1) / seen.sum(-1).clamp(min=1)
 
 
-def _hw(pixels: Tensor | NDArray[np.int64]) -> tuple[int, int]:
+def _hw(pixels: Tensor | NDArray[Any]) -> tuple[int, int]:
     """Of (H, W)."""
     height, width = pixels.shape
     return int(height), int(width)

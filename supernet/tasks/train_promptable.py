@@ -96,11 +96,11 @@ class PromptableTask(TaskBase):
             self.num_train = num_train or NUM_TRAIN
             return
         self._train = AnnotatedPictures(folder, split="train")
-        train, self._held = separate(
-            self._train.samples, AnnotatedPictures(folder).samples, key=lambda pair: pair[0]
-        )
+        held = AnnotatedPictures(folder)
+        self.notes = tuple(dict.fromkeys(self._train.notes + held.notes))
+        train, self._held = separate(self._train.samples, held.samples, key=lambda pair: pair[0])
         if self._train.layout == "coco" and self.teacher is None:
-            train = [pair for pair in train if pair[1]]  # many pictures show nothing
+            train = [pair for pair in train if pair[1].annotations]  # many pictures show nothing
         if not train:
             raise DataError(f"{folder} has no annotated pictures to train on")
         self._train.samples = evenly(train, num_train)
@@ -123,7 +123,7 @@ class PromptableTask(TaskBase):
     def pictures_held_out(self) -> Dataset[AnnotatedPicture]:
         if self.folder is None:
             return _HeldOutLeaves(self.difficulty)
-        held = AnnotatedPictures(self.folder)
+        held = AnnotatedPictures(self.folder)  # what is wrong with it was said
         held.samples = self._held
         return held
 

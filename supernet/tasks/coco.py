@@ -1,0 +1,222 @@
+"""COCO's files of annotations, and SA-1B's: which pictures they name, and objects as they stand.
+
+An object is decoded when its picture is read; a file's text is held, not what it says.
+H height, W width.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from results.errors import DataError, shown
+from results.reading import Finite, Record, decode, parse_json, read_bytes
+from supernet.tasks.folders import contents, is_data
+
+MOST_BYTES = 2 * 2**30  # of a file of COCO; LVIS' largest has 1.1 GB
+MOST_SIDE = 10**6  # of a picture, pixels
+NOT_A_NUMBER = re.compile(rb"(?<=[\[,:\s])-?(?:NaN|Infinity)(?=[\s,\]}])")  # Python writes them
+
+
+class RunLengths(Record, frozen=True):
+    size: tuple[int, int]  # H, W
+    counts: str | list[int]
+
+
+class Annotation(Record, frozen=True):
+    """One object; what is not needed is not decoded."""
+
+    id: Any = None
+    bbox: tuple[Finite, Finite, Finite, Finite] | None = None  # x, y, width, height
+    area: Finite | None = None
+    segmentation: list[list[Finite]] | RunLengths | None = None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The objects of one picture."""
+
+    source: Path
+    size: tuple[int, int] | None  # (H, W) of the picture that they were made on, if told
+    annotations: tuple[bytes, ...]  # JSON of an `Annotation` each
+
+
+class _Image(Record, frozen=True):
+    id: int | float | str
+    file_name: str | None = None
+    coco_url: str | None = None
+    width: Any = None
+    height: Any = None
+
+
+class _Coco(Record, frozen=True):
+    images: list[_Image]
+    annotations: list[msgspec.Raw]
+
+
+class _Sa1b(Record, frozen=True):
+    annotations: list[msgspec.Raw]
+    image: Any = None
+
+
+class _Owner(Record, frozen=True):
+    image_id: int | float | str
+
+
+def read_sa1b(source: Path) -> Labels:
+    """One picture's file. Raises DataError."""
+    found = _parse(read_bytes(source, error=DataError), _Sa1b, source)
+    image = found.image if isinstance(found.image, dict) else {}
+    size = _size(image.get("width"), image.get("height"))
+    return Labels(source, size, tuple(map(bytes, found.annotations)))
+
+
+def find_coco(folder: Path, split: str) -> tuple[list[tuple[Path, Labels]], tuple[str, ...]]:
+    """Pictures with their objects, and a line where some objects are of none of them.
+
+    Raises DataError for a file of another layout, one that names a picture twice, and a
+    picture that is missing or outside `folder`.
+    """
+    source = _coco_file(folder / "annotations", split)
+    found = _parse(read_bytes(source, error=DataError, most=MOST_BYTES), _Coco, source)
+    objects: dict[str, list[bytes]] = {}
+    for image in found.images:
+        if _key(image.id) in objects:
+            raise DataError(
+                f"{source} has two pictures of id {shown(image.id)}, so that it does not tell "
+                "whose the objects are; give each an id of its own"
+            )
+        objects[_key(image.id)] = []
+    orphans = 0
+    for annotation in found.annotations:
+        try:
+            owner = _key(msgspec.json.decode(annotation, type=_Owner).image_id)
+        except (msgspec.DecodeError, RecursionError):
+            owner = ""
+        if owner in objects:
+            objects[owner].append(bytes(annotation))
+        else:
+            orphans += 1
+    notes: tuple[str, ...] = ()
+    if orphans:
+        notes = (
+            f"{orphans} of {len(found.annotations)} objects in {source} are of no picture that "
+            "it names, and are passed over",
+        )
+        if orphans == len(found.annotations):
+            raise DataError(
+                f"none of {orphans} objects in {source} is of a picture that it names: their "
+                "image_id is none of the images' id"
+            )
+    within = source.stem.split("_")[-1]  # val2017
+    places = [folder / place for place in (within, f"images/{within}", "images", split, ".")]
+    places = [place for place in places if place.is_dir()]
+    samples = [
+        (
+            _picture(_name(image, source), places, folder, source),
+            Labels(source, _size(image.width, image.height), tuple(objects[_key(image.id)])),
+        )
+        for image in found.images
+    ]
+    return samples, notes
+
+
+def read_annotation(text: bytes, source: Path) -> Annotation:
+    """Raises DataError that names a damaged object."""
+    try:
+        return msgspec.json.decode(text, type=Annotation)
+    except (msgspec.DecodeError, RecursionError) as reason:
+        raise DataError(f"{named(text, source)} is damaged: {reason}") from None
+
+
+def named(text: bytes, source: Path) -> str:
+    """`FILE: annotation 7`, of a damaged one too."""
+    try:
+        found = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        found = None
+    number = found.get("id", "?") if isinstance(found, dict) else "?"
+    return f"{source}: annotation {number if number == '?' else shown(number)}"
+
+
+def _parse(data: bytes, kind: Any, source: Path) -> Any:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:2]:
+        data = decode(data, str(source), error=DataError).encode()
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    where = f"cannot read {source}"
+    try:
+        return parse_json(data, kind, where, error=DataError)
+    except DataError:
+        readable = NOT_A_NUMBER.sub(b"null", data)
+        if readable == data:
+            raise
+    return parse_json(readable, kind, where, error=DataError)
+
+
+def _key(number: int | float | str) -> str:
+    """Ids are compared as texts: tools write 7, 7.0 and "7" for the same."""
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    return str(number).strip()
+
+
+def _size(width: Any, height: Any) -> tuple[int, int] | None:
+    """(H, W), None where it is not told."""
+    sides = []
+    for side in (height, width):
+        try:
+            number = float(side) if type(side) in (int, float, str) else 0.0
+        except (ValueError, OverflowError):
+            number = 0.0
+        if not (0 < number <= MOST_SIDE and number.is_integer()):
+            return None
+        sides.append(int(number))
+    return sides[0], sides[1]
+
+
+def _name(image: _Image, source: Path) -> str:
+    """LVIS tells the place as the end of an address."""
+    name = image.file_name or "/".join((image.coco_url or "").split("/")[-2:])
+    if not name:
+        raise DataError(f"{source}: the picture of id {shown(image.id)} has no file_name")
+    return name
+
+
+def _picture(name: str, places: Sequence[Path], folder: Path, source: Path) -> Path:
+    """Where it is, by its path as it is written: links that lie in the folder may lead out."""
+    within = os.path.join(os.path.abspath(folder), "")
+    inside = [
+        path
+        for place in places
+        if (path := os.path.abspath(os.path.join(place, name.replace("\\", "/")))).startswith(
+            within
+        )
+    ]
+    if not inside:
+        raise DataError(
+            f"{source} names picture {shown(name)}, which is outside {folder}; put it inside, or "
+            "link to it there"
+        )
+    for path in inside:
+        if os.path.isfile(path):
+            return folder / os.path.relpath(path, within)
+    where = ", ".join(map(str, places))
+    raise DataError(f"{source} names picture {name}, which is in none of {where}")
+
+
+def _coco_file(annotations: Path, split: str) -> Path:
+    files = sorted(path for path in annotations.glob("*.json") if is_data(path.name))
+    for pattern in (f"instances_{split}*", f"*{split}*", "*"):
+        chosen = [path for path in files if path.match(f"{pattern}.json")]
+        if len(chosen) == 1:
+            return chosen[0]
+        if chosen:
+            break
+    raise DataError(
+        f"{annotations} must hold one instances_{split}*.json, or one *.json; "
+        f"{contents(annotations)}"
+    )

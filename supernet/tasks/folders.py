@@ -1,0 +1,231 @@
+"""Which pictures and masks a folder holds: links, case, suffixes, and what is no data."""
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from results.errors import DataError
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".avif"),
+    *(".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".gif"),
+)
+LOSSLESS = (".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".pgm", ".pbm", ".ppm", ".gif")
+NO_DATA = (  # what systems and network storage leave in folders, in lower case
+    *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin"),
+    *("__macosx", "lost+found", "lost.dir", "system volume information", "thumbs.db"),
+    *("ehthumbs.db", "desktop.ini", "__pycache__"),
+)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise DataError, with the nearest name beside it, unless `folder` is a folder."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise DataError(f"{folder} is a file; --data takes a folder")
+    beside = folder.absolute().parent
+    names = sorted(path.name for path in beside.iterdir()) if beside.is_dir() else []
+    close = difflib.get_close_matches(folder.name, names, n=1)
+    raise DataError(f"no folder {folder}" + (f"; did you mean {close[0]!r}?" if close else ""))
+
+
+def contents(folder: Path, most: int = 6) -> str:
+    """`found a/, b.txt, …`, to end an error about a layout with."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    listed = ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+    return f"found {listed or 'nothing'}"
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """The folders in `folder`, sorted by name.
+
+    Hidden ones, what systems leave there and links to `folder` or a folder above it are none.
+    """
+    own = os.path.realpath(folder)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir()
+        and is_data(path.name)
+        and not (path.is_symlink() and _is_above(os.path.realpath(path), own))
+    )
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """All pictures in `folder` and below, sorted folder by folder.
+
+    Links are followed, also out of it. Each picture is listed once, whatever leads to it: links
+    to what is listed anyway and to folders above are passed over.
+
+    Raises DataError for a folder that cannot be read, and a pipe or device named like a picture.
+    """
+    return [path for path, _ in _walk(folder)]
+
+
+def list_classes(root: Path, names: Sequence[str]) -> dict[str, list[Path]]:
+    """The pictures of class folders by name; {} where no class has any.
+
+    Raises DataError for a class without a picture beside others, and for a picture, or folder
+    of some, that links put into two classes.
+    """
+    found = {name: _walk(root / name) for name in names}
+    if not any(found.values()):
+        return {}
+    owner: dict[str, str] = {}
+    linked = any(real for pictures in found.values() for _, real in pictures) or any(
+        (root / name).is_symlink() for name in names
+    )
+    for name, pictures in found.items():
+        if not pictures:
+            raise DataError(
+                f"class folder {root / name} holds no pictures{_unread(root / name)}; add some, "
+                "or remove it"
+            )
+        for path, real in pictures if linked else ():
+            other = owner.setdefault(real or os.path.realpath(path), name)
+            if other != name:
+                raise DataError(
+                    f"{path} is of class {name!r}, and a link makes it one of {other!r} as well; "
+                    "remove the link"
+                )
+    return {name: [path for path, _ in pictures] for name, pictures in found.items()}
+
+
+def _walk(folder: Path) -> list[tuple[Path, str]]:
+    """Pictures in and below `folder`, each with its real path where a link led to it, else ""."""
+    own = os.path.realpath(folder)
+    found: list[tuple[Path, str]] = []
+    links: list[Path] = []
+    visited: set[str] = set()
+
+    def scan(start: Path, real_start: str, linked: bool) -> None:
+        waiting = [(start, real_start)]
+        while waiting:
+            where, real = waiting.pop()
+            if real in visited:
+                continue
+            visited.add(real)
+            inner = []
+            for entry in _entries(where):
+                path = Path(entry.path)
+                if entry.is_symlink():
+                    links.append(path)
+                elif entry.is_dir():
+                    inner.append((path, os.path.join(real, entry.name)))
+                elif is_picture(entry.name):
+                    if not entry.is_file():
+                        raise DataError(f"{path} is no regular file; remove it")
+                    found.append((path, os.path.join(real, entry.name) if linked else ""))
+            waiting += reversed(inner)
+
+    scan(folder, own, False)
+    if not links:
+        return found
+    # After what is there itself, so that a link never takes the place of what it leads to.
+    known = {os.path.realpath(path) for path, _ in found}
+    number = 0
+    while number < len(links):
+        path, number = links[number], number + 1
+        real = os.path.realpath(path)
+        if os.path.isdir(real):
+            if not _is_above(real, own):
+                before = len(found)
+                scan(path, real, True)
+                new = [item for item in found[before:] if item[1] not in known]
+                known.update(real for _, real in new)
+                found[before:] = new
+        elif is_picture(path.name) and real not in known:
+            known.add(real)
+            found.append((path, real))
+    return sorted(found, key=lambda item: (item[0].parent.parts, item[0].name))
+
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    """What is in a folder but what is no data, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if is_data(e.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"cannot read folder {folder}: {error.strerror or error}") from None
+
+
+def _is_above(real: str, other: str) -> bool:
+    """Whether `real` is `other` or a folder above it; both are real paths."""
+    return real == other or other.startswith(os.path.join(real, ""))
+
+
+def _unread(folder: Path) -> str:
+    """`, but 3 files *.heic, which are not read`, of the most frequent suffix."""
+    counts = Counter(Path(name).suffix for name in os.listdir(folder) if is_data(name))
+    counts.pop("", None)
+    if not counts:
+        return ""
+    suffix, count = counts.most_common(1)[0]
+    return f", but {count} files *{suffix}, which are not read"
+
+
+def is_picture(name: str) -> bool:
+    return is_data(name) and name.lower().endswith(SUFFIXES)
+
+
+def is_data(name: str) -> bool:
+    """Whether a file or folder of that name is the user's: not hidden, nor a system's own."""
+    return not name.startswith(".") and name.lower() not in NO_DATA
+
+
+def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
+    """Every picture below `pictures` with the mask of its name at the same place below `masks`.
+
+    Masks are of a LOSSLESS format. Case makes no difference where no name is the very same.
+
+    Raises DataError for a picture without a mask or with two, and for one in a lossy format.
+    """
+    found = [path.relative_to(masks) for path in list_pictures(masks)]
+    by_name = _by(found, lambda path: str(path.with_suffix("")))
+    by_lower = _by(found, lambda path: str(path.with_suffix("")).lower())
+    names = [path.relative_to(pictures) for path in list_pictures(pictures)]
+    taken = {str(name.with_suffix("")) for name in names}
+    pairs = []
+    for name in names:
+        stem = str(name.with_suffix(""))
+        chosen = by_name.get(stem) or [
+            mask
+            for mask in by_lower.get(stem.lower(), ())
+            if str(mask.with_suffix("")) not in taken  # another picture's own
+        ]
+        lossless = [mask for mask in chosen if mask.suffix.lower() in LOSSLESS]
+        if not chosen:
+            missing = masks / name.with_suffix(".png")
+            raise DataError(f"{pictures / name} has no mask: {missing} is missing")
+        if not lossless:
+            raise DataError(
+                f"mask {masks / chosen[0]} is in a lossy format, which changes labels; make it a "
+                "PNG from what it was made of"
+            )
+        if len(lossless) > 1:
+            raise DataError(
+                f"{pictures / name} has two masks, {lossless[0]} and {lossless[1]} in {masks}; "
+                "remove one"
+            )
+        pairs.append((pictures / name, masks / lossless[0]))
+    return pairs
+
+
+def unused_masks(pairs: Sequence[tuple[Path, Path]], masks: Path) -> tuple[str, ...]:
+    """A line where masks below `masks` are of no picture, () where all are used."""
+    used = {mask for _, mask in pairs}
+    unused = [path for path in list_pictures(masks) if path not in used]
+    if not unused:
+        return ()
+    return (f"{len(unused)} masks in {masks} are of no picture, as {unused[0].name}",)
+
+
+def _by(paths: Sequence[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(key(path), []).append(path)
+    return found

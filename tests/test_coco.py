@@ -1,0 +1,365 @@
+"""COCO's and SA-1B's annotations: turned pictures, sizes, ids, damage, and places of pictures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from results.errors import DataError
+from supernet.rle import decode, encode
+from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
+from supernet.tasks.train_promptable import PromptableTask
+from supernet.tasks.training import PLAIN
+from tests.conftest import ROOT
+from tests.test_tasks import BoxFiller, noise, save
+
+H, W = 40, 80  # of the picture as it is stored
+Y0, X0, Y1, X1 = 5, 50, 15, 70  # of the object there
+YELLOW = (250, 240, 30)
+
+
+def turned(path, orientation):
+    """A grey picture with a yellow object, tagged as a camera held sideways does."""
+    pixels = np.full((H, W, 3), 40, np.uint8)
+    pixels[Y0:Y1, X0:X1] = YELLOW
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return save(path, pixels, exif=exif)
+
+
+def mask_upright(orientation):
+    """Of the object, by Pillow's own turning."""
+    mask = np.zeros((H, W), np.uint8)
+    mask[Y0:Y1, X0:X1] = 255
+    steps = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+    steps |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+    image = Image.fromarray(mask)
+    if orientation > 1:
+        image = image.transpose(Image.Transpose[steps[orientation]])
+    return np.asarray(image) > 0
+
+
+def annotation(mask, kind="polygon", **fields):
+    """Of a mask that is a rectangle."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    x0, y0, x1, y1 = (int(n) for n in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    drawn = [[x0, y0, x1, y0, x1, y1, x0, y1]] if kind == "polygon" else encode(mask)
+    return {
+        "id": 1,
+        "image_id": 1,
+        "segmentation": drawn,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "area": int(mask.sum()),
+    } | fields
+
+
+def write(folder, annotations, *, images=None, name="a.png", size=None, text=None):
+    image = {"id": 1, "file_name": name}
+    if size is not None:
+        image |= {"height": size[0], "width": size[1]}
+    path = folder / "annotations" / "instances_val.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {"images": images or [image], "annotations": annotations}
+    path.write_text(text if text is not None else json.dumps(data))
+    return path
+
+
+def is_yellow(picture):
+    return np.abs(picture.pixels.astype(int) - YELLOW).max(-1) < 30
+
+
+class TestTurned:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("side", ["stored", "upright"])
+    @pytest.mark.parametrize("kind", ["polygon", "run lengths"])
+    def test_objects_lie_where_they_were_drawn(self, tmp_path, orientation, side, kind):
+        turned(tmp_path / "images" / "a.png", orientation)
+        mask = mask_upright(1 if side == "stored" else orientation)
+        write(tmp_path, [annotation(mask, kind)], size=mask.shape)
+        picture = AnnotatedPictures(tmp_path)[0]
+        tells = mask_upright(orientation).shape != (H, W)
+        assert picture.is_assumed == (orientation > 1 and not tells)
+        if side == "stored" and not tells and orientation > 1:
+            return  # nothing tells: that is said
+        (instance,) = picture.instances
+        assert (instance.decode() == is_yellow(picture)).all()
+        x0, y0, x1, y1 = (int(n) for n in instance.box)
+        assert is_yellow(picture)[y0:y1, x0:x1].all()
+        assert picture.damaged == ()
+
+    @pytest.mark.parametrize("told", [{"width": W, "height": H}, {"width": str(W), "height": 40.0}])
+    def test_sizes_as_tools_write_them(self, tmp_path, told):
+        turned(tmp_path / "images" / "a.png", 6)
+        image = {"id": 1, "file_name": "a.png", **told}
+        write(tmp_path, [annotation(mask_upright(1))], images=[image])
+        picture = AnnotatedPictures(tmp_path)[0]
+        assert picture.pixels.shape[:2] == (H, W)
+
+    def test_polygons_go_where_run_lengths_tell(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 8)
+        both = [annotation(mask_upright(1)), annotation(mask_upright(1), "run lengths", id=2)]
+        write(tmp_path, both)
+        picture = AnnotatedPictures(tmp_path)[0]
+        assert len(picture.instances) == 2
+        assert all((i.decode() == is_yellow(picture)).all() for i in picture.instances)
+
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_what_is_assumed_is_counted(self, tmp_path, orientation):
+        turned(tmp_path / "images" / "a.png", orientation)
+        write(tmp_path, [annotation(mask_upright(orientation))])
+        metric = BoxIoU()
+        metric.update(BoxFiller(), AnnotatedPictures(tmp_path)[0])
+        found = metric.compute()
+        assert (found["miou"], found["objects_assumed_upright"]) == (100, 1)
+
+    def test_sa1b(self, tmp_path):
+        mask = mask_upright(1)
+        turned(tmp_path / "sa_1.png", 6)
+        data = {"image": {"width": W, "height": H}, "annotations": [annotation(mask)]}
+        (tmp_path / "sa_1.json").write_text(json.dumps(data))
+        picture = AnnotatedPictures(tmp_path)[0]
+        assert (picture.instances[0].decode() == is_yellow(picture)).all()
+
+
+class TestSizes:
+    def test_a_picture_that_was_resized_is_left_out_and_counted(self, tmp_path):
+        mask = mask_upright(1)
+        for name in "ab":
+            turned(tmp_path / "images" / f"{name}.png", 1)
+        sizes = {1: (H, W), 2: (2 * H, 2 * W)}
+        images = [
+            {"id": n, "file_name": f"{'_ab'[n]}.png", "height": size[0], "width": size[1]}
+            for n, size in sizes.items()
+        ]
+        write(tmp_path, [annotation(mask, image_id=n) for n in sizes], images=images)
+        metric, data = BoxIoU(), AnnotatedPictures(tmp_path)
+        metric.update(BoxFiller(), data[1])
+        with pytest.raises(DataError, match=r"1 are damaged, .*is 40x80 .*, its labels are 80x160"):
+            metric.compute()
+        metric.update(BoxFiller(), data[0])
+        found = metric.compute()
+        assert (found["objects"], found["objects_damaged"]) == (1, 1)
+
+    def test_run_lengths_of_another_size_cost_one_object(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 1)
+        other = {"size": [100_000, 100_000], "counts": [10**10]}
+        bad = annotation(mask_upright(1), segmentation=other)
+        write(tmp_path, [bad, annotation(mask_upright(1))], size=(H, W))
+        data = AnnotatedPictures(tmp_path)
+        assert "1 of 2 objects are damaged" in data.notes[0]
+        assert len(data[0].instances) == 1
+        with pytest.raises(DataError, match="larger than any picture"):
+            decode(other)
+
+
+GOOD = annotation(mask_upright(1), id=2)
+BAD = {
+    "odd polygon": {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
+    "no polygon": {"segmentation": []},
+    "text": {"segmentation": [["1", 2, 3, 4, 5, 6]]},
+    "flat": {"segmentation": [1, 2, 3, 4, 5, 6]},
+    "outside": {"segmentation": [[200, 5, 220, 5, 220, 15]]},
+    "not a number": {"segmentation": [[1, 2, float("nan"), 4, 5, 6]]},
+    "infinite box": {"bbox": [float("inf"), 2, 3, 4]},
+    "large": {"segmentation": [[1, 2, 1e300, 4, 5, 6]]},
+    "short counts": {"segmentation": {"size": [H, W], "counts": [1]}},
+    "negative": {"segmentation": {"size": [H, W], "counts": [-1, 3201]}},
+    "huge counts": {"segmentation": {"size": [H, W], "counts": [10**30]}},
+    "box outside": {"bbox": [500, 5, 10, 10]},
+    "deep": {"segmentation": json.loads("[" * 200 + "]" * 200)},
+}
+
+
+class TestDamage:
+    @pytest.mark.parametrize("kind", BAD)
+    def test_costs_one_object_and_is_said(self, tmp_path, kind):
+        turned(tmp_path / "images" / "a.png", 1)
+        write(tmp_path, [annotation(mask_upright(1)) | BAD[kind], GOOD], size=(H, W))
+        data = AnnotatedPictures(tmp_path)
+        (note,) = data.notes
+        assert note.startswith("1 of 2 objects are damaged, the first: ")
+        assert "annotation 1" in note
+        metric = BoxIoU()
+        metric.update(BoxFiller(), data[0])
+        found = metric.compute()
+        assert (found["miou"], found["objects"], found["objects_damaged"]) == (100, 1, 1)
+
+    @pytest.mark.parametrize("kind", BAD)
+    def test_of_all_objects_is_refused(self, tmp_path, kind):
+        turned(tmp_path / "images" / "a.png", 1)
+        write(tmp_path, [annotation(mask_upright(1)) | BAD[kind]], size=(H, W))
+        with pytest.raises(
+            DataError, match=r"1 of 1 objects are damaged, the first: .*annotation 1"
+        ):
+            AnnotatedPictures(tmp_path)
+
+
+class TestIds:
+    @pytest.mark.parametrize("ids", [(1, "1"), ("1", 1), (1.0, 1), ("a", "a")])
+    def test_may_be_numbers_or_texts(self, tmp_path, ids):
+        turned(tmp_path / "images" / "a.png", 1)
+        images = [{"id": ids[0], "file_name": "a.png", "width": W, "height": H}]
+        write(tmp_path, [GOOD | {"image_id": ids[1]}], images=images)
+        data = AnnotatedPictures(tmp_path)
+        assert len(data[0].instances) == 1
+        assert data.notes == ()
+
+    def test_objects_of_no_picture_are_passed_over_and_counted(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 1)
+        orphans = [GOOD | {"image_id": 77}, GOOD | {"image_id": None}, 3, {"id": 5}]
+        path = write(tmp_path, [*orphans, GOOD], size=(H, W))
+        data = AnnotatedPictures(tmp_path)
+        assert data.notes == (
+            f"4 of 5 objects in {path} are of no picture that it names, and are passed over",
+        )
+        assert len(data[0].instances) == 1
+        write(tmp_path, orphans)
+        with pytest.raises(DataError, match=r"none of 4 objects in .* is of a picture"):
+            AnnotatedPictures(tmp_path)
+
+    @pytest.mark.parametrize("ids", [(1, 1), (1, "1")])
+    def test_two_pictures_of_one_id_are_refused(self, tmp_path, ids):
+        turned(tmp_path / "images" / "a.png", 1)
+        images = [{"id": number, "file_name": "a.png"} for number in ids]
+        write(tmp_path, [GOOD], images=images)
+        with pytest.raises(DataError, match="two pictures of id"):
+            AnnotatedPictures(tmp_path)
+
+    def test_notes_reach_a_training(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 1)
+        turned(tmp_path / "images" / "b.png", 1)
+        images = [{"id": n, "file_name": f"{n}.png"} for n in "ab"]
+        objects = [GOOD | {"image_id": n} for n in ("a", "b", "c")]
+        write(tmp_path, objects, images=images)
+        task = PromptableTask(tmp_path, None, 0, None, PLAIN, None)
+        assert ["1 of 3 objects" in note for note in task.notes] == [True]
+
+
+class TestPlaces:
+    @pytest.mark.parametrize(
+        "name", ["../../x.png", "{outside}", "a/../../../x.png", "..\\..\\x.png"]
+    )
+    def test_outside_the_folder_are_refused(self, tmp_path, name):
+        outside = turned(tmp_path / "x.png", 1)
+        folder = tmp_path / "data"
+        (folder / "images").mkdir(parents=True)
+        write(folder, [GOOD], name=name.format(outside=outside))
+        with pytest.raises(DataError, match=r"x\.png.*, which is outside .*data; put it inside"):
+            AnnotatedPictures(folder)
+
+    @pytest.mark.parametrize("name", ["../images/a.png", "{inside}", "./a.png", "sub/../a.png"])
+    def test_inside_are_found_however_they_are_written(self, tmp_path, name):
+        inside = turned(tmp_path / "images" / "a.png", 1)
+        write(tmp_path, [GOOD], name=name.format(inside=inside))
+        assert len(AnnotatedPictures(tmp_path)[0].instances) == 1
+
+    def test_links_in_the_folder_are_the_users(self, tmp_path):
+        turned(tmp_path / "store" / "a.png", 1)
+        folder = tmp_path / "data"
+        folder.mkdir()
+        (folder / "images").symlink_to(tmp_path / "store")
+        write(folder, [GOOD])
+        assert len(AnnotatedPictures(folder)[0].instances) == 1
+
+    @pytest.mark.parametrize("name", ["x" * 5000 + ".png", "a\0.png"])
+    def test_names_that_no_file_has_are_missing(self, tmp_path, name):
+        (tmp_path / "images").mkdir()
+        write(tmp_path, [GOOD], name=name)
+        with pytest.raises(DataError, match="which is in none of"):
+            AnnotatedPictures(tmp_path)
+
+    def test_apples_copies_are_no_annotations(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 1)
+        path = write(tmp_path, [GOOD])
+        (path.parent / f"._{path.name}").write_bytes(b"\0\5\26\7")
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as Windows' editors save it
+        assert len(AnnotatedPictures(tmp_path)) == 1
+
+    @pytest.mark.parametrize(
+        "text", ["[" * 100_000, '{"images": 10000000000000000000000}', "", "[]"]
+    )
+    def test_other_files_end_in_one_line(self, tmp_path, text):
+        write(tmp_path, [], text=text)
+        with pytest.raises(DataError, match=r"instances_val\.json"):
+            AnnotatedPictures(tmp_path)
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from results.errors import DataError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from supernet.tasks.pictures import read_indices, read_rgb
+from supernet.tasks.promptable import AnnotatedPictures
+folder = Path(sys.argv[1])
+{body}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def peak_mb(folder, body):
+    """Of a process that runs `body`, libraries included."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PEAK.format(body=body), str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such figure")
+class TestMemory:
+    def test_of_run_lengths_that_claim_a_huge_mask(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 1)
+        bad = annotation(mask_upright(1), segmentation={"size": [10**5, 10**5], "counts": [10**10]})
+        write(tmp_path, [bad, GOOD])
+        body = "assert len(AnnotatedPictures(folder)[0].instances) == 1"
+        assert peak_mb(tmp_path, body) < 600
+
+    def test_of_a_large_mask(self, tmp_path):
+        Image.new("L", (13_300, 13_300), 3).save(tmp_path / "m.png", compress_level=1)
+        body = (
+            "mask = read_indices(folder / 'm.png')\n"
+            "assert mask.shape == (13300, 13300) and mask.dtype == np.uint8 and mask[-1, -1] == 3"
+        )
+        assert peak_mb(tmp_path, body) < 1000
+
+    def test_of_180_megapixels(self, tmp_path):
+        Image.new("L", (15_000, 12_000), 77).save(tmp_path / "x.png", compress_level=1)
+        body = (
+            "picture = read_rgb(folder / 'x.png')\n"
+            "assert picture.size == (3750, 3000) and picture.getpixel((3749, 2999)) == (77,) * 3"
+        )
+        assert peak_mb(tmp_path, body) < 1000
+
+    def test_of_16_bits(self, tmp_path):
+        Image.new("I;16", (13_300, 13_300), 257 * 5).save(tmp_path / "x.png", compress_level=1)
+        body = "assert read_rgb(folder / 'x.png').getpixel((9, 9)) == (5, 5, 5)"
+        assert peak_mb(tmp_path, body) < 1000
+
+    def test_a_bomb_is_refused_by_its_header(self, tmp_path):
+        path = Path(save(tmp_path / "x.png", noise(4, 4)))
+        data = bytearray(path.read_bytes())
+        data[16:24] = (60_000).to_bytes(4, "big") * 2  # of IHDR, whose checksum follows
+        import zlib
+
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+        path.write_bytes(data)
+        body = (
+            "for read in (read_rgb, read_indices):\n"
+            "    try:\n        read(folder / 'x.png')\n        raise SystemExit('read')\n"
+            "    except DataError as error:\n"
+            "        assert 'more than 200 megapixels; scale it down' in str(error), error"
+        )
+        assert peak_mb(tmp_path, body) < 400

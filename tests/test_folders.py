@@ -1,0 +1,287 @@
+"""Walking folders of pictures: links, what systems leave there, suffixes, masks, odd files."""
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from results.errors import DataError
+from supernet.tasks.classification import ClassFolders
+from supernet.tasks.folders import (
+    LOSSLESS,
+    SUFFIXES,
+    list_classes,
+    list_folders,
+    list_pictures,
+    pair_masks,
+    unused_masks,
+)
+from supernet.tasks.pictures import FORMATS, read_indices, read_rgb
+from supernet.tasks.pretrain import list_pictures_of
+from supernet.tasks.promptable import AnnotatedPictures
+from supernet.tasks.super_resolution import LargePictures
+from supernet.tasks.train_classification import class_folders
+from tests.test_tasks import noise, save
+
+
+def names(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in list_pictures(folder)]
+
+
+def classes(folder):
+    colours = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return ClassFolders(folder, (8, 8), None, crop_pct=1.0, **colours)
+
+
+@pytest.fixture
+def three(tmp_path):
+    for name in "abc":
+        save(tmp_path / "val" / name / "0.png", noise(4, 4))
+    return tmp_path / "val"
+
+
+class TestLinks:
+    @pytest.mark.parametrize("target", ["..", ".", "../..", "{root}"])
+    @pytest.mark.parametrize("place", ["a/loop", "a/deep/loop", "loop"])
+    def test_folders_above_are_not_walked_again(self, three, place, target):
+        link = three / place
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(target.format(root=three))
+        found = classes(three.parent)
+        assert [(path.name, label) for path, label in found.samples] == [
+            ("0.png", 0),
+            ("0.png", 1),
+            ("0.png", 2),
+        ]
+        assert found.classes == ("a", "b", "c")
+        assert names(three) == ["a/0.png", "b/0.png", "c/0.png"]
+
+    def test_links_to_each_other_end(self, tmp_path):
+        save(tmp_path / "x" / "1.png", noise(4, 4))
+        (tmp_path / "x" / "to_y").symlink_to("../y")
+        save(tmp_path / "y" / "2.png", noise(4, 4))
+        (tmp_path / "y" / "to_x").symlink_to("../x")
+        assert names(tmp_path) == ["x/1.png", "y/2.png"]
+        assert names(tmp_path / "x") == ["x/1.png"[2:], "to_y/2.png"]
+
+    def test_a_picture_is_listed_once_whatever_leads_to_it(self, tmp_path):
+        save(tmp_path / "z" / "0.png", noise(4, 4))
+        (tmp_path / "a.png").symlink_to("z/0.png")
+        (tmp_path / "b.png").symlink_to("a.png")
+        (tmp_path / "more").symlink_to("z")
+        assert names(tmp_path) == ["z/0.png"]
+
+    def test_links_out_of_the_folder_are_the_users(self, tmp_path):
+        save(tmp_path / "store" / "n1" / "0.png", noise(4, 4))
+        save(tmp_path / "store" / "1.png", noise(4, 4))
+        data = tmp_path / "data" / "val"
+        (data / "b").mkdir(parents=True)
+        (data / "a").symlink_to(tmp_path / "store" / "n1")
+        (data / "b" / "x.png").symlink_to(tmp_path / "store" / "1.png")
+        assert [(path.name, label) for path, label in classes(data).samples] == [
+            ("0.png", 0),
+            ("x.png", 1),
+        ]
+
+    @pytest.mark.parametrize(
+        ("link", "target"),
+        [
+            ("a/more", "../b"),
+            ("a/x.png", "../b/0.png"),
+            ("d", "b"),
+            ("c/deep/y.png", "../../b/0.png"),
+        ],
+    )
+    def test_one_picture_of_two_classes_is_refused(self, three, link, target):
+        (three / link).parent.mkdir(exist_ok=True)
+        (three / link).symlink_to(target)
+        other = link.partition("/")[0]
+        with pytest.raises(DataError, match=f"'[b{other}]', and a link makes it .*'[b{other}]'"):
+            classes(three.parent)
+
+    def test_two_links_to_one_folder_elsewhere_are_refused_as_classes(self, tmp_path):
+        save(tmp_path / "store" / "0.png", noise(4, 4))
+        (tmp_path / "val").mkdir()
+        for name in "ab":
+            (tmp_path / "val" / name).symlink_to(tmp_path / "store")
+        with pytest.raises(DataError, match="remove the link"):
+            classes(tmp_path)
+
+    def test_a_picture_that_a_link_promises_is_not_left_out(self, tmp_path):
+        (tmp_path / "x.png").symlink_to("nowhere.png")
+        (tmp_path / "y.png").symlink_to("y.png")
+        assert names(tmp_path) == ["x.png", "y.png"]
+        for path in list_pictures(tmp_path):
+            with pytest.raises(DataError, match=path.name):
+                read_rgb(path)
+
+
+JUNK = ["@eaDir", "__MACOSX", "lost+found", "#recycle", "@Recycle", "$RECYCLE.BIN", ".git"]
+JUNK += ["System Volume Information", ".ipynb_checkpoints", ".Trash-1000", "#snapshot"]
+
+
+class TestWhatSystemsLeave:
+    @pytest.mark.parametrize("name", JUNK)
+    def test_is_neither_class_nor_picture(self, three, name):
+        for place in (three, three / "a", three / "a" / "deep"):
+            save(place / name / "0.png", noise(4, 4))
+            save(place / name / "b" / "0.png", noise(4, 4))
+        for path in ("a/._0.png", "a/Thumbs.db", "a/.DS_Store", "a/desktop.ini", "._b"):
+            (three / path).write_text("")
+        assert [path.name for path in list_folders(three)] == ["a", "b", "c"]
+        for split in ("train", "val"):
+            assert len(class_folders(three, split)) == 3
+        assert len(classes(three.parent)) == 3
+        assert len(list_pictures_of(three)) == len(LargePictures(three, 2)) == 3
+
+    def test_beside_annotations_and_masks(self, tmp_path):
+        save(tmp_path / "images" / "0.png", noise(8, 8))
+        save(tmp_path / "images" / "@eaDir" / "0.png", noise(8, 8))
+        save(tmp_path / "masks" / "0.png", np.ones((8, 8), np.uint8))
+        save(tmp_path / "masks" / "@eaDir" / "9.png", np.ones((8, 8), np.uint8))
+        found = AnnotatedPictures(tmp_path)
+        assert [path.name for path, _ in found.samples] == ["0.png"]
+        assert found.notes == ()
+
+
+class TestSuffixes:
+    def test_are_those_of_pillows_formats(self):
+        Image.init()
+        registered = dict(Image.registered_extensions())
+        left_out = {".avifs", ".pfm"}  # films; floating-point numbers
+        expected = {s for s, kind in registered.items() if kind in FORMATS} - left_out
+        assert expected <= set(SUFFIXES)
+        optional = {".avif", ".webp", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"}
+        assert set(SUFFIXES) - expected <= optional  # of what Pillow was built with
+        assert set(LOSSLESS) <= set(SUFFIXES)
+
+    @pytest.mark.parametrize("name", ["x.jfif", "x.JPE", "x.Png", "x.dib", "x.pgm", "x.JP2"])
+    def test_pictures_are_found_and_read(self, tmp_path, name):
+        path = save(tmp_path / "a" / name, Image.fromarray(noise(8, 8)))
+        found = classes(tmp_path)
+        assert [sample for sample, _ in found.samples] == [path]
+        assert found[0][0].shape == (3, 8, 8)
+
+    def test_a_class_without_a_picture_is_refused_everywhere(self, three):
+        for name in ("x.heic", "y.heic", "notes.txt"):
+            (three / "b" / name).write_text("")
+        (three / "b" / "0.png").unlink()
+        for opened in (lambda: classes(three.parent), lambda: class_folders(three.parent, "val")):
+            with pytest.raises(
+                DataError,
+                match=r"val/b holds no pictures, but 2 files \*\.heic, which are not read",
+            ):
+                opened()
+        assert list_classes(three, ["b"]) == {}
+
+    def test_other_formats_are_not_opened_whatever_they_are_called(self, tmp_path):
+        """Pillow would start Ghostscript for the first."""
+        for kind in ("EPS", "PDF", "ICO"):
+            path = tmp_path / f"{kind}.png"
+            Image.fromarray(noise(16, 16)).save(path, kind)
+            with pytest.raises(DataError, match=r"\.png: not a picture, or damaged"):
+                read_rgb(path)
+
+
+class TestMasks:
+    def pairs(self, tmp_path, pictures, masks):
+        for name in pictures:
+            save(tmp_path / "images" / name, noise(4, 4))
+        for name in masks:
+            save(tmp_path / "masks" / name, np.zeros((4, 4), np.uint8))
+        found = pair_masks(tmp_path / "images", tmp_path / "masks")
+        return [str(mask.relative_to(tmp_path / "masks")) for _, mask in found]
+
+    @pytest.mark.parametrize(
+        ("pictures", "masks"),
+        [
+            (["0.jpg"], ["0.PNG"]),
+            (["0.JPG"], ["0.png"]),
+            (["IMG_1.JPG"], ["img_1.png"]),
+            (["a/b.c.jpg"], ["A/b.c.tif"]),
+            (["0.jfif", "1.png"], ["0.bmp", "1.TIFF"]),
+            (["a.png", "A.png"], ["A.png", "a.png"]),
+            (["x.jpg"], ["x.png", "x.jpg"]),  # a preview beside it
+        ],
+    )
+    def test_are_found(self, tmp_path, pictures, masks):
+        found = self.pairs(tmp_path, pictures, masks)
+        assert sorted(set(found)) == sorted(m for m in masks if not m.endswith(".jpg"))
+        stems = [Path(name).with_suffix("") for name in sorted(pictures)]
+        assert [str(Path(name).with_suffix("")).lower() for name in found] == [
+            str(stem).lower() for stem in stems
+        ]
+
+    @pytest.mark.parametrize(
+        ("pictures", "masks", "words"),
+        [
+            (["0.jpg"], ["0.png", "0.bmp"], "two masks"),
+            (["Ab.jpg"], ["ab.png", "AB.png"], "two masks"),
+            (["0.jpg"], ["0.jpg"], r"0\.jpg is in a lossy format"),
+            (["0.png"], ["0.webp"], "lossy"),
+            (["a.jpg", "A.jpg"], ["a.png"], r"A\.jpg has no mask: .*A\.png is missing"),
+        ],
+    )
+    def test_that_are_doubtful_are_refused(self, tmp_path, pictures, masks, words):
+        with pytest.raises(DataError, match=words):
+            self.pairs(tmp_path, pictures, masks)
+
+    def test_of_no_picture_are_said(self, tmp_path):
+        self.pairs(tmp_path, ["0.jpg"], ["0.png", "1.png", "2.png"])
+        pairs = pair_masks(tmp_path / "images", tmp_path / "masks")
+        (line,) = unused_masks(pairs, tmp_path / "masks")
+        assert line.startswith("2 masks in ")
+        assert AnnotatedPictures(tmp_path).notes == (line,)
+
+    def test_a_jpeg_called_png_is_refused(self, tmp_path):
+        path = tmp_path / "m.png"
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(path, "JPEG")
+        with pytest.raises(DataError, match="is a JPEG, which changes labels"):
+            read_indices(path)
+
+
+class TestOddFiles:
+    @pytest.fixture(params=["pipe", "socket", "folder", "device"])
+    def odd(self, request, tmp_path):
+        path = tmp_path / "x.png"
+        if request.param == "pipe":
+            os.mkfifo(path)
+        elif request.param == "socket":
+            server = socket.socket(socket.AF_UNIX)
+            here = Path.cwd()
+            os.chdir(tmp_path)  # names of sockets are short
+            server.bind("x.png")
+            os.chdir(here)
+            server.close()
+        elif request.param == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/dev/zero")
+        return path
+
+    def test_end_in_one_line_and_do_not_hang(self, odd):
+        for read in (read_rgb, read_indices):
+            with pytest.raises(DataError, match=r"x\.png") as caught:
+                read(odd)
+            assert "\n" not in str(caught.value)
+        if odd.is_dir():
+            assert list_pictures(odd.parent) == []
+        elif not odd.is_symlink():
+            with pytest.raises(DataError, match=r"x\.png is no regular file; remove it"):
+                list_pictures(odd.parent)
+
+    def test_folders_that_cannot_be_read_are_not_passed_over(self, tmp_path, monkeypatch):
+        save(tmp_path / "a" / "0.png", noise(4, 4))
+        real = os.scandir
+
+        def scandir(path):
+            if Path(path).name == "a":
+                raise PermissionError(13, "Permission denied")
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        with pytest.raises(DataError, match=r"cannot read folder .*a: Permission denied"):
+            list_pictures(tmp_path)
