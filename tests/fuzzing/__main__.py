@@ -1,29 +1,37 @@
 """Reads damaged files and says what came of it: `python -m tests.fuzzing`.
 
-    python -m tests.fuzzing --count 300                     every reader
-    python -m tests.fuzzing --reader "front.json" --count 1000 --seed 7
-    python -m tests.fuzzing --reader "front.json" --only 17 one mutant, here, with its traceback
-    python -m tests.fuzzing --count 300 --record results/benchmarks/fuzzing.json
+python -m tests.fuzzing --count 300                     every reader
+python -m tests.fuzzing --reader "front.json" --count 1000 --seed 7
+python -m tests.fuzzing --reader "front.json" --only 17 one mutant, here, with its traceback
+python -m tests.fuzzing --count 300 --record results/benchmarks/fuzzing.json
 """
 
 import argparse
+import contextlib
 import logging
 import shlex
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from results.files import write_json
 from results.record import RunRecord, commit, now
+from tests.conftest import ROOT
 from tests.fuzzing.batch import SEED, kinds, outcomes, summary, table
-from tests.fuzzing.check import Fuzzer
+from tests.fuzzing.check import Fuzzer, Outcome
 from tests.fuzzing.readers import READERS
+
+DOCS = ROOT / "docs" / "reliability.md"
+BEGIN = "<!-- fuzzing: written by `python -m tests.fuzzing --record` -->"
+END = "<!-- end -->"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzzing")
-    parser.add_argument("--reader", action="append", help="one of them; repeatable", choices=READERS)
+    add = parser.add_argument
+    add("--reader", action="append", help="one of them; repeatable", choices=READERS)
     parser.add_argument("--count", type=int, default=300, help="mutants of each reader")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--only", type=int, help="this mutant, in this process")
@@ -38,11 +46,12 @@ def main() -> None:
         _show(chosen[0], options.only, options.seed)
         return
     started = time.monotonic()
-    found = []
-    for one in outcomes(dict.fromkeys(chosen, options.count), options.seed):
-        found.append(one)
-        if one.is_finding:
-            print(f"{one.reader} {one.number}: {one.kind} at {one.place}", file=sys.stderr)
+    found: list[Outcome] = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for one in outcomes(dict.fromkeys(chosen, options.count), options.seed):
+            found.append(one)
+            if one.is_finding:
+                print(f"{one.reader} {one.number}: {one.kind} at {one.place}", file=sys.stderr)
     rows = summary(found)
     print(table(rows))
     for line in kinds(found):
@@ -60,7 +69,26 @@ def main() -> None:
             "readers": rows,
         }
         write_json(options.record, record)
+        write_docs(record)
     sys.exit(any(one.is_finding for one in found))
+
+
+def write_docs(record: dict[str, Any], path: Path = DOCS) -> None:
+    """Put the table of a record where the docs quote it."""
+    text = path.read_text()
+    begin, rest = text.split(BEGIN)
+    _, end = rest.split(END)
+    path.write_text(f"{begin}{BEGIN}\n{quoted(record)}\n{END}{end}")
+
+
+def quoted(record: dict[str, Any]) -> str:
+    """What the docs say of a record."""
+    rows = record["readers"]
+    said = (
+        f"{record['mutants']:,} mutants of {len(rows)} readers, seed {record['seed']}, "
+        f"{len(record['findings'])} findings, on {record['date'][:10]}"
+    )
+    return f"{said}:\n\n{table(rows)}"
 
 
 def _show(name: str, number: int, seed: int) -> None:

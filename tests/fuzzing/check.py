@@ -87,7 +87,8 @@ class Fuzzer:
         self._touched: list[str] = []
         self._may_run = False
         _make_sentinel(self.sentinel)
-        (root / "tmp").mkdir()
+        for name in ("tmp", "cache"):
+            (root / name).mkdir()
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_DATA, MOST_DATA))
         signal.signal(signal.SIGPROF, _too_slow)
         signal.signal(signal.SIGALRM, _too_slow)
@@ -181,13 +182,21 @@ class Fuzzer:
         except UserError as error:
             wrong_text = _wrong_with(str(error))
             where = _place(error) if wrong_text else ""
-            return ("words", f"{wrong_text}: {str(error)[:200]!r}", where) if wrong_text else (
-                "error", str(error)[:200], ""
+            return (
+                ("words", f"{wrong_text}: {str(error)[:200]!r}", where)
+                if wrong_text
+                else ("error", str(error)[:200], "")
             )
         except TooSlowError as error:
             return "slow", f"more than {MOST_SECONDS:g} s", _place(error)
+        except OSError as error:
+            # What results.console shows as one line: a file that is named and is not there.
+            if error.filename and error.strerror:
+                return "error", str(error)[:200], ""
+            return type(error).__name__, str(error)[:200], _place(error)
         except SystemExit as error:
-            return ("error", "", "") if error.code == 2 else ("exit", str(error.code), _place(error))
+            kind = "error" if error.code == 2 else "exit"
+            return kind, str(error.code), _place(error)
         except BaseException as error:
             return type(error).__name__, str(error)[:200], _place(error)
 
@@ -199,7 +208,7 @@ class Fuzzer:
             self._touched.append(f"{event} {str(arguments)[:100]}")
         paths: tuple[Any, ...] = ()
         if event == "open":
-            path, mode, flags = arguments
+            path, _, flags = arguments
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             if isinstance(path, str | bytes | os.PathLike):
                 real = os.path.realpath(os.fsdecode(path))
@@ -214,8 +223,8 @@ class Fuzzer:
 
     def _is_own(self, path: str) -> bool:
         there = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
-        own = tuple(f"{self.root / name}/" for name in ("work", "tmp", "cache"))
-        return there.startswith(own) or there in ("/dev/null", str(self.work))
+        own = [str(self.root / name) for name in ("work", "tmp", "cache")]
+        return there in ("/dev/null", *own) or there.startswith(tuple(f"{p}/" for p in own))
 
 
 # Paths among the arguments of an event, from the first.
@@ -232,7 +241,11 @@ def difference(sound: bytes, path: Path) -> str:
         found = path.read_bytes()
     except OSError:
         return "the file is gone"
-    at = next((i for i, (a, b) in enumerate(zip(sound, found, strict=False)) if a != b), len(sound))
+    at, step = 0, 2**16
+    while sound[at : at + step] == found[at : at + step] and at < len(sound):
+        at += step
+    pairs = zip(sound[at : at + step], found[at : at + step], strict=False)
+    at += next((number for number, (a, b) in enumerate(pairs) if a != b), 0)
     start = max(at - 20, 0)
     return f"at {at} of {len(sound)}: {sound[start : at + 30]!r} became {found[start : at + 60]!r}"
 

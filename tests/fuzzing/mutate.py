@@ -20,7 +20,6 @@ from tests.fuzzing.values import (
     NUMBERS,
     WORDS,
     Pairs,
-    Raw,
     any_value,
     damaged,
     parse,
@@ -189,7 +188,8 @@ def toml_file(data: bytes, rng: Random) -> bytes:
         fields = value if isinstance(value, Pairs) else Pairs([["title", value]])
         lines = [f"{write(key)} = {_toml_value(item)}" for key, item in fields]
     if rng.random() < 0.1:
-        lines.append(rng.choice(("[" + "a." * DEEP + "a]", "[batch]", "[[batch]]", "a" + ".a" * 500 + "=1")))
+        deep = "[" + "a." * DEEP + "a]", "a" + ".a" * 500 + "=1"
+        lines.append(rng.choice((*deep, "[batch]", "[[batch]]")))
     return _reencoded("\n".join(lines) + "\n", rng)
 
 
@@ -199,7 +199,8 @@ def _toml_line(line: str, rng: Random) -> str:
         return rng.choice(("[other]", "[batch.deeper]", "[[list]]", rng.choice(WORDS)))
     if rng.random() < 0.2:
         return f"{rng.choice(WORDS)} = {rng.choice(TOML_VALUES)}"
-    return f"{key}= {rng.choice((*TOML_VALUES, json.dumps(rng.choice(WORDS)), rng.choice(NUMBERS)))}"
+    others = (*TOML_VALUES, json.dumps(rng.choice(WORDS)), rng.choice(NUMBERS))
+    return f"{key}= {rng.choice(others)}"
 
 
 def _toml_value(value: Any) -> str:
@@ -270,7 +271,8 @@ def _rows(rows: list[list[str]], rng: Random) -> list[list[str]]:
                 if column < len(row):
                     row[column : column + 1] = row[column : column + 1] * (2 if again else 0)
         case 5:
-            rows[0][column % max(len(rows[0]), 1) : column + 1] = [rng.choice((*WORDS, "Latency_MS"))]
+            name = column % max(len(rows[0]), 1)
+            rows[0][name : name + 1] = [rng.choice((*WORDS, "Latency_MS"))]
         case 6:
             rows = [rows[0], *rng.sample(rows[1:], len(rows) - 1)]
         case 7:
@@ -412,7 +414,8 @@ def png(data: bytes, rng: Random) -> bytes:
             return _large_png(rng.choice((8, 16)), rng.choice((0, 0, 2)))
         case 8:
             name, body = chunks[at]
-            return _png(chunks[:at]) + struct.pack(">I", rng.choice((0, 2**31, 2**32 - 1))) + name + body
+            size = struct.pack(">I", rng.choice((0, 2**31, 2**32 - 1)))
+            return _png(chunks[:at]) + size + name + body
         case _:
             name, body = chunks[at]
             chunks[at] = (name, any_bytes(body, rng))
@@ -525,7 +528,8 @@ def pt_file(data: bytes, rng: Random) -> bytes:
     except (zipfile.BadZipFile, ValueError):
         return any_bytes(data, rng)
     at = rng.randrange(len(entries))
-    program = next((number for number, (name, _) in enumerate(entries) if name.endswith("data.pkl")), at)
+    names = [name for name, _ in entries]
+    program = next((n for n, name in enumerate(names) if name.endswith("data.pkl")), at)
     packed = False
     match rng.randrange(11):
         case 0:

@@ -74,12 +74,12 @@ def use_plot(path: Path) -> Any:
 # --- Records that are resumed ----------------------------------------------------------------
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Raised where a resumed command would begin to work."""
 
 
 def _stop(*_: Any, **__: Any) -> Any:
-    raise Stopped
+    raise StoppedError
 
 
 def make_search(folder: Path) -> list[Path]:
@@ -99,7 +99,7 @@ def make_search(folder: Path) -> list[Path]:
 def use_search(path: Path) -> Any:
     from nas.search import SearchCommand
 
-    with patch("nas.setting.Search", _stop), contextlib.suppress(Stopped):
+    with patch("nas.setting.Search", _stop), contextlib.suppress(StoppedError):
         SearchCommand(resume=path.parent, quiet=True).run()
 
 
@@ -133,29 +133,35 @@ def use_build(path: Path) -> Any:
         patch("lut.work.check_host"),
         patch.object(Local, "facts", lambda self: facts),
         patch("lut.work.Work.measure", _stop),
-        contextlib.suppress(Stopped),
+        contextlib.suppress(StoppedError),
     ):
         Build(resume=path.parent, quiet=True).run()
 
 
-def _training() -> Any:
+def _training(folder: Path) -> Any:
+    """Of one small network, as the mutants of its states are many."""
+    from tests.fuzzing.of_data import small_arch
     from tests.test_train import QUICK
 
-    return replace(QUICK, steps=2, checkpoint_every=1, num_train=8, limit=4, ema=0.9)
+    (folder / "arch.json").write_text(small_arch().to_json())
+    alone = replace(QUICK, space=None, freeze=(), arch=str(folder / "arch.json"))
+    alone = replace(alone, random_subnets=None, recalibration_images=None)
+    return replace(alone, steps=2, checkpoint_every=1, num_train=8, limit=4, out=folder / "run")
 
 
 @contextlib.contextmanager
 def _without_end() -> Iterator[None]:
     """Neither evaluation nor model: their time says nothing of a reader."""
-    with patch("supernet.training.Training.finish", lambda self: {}), patch(
-        "supernet.train_report.print_training", lambda *_: None
+    with (
+        patch("supernet.training.Training.finish", lambda self: {}),
+        patch("supernet.train_report.print_training", lambda *_: None),
     ):
         yield
 
 
 def make_training(folder: Path) -> list[Path]:
     with _without_end():
-        replace(_training(), out=folder / "run").run()
+        _training(folder).run()
     for path in (folder / "run" / "tensorboard").glob("*"):
         path.unlink()
     return [folder / "run" / "run.json"]
@@ -329,7 +335,7 @@ READERS = (
     Reader("study.log", make_study, mutate.json_lines, use_study, quick=12),
     Reader("shared storage", make_shared, mutate.json_lines, use_shared, quick=12),
     Reader("evaluated rows", make_rows, mutate.json_lines, use_rows),
-    Reader("evaluated rows in a predictor", make_rows, mutate.json_lines, use_evaluations, quick=10),
+    Reader("rows in a predictor", make_rows, mutate.json_lines, use_evaluations, quick=10),
     Reader("costs CSV", make_costs, mutate.csv_file, use_costs),
     Reader("archs JSON lines", make_archs, mutate.json_lines, use_archs),
     Reader("archs CSV", make_archs_csv, mutate.csv_file, use_archs),

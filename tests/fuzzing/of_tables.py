@@ -422,7 +422,7 @@ def use_merged(path: Path) -> Any:
     return status
 
 
-ADB = "List of devices attached\nR5CT1\tdevice\nemulator-5554\toffline\n192.168.1.2:5555\tdevice\n\n"
+ADB = "List of devices attached\nR5CT1\tdevice\nemulator-5554\toffline\n10.0.0.2:5555\tdevice\n\n"
 
 
 def make_adb(folder: Path) -> list[Path]:
