@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from nas.accuracy import load_subnets
 from nas.front import read_front
-from nas.plot import Plot
+from nas.plot import Plot, write_plots
 from nas.study import Search
 from nas.summary import print_front
 from results.errors import UserError
@@ -50,6 +50,13 @@ def make_front(folder: Path) -> list[Path]:
     a_front().write(folder / "run")
     write_json(folder / "run" / "run.json", {"settings": {}})
     return [folder / "run" / "front.json"]
+
+
+def make_drawn_front(folder: Path) -> list[Path]:
+    """Drawn once: the first picture of a machine starts programs that list its fonts."""
+    files = make_front(folder)
+    write_plots([a_front()], folder)
+    return files
 
 
 def use_front(path: Path) -> Any:
@@ -177,6 +184,7 @@ def make_curves(folder: Path) -> list[Path]:
     from supernet.trainer import Report
 
     (folder / "run").mkdir()
+    write_plots([a_front()], folder)  # see make_drawn_front
     with Curves(folder / "run", 0) as curves:
         for step in range(1, 6):
             distill = None if step % 2 else 0.5 / step
@@ -326,7 +334,7 @@ def use_arch(path: Path) -> Any:
 
 READERS = (
     Reader("front.json as RUN#ID", make_front, mutate.json_file, use_front),
-    Reader("front.json in nas.plot", make_front, mutate.json_file, use_plot, quick=8),
+    Reader("front.json in nas.plot", make_drawn_front, mutate.json_file, use_plot, quick=8),
     Reader("run.json of nas.search", make_search, mutate.json_file, use_search),
     Reader("run.json of lut.build", make_build, mutate.json_file, use_build),
     Reader("run.json of supernet.train", make_training, mutate.json_file, use_training, quick=10),
