@@ -37,6 +37,7 @@ MOST_WALL_S = 60.0  # a machine that others use is slow; a hang is endless
 MOST_MEGABYTES = 1000.0
 MOST_CHARACTERS = 1200  # of an error
 MOST_DATA = 6 * 2**30  # of a process, so that a bomb ends it and not the machine
+ODD = ("a FIFO", "a folder", "a circle of links", "a link elsewhere", "6 GB", "nothing")
 PASSWORD = "secret"  # in a URL that mutants hold
 
 
@@ -49,6 +50,7 @@ class Reader:
     mutate: Mutator
     use: Callable[[Path], Any]  # the damaged file, in a fresh copy of that folder
     quick: int = 20  # mutants of the ordinary suite
+    is_file: bool = True  # of a user; else what a tool printed, and the file is ours alone
     runs: bool = False  # it starts programs, and may
 
 
@@ -85,7 +87,7 @@ class Fuzzer:
         self._bases: dict[str, list[Path]] = {}
         self._watched = False
         self._touched: list[str] = []
-        self._may_run = False
+        self._may_run = self._may_read = False
         _make_sentinel(self.sentinel)
         for name in ("tmp", "cache"):
             (root / name).mkdir()
@@ -114,8 +116,16 @@ class Fuzzer:
         files = self._files(reader)
         path = self._fresh(reader) / files[number % len(files)]
         sound = path.read_bytes()
+        if self._is_odd(reader, number):
+            path.unlink()
+            _make_odd(path, ODD[number], self.sentinel)
+            return path, sound
         path.write_bytes(reader.mutate(sound, rng))
         return path, sound
+
+    def _is_odd(self, reader: Reader, number: int) -> bool:
+        """The first of a reader's mutants are no files, or not of any size that is meant."""
+        return reader.is_file and 0 <= number < len(ODD)
 
     def _files(self, reader: Reader) -> list[Path]:
         """Those that are damaged, relative; made once."""
@@ -134,6 +144,8 @@ class Fuzzer:
 
     def run(self, reader: Reader, number: int) -> Outcome:
         path, sound = self.mutant(reader, number)
+        odd = self._is_odd(reader, number)
+        self._may_read = odd  # the path is a link, which its user may have made
         before = _snapshot(self.sentinel)
         started = time.process_time()
         with _peak() as peak:
@@ -148,7 +160,8 @@ class Fuzzer:
         if kind in ("value", "error") and megabytes > MOST_MEGABYTES:
             kind, text = "memory", f"{megabytes:.0f} MB; {text}"
         if kind not in ("value", "error"):
-            text = f"{text[:300]} | {difference(sound, path)}"
+            changed = ODD[number] if odd else difference(sound, path)
+            text = f"{text[:300]} | {changed}"
         return Outcome(reader.name, number, kind, text, place, seconds, megabytes)
 
     def _read(self, reader: Reader, path: Path) -> tuple[str, str, str]:
@@ -212,7 +225,7 @@ class Fuzzer:
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             if isinstance(path, str | bytes | os.PathLike):
                 real = os.path.realpath(os.fsdecode(path))
-                if real.startswith(f"{self.sentinel}/"):
+                if real.startswith(f"{self.sentinel}/") and not self._may_read:
                     self._touched.append(f"read {real}")
                 paths = (path,) if writes else ()
         elif event in _CHANGES:
@@ -233,6 +246,22 @@ _CHANGES = {
     **{"os.rename": 2, "os.link": 2, "os.symlink": 2, "shutil.rmtree": 1, "shutil.move": 2},
 }
 _PROGRAMS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "os.fork"}
+
+
+def _make_odd(path: Path, kind: str, sentinel: Path) -> None:
+    """What a path may lead to that is no file as it is expected."""
+    match kind:
+        case "a FIFO":
+            os.mkfifo(path)
+        case "a folder":
+            path.mkdir()
+        case "a circle of links":
+            path.symlink_to(path)
+        case "a link elsewhere":
+            path.symlink_to(sentinel / "victim.txt")
+        case "6 GB":
+            with path.open("wb") as file:
+                file.truncate(6 * 2**30)
 
 
 def difference(sound: bytes, path: Path) -> str:

@@ -252,5 +252,5 @@ READERS = (
     Reader("masks (PNG)", make_masks, mutate.png, use_masks),
     Reader("COCO JSON", make_coco, mutate.json_file, use_annotations),
     Reader("SA-1B JSON", make_sa1b, mutate.json_file, use_annotations),
-    Reader("run lengths", make_rle, mutate.json_file, use_rle),
+    Reader("run lengths", make_rle, mutate.json_file, use_rle, is_file=False),
 )
