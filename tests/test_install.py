@@ -1,9 +1,12 @@
 """Installed for real, not from a checkout: package data come along, the working folder is free."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 
 import pytest
 
@@ -93,3 +96,64 @@ def test_calibrating_finds_the_published_figures(site, tmp_path):
         check=True,
     )
     assert (tmp_path / "tables" / "orin-tensorrt-fp16.csv").exists()
+
+
+def bounds():
+    """Lower bounds in pyproject.toml of what commands need, by name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    found = {}
+    for needed in (*project["dependencies"], *extras["torch"], *extras["device"]):
+        name, lowest = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,.*)?", needed).groups()
+        found[name] = lowest
+    return found
+
+
+def lowest():
+    lines = (ROOT / "tests" / "lowest.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_the_versions_that_are_tested_are_the_lower_bounds():
+    def padded(version):
+        return [int(part) for part in version.split(".")] + [0] * (3 - version.count(".") - 1)
+
+    own, tested = bounds(), lowest()
+    assert set(own) - set(tested) == {"torch"}  # tests/lowest.txt says why
+    assert {name: padded(v) for name, v in tested.items()} == {
+        name: padded(version) for name, version in own.items() if name != "torch"
+    }
+
+
+# What meets every dependency: flags, tables and fits, fronts and pictures, studies, weights,
+# training, logs, ONNX and LiteRT files, YAML.
+OLDEST = (
+    *("reading", "table", "points", "importers", "accuracy", "plot", "study", "curves", "rle"),
+    *("weights", "checkpoint", "sandwich", "onnx_builder", "tflite_builder", "evaluate_subnets"),
+)
+
+
+@pytest.mark.slow
+def test_the_suites_core_passes_with_the_lowest_versions(tmp_path):
+    """Warnings are errors there, too. Takes the torch that this environment has."""
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    tools = [f"{name}=={version(name)}" for name in ("pytest", "pytest-xdist", "hypothesis")]
+    wanted = [*(f"{name}=={v}" for name, v in lowest().items()), f"torch=={version('torch')}"]
+    install = [python, "-m", "pip", "install", "-q", *wanted, *tools]
+    subprocess.run(install, check=True, capture_output=True)
+    listed = subprocess.run(
+        [python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True
+    ).stdout.lower()
+    for name, v in lowest().items():
+        assert f"{name}=={v}\n" in listed
+    tests = [str(ROOT / "tests" / f"test_{name}.py") for name in OLDEST]
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
