@@ -773,7 +773,10 @@ class TestPromptable:
             ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "a polygon has an even number"),
             ({"segmentation": [[1, 2, 3, 4, 5, math.nan]]}, "annotation 0 is damaged"),
             ({"segmentation": [[100, 2, 110, 2, 110, 9]]}, "outside the picture"),
-            ({"segmentation": {"size": [9, 9], "counts": [81]}}, "its labels are 9x9"),
+            (
+                {"segmentation": {"size": [9, 9], "counts": [81]}},
+                r"a mask of \(9, 9\) on a picture",
+            ),
             ({"bbox": [1, 2, 3]}, "bbox"),
             ({"bbox": [1, 2, -3, 4]}, "bbox is"),
             ({"bbox": [100, 2, 3, 4]}, "outside the picture"),

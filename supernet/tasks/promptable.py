@@ -301,7 +301,7 @@ def _turned_as_labels(
 ) -> tuple[NDArray[np.uint8], tuple[int, int], bool, str]:
     """Pixels, (H, W), whether the side is assumed, and why no label fits, or "".
 
-    Run lengths tell the size that they are of; else the file may.
+    Most run lengths tell the size that they are of; else the file may.
     """
     runs = [a.segmentation for a in annotations if isinstance(a.segmentation, RunLengths)]
     told = [size for size, _ in Counter(run.size for run in runs).most_common(1)]
@@ -315,6 +315,8 @@ def _turned_as_labels(
         except DataError as error:
             why = why or str(error)
     picture, is_assumed = read_turned(path)
+    if labels.size is None:  # run lengths alone, each of which is compared with the picture
+        why = ""
     return np.array(picture), (picture.height, picture.width), is_assumed and not why, why
 
 
