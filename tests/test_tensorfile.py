@@ -9,6 +9,7 @@ import struct
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -212,7 +213,9 @@ def test_other_things_than_weights_end_in_one_line(make, tmp_path, bounded):
 
 DTYPES = st.sampled_from(["F32", "F64", "F16", "BF16", "I8", "I64", "U8", "BOOL", "F8_E4M3",
                           "F8_E8M0", "F4", "C64", "U64", "x", 3, None])  # fmt: skip
-NUMBERS = st.sampled_from([0, 1, 2, -1, 3.5, 10**6, 2**31, 2**63, 2**64, 10**400, "3", None, []])
+NUMBERS: st.SearchStrategy[Any] = st.sampled_from(
+    [0, 1, 2, -1, 3.5, 10**6, 2**31, 2**63, 2**64, 10**400, "3", None, []]
+)
 JSONS = st.sampled_from(
     ["", "{", "null", "1e400", "1" * 5000, '"x"', "-1", "0", "NaN", "Infinity", "[" * 50_000, "[]",
      '{"name": "tiny"}', '{"name": ["tiny"]}', '{"name": "tiny", "freeze": 3}', "1e-5", "0.5", "1",
@@ -298,10 +301,10 @@ def test_mutants_of_pytorch_s_files_give_a_value_or_one_line(data, small, tmp_pa
         parts = {part.filename: archive.read(part) for part in archive.infolist()}
     name = data.draw(st.sampled_from(sorted(parts)) | st.just("archive/data.pkl"))
     if data.draw(st.booleans()):
-        content = bytearray(parts.get(name, b"x"))
+        altered = bytearray(parts.get(name, b"x"))
         for _ in range(data.draw(st.integers(1, 4))):
-            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-        parts[name] = bytes(content)
+            altered[data.draw(st.integers(0, len(altered) - 1))] = data.draw(st.integers(0, 255))
+        parts[name] = bytes(altered)
     else:
         parts[name] = parts.get(name, b"")[: data.draw(st.integers(0, 100))]
     path = tmp_path / "x.pt"
