@@ -227,7 +227,7 @@ def _networks_of(table: "Table") -> "list[Arch]":
         return [Arch.from_dict(row.arch) for row in (measurement and measurement.networks) or ()]
     except ArchError as error:
         raise TableError(
-            f"the .json beside {table.path} is damaged where it tells what was measured ({error})"
+            f"the .json beside {table.path} is damaged where it tells what was measured: {error}"
         ) from None
 
 
