@@ -65,6 +65,11 @@ def fail(message: str) -> None:
     sys.exit(EXIT_ERROR)
 
 
+def note(message: str) -> None:
+    """Say on stderr, in one line, what was assumed or chosen where a user did not say it."""
+    print("note: " + one_line(message), file=sys.stderr)
+
+
 def open_standard_streams() -> None:
     """Give stdin, stdout and stderr somewhere to go where a command is started without them.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,38 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, atomically. Raises RunError where it cannot be written."""
+    """Replace `path` by `data`, atomically; a file that was there keeps its mode.
+
+    Raises RunError where it cannot be written.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode(path)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode is private
+        os.chmod(temporary, mode)  # mkstemp's own mode is private
         os.replace(temporary, path)
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _mode(path: Path) -> int:
+    """That of a file that is there, else the usual one. Raises RunError for a device or a FIFO."""
+    try:
+        found = path.stat().st_mode
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+    if not stat.S_ISREG(found) and not stat.S_ISDIR(found):  # of a folder the system says more
+        raise RunError(f"cannot write {path}: it is no regular file")
+    return stat.S_IMODE(found) & 0o777
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -306,6 +306,8 @@ def parse_whole(text: str) -> int:
     >>> parse_whole("16"), parse_whole("16.0")
     (16, 16)
     """
+    if len(text) < 16 and text.isascii() and text.isdecimal():
+        return int(text)
     value = parse_number(text)
     if not value.is_integer() or abs(value) > 2**53:
         raise ValueError(f"no whole number {shown(text)}")

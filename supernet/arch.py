@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from results.errors import ArchError, check_choice, nearest
+from results.errors import ArchError, check_choice, nearest, reason_of, shown
 
 Family = Literal["b", "l"]
 LocalKind = Literal["mbconv", "fused_mbconv", "resblock", "dsconv"]
@@ -252,7 +252,7 @@ class Arch:
         if unknown:
             name = min(unknown)
             raise ArchError(
-                f"not an architecture: {name!r}{nearest(name, cls.__dataclass_fields__)}"
+                f"not an architecture: {shown(name)}{nearest(name, cls.__dataclass_fields__)}"
             )
         try:
             head = data.get("head")
@@ -266,17 +266,14 @@ class Arch:
         except KeyError as error:
             raise ArchError(f"not an architecture: {error} is missing") from None
         except (TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ArchError(f"not an architecture: {error}") from None
+            raise ArchError(f"not an architecture: {reason_of(error)}") from None
 
     @classmethod
     def from_json(cls, text: str) -> "Arch":
         """Inverse of `to_json`. Raises ArchError."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ArchError(f"not JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise ArchError(f"not an architecture: a JSON object is expected, not {text[:40]!r}")
+        from results.reading import parse_json  # which a target need not have
+
+        data = parse_json(text, dict[str, Any], "not an architecture", error=ArchError)
         return cls.from_dict(data)
 
     def describe(self) -> str:
@@ -309,7 +306,7 @@ def parse_resolution(text: str) -> tuple[int, int]:
     """Inverse of `format_resolution`. Raises ArchError."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(p.isascii() and p.isdecimal() and len(p) < 7 for p in parts):
-        raise ArchError(f"resolution {text!r} is neither a side like 224 nor HEIGHTxWIDTH")
+        raise ArchError(f"resolution {shown(text)} is neither a side like 224 nor HEIGHTxWIDTH")
     return int(parts[0]), int(parts[-1])
 
 
@@ -328,8 +325,7 @@ def _describe_stage(stage: Stage) -> str:
 
 def _check_range(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
-        shown = value if abs(value) < 10**9 else "that"
-        raise ArchError(f"{name} must be from {least} to {most}, not {shown}")
+        raise ArchError(f"{name} must be from {least} to {most}, not {shown(value)}")
 
 
 def _ints(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -339,7 +335,7 @@ def _ints(fields: Mapping[str, Any]) -> dict[str, Any]:
         value = tuple(value) if isinstance(value, list) else value
         for number in value if isinstance(value, tuple) else (value,):
             if not isinstance(number, str) and type(number) is not int:
-                raise ValueError(f"{name} must be whole numbers or a name, not {value!r}")
+                raise ValueError(f"{name} must be whole numbers or a name, not {shown(value)}")
         converted[name] = value
     return converted
 

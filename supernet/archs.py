@@ -1,15 +1,13 @@
 """`--arch NAME|FILE|RUN#ID`: an Arch by the name, file or run that a user gives."""
 
-import csv
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from results.errors import ArchError, RunError, SpaceError, nearest
-from results.reading import read_text
+from results.errors import ArchError, RunError, SpaceError, nearest, shown
+from results.reading import as_kind, parse_json, read_sheet, read_text
 from results.runs import FRONT, read_front_data
 from supernet.arch import (
     Arch,
@@ -23,7 +21,9 @@ from supernet.named import (
     NAMES,
     SEGMENTATION_HEADS,
     dataset_of,
+    known_name,
     named_arch,
+    refuse_other_family,
     with_nearest_head,
 )
 from supernet.space import Space
@@ -43,10 +43,9 @@ def resolve_arch(
 
     Raises ArchError, or RunError for a run that is not there.
     """
-    name = text.lower().removeprefix("efficientvit_")
-    if name in NAMES:
+    if known_name(text):
         return named_arch(
-            name, task=task, dataset=dataset, resolution=resolution, num_classes=num_classes
+            text, task=task, dataset=dataset, resolution=resolution, num_classes=num_classes
         )
     run, hash_, number = text.rpartition("#")
     if text.lstrip().startswith("{"):
@@ -64,9 +63,9 @@ def resolve_arch(
             f"{text} is a run; name a candidate of it as {text}#ID, ID from 0 to {last}"
         )
     else:
-        raise ArchError(
-            f"no arch or file {text[:80]!r}{nearest(name[:80], NAMES)}, or a JSON file or RUN#ID"
-        )
+        refuse_other_family(text)
+        meant = nearest(text.lower().removeprefix("efficientvit_"), NAMES)
+        raise ArchError(f"no arch or file {shown(text)}{meant}, or a JSON file or RUN#ID")
     if resolution is not None:
         arch = replace(arch, resolution=resolution)
     if task or dataset or arch.head is None:
@@ -76,26 +75,44 @@ def resolve_arch(
     return arch
 
 
-def read_archs(text: str, space: Space) -> list[Arch]:
+def read_archs(
+    text: str, space: Space, *, tell: Callable[[str], object] | None = None
+) -> list[Arch]:
     """The Archs of `space` that `text` names, a run, a .csv, a .jsonl, or as for `resolve_arch`.
 
-    A .csv has a column `arch`; a line of a .jsonl is an Arch, or an object with one as `arch`.
-    Networks by name take the space's resolution that is nearest to their own.
+    A .csv has a column `arch`, as `written_arch` reads it; a line of a .jsonl is an Arch, or an
+    object with one as `arch`. Networks by name take the space's resolution that is nearest to
+    their own. `tell` is given what was assumed of a .csv, in one line.
 
     Raises ArchError, RunError; SpaceError, naming the dimension, for an Arch outside the space.
     """
-    if text.endswith((".csv", ".jsonl")):
+    if text.endswith(".csv"):
+        found = list(_from_sheet(Path(text), space, tell))
+    elif text.endswith(".jsonl"):
         found = list(_from_lines(Path(text)))
     elif _is_folder(text):
         found = _candidates_of(Path(text))
-    elif text.lower().removeprefix("efficientvit_") in NAMES:
-        arch = resolve_arch(text)
-        pixels = math.prod(arch.resolution)
-        known = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
-        found = [replace(arch, resolution=known)]
+    elif known_name(text):
+        found = [_at_nearest_resolution(resolve_arch(text), space)]
     else:
         found = [resolve_arch(text)]
     return [arch_in_space(space, arch) for arch in found]
+
+
+def written_arch(text: str, **options: Any) -> Arch:
+    """The Arch in a cell of a CSV: a name as for `named_arch`, with its options, or JSON.
+
+    Raises ArchError.
+    """
+    if text.startswith("{"):
+        return Arch.from_json(text)
+    return named_arch(text, **options)
+
+
+def _at_nearest_resolution(arch: Arch, space: Space) -> Arch:
+    pixels = math.prod(arch.resolution)
+    known = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
+    return replace(arch, resolution=known)
 
 
 def arch_in_space(space: Space, arch: Arch) -> Arch:
@@ -140,23 +157,38 @@ def at_resolution(arch: Arch, resolution: str | None) -> Arch:
     return replace(arch, resolution=parse_resolution(resolution)) if resolution else arch
 
 
-def _from_lines(path: Path) -> Iterator[Arch]:
-    text = read_text(path, error=ArchError)
-    if path.suffix == ".csv":
-        rows = csv.DictReader(text.splitlines())
-        if "arch" not in (rows.fieldnames or ()):
-            raise ArchError(f"{path} has no column arch")
-        lines = [row["arch"] or "" for row in rows]
-    else:
-        lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise ArchError(f"{path} names no arch")
-    for number, line in enumerate(lines, start=1):
+def _from_sheet(path: Path, space: Space, tell: Callable[[str], object] | None) -> Iterator[Arch]:
+    sheet = read_sheet(path, ("arch",), error=ArchError)
+    if "arch" not in sheet.columns:
+        raise ArchError(f"{path} has no column arch")
+    if tell and sheet.remark:
+        tell(sheet.remark)
+    line = 0
+    for line, fields in sheet:
+        cell = fields.get("arch", "")
         try:
-            data = json.loads(line)
-            yield Arch.from_dict(data.get("arch", data))
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            raise ArchError(f"{path}, arch {number}: {error}") from None
+            arch = written_arch(cell)
+        except ArchError as error:
+            raise ArchError(f"{path}, line {line}: {error}") from None
+        yield _at_nearest_resolution(arch, space) if known_name(cell) else arch
+    if not line:
+        raise ArchError(f"{path} names no arch")
+
+
+def _from_lines(path: Path) -> Iterator[Arch]:
+    lines = enumerate(read_text(path, error=ArchError).splitlines(), start=1)
+    lines_of_archs = [(number, line) for number, line in lines if line.strip()]
+    for number, line in lines_of_archs:
+        where = f"{path}, line {number}"
+        data = parse_json(line, dict[str, Any], where, error=ArchError)
+        own = as_kind(data.get("arch", data), dict[str, Any], where, error=ArchError)
+        try:
+            arch = Arch.from_dict(own)
+        except ArchError as error:
+            raise ArchError(f"{where}: {error}") from None
+        yield arch
+    if not lines_of_archs:
+        raise ArchError(f"{path} names no arch")
 
 
 def _is_file(text: str) -> bool:

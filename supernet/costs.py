@@ -7,22 +7,23 @@ equally fast networks those that compute more are usually more accurate.
 Source: Wang et al., AttentiveNAS (BestUp), CVPR 2021, https://arxiv.org/abs/2011.09011
 """
 
-import csv
 import heapq
-import io
 import math
 import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from results.errors import ArchError, TableError, UserError
-from results.reading import read_text
+from results.errors import ArchError, TableError, UserError, reason_of, shown
+from results.reading import parse_number, read_sheet
 from supernet.arch import Arch, ClassificationHead, SegmentationHead
+from supernet.archs import written_arch
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.space import Part, Space
 
+COLUMNS = ("arch", "latency_ms", "latency_std_ms", "accuracy", "accuracy_std")
 NEAR = 16  # subnets around the drawn latency
 CONTENDERS = 8  # of these, among which the most promising is taken
 
@@ -57,44 +58,53 @@ class Costs:
         return replace(rows[best].arch, resolution=resolution)
 
 
-def read_costs(path: Path, space: Space) -> Costs:
-    """The columns `arch` (JSON), `latency_ms` and, if there, `accuracy` of a CSV file.
+def read_costs(path: Path, space: Space, *, tell: Callable[[str], object] | None = None) -> Costs:
+    """The columns `arch`, `latency_ms` and, if there, `accuracy` of a CSV file.
 
-    Raises TableError, with the line, for what cannot be read or is outside `space`.
+    `arch` is as for `written_arch`; other columns are passed over. `tell` is given what was
+    assumed of the file, in one line.
+
+    Raises TableError, with the
+    line, for what cannot be read or is outside `space`.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path, error=TableError)))
-    missing = {"arch", "latency_ms"} - set(reader.fieldnames or ())
+    sheet = read_sheet(path, COLUMNS, numbers=COLUMNS[1:], error=TableError)
+    missing = {"arch", "latency_ms"} - set(sheet.columns)
     if missing:
         raise TableError(
             f"{path} has no column {min(missing)}; write it with python -m nas.predict --costs"
         )
     rows = []
-    try:
-        for fields in reader:
-            try:
-                rows.append(_row(fields, space))
-            except (UserError, TypeError, ValueError) as error:
-                raise TableError(f"{path}, line {reader.line_num}: {error}") from None
-    except csv.Error as error:
-        raise TableError(f"{path}, line {reader.line_num}: {error}") from None
+    for line, fields in sheet:
+        try:
+            rows.append(_row(fields, space))
+        except (UserError, ValueError) as error:
+            raise TableError(f"{path}, line {line}: {reason_of(error)}") from None
     if not rows:
         raise TableError(f"{path} holds no subnets")
+    if tell and sheet.remark:
+        tell(sheet.remark)
     return Costs(tuple(rows))
 
 
-def _row(fields: dict[str, str], space: Space) -> Row:
-    arch = Arch.from_json(fields["arch"])
+def _row(fields: Mapping[str, str], space: Space) -> Row:
+    arch = written_arch(fields.get("arch", ""))
     head = arch.head  # predictions are for the published classes
     if isinstance(head, ClassificationHead):
         arch = replace(arch, head=replace(head, num_classes=space.num_classes or 1000))
     elif isinstance(head, SegmentationHead) and space.num_classes:
         arch = replace(arch, head=replace(head, num_classes=space.num_classes))
     space.encode(arch)  # raises where it is outside
-    latency_ms = float(fields["latency_ms"])
-    if not 0 < latency_ms < math.inf:
-        raise ArchError(f"latency_ms must be above 0, not {fields['latency_ms']}")
-    accuracy = fields.get("accuracy")
-    promise = float(accuracy) if accuracy else network_cost(blocks_of(arch)).macs
-    if not math.isfinite(promise):
-        raise ArchError(f"accuracy must be a number, not {accuracy}")
+    latency_ms = _number(fields, "latency_ms")
+    if not latency_ms > 0:
+        raise ArchError(f"latency_ms must be above 0, not {shown(fields['latency_ms'])}")
+    told = bool(fields.get("accuracy"))
+    promise = _number(fields, "accuracy") if told else network_cost(blocks_of(arch)).macs
     return Row(arch, latency_ms, promise)
+
+
+def _number(fields: Mapping[str, str], column: str) -> float:
+    text = fields.get(column, "")
+    try:
+        return parse_number(text)
+    except ValueError:
+        raise ArchError(f"{column} must be a number, not {shown(text)}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.console import main as console_main
+from results.console import note
 from results.errors import DataError, UserError, WeightsError, check_choice
 from results.extras import require
 from supernet.accelerator import check_accelerator, check_is_here, check_precision, dtype_of
@@ -153,7 +154,7 @@ class Evaluate:
 
         archs: list[Arch] = []
         if self.arch is not None:
-            archs += read_archs(self.arch, space)
+            archs += read_archs(self.arch, space, tell=None if self.quiet else note)
         elif self.sample is None:
             archs += [*largest_of(space), *smallest_of(space)]
         rng = random.Random(self.seed)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from results.console import main as console_main
+from results.console import note
 from results.errors import ArchError, RunError, UserError, WeightsError
 from results.extras import require
 from supernet.accelerator import check_accelerator, check_is_here
@@ -61,7 +62,7 @@ class Extract:
             accelerator=self.accelerator,
             workers=self.workers,
         )
-        found = read_archs(name, subnets.space)
+        found = read_archs(name, subnets.space, tell=None if self.quiet else note)
         if len(found) != 1:
             raise ArchError(f"{name} names {len(found)} archs; extract one of them, as RUN#ID")
         arch = at_resolution(found[0], self.resolution)

@@ -1,6 +1,7 @@
 """What the flags of a training name, looked up: task, networks, first weights, teacher."""
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,8 +68,13 @@ class Ingredients:
                 found[label] = replace(arch, resolution=size)
         return found
 
-    def sampler(self, command: "Train", num_steps: int) -> Sampler:
-        """Raises TableError for --costs that cannot be read."""
+    def sampler(
+        self, command: "Train", num_steps: int, *, tell: Callable[[str], object] | None = None
+    ) -> Sampler:
+        """Return what draws the networks of each step.
+
+        `tell` is given what was assumed of --costs. Raises TableError where they cannot be read.
+        """
         if self.arch is not None:
             return OneArch(self.arch, command.seed, self.resolutions)
         assert self.space is not None
@@ -79,7 +85,7 @@ class Ingredients:
             command.seed,
             num_steps,
             resolutions=self.resolutions,
-            costs=read_costs(command.costs, self.space) if command.costs else None,
+            costs=read_costs(command.costs, self.space, tell=tell) if command.costs else None,
             shrink=command.shrink,
         )
 

@@ -24,7 +24,14 @@ from supernet.blocks import IMAGE, Block, blocks_of
 from supernet.heads import Add, ChannelNorm, GlobalPool, LinearNormAct, PixelShuffle, Upsample
 from supernet.mixers import MIXERS
 from supernet.modules import Conv, DSConv, FusedMBConv, MBConv, ResBlock, Residual
-from supernet.named import BACKBONES, SEGMENTATION_HEADS, SUPER_RESOLUTION, named_arch
+from supernet.named import (
+    BACKBONES,
+    SEGMENTATION_HEADS,
+    SUPER_RESOLUTION,
+    known_name,
+    named_arch,
+    refuse_other_family,
+)
 from supernet.sam import Sam
 
 MODULES: dict[str, Callable[[Block, float], nn.Module]] = {
@@ -261,8 +268,10 @@ def model_arch(name: str) -> Arch:
     """The Arch of a model's name. Raises ArchError with the nearest name."""
     known = name.partition(".")[0]  # timm's names go on with a tag of weights
     known = known if known.startswith("efficientvit_") else f"efficientvit_{known}"
+    refuse_other_family(known)
     check_choice("model", known, MODELS, ArchError)
-    return named_arch(**MODELS[known])
+    told = known_name(name)
+    return named_arch(**MODELS[known], resolution=told[1] if told else None)
 
 
 def _model_arguments() -> dict[str, dict[str, Any]]:

@@ -4,11 +4,12 @@ Widths, depths and heads: https://github.com/mit-han-lab/efficientvit,
 efficientvit/models/efficientvit/{backbone,cls,seg,sam}.py.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from results.errors import ArchError, check_choice, nearest
+from results.errors import ArchError, check_choice, nearest, shown
 from supernet.arch import (
     HEADED,
     Arch,
@@ -154,6 +155,37 @@ DATASETS: dict[Task, tuple[str, ...]] = {  # the first is the task's default
 ALL_DATASETS = tuple(dataset for datasets in DATASETS.values() for dataset in datasets)
 
 
+# timm's names: efficientvit_b1.r224_in1k
+_NAME = re.compile(
+    r"(?:efficientvit_)?(?P<name>\w+?)(?:\.(?:r(?P<side>\d{2,4})_)?in\d+k?(?:_\w+)*)?", re.ASCII
+)
+_MICROSOFT = re.compile(r"(?:efficientvit[_-]?)?m[0-5](?:[._].*)?", re.IGNORECASE)
+
+
+def known_name(text: str) -> tuple[str, tuple[int, int] | None] | None:
+    """Return the one of NAMES that `text` is, and the resolution that it tells; None: it is none.
+
+    Read are capital letters, the prefix `efficientvit_` and timm's tags.
+
+    >>> known_name("efficientvit_b1.r288_in1k"), known_name("B1"), known_name("b9")
+    (('b1', (288, 288)), ('b1', None), None)
+    """
+    match = _NAME.fullmatch(text.strip().lower())
+    if match is None or match["name"] not in NAMES:
+        return None
+    side = int(match["side"] or 0)
+    return match["name"], (side, side) if side else None
+
+
+def refuse_other_family(text: str) -> None:
+    """Raise ArchError for the names of another EfficientViT, of which there is nothing here."""
+    if _MICROSOFT.fullmatch(text.strip()):
+        raise ArchError(
+            f"{shown(text)} is of Microsoft's EfficientViT (m0 to m5, CVPR 2023), another family "
+            "of networks; this project has MIT's: b0 to b3, l0 to l3 and what is built alike"
+        )
+
+
 ENLARGED = ("x2", "x4")  # stand for any pictures, which super-resolution needs no labels of
 PIXELS = "pixels"  # stands for any pictures, which pre-training needs no labels of
 
@@ -255,10 +287,15 @@ def named_arch(
 ) -> Arch:
     """A network with the head for a task; L0's classification head is L1's, ours.
 
+    `name` as for `known_name`; `resolution` goes before the one that it tells.
+
     Raises ArchError for an unknown name, or a task that the family has no head for.
     """
-    name = name.lower()
-    check_choice("arch", name, NAMES, ArchError)
+    told = known_name(name)
+    if told is None:
+        refuse_other_family(name)
+        raise ArchError(f"no arch {shown(name)}{nearest(name.lower(), NAMES)}")
+    name, resolution = told[0], resolution or told[1]
     if name in SUPER_RESOLUTION:
         if task not in (None, "super_resolution") or dataset or num_classes:
             raise ArchError(f"{name} does super_resolution alone, and has no data set or classes")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from results.console import note
 from results.errors import RunError, UserError
 from results.files import write_json
 from results.progress import progress
@@ -106,7 +107,8 @@ class Training:
                 f"{self.recipe.accumulate} on each of {ranks.world} processes; nearest is "
                 f"--batch-size {max(round(command.batch_size / parts), 1) * parts}"
             )
-        self.sampler = ingredients.sampler(command, self.recipe.num_steps)
+        tell = note if ranks.is_first and not command.quiet else None
+        self.sampler = ingredients.sampler(command, self.recipe.num_steps, tell=tell)
         self.found = snapshots(folder) if folder else []
         model = ingredients.model(command, initialise=not self.found)
         self.trainer = Trainer(

@@ -33,6 +33,7 @@ from supernet.space import get_space
 from supernet.subnet import Supernet
 from supernet.tasks.training import training_task
 from supernet.weights import arch_in, load_weights, metadata_in, sha256_of
+from tests.sheets import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 SPACE = get_space("tiny", num_classes=12, freeze=["resolution=64"])
@@ -371,6 +372,47 @@ class TestReadArchs:
         for name in ("a.jsonl", "b.jsonl", "c.csv"):
             assert read_archs(str(tmp_path / name), SPACE) == archs
 
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_a_csv_is_read_however_it_was_written(self, tmp_path, variant):
+        archs = [SPACE.sample(random.Random(n)) for n in range(3)]
+        rows: list[list[Any]] = [
+            ["id", "arch"],
+            *([n, arch.to_json()] for n, arch in enumerate(archs)),
+        ]
+        (tmp_path / "a.csv").write_bytes(VARIANTS[variant](rows))
+        said: list[str] = []
+        assert read_archs(str(tmp_path / "a.csv"), SPACE, tell=said.append) == archs
+        assert len(said) == (variant == "two title rows")
+
+    def test_networks_of_a_csv_may_have_names(self, tmp_path):
+        (tmp_path / "a.csv").write_text("arch\nb1\nefficientvit_b1.r288_in1k\n")
+        space = get_space("b")
+        assert read_archs(str(tmp_path / "a.csv"), space) == [
+            arch_in_space(space, named_arch("b1", resolution=(side, side))) for side in (224, 288)
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "text", "says"),
+        [
+            ("a.csv", "id\n1\n", "has no column arch"),
+            ("a.csv", "arch\n", "names no arch"),
+            ("a.csv", "id,arch\n1\n", "line 2"),
+            ("a.csv", "arch\nefficientvit_m0\n", "line 2: .*Microsoft"),
+            ("a.csv", "arch\n" + "x" * 200_000 + "\n", "field larger"),
+            ("a.jsonl", "\n\n", "names no arch"),
+            ("a.jsonl", "[" * 100_000, "line 1"),
+            ("a.jsonl", "{}\n", "line 1: not an architecture"),
+            ("a.jsonl", '{"arch": 5}\n', "line 1: damaged"),
+            ("a.jsonl", "9" * 5000, "line 1"),
+        ],
+        ids=lambda value: str(value)[:20],
+    )
+    def test_a_bad_list_is_one_short_line(self, tmp_path, name, text, says):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ArchError, match=says) as caught:
+            read_archs(str(tmp_path / name), SPACE)
+        assert len(str(caught.value)) < 500
+
     def test_a_run_is_all_its_candidates(self, tmp_path):
         archs = [SPACE.sample(random.Random(n)) for n in range(3)]
         front = {"candidates": [{"arch": arch.to_dict()} for arch in archs]}
@@ -389,7 +431,7 @@ class TestReadArchs:
 
     def test_what_is_wrong_is_named(self, tmp_path):
         path = tmp_path / "a.jsonl"
-        for text, error in (("{}", "arch 1"), ("[1]", "arch 1"), ("", "names no arch"), ("{", "1")):
+        for text, error in (("{}", "line 1"), ("[1]", "line 1"), ("", "names no arch"), ("{", "1")):
             path.write_text(text)
             with pytest.raises(ArchError, match=error):
                 read_archs(str(path), SPACE)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from typing import Any
 
 import pytest
@@ -39,6 +40,27 @@ def test_files_get_the_usual_mode(tmp_path):
     (tmp_path / "plain").touch()
     write_text(tmp_path / "a", "")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_file_keeps_its_mode(tmp_path, mode):
+    path = tmp_path / "private"
+    path.touch(mode)
+    path.chmod(mode)
+    write_text(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert path.read_text() == "new"
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    for name in ("fifo", "folder"):
+        before = (tmp_path / name).stat().st_mode
+        with pytest.raises(RunError, match="cannot write"):
+            write_text(tmp_path / name, "x")
+        assert (tmp_path / name).stat().st_mode == before
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_record_survives_json(tmp_path):

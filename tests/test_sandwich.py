@@ -15,10 +15,12 @@ from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.costs import CONTENDERS, Costs, Row, read_costs
 from supernet.extremes import largest_of, smallest_of
+from supernet.named import named_arch
 from supernet.sandwich import OneArch, SandwichRule
 from supernet.shrinking import SHARE, opened
 from supernet.space import get_space
 from tests.conftest import ROOT
+from tests.sheets import VARIANTS, WITH_DECIMAL_COMMAS
 
 TINY = get_space("tiny")
 
@@ -198,6 +200,26 @@ def test_predictions_for_other_classes_of_pixels_are_taken(tmp_path):
     assert all(row.arch in few for row in read_costs(path, few).rows)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_costs_are_read_however_they_were_written(tmp_path, variant):
+    archs = [TINY.sample(random.Random(seed)) for seed in range(3)]
+    rows = [["arch", "latency_ms", "accuracy"]]
+    rows += [[arch.to_json(), f"{n}.25", "70.5"] for n, arch in enumerate(archs)]
+    path = tmp_path / "costs.csv"
+    path.write_bytes(VARIANTS[variant](rows))
+    said: list[str] = []
+    found = read_costs(path, TINY, tell=said.append)
+    assert found.rows == tuple(Row(arch, n + 0.25, 70.5) for n, arch in enumerate(archs))
+    assert ("decimal points" in " ".join(said)) == (variant in WITH_DECIMAL_COMMAS)
+
+
+def test_costs_of_networks_by_name_are_read(tmp_path):
+    path = tmp_path / "costs.csv"
+    path.write_text("arch,latency_ms\nefficientvit_b1.r256_in1k,3\n")
+    (row,) = read_costs(path, get_space("b")).rows
+    assert row.arch == named_arch("b1", resolution=(256, 256))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -205,7 +227,7 @@ def test_predictions_for_other_classes_of_pixels_are_taken(tmp_path):
         ("arch,latency_ms\n", "holds no subnets"),
         ('arch,latency_ms\n"{}",1\n', "line 2: not an architecture"),
         ("arch,latency_ms\nARCH,0\n", "line 2: latency_ms must be above 0"),
-        ("arch,latency_ms\nARCH,fast\n", "line 2: could not convert"),
+        ("arch,latency_ms\nARCH,fast\n", "line 2: latency_ms must be a number, not 'fast'"),
         ("arch,latency_ms\nARCH\n", "line 2: "),
         ("arch,latency_ms,accuracy\nARCH,1,nan\n", "line 2: accuracy must be a number"),
         ("arch,latency_ms\nOTHER,1\n", "line 2: "),
