@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from results.console import main as console_main
-from results.errors import DeviceError, RunError, TargetError, check_choice
+from results.console import note
+from results.errors import DeviceError, RunError, TargetError, check_choice, printable
 
 if TYPE_CHECKING:
     from lut.device import Device
@@ -69,7 +70,8 @@ class Build:
     what the idle machine takes included."""
 
     import_: Annotated[Path | None, tyro.conf.arg(name="import")] = None
-    """Read a table instead of measuring one: OFA's lookup_table.yaml, or a CSV of our columns."""
+    """Read a table instead of measuring one: OFA's lookup table, YAML or JSON, or a CSV of our
+    columns."""
     title: str | None = None
     """What to call the device; by default the board's model or its processor."""
     out: Path | None = None
@@ -142,7 +144,15 @@ class Build:
 
     def chosen_device(self) -> "Device":
         """What --device, --runtime and --precision name together. Raises DeviceError."""
-        from lut.device import PRECISIONS, RUNTIMES, Device, device_names, get_device, split_spec
+        from lut.device import (
+            PRECISIONS,
+            RUNTIMES,
+            Device,
+            check_name,
+            device_names,
+            get_device,
+            split_spec,
+        )
 
         if len(self.device) != 1:
             raise DeviceError("give one --device NAME[:runtime[:precision]]")
@@ -158,15 +168,15 @@ class Build:
                     f"--device {self.device[0]} and --{flag} {value} contradict each other; "
                     "give one of them"
                 )
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise DeviceError(f"a device name is letters, digits, - and _, not {name!r}")
         known = get_device(name) if name in device_names() else None
+        if known is None:
+            check_name(name)
         phone = self.target.startswith("adb")
         usual = known.runtime if known else ("litert" if phone else "onnxruntime")
         runtime = self.runtime or runtime or usual
         same = known is not None and runtime == known.runtime
         precision = self.precision or precision or (known.precision if known and same else "fp32")
-        title = self.title or (known.title if known else name)
+        title = printable(self.title or (known.title if known else name))
         return Device(name, title, runtime, precision)
 
     def import_table(self, device: "Device") -> None:
@@ -177,13 +187,15 @@ class Build:
         assert self.import_ is not None
         table, unknown = import_table(self.import_, device, self.batch, self.threads)
         path = save_table(table, self.out)
+        if table.remark and not self.quiet:
+            note(table.remark)
         if self.json:
             found = {"table": str(path), "num_rows": len(table.entries), "not_imported": unknown}
             print(json.dumps(found))
         elif not self.quiet:
             print(f"wrote {path}: {len(table.entries)} rows, never validated on whole networks")
             if unknown:
-                print(f"{len(unknown)} keys have no block of ours: {', '.join(unknown)}")
+                print(f"{len(unknown)} keys have no block of ours: {printable(', '.join(unknown))}")
 
 
 def recorded_target(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -6,19 +6,24 @@ that the user built: then its sidecar tells the rest.
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from results.errors import DeviceError, check_choice, nearest
-from results.reading import read_text
+import msgspec
+
+from lut.sidecar import MOST_NOTE, MOST_TITLE, Batch, Text
+from results.errors import DeviceError, check_choice, nearest, printable, shortened, shown
+from results.reading import Record, as_kind, read_toml
 from supernet.named import ALL_DATASETS
 
 SHIPPED = Path(__file__).parent
 RUNTIMES = ("onnxruntime", "litert", "pytorch", "tensorrt")
 PROCESSORS = ("cpu", "gpu", "tensor_core_gpu")  # classes that a calibration starts from
 PRECISIONS = ("fp32", "fp16", "int8")
+MOST_NAME = 100  # characters of a new device's name, which is part of names of files
+_NAME = re.compile(r"[^\W_][\w-]*")
 _TABLE_NAME = re.compile(
     rf"(?P<device>.+)-(?P<runtime>{'|'.join(RUNTIMES)})-(?P<precision>{'|'.join(PRECISIONS)})"
     r"(?:-b(?P<batch>[1-9][0-9]*))?"
@@ -78,6 +83,17 @@ def device_names() -> list[str]:
     )
 
 
+def check_name(name: str) -> None:
+    """Raises DeviceError, with the nearest name that can be, for what no new device is called."""
+    if len(name) <= MOST_NAME and _NAME.fullmatch(name):
+        return
+    able = re.sub(r"[\W-]+", "-", name[:MOST_NAME]).strip("-_") or "mydevice"
+    raise DeviceError(
+        f"a device name is letters, digits, - and _, up to {MOST_NAME} of them, and begins with a "
+        f"letter or digit; not {shown(name)}, but {able!r}"
+    )
+
+
 def split_spec(spec: str) -> tuple[str, str | None, str | None]:
     """`NAME[:runtime[:precision]]` in its parts. Raises DeviceError for an unknown suffix."""
     name, _, suffix = spec.partition(":")
@@ -96,7 +112,7 @@ def get_device(spec: str) -> Device:
     if name not in names:
         hint = "" if name == "list" else nearest(name, names)
         raise DeviceError(
-            f"no device {name!r}{hint}; `python -m nas.devices` lists them, "
+            f"no device {shown(name)}{hint}; `python -m nas.devices` lists them, "
             f"`python -m lut.calibrate --device NAME --points FILE` adds one"
         )
     own = _described(name)
@@ -152,38 +168,40 @@ def _only_batch(name: str, runtime: str, precision: str) -> dict[str, int]:
     return dict.fromkeys(ALL_DATASETS, batch) if batch != 1 else {}
 
 
+class _File(Record, frozen=True):
+    """A device file."""
+
+    runtime: str = ""
+    precision: str = ""
+    title: Text | None = None
+    batch: dict[str, Batch] = msgspec.field(default_factory=dict)
+    throughput: bool = False
+    processor: str = ""
+    note: Text = ""
+
+
 def _read_device(path: Path) -> Device:
     """A device file. Raises DeviceError naming the file and what is wrong in it."""
-    try:
-        found = tomllib.loads(read_text(path, error=DeviceError))
-    except tomllib.TOMLDecodeError as error:
-        raise DeviceError(f"cannot read {path}: {error}") from None
-    for key, kind in _FIELDS.items():
-        if key in found and type(found[key]) is not kind:
-            raise DeviceError(f"{path}: {key} must be a {kind.__name__}, not {found[key]!r}")
+    found = read_toml(path, dict[str, Any], error=DeviceError)
     for key in found:
-        check_choice(f"key in {path}", key, _FIELDS, DeviceError)
-    for key, choices in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
-        check_choice(f"{key} in {path}", found.get(key, ""), choices, DeviceError)
-    if "processor" in found:
-        check_choice(f"processor in {path}", found["processor"], PROCESSORS, DeviceError)
-    batch = found.get("batch", {})
-    for dataset in batch:
+        check_choice(f"key in {path}", key, _File.__struct_fields__, DeviceError)
+    file = as_kind(found, _File, f"cannot read {path}", error=DeviceError)
+    check_choice(f"runtime in {path}", file.runtime, RUNTIMES, DeviceError)
+    check_choice(f"precision in {path}", file.precision, PRECISIONS, DeviceError)
+    if file.processor:
+        check_choice(f"processor in {path}", file.processor, PROCESSORS, DeviceError)
+    for dataset in file.batch:
         check_choice(f"data set in {path}", dataset, ALL_DATASETS, DeviceError)
-    if any(type(size) is not int or size < 1 for size in batch.values()):
-        raise DeviceError(f"{path}: [batch] must have positive whole numbers, not {batch}")
-    return Device(name=path.stem.lower(), **{"title": path.stem} | found)
-
-
-_FIELDS: dict[str, type] = {
-    "title": str,
-    "runtime": str,
-    "precision": str,
-    "batch": dict,
-    "throughput": bool,
-    "processor": str,
-    "note": str,
-}
+    return Device(
+        name=path.stem.lower(),
+        title=shortened(printable(file.title or path.stem), MOST_TITLE),
+        runtime=file.runtime,
+        precision=file.precision,
+        batch=file.batch,
+        throughput=file.throughput,
+        processor=file.processor,
+        note=shortened(printable(file.note), MOST_NOTE),
+    )
 
 
 def _device_files() -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Tables of others as ours: Once-for-All's `lookup_table.yaml`, and plain CSVs of our columns.
+"""Tables of others as ours: Once-for-All's lookup tables, and plain CSVs of our columns.
 
 Once-for-All (and ProxylessNAS, whose keys end before `se`) has one entry a layer:
 
@@ -22,23 +22,36 @@ Source: https://github.com/mit-han-lab/once-for-all,
 ofa/nas/efficiency_predictor/latency_lookup_table.py
 """
 
-import csv
-import io
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lut.device import Device
-from lut.table import COLUMNS, KEY_COLUMNS, OPTIONAL_COLUMNS, Entry, Table, parse_row
+from lut.table import (
+    COLUMNS,
+    KEY_COLUMNS,
+    NUMBERS,
+    OPTIONAL_COLUMNS,
+    Entry,
+    Table,
+    add_row,
+    check_columns,
+)
 from lut.terms import NetworkTerms
-from results.errors import TableError, nearest
-from results.reading import read_text
+from results.errors import RunError, TableError, printable, shown
+from results.reading import (
+    MOST_TITLE_ROWS,
+    as_kind,
+    decode,
+    parse_json,
+    parse_number,
+    parse_sheet,
+    read_bytes,
+)
 from supernet.blocks import Block
-from supernet.cost import cost_of
 
 MOST_BYTES = 32 * 2**20  # Once-for-All's tables have a tenth of that
 _DEFAULTS = {f.name: f.default for f in fields(Block) if f.compare and f.default is not MISSING}
@@ -50,30 +63,25 @@ def import_table(
 ) -> tuple[Table, list[str]]:
     """The table in `path` as one of `device`, and what of it has no Block of ours.
 
-    A `.yaml` is Once-for-All's; of a `.csv` the columns `NEEDED` must be there, and others take
-    a Block's defaults, 0 for spread and samples and `measured` for the provenance. Milliseconds
-    of a CSV are per image, as in all our tables; those of a YAML are of a run of the batch.
+    What the file is tells its content, whatever its name: Once-for-All's table as JSON or YAML,
+    or a CSV with the columns `NEEDED` at least, where others take a Block's defaults, 0 for
+    spread and samples and `measured` for the provenance. Milliseconds of a CSV are per image, as
+    in all our tables; those of Once-for-All are of a run of the batch.
 
     Raises TableError naming the line, and UserError where PyYAML is missing.
     """
-    readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".csv": _read_csv}
-    if path.suffix.lower() not in readers:
-        raise TableError(
-            f"cannot import {path}: give a .yaml (Once-for-All's lookup_table.yaml) or a .csv of "
-            "our columns"
-        )
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise TableError(f"cannot read {path}: {error.strerror or error}") from None
-    if size > MOST_BYTES:
-        raise TableError(f"{path} is larger than {MOST_BYTES >> 20} MB, as no latency table is")
-    text = read_text(path, error=TableError)
-    entries, unknown = readers[path.suffix.lower()](path, text, batch)
+    data = read_bytes(path, error=TableError, most=MOST_BYTES)
+    text = decode(data, str(path), error=TableError)
+    remark = ""
+    if layers := _layers(path, text):
+        entries, unknown = _read_layers(str(path), layers, batch)
+    else:
+        entries, remark = _read_csv(path, text)
+        unknown = []
     if not entries:
         examples = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
-        shown = f": {examples}" if unknown else ""
-        raise TableError(f"{path}: nothing that is a Block of ours{shown}")
+        found = f": {examples}" if unknown else ""
+        raise TableError(f"{path}: nothing that is a Block of ours{found}")
     table = Table(
         device=device.name,
         title=device.title,
@@ -84,17 +92,49 @@ def import_table(
         terms=NetworkTerms(),
         threads=threads,
         sidecar={
-            "note": f"imported from {path.name}",
+            "note": f"imported from {printable(path.name)}",
             "error": {},
             "validation": None,
             "import": {
-                "file": path.name,
-                "sha256": sha256(path.read_bytes()).hexdigest(),
+                "file": printable(path.name),
+                "sha256": sha256(data).hexdigest(),
                 "not_imported": unknown,
             },
         },
+        remark=remark,
     )
     return table, unknown
+
+
+def _layers(path: Path, text: str) -> "Iterator[_Layer] | None":
+    """The layers of a table of Once-for-All's, read as they are asked for; None: it is a CSV.
+
+    Raises TableError where it is neither.
+    """
+    yaml = path.suffix.lower() in (".yaml", ".yml")
+    if text.lstrip().startswith("{"):
+        try:
+            return _json_layers(str(path), text)
+        except TableError:
+            if not yaml:  # which has a notation with braces, too
+                raise
+    if yaml or _is_yaml(path, text):
+        return _yaml_layers(str(path), text)
+    return None
+
+
+def _is_yaml(path: Path, text: str) -> bool:
+    first = text.lower().splitlines()[: 2 * MOST_TITLE_ROWS]
+    if any(sum(name in line for name in NEEDED) > 1 for line in first):
+        return False
+    if any("-input:" in line for line in first):
+        return True
+    if path.suffix.lower() == ".csv":
+        return False
+    raise TableError(
+        f"cannot import {path}: give Once-for-All's lookup table (.yaml or .json) or a .csv of our "
+        f"columns, at least {', '.join(NEEDED)}"
+    )
 
 
 # --- Once-for-All --------------------------------------------------------------------------
@@ -114,23 +154,25 @@ class _Layer:
 
     line: int
     key: str
-    values: Mapping[str, str]  # mean, std, count and whatever else, as written
+    values: Mapping[str, object]  # mean, std, count and whatever else, as written
 
 
-def _read_yaml(path: Path, text: str, batch: int) -> tuple[dict[Block, Entry], list[str]]:
+def _read_layers(
+    where: str, layers: Iterable[_Layer], batch: int
+) -> tuple[dict[Block, Entry], list[str]]:
     entries: dict[Block, Entry] = {}
     keys: dict[Block, str] = {}
     unknown: list[str] = []
     lines: dict[str, int] = {}
     stand_ins: list[tuple[Block, Entry, str]] = []
-    for layer in _layers(path, text):
+    for layer in layers:
         if layer.key in lines:
             raise TableError(
-                f"{path}, line {layer.line}: {layer.key[:120]} stands in line "
+                f"{where}, line {layer.line}: {layer.key[:120]} stands in line "
                 f"{lines[layer.key]} too; remove one of them"
             )
         lines[layer.key] = layer.line
-        entry = _entry(path, layer, batch)
+        entry = _entry(where, layer, batch)
         found = _block(layer.key)
         if found is None:
             unknown.append(layer.key)
@@ -193,24 +235,45 @@ def _block(key: str) -> tuple[Block, bool] | None:
     return block, match["hs"] == "1" or layer != "expanded_conv"
 
 
-def _entry(path: Path, layer: _Layer, batch: int) -> Entry:
+def _entry(where: str, layer: _Layer, batch: int) -> Entry:
     numbers = {}
-    for name, default in (("mean", None), ("std", "0"), ("count", "0")):
-        text = layer.values.get(name, default)
+    for name, default in (("mean", None), ("std", 0), ("count", 0)):
+        told = layer.values.get(name, default)
         try:
-            numbers[name] = float(text if text is not None else "nan")
-        except ValueError:
-            numbers[name] = math.nan
-        if not 0 <= numbers[name] < 1e9:
-            said = "missing" if text is None else f"{text[:40]!r}"
+            value = parse_number(told) if isinstance(told, str) else as_kind(told, float, name)
+        except (ValueError, RunError):
+            value = -1.0
+        if not 0 <= value < 1e9:
+            said = "missing" if told is None else shown(told)
             raise TableError(
-                f"{path}, line {layer.line}: {name} of {layer.key[:120]} is {said}; a finite "
+                f"{where}, line {layer.line}: {name} of {layer.key[:120]} is {said}; a finite "
                 "number, not negative, is expected"
             )
+        numbers[name] = value
     return Entry(numbers["mean"] / batch, numbers["std"] / batch, int(numbers["count"]))
 
 
-def _layers(path: Path, text: str) -> Iterator[_Layer]:
+_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*\{')
+
+
+def _json_layers(where: str, text: str) -> Iterator[_Layer]:
+    """The layers of a JSON file in order, also those whose keys stand twice.
+
+    Raises TableError for anything but an object of objects.
+    """
+    return _in_order(parse_json(text, dict[str, dict[str, Any]], where, error=TableError), text)
+
+
+def _in_order(found: Mapping[str, Mapping[str, object]], text: str) -> Iterator[_Layer]:
+    line, end = 1, 0
+    for match in _KEY.finditer(text):
+        line += text.count("\n", end, match.start())
+        end = match.start()
+        if (key := match[1]) in found:
+            yield _Layer(line, key, found[key])
+
+
+def _yaml_layers(path: str, text: str) -> Iterator[_Layer]:
     """The layers in order, from the YAML's events: nothing is constructed, nothing can expand.
 
     Raises TableError for anything but a mapping of keys to mappings of plain values.
@@ -265,70 +328,22 @@ def _layers(path: Path, text: str) -> Iterator[_Layer]:
 # --- CSV -----------------------------------------------------------------------------------
 
 
-def _read_csv(path: Path, text: str, batch: int) -> tuple[dict[Block, Entry], list[str]]:
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
-    try:
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise TableError(f"{path}, line {reader.line_num}: {error}") from None
-    header = [name.strip().lower() for name in rows[0][1]] if rows else []
-    _check_header(path, header)
+def _read_csv(path: Path, text: str) -> tuple[dict[Block, Entry], str]:
+    known = COLUMNS + OPTIONAL_COLUMNS
+    sheet = parse_sheet(text, known, str(path), numbers=NUMBERS, error=TableError)
+    check_columns(str(path), sheet.columns, NEEDED)
     defaults = {name: _written(value) for name, value in _DEFAULTS.items()}
     defaults |= {"latency_std_ms": "0", "num_samples": "0", "provenance": "measured"}
     entries: dict[Block, Entry] = {}
     lines: dict[Block, int] = {}
-    for line, row in rows[1:]:
+    for line, row in sheet:
         where = f"{path}, line {line}"
-        cells = {name: cell.strip() for name, cell in zip(header, row, strict=False)}
-        if not any(cells.values()):
-            continue
-        if len(row) != len(header):
-            raise TableError(f"{where}: {len(row)} fields instead of {len(header)}; is it cut off?")
-        if delimiter != ",":  # of a spreadsheet that writes decimal commas
-            decimal = ("_ms", "_mj")
-            cells = {
-                name: cell.replace(",", ".") if name.endswith(decimal) else cell
-                for name, cell in cells.items()
-            }
-        given = {name: cell for name, cell in cells.items() if cell}
-        block, entry = parse_row(dict.fromkeys(NEEDED, "") | defaults | given, where)
-        _check_sizes(block, where)
-        if block in entries:
-            raise TableError(f"{where}: the same block as line {lines[block]}; remove one of them")
-        entries[block] = entry
-        lines[block] = line
-    return entries, []
-
-
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    known = COLUMNS + OPTIONAL_COLUMNS
-    units = {name.rpartition("_")[0]: name for name in known if name.endswith(("_ms", "_mj"))}
-    for column in header:
-        if column in known:
-            if header.count(column) > 1:
-                raise TableError(f"{path}: column {column!r} stands twice; remove one of them")
-        elif meant := units.get(column.rpartition("_")[0]) or units.get(column):
-            raise TableError(f"{path}: column {column!r}; convert it to {meant}")
-        else:
-            raise TableError(f"{path}: unknown column {column!r}{nearest(column, known)}")
-    for column in NEEDED:
-        if column not in header:
-            raise TableError(f"{path}: column {column!r} is missing; needed: {', '.join(NEEDED)}")
-
-
-def _check_sizes(block: Block, where: str) -> None:
-    for name in KEY_COLUMNS:
-        value: Any = getattr(block, name)
-        least = 1 if name in (*NEEDED, "kernel_size", "stride") else 0
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(number, int) and not least <= number <= 10**6 for number in numbers):
-            raise TableError(f"{where}: {name} cannot be {_written(value)}")
-    try:
-        cost_of(block)
-    except ZeroDivisionError:  # of groups of a width of 0
-        raise TableError(f"{where}: {block.kind} needs mid_channels of 1 or more") from None
+        if missing := [name for name in NEEDED if name not in row]:
+            raise TableError(f"{where}: ends before {missing[0]}; is it cut off?")
+        given = {name: cell for name, cell in row.items() if cell}
+        full = dict.fromkeys(NEEDED, "") | defaults | given
+        add_row(entries, lines, line, where, full)
+    return entries, sheet.remark
 
 
 def _written(value: object) -> str:

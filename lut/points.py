@@ -6,17 +6,17 @@ A points file is a CSV; `arch` and `latency_ms` are all that it must have:
     b1,,,224,1,19,,2.6,,table
 """
 
-import csv
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from results.errors import ArchError, TableError, check_choice, nearest
-from results.reading import read_text
-from supernet.arch import Arch, Task, parse_resolution
-from supernet.named import named_arch
+from results.errors import ArchError, TableError, check_choice, nearest, printable, shown
+from results.reading import parse_number, parse_whole, read_sheet
+from supernet.arch import Arch, Task, format_resolution, parse_resolution
+from supernet.archs import written_arch
+from supernet.named import known_name
 
 FITTED_KINDS = ("table", "benchmark_csv", "measured")
 COMPARED_KINDS = (  # listed beside the fit, never fitted
@@ -28,9 +28,11 @@ COMPARED_KINDS = (  # listed beside the fit, never fitted
     "issue",
     "perf_yaml",
 )
+MOST_APART = 1.5  # ratio of two latencies of one network
+MOST_BATCH = 1_000_000
 INCLUDES = ("", "mask_decoder")  # what was timed beyond the network itself
 COLUMNS = (
-    "arch",  # a name such as b1 or sam_l0, or an Arch as JSON
+    "arch",  # a name such as b1, sam_l0 or efficientvit_b1.r288_in1k, or an Arch as JSON
     "task",
     "dataset",
     "resolution",  # 224, or 1024x2048
@@ -59,6 +61,7 @@ class Point:
     kind: str = "table"
     source: str = ""
     notes: str = ""
+    row: int = field(default=0, compare=False)  # in its file, from 1
 
     @property
     def fitted(self) -> bool:
@@ -70,72 +73,85 @@ class Point:
         return replace(self.arch, head=None, resolution=(32, 32))
 
 
-def read_points(path: Path) -> list[Point]:
-    """The points in `path`, in its order. Raises TableError, naming the row and column.
+def read_points(path: Path, *, tell: Callable[[str], object] | None = None) -> list[Point]:
+    """The points in `path`, in its order, see `results.reading.read_sheet` for what is read.
 
-    Reads what spreadsheets write: semicolons or tabs between fields (then with decimal
-    commas, too), a byte order mark, capital letters in the header, empty rows and columns.
+    `tell` is given what was assumed of the file, in one line. Raises TableError, naming the row
+    and column.
     """
-    lines = read_text(path, error=TableError).splitlines()
-    first = lines[0] if lines else ""
-    delimiter = max(",;\t", key=first.count)
-    try:
-        rows = list(csv.reader(lines, delimiter=delimiter))
-    except csv.Error as error:
-        raise TableError(f"cannot read points from {path}: {error}") from None
-    header = [name.strip().lower() for name in rows[0]] if rows else []
-    for column in filter(None, header):
+    sheet = read_sheet(path, COLUMNS, numbers=_NUMBERS, error=TableError)
+    for column in filter(None, sheet.columns):
         check_choice(f"column in {path}:", column, COLUMNS, TableError)
-        if header.count(column) > 1:
-            raise TableError(f"{path}: column {column!r} stands twice; remove one of them")
-    if "arch" not in header or not {"latency_ms", "throughput_img_s"} & set(header):
-        raise TableError(f"{path}: the first line must name the columns, at least arch,latency_ms")
-    points = []
-    for number, row in enumerate(rows[1:], start=2):
-        where = f"{path}, row {number}"
-        if len(row) > len(header):
-            raise TableError(f"{where}: more fields than columns; quote fields that hold a comma")
-        fields = dict.fromkeys(COLUMNS, "") | {
-            name: value.strip() for name, value in zip(header, row, strict=False) if name
-        }
-        if not any(fields.values()):
-            continue
-        if delimiter != ",":
-            fields |= {name: fields[name].replace(",", ".") for name in _NUMBERS}
-        points.append(_point(where, fields))
+    if "arch" not in sheet.columns or not {"latency_ms", "throughput_img_s"} & set(sheet.columns):
+        raise TableError(f"{path}: a first line must name the columns, at least arch,latency_ms")
+    empty = dict.fromkeys(COLUMNS, "")
+    points = [_point(path, line, empty | fields) for line, fields in sheet]
     if not points:
         raise TableError(f"{path}: no points; add rows of arch,latency_ms")
+    if tell and sheet.remark:
+        tell(sheet.remark)
     return points
+
+
+def check_points(points: Iterable[Point]) -> None:
+    """Raises TableError, naming both rows, where one network has two very different latencies."""
+    rows: dict[tuple[object, ...], list[Point]] = {}
+    for point in points:
+        if point.fitted:
+            rows.setdefault((point.arch, point.batch, point.includes), []).append(point)
+    for same in rows.values():
+        low = min(same, key=lambda point: point.latency_ms)
+        high = max(same, key=lambda point: point.latency_ms)
+        if high.latency_ms > MOST_APART * low.latency_ms:
+            first, second = sorted((low, high), key=lambda point: point.row)
+            raise TableError(
+                f"rows {first.row} and {second.row} contradict each other: {first.name} at "
+                f"{format_resolution(first.arch.resolution)}, batch {first.batch}, takes "
+                f"{first.latency_ms:.4g} and {second.latency_ms:.4g} ms an image; correct one of "
+                "them, or remove it"
+            )
 
 
 _NUMBERS = ("batch", "latency_ms", "throughput_img_s", "rounding_percent")
 
 
-def _point(where: str, fields: Mapping[str, str]) -> Point:
+def _point(path: Path, line: int, fields: Mapping[str, str]) -> Point:
+    where = f"{path}, row {line}"
     latency = _number(where, fields, "latency_ms")
     throughput = _number(where, fields, "throughput_img_s")
-    batch = _number(where, fields, "batch")
     if (latency is None) == (throughput is None):
         raise TableError(f"{where}: give exactly one of latency_ms and throughput_img_s")
-    if batch is not None and batch != int(batch):
-        raise TableError(f"{where}, column batch: {batch} is not a whole number")
-    images = int(batch or 1)
+    images = _batch(where, fields["batch"])
     rounding = _number(where, fields, "rounding_percent", zero=True) or 0.0
     kind, includes = fields["kind"] or "table", fields["includes"]
     _check(where, "kind", kind, (*FITTED_KINDS, *COMPARED_KINDS))
     _check(where, "includes", includes, INCLUDES)
+    known = known_name(fields["arch"])
     return Point(
         arch=_arch(where, fields),
-        name="custom" if fields["arch"].startswith("{") else fields["arch"].lower(),
+        name=known[0] if known else "custom",
         latency_ms=latency / images if latency else 1000 / (throughput or math.nan),
         batch=images,
         rounding=rounding / 100,
         includes=includes,
-        dataset=fields["dataset"],
+        dataset=printable(fields["dataset"]),
         kind=kind,
-        source=fields["source"],
-        notes=fields["notes"],
+        source=printable(fields["source"]),
+        notes=printable(fields["notes"]),
+        row=line,
     )
+
+
+def _batch(where: str, text: str) -> int:
+    try:
+        images = parse_whole(text or "1")
+    except ValueError:
+        images = 0
+    if not 1 <= images <= MOST_BATCH:
+        raise TableError(
+            f"{where}, column batch: {shown(text)} is no whole number from 1 to {MOST_BATCH}"
+        )
+    return images
 
 
 def _arch(where: str, fields: Mapping[str, str]) -> Arch:
@@ -147,13 +163,13 @@ def _arch(where: str, fields: Mapping[str, str]) -> Arch:
             options["resolution"] = parse_resolution(fields["resolution"])
         if text.startswith("{"):
             column = "arch"
-            return replace(Arch.from_json(text), **options)
+            return replace(written_arch(text), **options)
         if fields["task"]:
             column = "task"
             _check(where, column, fields["task"], get_args(Task))
             options["task"] = fields["task"]
         column = "arch"
-        return named_arch(text, **options, dataset=fields["dataset"] or None)
+        return written_arch(text, **options, dataset=fields["dataset"] or None)
     except ArchError as error:
         raise TableError(f"{where}, column {column}: {error}") from None
 
@@ -165,15 +181,15 @@ def _number(
     if not text:
         return None
     try:
-        value = float(text)
+        value = parse_number(text)
     except ValueError:
         value = math.nan
-    if not (1e-9 <= value <= 1e9 or (zero and value == 0)):  # nan and infinity included
-        raise TableError(f"{where}, column {column}: {text[:40]!r} is not a positive number")
+    if not (1e-9 <= value <= 1e9 or (zero and value == 0)):
+        raise TableError(f"{where}, column {column}: {shown(text)} is not a positive number")
     return value
 
 
 def _check(where: str, column: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         hint = nearest(value, filter(None, choices))
-        raise TableError(f"{where}, column {column}: no {column} {value!r}{hint}")
+        raise TableError(f"{where}, column {column}: no {column} {shown(value)}{hint}")

@@ -29,7 +29,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from results.errors import TableError
+from results.errors import TableError, reason_of
 from supernet.blocks import Block
 from supernet.cost import BYTES, ops_of
 
@@ -89,7 +89,7 @@ class Roofline:
         try:
             return cls(**{name: float(value) for name, value in data.items()})
         except (TypeError, ValueError) as error:
-            raise TableError(f"bad roofline parameters: {error}") from None
+            raise TableError(f"bad roofline parameters: {reason_of(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)

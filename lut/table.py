@@ -15,13 +15,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import msgspec
+
 from lut.roofline import Roofline
+from lut.sidecar import MOST_TITLE, Settings, Told
 from lut.terms import NetworkTerms
-from results.errors import TableError, check_choice, nearest
+from results.errors import TableError, check_choice, nearest, printable, shortened, shown
 from results.files import write_json, write_text
-from results.reading import read_json, read_text
+from results.reading import (
+    as_kind,
+    decode,
+    parse_json,
+    parse_number,
+    parse_whole,
+    read_bytes,
+    read_sheet,
+)
+from supernet.arch import HEADED
 from supernet.blocks import Activation, Block, BlockKind, Norm, UpsampleMode
-from supernet.cost import BYTES
+from supernet.cost import BYTES, cost_of
 
 if TYPE_CHECKING:
     from lut.interpolate import Interpolator
@@ -34,6 +46,9 @@ KEY_COLUMNS = tuple(f.name for f in fields(Block) if f.compare)
 VALUE_COLUMNS = ("latency_ms", "latency_std_ms", "num_samples", "provenance")
 OPTIONAL_COLUMNS = ("energy_mj",)
 COLUMNS = KEY_COLUMNS + VALUE_COLUMNS
+ALWAYS = ("in_channels", "out_channels", "height", "width", "kernel_size", "stride")  # 1 or more
+MOST = 1e15  # of a number
+MOST_SIZE = 10**6  # of a block, in any of its dimensions
 CHOICES: dict[str, tuple[str, ...]] = {
     "kind": get_args(BlockKind),
     "norm": get_args(Norm),
@@ -41,6 +56,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "mode": get_args(UpsampleMode),
     "provenance": PROVENANCES,
 }
+_WHOLE = tuple(c for c in KEY_COLUMNS if c not in (*CHOICES, "scales", "residual"))
+_LEAST = {name: 1 if name in ALWAYS else 0 for name in _WHOLE}
+NUMBERS = tuple(c for c in COLUMNS + OPTIONAL_COLUMNS if c not in (*CHOICES, "scales"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +89,23 @@ class Table:
     sidecar: Mapping[str, Any] | None = None  # all other fields, kept as they are
     path: Path | None = None
     sha256: str | None = None  # of both files, as read
+    remark: str = ""  # what was assumed of the CSV, see results/reading.py
 
     def __post_init__(self) -> None:
-        for name in ("device", "title", "runtime", "precision"):
-            if not isinstance(getattr(self, name), str):
-                raise TableError(f"{name} must be a text, not {getattr(self, name)!r}")
         check_choice("precision", self.precision, BYTES, TableError)
         if type(self.batch) is not int or self.batch < 1:
-            raise TableError(f"batch must be a positive whole number, not {self.batch!r}")
-        for name in ("relative_std", "min_ms", "max_ms", "mape_percent"):
-            value = self.error.get(name)
-            if value is not None and not (type(value) in (int, float) and 0 <= value < math.inf):
-                raise TableError(f"error.{name} must be a finite number, not {value!r}")
-        kinds = self.error.get("block_kinds", [])
-        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-            raise TableError(f"error.block_kinds must be a list of names, not {kinds!r}")
+            raise TableError(f"batch must be a positive whole number, not {shown(self.batch)}")
+        _ = self.told  # raises for what is of the wrong type
+
+    @cached_property
+    def told(self) -> Told:
+        """What the program itself reads of the free part of the sidecar. Raises TableError."""
+        return as_kind(dict(self.sidecar or {}), Told, "sidecar", error=TableError)
 
     @property
     def error(self) -> Mapping[str, Any]:
         """How wrong the table is on whole networks; empty where never checked."""
-        found = (self.sidecar or {}).get("error") or {}
-        if not isinstance(found, dict):
-            raise TableError(f"error must be an object, not {found!r}")
-        return found
+        return msgspec.to_builtins(self.told.error) if self.told.error else {}
 
     @property
     def provenance(self) -> str:
@@ -174,8 +186,7 @@ class Table:
     @property
     def relative_std(self) -> float | None:
         """Standard deviation of a whole network's relative error; None where never checked."""
-        value = self.error.get("relative_std")
-        return None if value is None else float(value)
+        return self.told.error.relative_std if self.told.error else None
 
     def save(self, path: Path) -> None:
         """Write `path` (.csv) and its sidecar, each atomically. Raises RunError."""
@@ -214,81 +225,101 @@ def weakest(provenances: Iterable[str]) -> str:
 
 def load_table(path: Path) -> Table:
     """Read a table and its sidecar. Raises TableError naming the file, line and column."""
-    sidecar = read_json(path.with_suffix(".json"), dict[str, Any], error=TableError)
-    if not isinstance(sidecar, dict) or sidecar.get("schema_version") != SCHEMA_VERSION:
+    beside = path.with_suffix(".json")
+    data = read_bytes(beside, error=TableError)
+    text = decode(data, str(beside), error=TableError)
+    sidecar = parse_json(text, dict[str, Any], str(beside), error=TableError)
+    if sidecar.get("schema_version") != SCHEMA_VERSION:
         raise TableError(
-            f"{path.with_suffix('.json')}: schema_version must be {SCHEMA_VERSION}; "
-            "make the table again with this version"
+            f"{beside}: schema_version must be {SCHEMA_VERSION}; make the table again with this "
+            "version"
         )
-    entries = read_rows(path)
+    entries, remark = read_rows(path)
     if len(entries) != sidecar.get("num_rows"):
         raise TableError(
-            f"{path}: {len(entries)} rows, but its sidecar says {sidecar.get('num_rows')}: the "
-            "file is cut short or was edited; make it again, or correct num_rows in the sidecar"
+            f"{path}: {len(entries)} rows, but its sidecar says {shown(sidecar.get('num_rows'))}: "
+            "the file is cut short or was edited; make it again, or correct num_rows in the sidecar"
         )
-    digest = hashlib.sha256(path.read_bytes() + path.with_suffix(".json").read_bytes())
-    known = {"device", "title", "runtime", "precision", "batch", "threads"}
+    settings = as_kind(sidecar, Settings, str(beside), error=TableError)
+    if printable(settings.device) != settings.device:
+        raise TableError(f"{beside}: no device is called {shown(settings.device)}")
+    digest = hashlib.sha256(read_bytes(path, error=TableError) + data)
     try:
-        roofline = sidecar["roofline"]
         return Table(
-            **{name: sidecar[name] for name in known},
+            device=settings.device,
+            title=shortened(printable(settings.title), MOST_TITLE),
+            runtime=settings.runtime,
+            precision=settings.precision,
+            batch=settings.batch,
+            threads=settings.threads,
             entries=entries,
-            terms=NetworkTerms.from_dict(sidecar["network_terms"]),
-            roofline=Roofline.from_dict(roofline) if roofline else None,
+            terms=NetworkTerms.from_dict(settings.network_terms),
+            roofline=Roofline.from_dict(settings.roofline) if settings.roofline else None,
             sidecar={
                 name: value
                 for name, value in sidecar.items()
-                if name not in known | {"schema_version", "num_rows", "network_terms", "roofline"}
+                if name not in (*Settings.__struct_fields__, "schema_version", "num_rows")
             },
             path=path,
             sha256=digest.hexdigest(),
+            remark=remark,
         )
-    except (KeyError, TypeError, AttributeError, TableError) as error:
-        raise TableError(f"{path.with_suffix('.json')}: bad or missing field: {error}") from None
+    except TableError as error:
+        raise TableError(f"{beside}: bad or missing field: {error}") from None
 
 
-def read_rows(path: Path) -> dict[Block, Entry]:
-    """The rows of a table's CSV. Raises TableError naming line and column."""
-    reader = csv.reader(io.StringIO(read_text(path, error=TableError)))
-    try:
-        lines_read = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise TableError(f"{path}, line {reader.line_num}: {error}") from None
-    header = lines_read[0][1] if lines_read else []
-    _check_header(path, header)
+def read_rows(path: Path) -> tuple[dict[Block, Entry], str]:
+    """The rows of a table's CSV, and what was assumed of it, see `results.reading.Sheet.remark`.
+
+    Raises TableError naming line and column.
+    """
+    known = COLUMNS + OPTIONAL_COLUMNS
+    sheet = read_sheet(path, known, numbers=NUMBERS, error=TableError)
+    check_columns(str(path), sheet.columns, COLUMNS)
     entries: dict[Block, Entry] = {}
     lines: dict[Block, int] = {}
-    for line, row in lines_read[1:]:
+    for line, row in sheet:
         where = f"{path}, line {line}"
-        if len(row) != len(header):
-            raise TableError(f"{where}: {len(row)} fields instead of {len(header)}; is it cut off?")
-        block, entry = parse_row(dict(zip(header, row, strict=True)), where)
-        if block in entries:
-            raise TableError(f"{where}: the same block as line {lines[block]}; remove one of them")
-        entries[block] = entry
-        lines[block] = line
+        if missing := [name for name in COLUMNS if name not in row]:
+            raise TableError(f"{where}: ends before {missing[0]}; is it cut off?")
+        add_row(entries, lines, line, where, row)
     if not entries:
         raise TableError(f"{path}: no rows; make the table again")
-    return entries
+    return entries, sheet.remark
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
+def add_row(
+    entries: dict[Block, Entry],
+    lines: dict[Block, int],
+    line: int,
+    where: str,
+    fields: Mapping[str, str],
+) -> None:
+    """Add the row in a line of a CSV. Raises TableError, also where the block is there already."""
+    block, entry = parse_row(fields, where)
+    if block in entries:
+        raise TableError(f"{where}: the same block as line {lines[block]}; remove one of them")
+    entries[block], lines[block] = entry, line
+
+
+def check_columns(where: str, columns: Sequence[str], needed: Sequence[str]) -> None:
+    """Raises TableError for a column that is unknown, of another unit, or missing."""
     known = COLUMNS + OPTIONAL_COLUMNS
-    for column in COLUMNS:
-        if column not in header:
-            other = [h for h in header if h not in known]
-            quantity = column.rpartition("_")[0]
-            unit = next((h for h in other if quantity and h.rpartition("_")[0] == quantity), None)
-            found = f"; found {unit!r}, convert it to milliseconds" if unit else ""
-            raise TableError(f"{path}: column {column!r} is missing{found}")
-    for column in header:
-        if column not in known:
-            raise TableError(f"{path}: unknown column {column!r}{nearest(column, known)}")
-        if list(header).count(column) > 1:
-            raise TableError(f"{path}: column {column!r} stands twice; remove one of them")
+    units = {name.rpartition("_")[0]: name for name in known if name.endswith(("_ms", "_mj"))}
+    for column in filter(None, columns):
+        if column in known:
+            continue
+        if meant := units.get(column.rpartition("_")[0]) or units.get(column):
+            unit = "milliseconds" if meant.endswith("_ms") else "millijoules"
+            raise TableError(f"{where}: found {shown(column)}, convert it to {unit} as {meant}")
+        raise TableError(f"{where}: unknown column {shown(column)}{nearest(column, known)}")
+    for column in needed:
+        if column not in columns:
+            raise TableError(f"{where}: column {column!r} is missing; needed: {', '.join(needed)}")
 
 
 def parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
+    """The block and its entry in the fields of a row. Raises TableError naming the column."""
     key: dict[str, Any] = {}
     column = ""
     try:
@@ -297,33 +328,61 @@ def parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
             if column == "scales":
                 key[column] = tuple(int(part) for part in text.split("+") if part)
             elif column == "residual":
-                key[column] = {"0": False, "1": True}[text]
+                key[column] = {0: False, 1: True}[parse_whole(text)]
             elif column in CHOICES:
                 key[column] = text
             else:
-                key[column] = int(text)
+                key[column] = parse_whole(text)
         column = "latency_ms"
         latency_ms = _number(row[column])
         column = "latency_std_ms"
         std_ms = _number(row[column])
         column = "num_samples"
-        num_samples = int(row[column])
+        num_samples = parse_whole(row[column])
+        if not 0 <= num_samples <= MOST:
+            raise ValueError(row[column])
         column = "energy_mj"
         energy_mj = _number(row[column]) if row.get(column) else None
     except (KeyError, ValueError):
         raise TableError(
-            f"{where}: {column} is {row[column][:40]!r}; a finite number, not negative, is expected"
+            f"{where}: {column} is {shown(row[column])}; a {_expected(column)} from 0 to "
+            f"{MOST:.0e} is expected"
         ) from None
     for column, choices in CHOICES.items():
-        if row[column] not in choices:
-            value = row[column][:40]
-            raise TableError(f"{where}: no {column} {value!r}{nearest(value, choices)}")
-    return Block(**key), Entry(latency_ms, std_ms, num_samples, row["provenance"], energy_mj)
+        if (value := row[column]) not in choices:
+            raise TableError(f"{where}: no {column} {shown(value)}{nearest(value, choices)}")
+    block = Block(**key)
+    check_block(block, where)
+    return block, Entry(latency_ms, std_ms, num_samples, row["provenance"], energy_mj)
+
+
+def check_block(block: Block, where: str) -> None:
+    """Raises TableError for sizes that no block can have."""
+    for name, least in _LEAST.items():
+        value = getattr(block, name)
+        if not least <= value <= MOST_SIZE:
+            raise TableError(f"{where}: {name} cannot be {shown(value)}")
+    if not all(0 <= kernel_size <= MOST_SIZE for kernel_size in block.scales):
+        raise TableError(f"{where}: scales cannot be {shown(block.scales)}")
+    if bool(block.out_height) != bool(block.out_width):
+        size = f"{block.out_height}x{block.out_width}"
+        raise TableError(f"{where}: out_height x out_width cannot be {size}; give both or neither")
+    if block.mid_channels or (block.num_heads and block.head_dim):
+        return
+    try:
+        cost_of(block)
+    except ZeroDivisionError:  # of groups of a width of 0
+        width = "num_heads and head_dim" if block.kind in HEADED else "mid_channels"
+        raise TableError(f"{where}: {block.kind} needs {width} of 1 or more") from None
+
+
+def _expected(column: str) -> str:
+    return "number" if column.endswith(("_ms", "_mj")) else "whole number"
 
 
 def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value) or value < 0:
+    value = parse_number(text)
+    if not 0 <= value <= MOST:
         raise ValueError(text)
     return value
 

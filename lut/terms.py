@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from results.errors import TableError
+from results.errors import TableError, reason_of
 from supernet.blocks import Block
 from supernet.cost import network_cost, peak_activations
 
@@ -60,7 +60,7 @@ class NetworkTerms:
         try:
             return cls(**{name: float(value) for name, value in data.items()})
         except (TypeError, ValueError) as error:
-            raise TableError(f"bad network terms: {error}") from None
+            raise TableError(f"bad network terms: {reason_of(error)}") from None
 
 
 def params_m(blocks: Sequence[Block]) -> float:

@@ -6,10 +6,10 @@ python -m lut.validate --device mydevice --networks 60
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from results.console import main as console_main
-from results.errors import DeviceError, SpaceError, TableError
+from results.errors import ArchError, DeviceError, SpaceError, TableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,21 +104,22 @@ class Validate:
 
     def _space(self, table: "Table") -> "Space":
         """The space that the flags name, by default the one that the table was measured for."""
+        from lut.sidecar import SpaceFlags
         from supernet.named import check_task, dataset_of
         from supernet.space import get_space
 
-        flags = _told(table).space_flags
-        task = check_task(self.task or flags.get("task") or "classification")
-        dataset = self.dataset or (flags.get("dataset") if self.task is None else None)
-        own = self.space is None or self.space == flags.get("space")
-        freeze = self.freeze or (tuple(flags.get("freeze") or ()) if own else ())
-        name = self.space or flags.get("space") or "family"
+        flags = table.told.space_flags or SpaceFlags()
+        task = check_task(self.task or flags.task or "classification")
+        dataset = self.dataset or (flags.dataset if self.task is None else None)
+        own = self.space is None or self.space == flags.space
+        freeze = self.freeze or (tuple(flags.freeze or ()) if own else ())
+        name = self.space or flags.space or "family"
         return get_space(
             name,
             task=task,
             dataset=dataset_of(task, dataset),
             freeze=freeze,
-            num_classes=flags.get("num_classes"),
+            num_classes=flags.num_classes,
         )
 
     def _measure(self, table: "Table", space: "Space") -> "tuple[Validation, Path]":
@@ -129,6 +130,7 @@ class Validate:
         from lut.measure import Campaign
         from lut.plan import stratified
         from lut.runtimes.session import Setting, check_host
+        from lut.sidecar import Environment, Measurement
         from lut.targets.choose import get_host
         from results.files import write_json
         from results.progress import progress
@@ -137,14 +139,14 @@ class Validate:
         from results.runs import RECORD, create_run_folder, locked
         from supernet.blocks import blocks_of
 
-        told = _told(table)
+        told = (table.told.measurement or Measurement()).environment or Environment()
         setting = Setting(
             table.runtime,
             table.precision,
             table.threads or 1,
             table.batch,
-            self.cpus or told.cpus,
-            told.provider,
+            self.cpus or ",".join(map(str, told.cpus or ())),
+            told.provider or "",
             self.benchmark_model,
         )
         host = get_host(self.target, python=None if self.target == "local" else self.python)
@@ -155,7 +157,7 @@ class Validate:
             lambda arch: table.network_ms(blocks_of(arch)),
             self.networks,
             self.seed,
-            exclude=[*official, *told.networks],
+            exclude=[*official, *_networks_of(table)],
         )
         if len(chosen) < 2:
             raise SpaceError(
@@ -209,33 +211,16 @@ class Validate:
         return found, folder
 
 
-class _Told(NamedTuple):
-    """What a sidecar tells of its measuring."""
-
-    space_flags: dict[str, Any]
-    cpus: str
-    provider: str
-    networks: "list[Arch]"
-
-
-def _told(table: "Table") -> _Told:
-    """Raises TableError where the sidecar is damaged."""
+def _networks_of(table: "Table") -> "list[Arch]":
+    """Networks that a table was fitted to. Raises TableError where the sidecar is damaged."""
     from supernet.arch import Arch
 
-    sidecar = table.sidecar or {}
+    measurement = table.told.measurement
     try:
-        measurement = dict(sidecar.get("measurement") or {})
-        environment = dict(measurement.get("environment") or {})
-        return _Told(
-            dict(sidecar.get("space_flags") or {}),
-            ",".join(map(str, environment.get("cpus") or ())),
-            str(environment.get("provider") or ""),
-            [Arch.from_dict(row["arch"]) for row in measurement.get("networks") or ()],
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return [Arch.from_dict(row.arch) for row in (measurement and measurement.networks) or ()]
+    except ArchError as error:
         raise TableError(
-            f"the .json beside {table.path} is damaged where it tells how the table was measured "
-            f"({error!r})"
+            f"the .json beside {table.path} is damaged where it tells what was measured: {error}"
         ) from None
 
 

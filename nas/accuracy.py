@@ -14,7 +14,6 @@ from results.errors import (
     PredictorError,
     SearchError,
     SpaceError,
-    TableError,
     check_choice,
     nearest,
 )
@@ -23,6 +22,7 @@ from supernet.named import DATASETS, dataset_of
 from supernet.space import SPACES, Space, get_space
 
 if TYPE_CHECKING:
+    from lut.sidecar import SpaceFlags
     from lut.table import Table
     from nas.predict import Predict
     from nas.search import SearchCommand
@@ -77,9 +77,10 @@ def choose_accuracy(
         name, frozen, classes = command.space, command.freeze, command.num_classes
         if name is None and (measured := _measured(table, task, dataset)):
             asked = {setting.partition("=")[0].strip() for setting in frozen}
-            kept = (f for f in measured["freeze"] if f.partition("=")[0].strip() not in asked)
-            name, frozen = measured["space"], (*kept, *frozen)
-            classes = classes or measured.get("num_classes")
+            own = measured.freeze or []
+            kept = (f for f in own if f.partition("=")[0].strip() not in asked)
+            name, frozen = measured.space, (*kept, *frozen)
+            classes = classes or measured.num_classes
         space = get_space(
             name or DEFAULT_SPACE, task=task, dataset=dataset, freeze=frozen, num_classes=classes
         )
@@ -96,19 +97,14 @@ def choose_accuracy(
     return predictor, predictor.space.freeze(command.freeze)
 
 
-def _measured(table: "Table", task: Task, dataset: str) -> dict[str, Any] | None:
+def _measured(table: "Table", task: Task, dataset: str) -> "SpaceFlags | None":
     """The flags of `lut.build` that a table was measured for, if it was for this task."""
-    flags = (table.sidecar or {}).get("space_flags")
-    if not isinstance(flags, dict) or flags.get("task") != task:
+    flags = table.told.space_flags
+    if flags is None or flags.task != task or flags.space not in SPACES:
         return None
-    freeze, classes = flags.get("freeze") or [], flags.get("num_classes")
-    if flags.get("dataset") not in (None, dataset) or flags.get("space") not in SPACES:
+    if dataset != (flags.dataset or dataset_of(task, None)):
         return None
-    if flags.get("dataset") is None and dataset_of(task, None) != dataset:
-        return None
-    if not isinstance(freeze, list) or type(classes) not in (int, type(None)):
-        raise TableError(f"{table.path}: its space_flags are damaged; give --space and --freeze")
-    return flags | {"freeze": tuple(map(str, freeze))}
+    return flags
 
 
 def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":

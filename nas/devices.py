@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.console import main as console_main
-from results.errors import DeviceError, TableError
+from results.errors import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _rows() -> list[dict[str, Any]]:
     for name in device_names():
         try:
             note = get_device(name).note
-        except DeviceError as error:
+        except UserError as error:
             rows.append(_unusable(name, error))
             continue
         tables = tables_of(name)
@@ -60,14 +60,14 @@ def _rows() -> list[dict[str, Any]]:
                 predictor = LatencyPredictor(load_table(path))
                 source = predictor.describe().removesuffix(f"; {predictor.note}")
                 rows.append(predictor.provenance | {"note": note, "source": source})
-            except TableError as error:
+            except UserError as error:
                 rows.append(_unusable(name, error))
     return rows
 
 
 def _unusable(name: str, error: object) -> dict[str, Any]:
     unknown = dict.fromkeys(("runtime", "precision", "batch", "title"), "?")
-    return {"device": name, "note": "", **unknown, "source": f"unusable: {error}"}
+    return {"device": printable(name), "note": "", **unknown, "source": f"unusable: {error}"}
 
 
 def main() -> None:

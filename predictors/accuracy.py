@@ -8,7 +8,6 @@ other too much to judge by, and grows with the distance from the published shape
 (`predictors.shape`).
 """
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from typing import Any, ClassVar
 from predictors.scaling import Law, Point, fit_law
 from predictors.shape import MACS, RESOLUTION, Box, features
 from results.errors import PredictorError, nearest
+from results.reading import parse_sheet
 from supernet.arch import Arch, Family, format_resolution, parse_resolution
 from supernet.named import BACKBONES
 
@@ -230,6 +230,7 @@ def _published_rows() -> dict[str, list[dict[str, str]]]:
     """The rows of results/published/accuracy.csv, by data set."""
     text = (files("results") / "published" / "accuracy.csv").read_text(encoding="utf-8")
     rows: dict[str, list[dict[str, str]]] = {}
-    for row in csv.DictReader(text.splitlines()):
+    known = ("arch", "dataset", "resolution", "value", "metric")
+    for _, row in parse_sheet(text, known, "the published accuracies", error=PredictorError):
         rows.setdefault(row["dataset"], []).append(row)
     return rows

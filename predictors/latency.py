@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lut.device import SHIPPED, Device, device_names, find_table, get_device, split_spec
+from lut.sidecar import MOST_NOTE
 from lut.table import Table, load_table, weakest
-from results.errors import TableError
+from results.errors import TableError, printable, shortened
 from supernet.blocks import Block, BlockKind
 
 OUTSIDE = 0.25  # of widening, above which a latency counts as extrapolated
@@ -91,7 +92,7 @@ class LatencyPredictor:
     @property
     def note(self) -> str:
         """What else must be known of the table's origin; may be empty."""
-        return str((self.table.sidecar or {}).get("note", ""))
+        return shortened(printable(self.table.told.note or ""), MOST_NOTE)
 
     def describe(self) -> str:
         """One line: provenance and error of the table."""
@@ -99,8 +100,10 @@ class LatencyPredictor:
         path = self.table.path
         own = path is not None and not path.is_relative_to(SHIPPED)
         text = ("own table, " if own else "") + self.table.provenance
+        if self.table.remark:
+            text += f", {self.table.remark}"
         if error.get("mape_percent") is not None:
-            judged_on = error.get("judged_on", "whole networks")
+            judged_on = shortened(printable(error.get("judged_on", "whole networks")), MOST_NOTE)
             text += f", error {error['mape_percent']:.1f} % on {judged_on}"
         else:
             text += ", never validated on whole networks"

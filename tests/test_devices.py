@@ -1,19 +1,21 @@
 """Devices and their tables: the shipped ones, and those that a user makes."""
 
 import json
+import os
 import random
 import re
 import shlex
 
 import pytest
 
+from lut.build import Build
 from lut.calibrate import Calibrate
 from lut.device import SHIPPED, find_table, get_device, tables_of, user_data_dir
 from lut.table import load_table
 from nas.devices import Devices
 from nas.predict import Predict
 from results.console import main
-from results.errors import TableError
+from results.errors import DeviceError, TableError
 from supernet.blocks import blocks_of
 from supernet.named import named_arch
 from supernet.space import SPACES, get_space
@@ -292,8 +294,14 @@ def test_an_unreadable_table_makes_way_and_is_kept(points, capsys):
     [
         ('precision = "fp32"', "no runtime"),
         ('runtime = "litter"\nprecision = "fp32"', "did you mean 'litert'"),
-        ('runtime = "litert"\nprecision = "fp32"\nbatch = 5', "batch must be a dict"),
-        ('runtime = "litert"\nprecision = "fp32"\n[batch]\nimagenet = "a"', "whole numbers"),
+        (
+            'runtime = "litert"\nprecision = "fp32"\nbatch = 5',
+            "Expected `object`, got `int` - at `$.batch`",
+        ),
+        (
+            'runtime = "litert"\nprecision = "fp32"\n[batch]\nimagenet = "a"',
+            "Expected `int`, got `str`",
+        ),
         ('runtime = "litert"\nprecision = "fp32"\ntitel = "x"', "did you mean 'title'"),
         ('runtime = "litert"\nprecision = "fp32"\n[batch]\nimagnet = 8', "did you mean 'imagenet'"),
         ('runtime = "litert"\nprecision = "fp32"\nprocessor = "gppu"', "did you mean 'gpu'"),
@@ -344,3 +352,135 @@ def test_the_documented_errors_are_the_tables_own():
             str(found["num_ordered_pairs"]),
             str(found["num_pairs"]),
         ]
+
+
+def device_file(name, text):
+    folder = user_data_dir() / "devices"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    if text is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(text)
+
+
+GOOD = 'runtime = "litert"\nprecision = "fp32"\n'
+
+
+BAD_FILES = [
+    None,  # a FIFO, which would never end
+    "",
+    "[" * 5000,
+    "a = " + "[" * 5000,
+    "a = " + "9" * 5000,
+    "\x00",
+    GOOD + "title = 5",
+    GOOD + 'title = ["x"]',
+    GOOD + "note = 1979-05-27",
+    GOOD + "throughput = 1",
+    GOOD + "throughput = nan",
+    GOOD + "processor = []",
+    GOOD + "[batch]\nimagenet = 0",
+    GOOD + "[batch]\nimagenet = true",
+    GOOD + "[batch]\nimagenet = 1.5",
+    GOOD + "[batch]\nimagenet = inf",
+    GOOD + f"[batch]\nimagenet = {10**400}",
+    GOOD + "batch = [1]",
+    "runtime = 5\nprecision = 6",
+    f"runtime = 'x'\nprecision = '{'x' * 20_000}'",
+    "'" + "k" * 20_000 + "' = 1",
+]
+
+
+def test_bad_device_files_hide_no_other(capsys, fails):
+    for number, text in enumerate(BAD_FILES):
+        device_file(f"mine{number}.toml", text)
+    rows = {row["device"]: row["source"] for row in devices(capsys)}
+    assert rows["orin"].startswith("calibrated")
+    for number in range(len(BAD_FILES)):
+        source = rows[f"mine{number}"]
+        assert source.startswith("unusable: ")
+        assert f"mine{number}.toml" in source
+        assert len(source) < 700
+        with pytest.raises(DeviceError, match=f"mine{number}.toml"):
+            get_device(f"mine{number}")
+    assert "mine0.toml" in fails(Predict, "nas.predict", "--device", "mine0", "--arch", "b1")
+    main(Predict, "nas.predict", ["--device", "orin", "--arch", "b1", "--quiet"])
+
+
+def test_what_a_file_calls_a_device_holds_no_escapes(points, capsys):
+    escapes = "\\u001b]0;gone\\u0007\\u001b[31m\\u202e"
+    device_file("desk.toml", GOOD + f'title = "Desk{escapes}"\nnote = "see{escapes}"\n')
+    flags = ["--device", "desk", "--points", str(points), "--report", str(points.parent / "page")]
+    main(Calibrate, "lut.calibrate", flags)
+    main(Devices, "nas.devices", [])
+    main(Predict, "nas.predict", ["--device", "desk", "--arch", "b1"])
+    shown = capsys.readouterr().out
+    assert "Desk" in shown
+    for text in (shown, (points.parent / "page" / "desk.md").read_text()):
+        assert all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        ("-rf", "'rf'"),
+        ("--help", "'help'"),
+        ("_desk", "'desk'"),
+        ("../desk", "'desk'"),
+        ("a/b", "'a-b'"),
+        ("a b", "'a-b'"),
+        ("a\x1b[2Jb", "'a-2jb'"),
+        ("a.b", "'a-b'"),
+        ("\u202edesk", "'desk'"),
+        ("...", "'mydevice'"),
+        ("x" * 300, "'" + "x" * 100 + "'"),
+    ],
+)
+def test_a_new_devices_name_is_plain(name, valid, points, fails, tmp_path):
+    for command, module, flags in (
+        (Calibrate, "lut.calibrate", ("--points", points)),
+        (Build, "lut.build", ("--import", points)),
+    ):
+        said = fails(command, module, f"--device={name}:litert:fp32", *flags)
+        assert f"but {valid}" in said
+    assert not (user_data_dir() / "tables").exists()
+
+
+def test_files_of_devices_with_odd_names_are_listed_and_hide_no_other(capsys):
+    for name in ("-rf.toml", "a:b.toml", "x\x1b[2J.toml", "new\nline.toml"):
+        device_file(name, GOOD)
+    main(Devices, "nas.devices", [])
+    shown = capsys.readouterr().out
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "orin" in shown
+    assert "-rf" in shown
+
+
+@pytest.mark.parametrize("wrong_ms", [0.57, 5700])
+@pytest.mark.parametrize("source", [(), ("--from", "snapdragon8gen1")])
+def test_a_wrong_row_is_blamed_and_no_innocent_one(points, fails, wrong_ms, source):
+    points.write_text(points.read_text().replace("b2,224,57\n", f"b2,224,{wrong_ms}\n"))
+    row = points.read_text().splitlines().index(f"b2,224,{wrong_ms}") + 1
+    points.write_text(points.read_text().replace("b2,256,75\n", ""))
+    said = fails(
+        Calibrate, "lut.calibrate", "--device", "desk:litert:fp32", "--points", points, *source
+    )
+    assert f"b2 in row {row} with {wrong_ms} ms" in said
+    points.write_text(points.read_text() + "b1,224,1950\n")
+    last = len(points.read_text().splitlines())
+    said = fails(Calibrate, "lut.calibrate", "--device", "desk:litert:fp32", "--points", points)
+    assert re.search(rf"rows \d and {last} contradict each other: b1 at 224", said)
+    assert not (user_data_dir() / "tables").exists()
+
+
+def test_what_was_guessed_is_a_note(points, capsys):
+    points.write_text(points.read_text().replace(",", ";").replace(".", ","))
+    flags = ["--device", "desk:litert:fp32", "--points", str(points)]
+    main(Calibrate, "lut.calibrate", [*flags, "--json"])
+    found = capsys.readouterr()
+    assert "note: " in found.err
+    assert "decimal points" in found.err
+    json.loads(found.out)
+    main(Calibrate, "lut.calibrate", [*flags, "--quiet"])
+    assert capsys.readouterr().err == ""

@@ -1,8 +1,10 @@
 """Tables of others: every layer becomes the right Block or is named, bad files are one line."""
 
 import json
+import os
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from lut.table import load_table
 from results.errors import TableError
 from supernet.blocks import Block, blocks_of
 from supernet.space import get_space
+from tests.sheets import VARIANTS, WITH_DECIMAL_COMMAS
 from tests.test_table import a_table
 
 NOTE10 = Device("note10", "Note 10", "litert", "fp32")
@@ -204,7 +207,8 @@ def test_bad_yaml_is_one_line(tmp_path, monkeypatch, libyaml, text, says):
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path):
-    with pytest.raises(TableError, match=r"give a \.yaml"):
+    (tmp_path / "table.pkl").write_bytes(b"pickled")
+    with pytest.raises(TableError, match=r"lookup table \(\.yaml or \.json\) or a \.csv"):
         import_table(tmp_path / "table.pkl", NOTE10, 1, 1)
     with pytest.raises(TableError, match="cannot read"):
         import_table(tmp_path / "none.yaml", NOTE10, 1, 1)
@@ -260,13 +264,19 @@ def test_our_own_tables_are_imported_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "column 'kind' is missing"),
+        ("", "no row names the columns"),
         ("kind,in_channels,out_channels,height,width\n", "column 'latency_ms' is missing"),
-        ("kind,in_channels,out_channels,height,width,latency_us\n", "convert it to latency_ms"),
-        ("kind,in_channels,out_channels,height,width,latency\n", "convert it to latency_ms"),
+        (
+            "kind,in_channels,out_channels,height,width,latency_us\n",
+            "convert it to milliseconds as latency_ms",
+        ),
+        (
+            "kind,in_channels,out_channels,height,width,latency\n",
+            "convert it to milliseconds as latency_ms",
+        ),
         ("kind,in_chanels\n", "did you mean 'in_channels'"),
         ("kind,kind\n", "stands twice"),
-        ("{h}pool,64,64,7,7\n", "line 2: 5 fields instead of 6"),
+        ("{h}pool,64,64,7,7\n", "line 2: ends before latency_ms; is it cut off?"),
         ("{h}pool,64,64,7,7,fast\n", "line 2: latency_ms is 'fast'"),
         ("{h}pool,64,64,7,7,-1\n", "line 2: latency_ms is '-1'"),
         ("{h}pool,64,64,7,7,\n", "line 2: latency_ms is ''"),
@@ -286,3 +296,95 @@ def test_bad_csv_is_one_line(tmp_path, text, says):
     assert says in str(caught.value)
     assert "mine.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+HEADS = ("num_heads", "head_dim")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.txt", "mine"])
+def test_a_csv_is_read_however_it_was_written(tmp_path, variant, name):
+    rows: list[list[Any]] = [
+        ["kind", "in_channels", "out_channels", "height", "width", *HEADS, "scales", "latency_ms"],
+        ["conv", 3, "16.0", 224, 224, "", "", "", 0.5],
+        ["relu_linear", "64.0", 64, 14.0, 14, 4, 16, "3+5", 1.25],
+    ]
+    (tmp_path / name).write_bytes(VARIANTS[variant](rows))
+    table, _ = import_table(tmp_path / name, NOTE10, 1, None)
+    assert [(b.kind, b.in_channels, b.out_channels, b.scales) for b in table.entries] == [
+        ("conv", 3, 16, ()),
+        ("relu_linear", 64, 64, (3, 5)),
+    ]
+    assert [entry.latency_ms for entry in table.entries.values()] == [0.5, 1.25]
+    assert ("decimal points" in table.remark) == (variant in WITH_DECIMAL_COMMAS)
+
+
+@pytest.mark.parametrize("name", ["160_lookup_table.json", "table.yaml", "table.txt", "table"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_the_same_table_as_json_gives_the_same(tmp_path, name, indent):
+    yaml = pytest.importorskip("yaml")
+    by_yaml, unknown = read(tmp_path, OFA)
+    (tmp_path / name).write_text(json.dumps(yaml.safe_load(OFA), indent=indent))
+    by_json, same = import_table(tmp_path / name, NOTE10, 1, None)
+    assert (by_json.entries, same) == (by_yaml.entries, unknown)
+
+
+@pytest.mark.parametrize("name", ["renamed.txt", "renamed"])
+def test_yaml_is_known_by_what_it_holds(tmp_path, name):
+    (tmp_path / name).write_text(OFA)
+    assert import_table(tmp_path / name, NOTE10, 1, None)[0].entries
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{}", "nothing that is a Block"),
+        ("{", "not JSON"),
+        ('{"a": [1]}', "damaged, or of another layout"),
+        ('{"a":' * 50_000, "table.json"),
+        (f'{{"{KEY}": {{"std": 1}}}}', "mean of Conv-input:224x224x3-output:112x112x16 is missing"),
+        (f'{{"{KEY}": {{"mean": null}}}}', "mean of"),
+        (f'{{"{KEY}": {{"mean": true}}}}', "mean of"),
+        (f'{{"{KEY}": {{"mean": [[]]}}}}', "mean of"),
+        (f'{{"{KEY}": {{"mean": NaN}}}}', "not JSON"),
+        (f'{{"{KEY}": {{"mean": 1e999}}}}', "out of range"),
+        (f'{{"{KEY}": {{"mean": {"9" * 400}}}}}', "table.json"),
+        (f'{{"{KEY}": {{"mean": 1, "count": {10**400}}}}}', "table.json"),
+        (f'{{\n"{KEY}": {{"mean": 1}},\n"{KEY}": {{"mean": 2}}}}', "line 3: Conv-input"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_bad_json_is_one_line(tmp_path, text, says):
+    with pytest.raises(TableError) as caught:
+        read(tmp_path, text, "table.json")
+    assert says in str(caught.value)
+    assert "table.json" in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("conv,3,16.5,224,224,0,0,1", "line 2: out_channels is '16.5'; a whole number"),
+        ("conv,3,16,224,224,33,0,1", "out_height x out_width cannot be 33x0"),
+        ("conv,3,16,224,224,0,33,1", "out_height x out_width cannot be 0x33"),
+        ("conv,3,1e9,224,224,0,0,1", "out_channels cannot be 1000000000"),
+        ("conv,3," + "9" * 5000 + ",224,224,0,0,1", "out_channels is"),
+        ("conv,3,16,224,224,0,0,1e300", "latency_ms is '1e300'"),
+        ("conv,3,16,224,224,0,0", "ends before latency_ms; is it cut off?"),
+        ("x" * 20_000 + ",3,16,224,224,0,0,1", "no kind"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_bad_rows_are_one_short_line(tmp_path, row, says):
+    header = "kind,in_channels,out_channels,height,width,out_height,out_width,latency_ms\n"
+    with pytest.raises(TableError) as caught:
+        read(tmp_path, header + row + "\n", "mine.csv")
+    assert says in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_fifo_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "table.json")
+    with pytest.raises(TableError, match="regular file"):
+        import_table(tmp_path / "table.json", NOTE10, 1, None)

@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lut.points import FITTED_KINDS, Point, read_points
+from lut.points import FITTED_KINDS, Point, check_points, read_points
 from results.errors import TableError
 from supernet.named import named_arch
+from tests.sheets import VARIANTS
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "points"
 DEVICES = ("snapdragon8gen1", "orin", "a100", "jetson-nano")
@@ -50,7 +52,7 @@ def test_an_arch_may_be_json(tmp_path):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("", ["first line", "arch,latency_ms"]),
+        ("", ["no row names the columns", "arch"]),
         ("arch,latency_ms\n", ["no points"]),
         ("arch\nb1\n", ["arch,latency_ms"]),
         ("latency_ms\n1\n", ["arch,latency_ms"]),
@@ -68,7 +70,7 @@ def test_an_arch_may_be_json(tmp_path):
         ("arch,latency_ms,task\nb1,2,segment\n", ["column task", "did you mean 'segmentation'"]),
         ("arch,latency_ms,kind\nb1,2,tabel\n", ["column kind", "did you mean 'table'"]),
         ("arch,latency_ms,includes\nb1,2,decoder\n", ["column includes", "mask_decoder"]),
-        ("arch,latency_ms\nb1,2,3\n", ["row 2", "more fields than columns"]),
+        ("arch,latency_ms\nb1,2,3\n", ["line 2", "is in no column"]),
         ('arch,latency_ms\n"{""family"":""b""}",2\n', ["row 2", "column arch"]),
     ],
 )
@@ -133,3 +135,85 @@ def test_a_huge_field_and_a_double_column_are_one_line(tmp_path):
     path.write_text("arch,latency_ms,latency_ms\nb1,2,3\n")
     with pytest.raises(TableError, match="stands twice"):
         read_points(path)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_file_is_read_however_it_was_written(tmp_path, variant):
+    rows: list[list[Any]] = [
+        ["arch", "resolution", "batch", "latency_ms", "notes"],
+        ["b1", 224, "2.0", 19.5, "a, b; c"],
+        [named_arch("b0").to_json(), 256, 1, 0.25, ""],
+    ]
+    path = tmp_path / "points.csv"
+    path.write_bytes(VARIANTS[variant](rows))
+    b1, own = read_points(path)
+    assert (b1.name, b1.arch.resolution, b1.latency_ms) == ("b1", (224, 224), 9.75)
+    assert (b1.batch, b1.notes) == (2, "a, b; c")
+    assert (own.arch, own.latency_ms) == (named_arch("b0", resolution=(256, 256)), 0.25)
+
+
+def test_what_was_guessed_is_told(tmp_path):
+    path = tmp_path / "points.csv"
+    said: list[str] = []
+    path.write_text("My phone\narch;latency_ms\nb1;1,234\n")
+    (point,) = read_points(path, tell=said.append)
+    assert point.latency_ms == 1.234
+    (line,) = said
+    assert "1 row above the names" in line
+    assert "1,234 is 1.234" in line
+    path.write_text("arch,latency_ms\nb1,1.234\n")
+    read_points(path, tell=said.append)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("number", ['"1,234"', "1 234", "1'234", "1_234", '"1,234.5"', "0x10"])
+def test_thousands_are_not_guessed(tmp_path, number):
+    with pytest.raises(TableError):
+        read(tmp_path, f"arch,latency_ms\nb1,{number}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "same", "side"),
+    [
+        ("efficientvit_b1", "b1", 224),
+        ("EfficientViT_B1", "b1", 224),
+        ("efficientvit_b1.r288_in1k", "b1", 288),
+        ("efficientvit_l2.r384_in1k", "l2", 384),
+        ("efficientvit_sam_l0", "sam_l0", 512),
+    ],
+)
+def test_the_names_of_timm_are_read(tmp_path, name, same, side):
+    (point,) = read(tmp_path, f"arch,latency_ms\n{name},2\n")
+    assert (point.name, point.arch) == (same, named_arch(same, resolution=(side, side)))
+    (told,) = read(tmp_path, f"arch,resolution,latency_ms\n{name},1024,2\n")
+    assert told.arch.resolution == (1024, 1024)  # a column goes before a tag
+
+
+@pytest.mark.parametrize("name", ["efficientvit_m0", "M5", "efficientvit_m3.r224_in1k"])
+def test_another_family_of_the_same_name_is_named(tmp_path, name):
+    with pytest.raises(TableError, match="Microsoft's EfficientViT") as caught:
+        read(tmp_path, f"arch,latency_ms\n{name},2\n")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_two_latencies_of_one_network_name_both_rows(tmp_path):
+    rows = ["arch,resolution,batch,latency_ms", "b0,224,1,4", "b1,224,1,20", "b1,288,1,31"]
+    check_points(read(tmp_path, "\n".join([*rows, "b1,224,1,22", "b1,224,64,99"])))
+    with pytest.raises(TableError, match=r"rows 3 and 5 contradict each other: b1 at 224"):
+        check_points(read(tmp_path, "\n".join([*rows, "b1,224,1,200"])))
+    with pytest.raises(TableError, match=r"takes 20 and 2 ms"):
+        check_points(read(tmp_path, "\n".join([*rows, "b1,224,1,2"])))
+
+
+def test_texts_of_a_file_hold_no_escapes(tmp_path):
+    text = "arch,latency_ms,dataset,source,notes\nb1,2,,\x1b[2J,\x1b]0;x\x07y\n"
+    (point,) = read(tmp_path, text)
+    assert (point.source + point.notes).isprintable()
+
+
+def test_an_error_does_not_repeat_a_long_value(tmp_path):
+    for cell in ("x" * 50_000, "[" * 50_000, "{" * 50_000, "9" * 50_000):
+        for row in (f"{cell},2", f"b1,{cell}"):
+            with pytest.raises(TableError) as caught:
+                read(tmp_path, f"arch,latency_ms\n{row}\n")
+            assert len(str(caught.value)) < 500

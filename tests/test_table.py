@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from lut.table import Entry, Table, load_table
 from lut.terms import NetworkTerms
+from predictors.latency import LatencyPredictor
 from results.errors import TableError
 from supernet.blocks import blocks_of
 from supernet.named import named_arch
+from tests.sheets import VARIANTS, WITH_DECIMAL_COMMAS
 from tests.strategies import any_arch
 
 BLOCKS = list(dict.fromkeys(blocks_of(named_arch("b1"))))
@@ -158,10 +160,10 @@ def rename(column, new):
         (drop_column("kernel_size"), "column 'kernel_size' is missing"),
         (drop_column("latency_ms"), "column 'latency_ms' is missing"),
         (rename("latency_ms", "latency_us"), "found 'latency_us', convert it to milliseconds"),
-        (rename("stride", "strid"), "column 'stride' is missing"),
+        (rename("stride", "strid"), "unknown column 'strid'; did you mean 'stride'"),
         (lambda rows: [*rows, rows[4]], "the same block as line 5"),
         (lambda rows: rows[:-3], "cut short or was edited"),
-        (lambda rows: [*rows[:-1], rows[-1][:5]], "5 fields instead of"),
+        (lambda rows: [*rows[:-1], rows[-1][:5]], "is it cut off?"),
         (lambda rows: [[*row, "x"] for row in rows], "unknown column 'x'"),
         (lambda rows: [[*row, row[0]] for row in rows], "stands twice"),
         (lambda rows: rows[:1], "no rows"),
@@ -233,6 +235,109 @@ def test_what_a_spreadsheet_writes_loads(saved):
     text = saved.read_text().replace("\n", "\r\n")
     saved.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert dict(load_table(saved).entries) == dict(table.entries)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_table_that_was_saved_again_loads(saved, variant):
+    table = load_table(saved)
+    with saved.open(newline="") as file:
+        rows = list(csv.reader(file))
+    saved.write_bytes(VARIANTS[variant](rows))
+    again = load_table(saved)
+    assert dict(again.entries) == dict(table.entries)
+    described = LatencyPredictor(again).describe()
+    assert ("decimal points" in described) == (variant in WITH_DECIMAL_COMMAS)
+
+
+def test_fields_that_a_spreadsheet_leaves_out_at_the_end_may_be_missing(saved):
+    """Excel writes no delimiters behind the last cell that holds anything, in some rows."""
+    with saved.open(newline="") as file:
+        names, *rows = list(csv.reader(file))
+    with saved.open("w", newline="") as file:
+        csv.writer(file).writerows([[*names, "energy_mj"], [*rows[0], "1.5"], *rows[1:]])
+    energies = [entry.energy_mj for entry in load_table(saved).entries.values()]
+    assert energies == [1.5, *[None] * (len(rows) - 1)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"note": 5},
+        {"note": "x" * 20_000},
+        {"title": ["x"]},
+        {"device": "a\x1b[2Jb"},
+        {"runtime": "on nx"},
+        {"batch": True},
+        {"batch": 10**400},
+        {"batch": 1.0},
+        {"threads": -1},
+        {"threads": "1"},
+        {"num_rows": 10**400},
+        {"num_rows": "x" * 20_000},
+        {"network_terms": {"fixed_ms": 10**400}},
+        {"network_terms": {"fixed_ms": True}},
+        {"network_terms": {"x" * 20_000: 1.0}},
+        {"network_terms": {"scale": 1e-320, "fixed_ms": 1e300}},
+        {"roofline": {"conv_gmacs_per_s": "fast", "macs_per_byte": 1.0}},
+        {"roofline": [1]},
+        {"error": {"mape_percent": 10**400}},
+        {"error": {"judged_on": 5}},
+        {"error": {"block_kinds": [5]}},
+        {"space_flags": {"freeze": "resolution=224"}},
+        {"space_flags": {"num_classes": -1}},
+        {"space_flags": []},
+        {"measurement": {"networks": {"arch": 1}}},
+        {"measurement": {"environment": {"cpus": "all"}}},
+        {"calibration": {"processor": 5}},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_a_sidecar_of_other_types_is_one_short_line(saved, change):
+    path = saved.with_suffix(".json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(TableError) as caught:
+        load_table(saved)
+    assert saved.stem in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "9" * 5000])
+def test_a_sidecar_with_numbers_that_are_none_is_one_line(saved, number):
+    path = saved.with_suffix(".json")
+    text = path.read_text()
+    for field in ('"batch": 1', '"num_rows"'):
+        path.write_text(text.replace(field, f'"more": {number}, {field}', 1))
+        with pytest.raises(TableError, match=saved.stem):
+            load_table(saved)
+
+
+def test_a_nested_sidecar_is_one_line(saved):
+    path = saved.with_suffix(".json")
+    for deep in ("[" * 100_000, '{"a":' * 100_000):
+        path.write_text(path.read_text().replace("{", f'{{"more": {deep}, ', 1))
+        with pytest.raises(TableError, match="nested too deep"):
+            load_table(saved)
+
+
+def test_what_a_table_is_called_holds_no_escapes(saved):
+    path = saved.with_suffix(".json")
+    change = {
+        "title": "\x1b]0;gone\x07\x1b[31mBoard\n\u202e" + "x" * 9000,
+        "note": "\x1b[2J" + "y" * 9000,
+        "error": {"mape_percent": 1.0, "judged_on": "\x1b[2Jz"},
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    table = load_table(saved)
+    predictor = LatencyPredictor(table)
+    for text in (table.title, predictor.note, predictor.describe()):
+        assert text.isprintable()
+        assert len(text) < 2500
+
+
+def test_what_the_program_does_not_read_of_a_sidecar_is_kept(saved):
+    table = replace(load_table(saved), sidecar={"mine": {"x": [1, None, "y"]}, "error": {}})
+    table.save(saved)
+    assert (load_table(saved).sidecar or {})["mine"] == {"x": [1, None, "y"]}
 
 
 def test_a_file_has_its_hash(saved):

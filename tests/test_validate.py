@@ -85,7 +85,9 @@ def copied(tmp_path, **sidecar):
 def test_a_damaged_sidecar_is_one_line(fails, tmp_path, monkeypatch, sidecar):
     monkeypatch.chdir(tmp_path)
     said = fails(Validate, "lut.validate", "--table", copied(tmp_path, **sidecar))
-    assert "is damaged where it tells how the table was measured" in said
+    assert "own." in said
+    assert "damaged" in said
+    assert said.count("\n") == 1
     assert not (tmp_path / "results").exists()
 
 
