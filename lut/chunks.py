@@ -8,6 +8,9 @@ from typing import Any
 
 from lut.probes import Probe, difference_of, key_of
 from lut.runtimes.session import Model
+from lut.table import check_block
+from results.errors import RunError
+from results.reading import as_kind
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 from supernet.cost import BYTES, network_cost, peak_activations
@@ -55,8 +58,13 @@ class Chunk:
 
     @classmethod
     def from_line(cls, line: dict[str, Any], references: Sequence[Arch]) -> "Chunk":
-        read: Any = block_from_list if line["role"] == BLOCKS else Arch.from_dict
-        content = tuple(read(item) for item in line["content"])
+        """Inverse of `to_line`. Raises UserError for what are no blocks or networks."""
+        content: tuple[Any, ...]
+        if line["role"] == BLOCKS:
+            content = tuple(block_from_list(item) for item in line["content"])
+        else:
+            listed = as_kind(line["content"], list[dict[str, Any]], "networks")
+            content = tuple(Arch.from_dict(item) for item in listed)
         return cls(line["chunk"], line["role"], content, tuple(references))
 
 
@@ -68,9 +76,14 @@ def block_to_list(block: Block) -> list[Any]:
     return [getattr(block, name) for name in _FIELDS]
 
 
-def block_from_list(values: Sequence[Any]) -> Block:
-    named = dict(zip(_FIELDS, values, strict=True))
-    return Block(**named | {"scales": tuple(named["scales"])})
+def block_from_list(values: Any) -> Block:
+    """Inverse of `block_to_list`. Raises UserError for what is no block."""
+    values = as_kind(values, list[Any], "a block")
+    if len(values) != len(_FIELDS):
+        raise RunError(f"a block has {len(_FIELDS)} values, not {len(values)}")
+    block = as_kind(dict(zip(_FIELDS, values, strict=True)), Block, "a block")
+    check_block(block, "a block")
+    return block
 
 
 def references_of(space: Space, count: int = 6) -> tuple[Arch, ...]:

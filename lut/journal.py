@@ -13,22 +13,53 @@ What the build knows is what its journal says: killed at any instant, it goes on
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lut.lines import journal_line
 from results.errors import RunError
+from results.reading import MOST_LOG_BYTES, read_bytes, whole_lines
+from results.runs import own_path
 
 JOURNAL = "journal.jsonl"
+BEGINS = '{"chunk":'  # every line
 
 
 class Journal:
-    """Append-only; a line that a kill has torn is cut off when the journal is opened again."""
+    """Append-only; a line that a kill has torn is cut off before the next one is written."""
 
     def __init__(self, path: Path, cure: str = "") -> None:
-        """`cure`: how the command goes on once there is space again, for its errors."""
-        self.path, self.cure = path, cure
-        self.lines = list(_whole_lines(path))
+        """Read what is there; nothing is changed.
+
+        `cure`: how the command goes on once there is space again, for its errors.
+
+        Raises RunError for a link out of the folder, and for what is no journal of a build.
+        """
+        self.path, self.cure = own_path(path.parent, path.name), cure
+        self._torn_at: int | None = None  # where a torn last line begins
+        self.lines: list[dict[str, Any]] = []
+        if self.path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        data = read_bytes(self.path, most=MOST_LOG_BYTES)
+        lines, end = whole_lines(data, BEGINS, str(self.path))
+        if end < len(data):
+            self._torn_at = end
+        while lines and not lines[-1].strip():
+            lines.pop()
+        for number, line in enumerate(lines, start=1):
+            try:
+                self.lines.append(journal_line(line, "it"))
+            except RunError as error:
+                raise self.damaged(number, str(error)) from None
+
+    def damaged(self, number: int, what: str) -> RunError:
+        """What to raise for a line, from 1, that cannot be or cannot follow those before it."""
+        return RunError(
+            f"{self.path}, line {number} is damaged ({what}); remove it and all lines after it, "
+            "then resume"
+        )
 
     def append(self, line: dict[str, Any]) -> None:
         """Raises RunError, as on a full disk; the journal then ends before this line."""
@@ -37,6 +68,9 @@ class Journal:
 
     def _write(self, text: str) -> None:
         try:
+            if self._torn_at is not None:
+                os.truncate(self.path, self._torn_at)
+                self._torn_at = None
             with self.path.open("ab") as file:
                 end = file.tell()
                 try:
@@ -49,22 +83,3 @@ class Journal:
             raise RunError(
                 f"cannot write {self.path}: {error.strerror}; free space{self.cure}"
             ) from None
-
-
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    if not data.endswith(b"\n"):
-        data = data[: data.rfind(b"\n") + 1]
-        os.truncate(path, len(data))
-    for number, text in enumerate(data.splitlines(), start=1):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict):
-            raise RunError(
-                f"{path}, line {number} is damaged; remove it and all lines after it, then resume"
-            )
-        yield line

@@ -17,16 +17,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lut.chunks import BLOCKS, NETWORKS, REFERENCES, Chunk
 from lut.journal import Journal
+from lut.lines import check_fits
 from lut.probes import Probe
 from lut.runtimes.session import MODELS, Setting, run_session
 from lut.samples import LOW_SHARE, Latency, latency_of, mean_of
-from results.errors import RunError, TargetError
+from results.errors import RunError, TargetError, UserError
 from supernet.arch import Arch
 from supernet.blocks import Block
 
@@ -78,10 +80,19 @@ class Measured:
                 copies.setdefault(model.blocks, []).append(mj)
         return {blocks: sum(found) / len(found) for blocks, found in copies.items()}
 
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Models of the chunk, and samples of a pass."""
+        models = self.chunk.models()
+        return len(models), sum(model.repeats for model in models)
+
     def rows(self) -> list[list[float | None]]:
         """The passes, those of merged attempts behind them."""
-        own = [self.passes[number] for number in sorted(self.passes)]
-        return own + [row for other in self.merged for row in other.rows()]
+        return [
+            attempt.passes[number]
+            for attempt in (self, *self.merged)
+            for number in sorted(attempt.passes)
+        ]
 
     @property
     def share(self) -> float:
@@ -99,6 +110,8 @@ class Measured:
         found = []
         for index in range(count):
             copies = range(index, REFERENCES * count, count)
+            if any(all(row[i] is None for row in rows) for i in copies):
+                raise RunError(f"chunk {self.chunk.number}: no time of reference {index}")
             samples = ([row[i] for row in rows if row[i] is not None] for i in copies)
             found.append(mean_of([latency_of(np.array(s, float), self.share) for s in samples]))
         return found
@@ -125,8 +138,12 @@ class Campaign:
         self.environment: dict[str, Any] = {}
         self.trouble = ""  # the last session's that died
         self.seconds = 0.0  # spent in sessions, over all resumptions
-        for line in journal.lines:
-            self._take(line)
+        for number, line in enumerate(journal.lines, start=1):
+            try:
+                self._check(line)
+                self._take(line)
+            except UserError as error:
+                raise journal.damaged(number, str(error)) from None
         for left in journal.path.parent.glob(f"{MODELS}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
 
@@ -135,12 +152,12 @@ class Campaign:
         return [found for found in self.measured if found.verdict == "accepted"]
 
     def start(self) -> None:
-        """The references alone, then what an earlier process left undone."""
-        if not self.measured and self.references:
-            self.measure(NETWORKS, ())
+        """What an earlier process left undone; the references alone, before all else."""
         for found in list(self.measured):
             if not found.verdict:
                 self._measure(found)
+        if self.references and not self.accepted:
+            self.measure(NETWORKS, ())
 
     def measure(self, role: str, content: Iterable[Any]) -> None:
         """Time one more chunk until it is accepted. Raises TargetError where the host is lost."""
@@ -309,20 +326,53 @@ class Campaign:
         return float(np.maximum(deviations - errors, 0.0).max())
 
     def _note(self, line: dict[str, Any]) -> None:
+        self._check(line)
         self.journal.append(line)
         self._take(line)
+
+    def _check(self, line: dict[str, Any]) -> None:
+        """Raises RunError for a line that cannot follow those before it."""
+        number = line["chunk"]
+        if "role" in line:
+            if number != len(self.measured):
+                raise RunError(f"it begins chunk {number}, and the next is {len(self.measured)}")
+            return
+        if number >= len(self.measured):
+            raise RunError(f"it tells of chunk {number}, which was never begun")
+        found = self.measured[number]
+        if {"pass", "failed", "remark", "energy"} & set(line):
+            num_models, num_samples = found.size
+            check_fits(line, num_models, num_samples, f"chunk {number}", RunError)
+        if line.get("pass") in found.passes:
+            raise RunError(f"pass {line['pass']} of chunk {number} was told before")
+        if "verdict" in line:
+            self._check_verdict(found, line["verdict"], line.get("merged", ()))
+
+    def _check_verdict(self, found: Measured, verdict: str, merged: Sequence[int]) -> None:
+        chunk = found.chunk
+        if verdict in ("failed", "split") and not chunk.content:
+            raise RunError(f"chunk {chunk.number} has nothing that {verdict}")
+        rows = list(found.passes.values())
+        for other in merged:
+            same = self.measured[other].chunk if other < len(self.measured) else None
+            if same is None or other == chunk.number or same.content != chunk.content:
+                raise RunError(f"chunk {other} is no other attempt at chunk {chunk.number}")
+            rows += self.measured[other].passes.values()
+        if verdict == "accepted":
+            for index in range(REFERENCES * len(chunk.references)):
+                if all(row[index] is None for row in rows):
+                    raise RunError(f"chunk {chunk.number} has no time of reference {index}")
 
     def _take(self, line: dict[str, Any]) -> None:
         """Learn from a line of the journal, be it new or read."""
         if "role" in line:
             self.measured.append(Measured(Chunk.from_line(line, self.references)))
             return
-        if "chunk" not in line:
-            return
         found = self.measured[line["chunk"]]
-        self.seconds += line.get("seconds", 0.0)
+        seconds = line.get("seconds") or 0.0
+        self.seconds += seconds
         if not found.passes:
-            found.loading_s += line.get("seconds", 0.0)
+            found.loading_s += seconds
         if "pass" in line:
             found.passes[line["pass"]] = line["us"]
             if line.get("load") is not None:

@@ -1,11 +1,13 @@
 """Campaigns on a machine whose true latencies are known: found, rejected, repeated, resumed."""
 
+import json
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from lut.assemble import differences, entries_of, reference_us
+from lut.assemble import differences, entries_of, network_points, reference_us
 from lut.chunks import (
     BLOCKS,
     NETWORKS,
@@ -22,7 +24,7 @@ from lut.journal import JOURNAL, Journal
 from lut.measure import Campaign
 from lut.probes import difference_of
 from lut.runtimes.session import Setting
-from results.errors import RunError, TargetError
+from results.errors import RunError, TargetError, UserError
 from supernet.blocks import Block, blocks_of
 from supernet.cost import network_cost
 from supernet.named import named_arch
@@ -206,9 +208,172 @@ def test_a_journal_cut_anywhere_resumes_without_repeating_a_pass(campaign, tmp_p
 
 
 def test_a_damaged_journal_is_named(tmp_path):
-    (tmp_path / JOURNAL).write_text('{"chunk": 0}\nnonsense\n{"chunk": 1}\n')
+    (tmp_path / JOURNAL).write_text(
+        '{"chunk":0,"role":"networks","content":[]}\nnonsense\n{"chunk":1}\n'
+    )
     with pytest.raises(RunError, match="line 2 is damaged"):
         Journal(tmp_path / JOURNAL)
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    """The journal of a small campaign with every kind of line."""
+    folder = tmp_path_factory.mktemp("journal")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lut.measure.run_session", Machine())
+        host: Any = Machine()
+        found = Campaign(host, SETTING, REFERENCES[:2], Journal(folder / JOURNAL), passes=5)
+        found.start()
+        found.measure(BLOCKS, ALL[:6])
+        found.measure(NETWORKS, [SPACE.sample(random.Random(0))])
+    found._note({"chunk": 1, "failed": 5, "error": "no"})
+    found._note({"chunk": 1, "remark": 5, "text": "slow"})
+    found._note({"chunk": 1, "energy": 5, "mj": 1.5})
+    found._note({"chunk": 1, "trouble": "lost"})
+    return [json.loads(line) for line in (folder / JOURNAL).read_bytes().splitlines()]
+
+
+def resumed(tmp_path, data):
+    """What a resumed campaign knows, without measuring: a table's rows, or one error."""
+    path = tmp_path / JOURNAL
+    path.write_bytes(data)
+    try:
+        host: Any = Machine()
+        found = Campaign(host, SETTING, REFERENCES[:2], Journal(path), passes=5)
+        if found.accepted:
+            entries_of(differences(found))
+            network_points(found)
+        return found
+    finally:
+        assert path.read_bytes() == data  # whatever it is, reading it cuts nothing
+
+
+def as_journal(lines):
+    return b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda lines: [{"chunk": 99, "seconds": 1}], "line 1 is damaged"),
+        (lambda lines: [{"chunk": 99, "trouble": "x"}], "chunk 99, which was never begun"),
+        (lambda lines: [*lines, {"chunk": 99, "verdict": "accepted"}], "chunk 99, which was never"),
+        (lambda lines: [lines[0], lines[0]], "it begins chunk 0, and the next is 1"),
+        (lambda lines: [lines[0] | {"chunk": 1}], "it begins chunk 1, and the next is 0"),
+        (lambda lines: [lines[0], {"chunk": 0, "verdict": "accepted"}], "no time of reference 0"),
+        (lambda lines: [lines[0], {"chunk": 0, "verdict": "split"}], "nothing that split"),
+        (lambda lines: [lines[0], {"chunk": 0, "verdict": "failed"}], "nothing that failed"),
+        (lambda lines: [lines[0], {"chunk": 0, "pass": 0, "us": [1.0]}], "1 samples, not of 4"),
+        (
+            lambda lines: [lines[0], {"chunk": 0, "failed": 4, "error": ""}],
+            "model 4, and there are",
+        ),
+        (lambda lines: [*lines[:3], lines[2]], "pass 0 of chunk 0 was told before"),
+        (
+            lambda lines: [*lines, {"chunk": 0, "verdict": "accepted", "merged": [1]}],
+            "chunk 1 is no other attempt at chunk 0",
+        ),
+        (lambda lines: [lines[0] | {"role": "blocks", "content": [[1, 2]]}], "a block has"),
+        (lambda lines: [lines[0] | {"role": "blocks", "content": [7]}], "a block"),
+        (lambda lines: [lines[0] | {"content": [{"family": "b"}]}], "not an architecture"),
+        (lambda lines: [{"chunk": 0}], "line 1 is damaged"),
+    ],
+)
+def test_a_journal_that_contradicts_itself_is_one_line(tmp_path, lines, change, says):
+    with pytest.raises(RunError) as caught:
+        resumed(tmp_path, as_journal(change(lines)))
+    assert says in str(caught.value)
+    assert str(tmp_path / JOURNAL) in str(caught.value)
+    assert "then resume" in str(caught.value)
+
+
+BAD: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    10**12,
+    10**400,
+    1.5,
+    1e308,
+    5e-324,
+    "",
+    "x" * 9,
+    [],
+    [None],
+    {},
+    "\x1b[2J",
+]
+
+
+def mutant(lines, rng):
+    """A copy of a journal with one thing changed: a value, a field, a line, or some bytes."""
+    lines = json.loads(json.dumps(lines))
+    line = rng.choice(lines)
+    name = rng.choice(list(line))
+    change = rng.randrange(8)
+    if change == 0:
+        line[name] = rng.choice(BAD)
+    elif change == 1:
+        del line[name]
+    elif change == 2 and isinstance(line[name], list) and line[name]:
+        line[name][rng.randrange(len(line[name]))] = rng.choice(BAD)
+    elif change == 3 and isinstance(line[name], list) and line[name]:
+        del line[name][0]
+    elif change == 4:
+        lines.remove(line)
+    elif change == 5:
+        lines.insert(rng.randrange(len(lines)), rng.choice(lines))
+    elif change == 6 and line.get("role") == "blocks" and line["content"]:
+        values = rng.choice(line["content"])
+        values[rng.randrange(len(values))] = rng.choice(BAD)
+    else:
+        data = bytearray(as_journal(lines))
+        data[rng.randrange(len(data))] = rng.randrange(256)
+        return bytes(data)
+    return as_journal(lines)
+
+
+def test_mutants_of_a_journal_are_read_or_one_line(tmp_path, lines):
+    assert len(resumed(tmp_path, as_journal(lines)).accepted) == 3
+    errors = []
+    for seed in range(300):
+        try:
+            resumed(tmp_path, mutant(lines, random.Random(seed)))
+        except UserError as error:
+            errors.append(str(error))
+    assert len(errors) > 100
+    assert all(error.isprintable() and len(error) < 1500 for error in errors)
+
+
+@pytest.mark.parametrize("tail", [b"notes", b'{"b', b"\xff"])
+def test_a_tail_that_no_build_wrote_is_kept(tmp_path, lines, tail):
+    with pytest.raises(RunError, match="nothing was changed"):
+        resumed(tmp_path, as_journal(lines) + tail)
+
+
+def test_a_torn_line_goes_only_when_the_next_is_written(tmp_path, lines):
+    path = tmp_path / JOURNAL
+    path.write_bytes(as_journal(lines[:1]) + b'{"chunk":0,"pa')
+    journal = Journal(path)
+    assert path.read_bytes().endswith(b'{"chunk":0,"pa')
+    journal.append({"chunk": 0, "trouble": "x"})
+    assert path.read_bytes() == as_journal([lines[0], {"chunk": 0, "trouble": "x"}])
+    path.write_bytes(b'nonsense\n{"chunk":0,"pa')
+    with pytest.raises(RunError, match="line 1 is damaged"):
+        Journal(path)
+    assert path.read_bytes() == b'nonsense\n{"chunk":0,"pa'
+
+
+def test_a_journal_that_leads_out_of_its_folder_is_left_alone(tmp_path, lines):
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    elsewhere.write_bytes(as_journal(lines) + b'{"chunk":0,"pa')
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / JOURNAL).symlink_to(elsewhere)
+    before = elsewhere.read_bytes()
+    with pytest.raises(RunError, match="a link out of the run folder"):
+        Journal(tmp_path / "run" / JOURNAL)
+    assert elsewhere.read_bytes() == before
 
 
 def test_networks_of_a_chunk_come_back_from_the_journal(campaign):
