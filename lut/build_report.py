@@ -1,11 +1,11 @@
 """What a build prints in the end."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lut.assemble import Validation
-from lut.device import Device, user_data_dir
+from lut.device import user_data_dir
+from lut.next_command import search_command
 from lut.table import Table
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def print_build(work: "Work", table: Table, validation: Validation | None, path:
         console.print(f"left out: {note}", soft_wrap=True)
     console.print(f"wrote {path}", soft_wrap=True)
     by_name = path.parent.resolve() == (user_data_dir() / "tables").resolve()
-    command = next_command(work.device, path, by_name)
+    flags = work.command
+    command = search_command(work.device, path, by_name, flags.task, flags.dataset)
     console.print(f"next: {command}", soft_wrap=True)
 
 
@@ -64,10 +65,3 @@ def print_validation(console: "object", validation: Validation) -> None:
             f"{found.kendall_tau:.4f}",
         )
     console.print(grid)
-
-
-def next_command(device: Device, path: Path, found_by_name: bool) -> str:
-    """What a user does with a new table: it is searched in the space that it was measured for."""
-    spec = f"{device.name}:{device.runtime}:{device.precision}"
-    table = "" if found_by_name else f" --table {shlex.quote(str(path))}"
-    return f"python -m nas.search --device {spec}{table}"

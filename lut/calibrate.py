@@ -7,8 +7,8 @@ python -m lut.calibrate --device mydevice:onnxruntime:fp32 --points points.csv -
 import csv
 import io
 import json
-import shlex
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from results.console import main as console_main
-from results.errors import DeviceError, TableError, check_choice
+from results.console import note
+from results.errors import DeviceError, TableError, check_choice, printable
 from results.files import write_text
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _PUBLISHED = files("results") / "published" / "points"
 
 REFUSED_PERCENT = 50  # error from which on a table would only mislead
 DOUBTED_PERCENT = 10  # and from which on it says so
+SUSPECTS = 8  # points, one of which may be what contradicts all others
 COMPARED_UP_TO = 60  # points for which a transfer is compared with a physical fit, in seconds
 
 
@@ -75,7 +77,8 @@ class Calibrate:
     def run(self) -> None:
         from lut.device import user_data_dir
         from lut.fit import PRIORS, fit
-        from lut.points import read_points
+        from lut.points import check_points, read_points
+        from lut.transfer import transfer
 
         if self.propose is not None:
             self._propose(self.propose)
@@ -84,15 +87,22 @@ class Calibrate:
             raise TableError("--out-points is the file of --propose N; give that, too")
         device = self._device()
         points = self._read(device, read_points)
+        check_points(points)
         processor = self._processor(device)
         moved, other = None, None
+
+        def fit_to(some: "Sequence[Point]") -> "Calibration":
+            if moved is not None:
+                return transfer(some, moved.source, _processor_of(moved.source)).calibration
+            return fit(some, device.precision, PRIORS[processor])
+
         if self.from_ is None:
-            found = fit(points, device.precision, PRIORS[processor])
+            found = fit_to(points)
         else:
             moved, other = self._transfer(points, device)
             found = moved.calibration
         if found.summary.mape_percent > REFUSED_PERCENT:
-            raise TableError(_contradiction(found, other))
+            raise TableError(_contradiction(found, other, fit_to))
         if self.points is not None:
             device = replace(device, note="")  # which speaks of the published points
         folder = self.out or user_data_dir() / "tables"
@@ -164,15 +174,16 @@ class Calibrate:
                 "--from orin"
             )
         space = get_space(self.space)
-        measured = read_points(self.points) if self.points is not None else []
+        tell = None if self.quiet else note
+        measured = read_points(self.points, tell=tell) if self.points is not None else []
         source = self._source(measured[0].batch if measured else None)
         found = propose(count, source, space, measured, _processor_of(source), self.seed)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("arch", "batch", "latency_ms", "notes"))
         for arch, ms in found:
-            note = f"{ms:.4g} ms per image on {source.device}"
-            writer.writerow((json.dumps(arch.to_dict()), source.batch, "", note))
+            told = f"{ms:.4g} ms per image on {source.device}"
+            writer.writerow((json.dumps(arch.to_dict()), source.batch, "", told))
         if self.out_points is not None:
             write_text(self.out_points, text.getvalue())
         if self.json:
@@ -190,26 +201,25 @@ class Calibrate:
             print(f"wrote {self.out_points}: fill in latency_ms, then give it with --points")
 
     def _device(self) -> "Device":
-        from lut.device import Device, device_names, get_device, split_spec
+        from lut.device import Device, check_name, device_names, get_device, split_spec
 
         if len(self.device) != 1:
             raise DeviceError("give one --device NAME[:runtime[:precision]]")
         name, runtime, precision = split_spec(self.device[0])
         if name in device_names():
             device = get_device(self.device[0])
-            return replace(device, title=self.title or device.title)
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise DeviceError(f"a device name is letters, digits, - and _, not {name!r}")
+            return replace(device, title=printable(self.title or device.title))
+        check_name(name)
         if runtime is None or precision is None:
             raise DeviceError(
                 f"{name} is a new device: name its runtime and precision, as in "
                 f"--device {name}:onnxruntime:fp32"
             )
-        return Device(name, self.title or name, runtime, precision)
+        return Device(name, printable(self.title or name), runtime, precision)
 
     def _read(self, device: "Device", read: Any) -> "list[Point]":
         if self.points is not None:
-            found: list[Point] = read(self.points)
+            found: list[Point] = read(self.points, tell=None if self.quiet else note)
             return found
         from lut.device import get_device
 
@@ -228,14 +238,25 @@ class Calibrate:
 
 def _processor_of(source: "Table") -> str:
     """Whose physics a table has that brings none of its own."""
-    from lut.device import device_names, get_device
+    from lut.device import PROCESSORS, device_names, get_device
 
-    calibration = (source.sidecar or {}).get("calibration") or {}
-    if calibration.get("processor"):
-        return str(calibration["processor"])
+    told = source.told.calibration
+    if told and told.processor:
+        check_choice("processor", told.processor, PROCESSORS, TableError)
+        return told.processor
     spec = f"{source.device}:{source.runtime}:{source.precision}"
     known = get_device(spec).processor if source.device in device_names() else ""
     return known or ("tensor_core_gpu" if source.runtime == "tensorrt" else "cpu")
+
+
+def _moved_along(moved: "Transfer") -> dict[str, Any]:
+    """What a transferred table's sidecar has beyond that of a fitted one.
+
+    Where the source has no model of its own, the table serves the space that it was measured for.
+    """
+    flags = (moved.source.sidecar or {}).get("space_flags")
+    space = {"space_flags": flags} if flags and moved.source.roofline is None else {}
+    return {"transfer": _origin(moved), **space}
 
 
 def _origin(moved: "Transfer") -> dict[str, Any]:
@@ -264,7 +285,15 @@ def _origin(moved: "Transfer") -> dict[str, Any]:
     }
 
 
-def _contradiction(found: "Calibration", physical_percent: float | None) -> str:
+def _contradiction(
+    found: "Calibration",
+    physical_percent: float | None,
+    fit_to: "Callable[[Sequence[Point]], Calibration]",
+) -> str:
+    """What is wrong with points that no model fits.
+
+    `fit_to` fits to some of the points: the row is to blame without which the others agree.
+    """
     if physical_percent is not None and physical_percent <= REFUSED_PERCENT:
         return (
             "that table is too unlike this device: architectures left out are predicted "
@@ -272,13 +301,25 @@ def _contradiction(found: "Calibration", physical_percent: float | None) -> str:
             "fit; leave --from out, or start from another"
         )
     rows = [row for row in found.rows if row.point.fitted]
-    worst = max(rows, key=lambda row: abs(row.leave_out_error_percent))
-    given_ms, fitting_ms = worst.point.latency_ms, worst.leave_out_ms
+    # In logarithms: a latency that is ten times too long makes others look far too long, too.
+    rows.sort(key=lambda row: -abs(math.log(row.leave_out_ms / row.point.latency_ms)))
+    points = [row.point for row in found.rows]
+    errors = {}
+    for row in rows[:SUSPECTS]:
+        try:
+            others = fit_to([point for point in points if point is not row.point])
+        except TableError:  # all others are of one architecture, or none is left
+            continue
+        errors[row.point.row] = others.summary.mape_percent
+    worst = min(rows[:SUSPECTS], key=lambda row: errors.get(row.point.row, math.inf))
+    without = errors.get(worst.point.row, math.inf)
+    agree = f" (error {without:.0f} % without it)" if without < REFUSED_PERCENT else ""
+    place = f" in row {worst.point.row}" if worst.point.row else ""
     return (
         "these points contradict each other: architectures left out are predicted "
         f"{found.summary.mape_percent:.0f} % wrong, so no table is written. Farthest off is "
-        f"{worst.point.name} with {given_ms:.4g} ms where {fitting_ms:.4g} ms would fit the "
-        "others; check units and typing errors"
+        f"{worst.point.name}{place} with {worst.point.latency_ms:.4g} ms where "
+        f"{worst.leave_out_ms:.4g} ms would fit the others{agree}; check units and typing errors"
     )
 
 
@@ -359,7 +400,7 @@ def _write_table(
                 "rows": [row.to_dict() for row in found.rows],
             },
         }
-        | ({"transfer": _origin(moved)} if moved else {}),
+        | (_moved_along(moved) if moved else {}),
     )
     table.save(path)
     return path
@@ -420,8 +461,10 @@ def _print(
     from rich.table import Table
 
     from lut.device import SHIPPED, user_data_dir
+    from lut.next_command import command_after
+    from lut.table import load_table
     from supernet.arch import format_resolution
-    from supernet.named import dataset_of
+    from supernet.archs import dataset_of_arch
 
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -457,24 +500,24 @@ def _print(
     if summary.mape_percent > DOUBTED_PERCENT:
         console.print("such an error is large: check the rows that are farthest off")
     console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
-    spec = f"{device.name}:{device.runtime}:{device.precision}"
     points = [row.point for row in found.rows if row.point.fitted]
-    used = {device.batch_for(p.dataset or dataset_of(p.arch.task, None)) for p in points}
-    found_by_name = paths[0].parent.resolve() == (user_data_dir() / "tables").resolve()
-    if found_by_name and used & {point.batch for point in points}:
+    used = {device.batch_for(dataset_of_arch(point.arch)) for point in points}
+    by_name = paths[0].parent.resolve() == (user_data_dir() / "tables").resolve()
+    if by_name and used & {point.batch for point in points}:
         if any((SHIPPED / "tables" / path.name).exists() for path in paths):
             console.print("it goes before the shipped table; delete it to go back to that one")
-        console.print(f"next: python -m nas.search --device {spec}", soft_wrap=True)
-        return
-    if found_by_name:
+    elif by_name:
         batches = ", ".join(map(str, sorted(used)))
         console.print(
             f"{device.name} is used with batch {batches}, of which these points have none, so the "
             "table is used by --table alone; give points with a column batch",
             soft_wrap=True,
         )
-    file = shlex.quote(str(paths[0]))
-    console.print(f"next: python -m nas.search --device {spec} --table {file}", soft_wrap=True)
+        by_name = False
+    tables = {path: load_table(path) for path in paths}
+    path = next((p for p, t in tables.items() if by_name and t.batch in used), paths[0])
+    command = command_after(device, tables[path], path, by_name, points)
+    console.print(f"next: {command}", soft_wrap=True)
 
 
 def _transferred(moved: "Transfer", physical_percent: float | None) -> list[str]:

@@ -48,9 +48,9 @@ def _page(device: "Device", found: "Calibration") -> str:
         point = row.point
         kind = point.kind if point.fitted else f"{point.kind} (compared only)"
         lines.append(
-            f"| {_name(row)} | {format_resolution(point.arch.resolution)} | {point.batch} "
+            f"| {_cell(_name(row))} | {format_resolution(point.arch.resolution)} | {point.batch} "
             f"| {point.latency_ms:.4g} | {row.fitted_ms:.4g} | {row.leave_out_ms:.4g} "
-            f"| {row.leave_out_error_percent:+.1f} | {kind} | {point.notes} |"
+            f"| {row.leave_out_error_percent:+.1f} | {kind} | {_cell(point.notes)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -94,6 +94,11 @@ def _picture(device: "Device", found: "Calibration") -> bytes:
 
 def _clipped(row: "Row") -> float:
     return max(-DRAWN_PERCENT, min(DRAWN_PERCENT, row.leave_out_error_percent))
+
+
+def _cell(text: str) -> str:
+    """A text in a table of a page; what a file says cannot begin another cell or a tag."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _name(row: "Row") -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from lut.propose import propose
 from lut.table import Entry, load_table
 from lut.terms import NetworkTerms
 from lut.transfer import FACTORS, GROUP_NAMES, transfer
+from nas.predict import Predict
+from nas.search import SearchCommand
 from results.console import main
 from results.errors import TableError
 from supernet.blocks import blocks_of
@@ -466,3 +469,74 @@ def test_a_source_that_is_too_unlike_says_what_is_better(fails, tmp_path):
     flags = ("--device", "desk:litert:fp32", "--points", path)
     said = fails(Calibrate, "lut.calibrate", *flags, "--from", "a100:tensorrt:fp16")
     assert "by a physical fit; leave --from out" in said
+
+
+def next_of(out):
+    (line,) = [line for line in out.splitlines() if line.startswith("next: ")]
+    module, *arguments = shlex.split(line.removeprefix("next: python -m "))
+    return module, arguments
+
+
+def test_what_a_measured_source_covers_is_searched_next(tmp_path, capsys):
+    """It was measured for the networks of one space, which the new table serves, too."""
+    path = tmp_path / "points.csv"
+    path.write_text("arch,resolution,latency_ms\nb0,224,4\nb1,224,20\nb2,224,57\nb1,288,33\n")
+    flags = ("--device", "desk:onnxruntime:fp32", "--points", path, "--from", "example-cpu")
+    for out in ((), ("--out", tmp_path / "a folder")):
+        calibrate(*flags, *out)
+        module, arguments = next_of(capsys.readouterr().out)
+        assert module == "nas.search"
+        run = tmp_path / f"run{len(out)}"
+        main(SearchCommand, module, [*arguments, "--trials", "10", "--out", str(run), "--quiet"])
+        candidates = json.loads((run / "front.json").read_text())["candidates"]
+        assert {candidate["arch"]["family"] for candidate in candidates} == {"b"}
+
+
+def test_what_an_unknown_source_covers_is_predicted_next(points_file, tmp_path, capsys):
+    """A table that was imported, say, tells no space."""
+    networks = [point.arch for point in read_points(points_file)]
+    rows_only(networks=networks).save(tmp_path / "measured.csv")
+    flags = ("--device", "desk:tensorrt:fp16", "--points", points_file)
+    calibrate(*flags, "--from", tmp_path / "measured.csv")
+    module, arguments = next_of(capsys.readouterr().out)
+    assert module == "nas.predict"
+    main(Predict, module, [*arguments, "--json"])
+    assert json.loads(capsys.readouterr().out)["latency_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        ({"task": "segmentation", "dataset": "cityscapes", "resolution": "512"}, "b0 b1 b2"),
+        ({"task": "segmentation", "dataset": "ade20k", "resolution": "512"}, "b1 b2 b3"),
+        ({}, "sam_l0 sam_l1 sam_l2"),
+        ({}, "sr_x2 sr_w075_x2 sr_x4"),
+        ({}, "b0 b1 sam_l0"),
+        ({"as": "JSON"}, "sr_x2 sr_w075_x2 sr_x4"),
+    ],
+)
+def test_points_of_any_task_have_a_next_command_that_works(tmp_path, capsys, columns, names):
+    columns = dict(columns)
+    own = columns.pop("as", "")
+
+    def write(times):
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["arch", "latency_ms", *columns])
+            for name, ms in zip(names.split(), times, strict=True):
+                arch = named_arch(name).to_json() if own else name
+                writer.writerow([arch, ms, *columns.values()])
+
+    path = tmp_path / "points.csv"
+    write([1, 1, 1])
+    write([ORIN.network_ms(blocks_of(point.arch)) for point in read_points(path)])
+    calibrate("--device", "desk:tensorrt:fp16", "--points", path, "--from", "orin")
+    module, arguments = next_of(capsys.readouterr().out)
+    if module == "nas.predict":
+        main(Predict, module, [*arguments, "--json"])
+        assert json.loads(capsys.readouterr().out)["device"] == "desk"
+        return
+    run = tmp_path / "run"
+    main(SearchCommand, module, [*arguments, "--trials", "10", "--out", str(run), "--quiet"])
+    settings = json.loads((run / "run.json").read_text())["settings"]
+    assert (settings["task"] or "classification") == read_points(path)[0].arch.task

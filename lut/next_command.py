@@ -1,0 +1,56 @@
+"""What to do next with a new table: commands that work as they are printed."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from lut.device import Device
+from lut.points import Point
+from lut.table import Table
+from supernet.arch import format_resolution
+from supernet.archs import dataset_of_arch
+from supernet.named import dataset_of
+
+
+def search_command(
+    device: Device, path: Path, found_by_name: bool, task: str | None, dataset: str | None
+) -> str:
+    """A search for the task and data set; its space is the one that the table was measured for."""
+    words = ["python", "-m", "nas.search", *_table(device, path, found_by_name)]
+    if task and task != "classification":
+        words += ["--task", task]
+    if dataset and task and dataset != dataset_of(task, None):  # type: ignore[arg-type]
+        words += ["--dataset", dataset]
+    return shlex.join(words)
+
+
+def predict_command(device: Device, path: Path, found_by_name: bool, point: Point) -> str:
+    """What a network costs that was timed: its blocks are in the table, whatever else is."""
+    words = ["python", "-m", "nas.predict", *_table(device, path, found_by_name), "--arch"]
+    arch = point.arch
+    if point.name == "custom":
+        return shlex.join([*words, arch.to_json()])
+    words += [point.name, "--resolution", format_resolution(arch.resolution)]
+    if arch.task == "segmentation":
+        words += ["--task", arch.task, "--dataset", dataset_of_arch(arch)]
+    return shlex.join(words)
+
+
+def command_after(
+    device: Device, table: Table, path: Path, found_by_name: bool, points: Sequence[Point]
+) -> str:
+    """The same for a table that was made from `points`, by what it covers."""
+    flags = table.told.space_flags
+    alike = [point for point in points if point.batch == table.batch]
+    if table.roofline is None and flags is not None:
+        return search_command(device, path, found_by_name, flags.task, flags.dataset)
+    searched = [point for point in alike if point.arch.task != "super_resolution"]
+    if table.roofline is None or not searched:
+        return predict_command(device, path, found_by_name, alike[0])
+    arch = min(searched, key=lambda point: point.arch.task != "classification").arch
+    return search_command(device, path, found_by_name, arch.task, dataset_of_arch(arch))
+
+
+def _table(device: Device, path: Path, found_by_name: bool) -> list[str]:
+    spec = f"{device.name}:{device.runtime}:{device.precision}"
+    return ["--device", spec, *([] if found_by_name else ["--table", str(path)])]
