@@ -282,6 +282,7 @@ def to_classes(
         num_classes = min(num_classes, IGNORED)
         table[:num_classes] = np.arange(num_classes)
     highest = int(indices.max(initial=0))
+    classes: NDArray[np.int16]
     classes = table[np.minimum(indices, 254)] if highest > IGNORED else table[indices]
     if (classes < 0).any():
         wrong = int(indices[classes < 0][0])
