@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def names(folder: Path) -> list[str]:
 
 
 def classes(folder):
-    colours = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    colours: Any = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     return ClassFolders(folder, (8, 8), None, crop_pct=1.0, **colours)
 
 

@@ -18,7 +18,7 @@ from tests.test_model import NARROW, narrow
 TOLERANCE = 1e-6  # relative to the largest value
 
 
-def mixing(mixer: str) -> Any:
+def mixing(mixer: Any) -> Any:
     """A narrow network whose third stage has the mixer."""
     head_dim = 16 if mixer in HEADED else 0
     stage = replace(NARROW.stages[2], depth=1, mixer=mixer, scales=(), head_dim=head_dim)
@@ -46,7 +46,7 @@ NETWORKS = {
 }
 
 
-def settled(network: nn.Module, *inputs: Tensor) -> nn.Module:
+def settled(network: nn.Module, *inputs: Any) -> nn.Module:
     """In evaluation, with statistics that let the picture through."""
     with torch.no_grad():
         network(*inputs)
@@ -138,7 +138,7 @@ def test_onnx_has_one_list_of_operators(name):
     picture = torch.rand(1, 3, *size)
     network, found = build(make()).eval(), []
     for gradients in (True, False):
-        file = io.BytesIO()
+        file: Any = io.BytesIO()
         with torch.set_grad_enabled(gradients), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(network, (picture,), file, dynamo=False)

@@ -293,6 +293,7 @@ def to_classes(
     """
     tables = label_tables(layout, num_classes)
     table = next(table for ending, table in tables.items() if path.stem.endswith(ending))
+    classes: NDArray[np.int16]
     if int(indices.max(initial=0)) > IGNORED:
         known = table[np.minimum(indices, IGNORED)]
         classes = np.where(indices > IGNORED, np.int16(-1), known)
