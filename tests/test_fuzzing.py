@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.fuzzing import mutate
 from tests.fuzzing.__main__ import DOCS, quoted
 from tests.fuzzing.batch import SEED, kinds, outcomes
-from tests.fuzzing.check import Fuzzer, Outcome, Reader
+from tests.fuzzing.check import Outcome, Reader
 from tests.fuzzing.readers import READERS
 
 MANY = 300  # mutants of a reader in the slow test
@@ -197,7 +197,7 @@ def warns(path: Path) -> None:
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "a number that is none": (gives([{"a": float("nan")}]), "number"),
-    "an exception": (lambda path: {}["x"], "KeyError"),
+    "an exception": (lambda path: json.loads("{}")["x"], "KeyError"),
     "two lines": (multiline, "words"),
     "a file elsewhere": (outside, "touched"),
     "another's file": (into_the_sentinel, "touched"),
@@ -222,8 +222,6 @@ os._exit(0)
 
 def test_it_finds_what_it_looks_for(tmp_path):
     """In a process of its own, which limits and guards are set in for good."""
-    assert issubclass(SilentError, UserError)
-    assert Fuzzer.run
     done = subprocess.run(
         [sys.executable, "-c", ASKED, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},

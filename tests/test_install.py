@@ -104,8 +104,9 @@ def bounds():
     extras = project["optional-dependencies"]
     found = {}
     for needed in (*project["dependencies"], *extras["torch"], *extras["device"]):
-        name, lowest = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,.*)?", needed).groups()
-        found[name] = lowest
+        match = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,.*)?", needed)
+        assert match is not None
+        found[match[1]] = match[2]
     return found
 
 

@@ -226,7 +226,7 @@ def csv_file(data: bytes, rng: Random) -> bytes:
         rows = _rows(rows, rng)
     delimiter = rng.choice((",",) * 30 + (";", "\t", "|", ":"))
     out = io.StringIO()
-    quoting = rng.choice((csv.QUOTE_MINIMAL,) * 9 + (csv.QUOTE_ALL,))
+    quoting: Any = rng.choice((csv.QUOTE_MINIMAL,) * 9 + (csv.QUOTE_ALL,))
     csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerows(rows)
     text = out.getvalue()
     match rng.randrange(30):
@@ -522,6 +522,7 @@ class Payload:
 
 @of_format
 def pt_file(data: bytes, rng: Random) -> bytes:
+    entries: list[list[Any]]
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = [[entry.filename, archive.read(entry)] for entry in archive.infolist()]
