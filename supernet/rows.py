@@ -54,6 +54,7 @@ class Figure(Record, frozen=True):
     precision: str | None = None
     recalibration_images: Whole | None = None
     recalibration_batch: Whole | None = None
+    class_order: str | None = None
     resolution: str | None = None
     provenance: str | None = None
 
@@ -85,7 +86,7 @@ class Rows:
         Raises RunError where the file cannot be read or holds something else.
         """
         self.path = path
-        self.settings = {name: settings[name] for name in SETTINGS}
+        self.settings = {name: settings.get(name) for name in SETTINGS}
         self.of: dict[Arch, list[Row]] = {}  # those with all their figures
         self._found: dict[Arch, dict[str, Row]] = {}
         self._read, self._lines = 0, 0  # how far the file has been read
