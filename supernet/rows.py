@@ -55,6 +55,7 @@ class Figure(Record, frozen=True):
     precision: str | None = None
     recalibration_images: Whole | None = None
     recalibration_batch: Whole | None = None
+    class_order: str | None = None
     resolution: str | None = None
     provenance: str | None = None
 

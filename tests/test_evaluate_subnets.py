@@ -446,7 +446,7 @@ class TestReadArchs:
             read_archs(str(path), SPACE)
 
 
-TEXTS = ("weights_sha256", "task", "dataset", "precision")
+TEXTS = ("weights_sha256", "task", "dataset", "precision", "class_order")
 
 
 class TestRows:
