@@ -113,7 +113,8 @@ def _all_of(
         return Opened(pictures, Likeness(head.scale), name, False)
     annotated = AnnotatedPictures(folder)
     known = annotated.layout != "folder"
-    return Opened(annotated, BoxIoU(), annotated.layout if known else name, known)
+    found = annotated.layout if known else name
+    return Opened(annotated, BoxIoU(), found, known, annotated.notes)
 
 
 def about_size(arch: Arch, pictures: Sequence[Path]) -> tuple[str, ...]:

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from results.errors import DataError
+from supernet.named import named_arch
+from supernet.opened import open_data
 from supernet.rle import decode, encode
 from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
 from supernet.tasks.train_promptable import PromptableTask
@@ -362,3 +366,13 @@ class TestMemory:
             "        assert 'more than 200 megapixels; scale it down' in str(error), error"
         )
         assert peak_mb(tmp_path, body) < 400
+
+
+def test_notes_reach_an_evaluation(tmp_path):
+    save(tmp_path / "data" / "a.png", noise(H, W))
+    bad = annotation(mask_upright(1), id=2, segmentation=[[1, 2, 3]])
+    write(tmp_path / "data", [annotation(mask_upright(1)), bad], size=(H, W))
+    weights = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(1)}, weights)
+    opened = open_data(named_arch("sam_l0"), weights, tmp_path / "data")
+    assert ["1 of 2 objects" in note for note in opened.notes] == [True]

@@ -23,6 +23,7 @@ from supernet.tasks.folders import (
 from supernet.tasks.pictures import FORMATS, read_indices, read_rgb
 from supernet.tasks.pretrain import list_pictures_of
 from supernet.tasks.promptable import AnnotatedPictures
+from supernet.tasks.segmentation import LabelledPictures
 from supernet.tasks.super_resolution import LargePictures
 from supernet.tasks.train_classification import class_folders
 from tests.test_tasks import noise, save
@@ -236,6 +237,15 @@ class TestMasks:
         (line,) = unused_masks(pairs, tmp_path / "masks")
         assert line.startswith("2 masks in ")
         assert AnnotatedPictures(tmp_path).notes == (line,)
+
+    def test_of_no_picture_are_said_of_classes_too(self, tmp_path):
+        save(tmp_path / "images" / "0.png", noise(8, 8))
+        for name in ("0", "1"):
+            save(tmp_path / "masks" / f"{name}.png", np.eye(8, dtype=np.uint8))
+        colours: Any = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+        (line,) = LabelledPictures(tmp_path, (8, 8), 2, **colours).check_labels()
+        assert "1 masks in" in line
+        assert "are of no picture" in line
 
     def test_a_jpeg_called_png_is_refused(self, tmp_path):
         path = tmp_path / "m.png"

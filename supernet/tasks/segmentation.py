@@ -29,6 +29,7 @@ from supernet.tasks.pictures import (
     read_rgb,
     resize_bicubic,
     to_tensor,
+    unused_masks,
 )
 
 Layout = Literal["cityscapes", "ade20k", "folder"]
@@ -99,7 +100,7 @@ class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
         self.folder, self.layout = folder, layout_of(folder)
         self.resolution, self.num_classes, self.names = resolution, num_classes, names
         self.mean, self.std = mean, std
-        self.samples = _pairs(folder, self.layout, split)
+        self.samples, self.notes = _pairs(folder, self.layout, split)
         if not self.samples:
             raise DataError(
                 f"{folder} holds no pictures; expected {LAYOUTS[self.layout]}, {contents(folder)}"
@@ -124,7 +125,7 @@ class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
     ) -> tuple[str, ...]:
         """Look over all masks, also those that `limit` leaves out; see `check_values`."""
         masks = [mask for _, mask in self.samples]
-        return check_values(
+        return self.notes + check_values(
             read_values(masks, silent=silent),
             label_tables(self.layout, self.num_classes),
             self.layout,
@@ -329,7 +330,10 @@ def label_tables(layout: Layout, num_classes: int) -> dict[str, NDArray[np.int16
     return {"": plain}
 
 
-def _pairs(folder: Path, layout: Layout, split: str) -> list[tuple[Path, Path]]:
+def _pairs(
+    folder: Path, layout: Layout, split: str
+) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
+    """Pictures with their masks, and what of the folder is passed over, a line each."""
     if layout == "ade20k":
         name = SPLIT_OF_ADE20K.get(split, split)
         pictures, masks = folder / "images" / name, folder / "annotations" / name
@@ -343,13 +347,15 @@ def _pairs(folder: Path, layout: Layout, split: str) -> list[tuple[Path, Path]]:
         if not path.is_dir():
             raise DataError(f"{path} is missing; expected {LAYOUTS[layout]}")
     if layout != "cityscapes":
-        return pair_masks(pictures, masks)
+        pairs = pair_masks(pictures, masks)
+        return pairs, unused_masks(pairs, masks)
     suffix = "_leftImg8bit.png"
-    return [
+    pairs = [
         (picture, _cityscapes_mask(masks / picture.parent.name, picture.name.removesuffix(suffix)))
         for picture in list_pictures(pictures)
         if picture.name.endswith(suffix)
     ]
+    return pairs, ()
 
 
 def _cityscapes_mask(city: Path, stem: str) -> Path:

@@ -134,7 +134,8 @@ class SegmentationTask(TaskBase):
             notes = chosen.check_labels(what="training masks", silent=silent)
         held = self._pictures("val", self._held)
         what = "held-out masks" if training else "masks"
-        return notes + held.check_labels(limit, what=what, silent=silent)
+        held_notes = held.check_labels(limit, what=what, silent=silent)
+        return tuple(dict.fromkeys(notes + held_notes))  # both may be of one folder
 
     def read(self, index: int, size: tuple[int, int]) -> tuple[Image.Image, NDArray[np.uint8]]:
         """A training picture and its classes; of `size` where it is drawn."""
