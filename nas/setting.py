@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lut.device import Device, device_names
+from lut.versions import remark_here
 from nas.accuracy import PUBLISHED, AccuracySource, NoAccuracy, choose_accuracy
 from nas.budgets import Budget, budgets, feasible
 from nas.front import Candidate, Front
@@ -135,7 +136,9 @@ class Setting:
         }
         self._write_record(folder, asked, outcome)
         try:
-            self._print(front, folder, outcome, self._notes(search))
+            version = remark_here(self.latency.table.sidecar)
+            notes = [*self._notes(search), *([version] if version else [])]
+            self._print(front, folder, outcome, notes)
             sys.stdout.flush()
         finally:  # last, as no picture is worth the numbers; also where nobody reads on
             self._draw(front, folder)

@@ -12,6 +12,7 @@ import pytest
 from lut.device import find_table, get_device
 from lut.versions import remark_here, version_remark
 from nas.devices import Devices
+from nas.search import SearchCommand
 
 ORT = {"runtime": "onnxruntime", "version": "1.20.0"}
 
@@ -94,7 +95,9 @@ def test_without_a_measurement_nothing_is_said(damaged):
     assert remark_here(damaged) == ""
 
 
-def test_the_list_of_devices_has_the_remark(monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def mine(monkeypatch, tmp_path):
+    """A table of this machine, of a version that nobody has."""
     monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(tmp_path))
     path = find_table(get_device("example-cpu:onnxruntime"), 1)
     (tmp_path / "tables").mkdir()
@@ -104,12 +107,20 @@ def test_the_list_of_devices_has_the_remark(monkeypatch, tmp_path, capsys):
     found["device"] = "mine"
     found["measurement"] |= sidecar(version="0.1.0")["measurement"]
     copy.with_suffix(".json").write_text(json.dumps(found))
+
+
+def test_the_list_of_devices_has_the_remark(mine, capsys):
     Devices().run()
     assert "mine: the table was measured with onnxruntime 0.1.0, here is" in capsys.readouterr().out
     Devices(json=True).run()
     rows = {row["device"]: row for row in json.loads(capsys.readouterr().out)}
     assert "onnxruntime 0.1.0" in rows["mine"]["remark"]
     assert rows["orin"]["remark"] == ""
+
+
+def test_a_search_has_the_remark(mine, tmp_path, capsys):
+    SearchCommand(device=("mine",), trials=20, out=tmp_path / "run").run()
+    assert "the table was measured with onnxruntime 0.1.0, here is" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["nas.devices"], ["lut.build", "--help"]])
