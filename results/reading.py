@@ -65,10 +65,11 @@ def read_bytes(path: Path, *, error: type[UserError] = RunError, most: int = MOS
                 raise error(f"cannot read {path}: Is a directory")
             if not stat.S_ISREG(found.st_mode):
                 raise error(f"cannot read {path}: it is no regular file")
-            data = file.read(most + 1)
+            # A file that is too large is not read first; what has no size (/proc) is bounded too.
+            data = b"" if found.st_size > most else file.read(most + 1)
     except OSError as reason:
         raise error(f"cannot read {path}: {reason.strerror or reason}") from None
-    if len(data) > most:
+    if max(found.st_size, len(data)) > most:
         raise error(f"{path} is larger than {_megabytes(most)}, more than is read of such a file")
     return data
 

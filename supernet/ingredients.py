@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from results.errors import ArchError, DataError, UserError, WeightsError, check_choice
 from supernet.arch import (
@@ -104,8 +104,9 @@ class Ingredients:
         """
         torch.manual_seed(seed_of(command.seed, "weights"))
         init = command.init if initialise else None
-        if self.space is not None:
-            supernet = Supernet(self.space, kernel_transform=command.kernel_transform)
+        model = self._new(command)
+        if isinstance(model, Supernet):
+            supernet = model
             initialise_weights(supernet.nets)
             if init is not None and is_supernet(init):
                 _copy_body(open_supernet(init), supernet, init)
@@ -113,7 +114,7 @@ class Ingredients:
                 init_from(supernet, init)
             return supernet
         assert self.arch is not None
-        network = build_task_model(self.arch)
+        network = model.network
         encoder = network.image_encoder if isinstance(network, Sam) else network
         initialise_weights(encoder)
         if init is not None and is_supernet(init):
@@ -125,7 +126,19 @@ class Ingredients:
             load_weights(encoder if alone else network, init, partial=True)
             if alone:  # one epsilon for encoder and decoder
                 set_norm_eps(encoder, self.arch.norm_eps)
-        return Alone(network)
+        return model
+
+    def shapes(self, command: "Train") -> dict[str, Tensor]:
+        """Return the tensors of the model by name, without memory: a run that somebody sent may
+        ask for more than its weights are."""
+        with torch.device("meta"):
+            return dict(self._new(command).state_dict())
+
+    def _new(self, command: "Train") -> Supernet | Alone:
+        if self.space is not None:
+            return Supernet(self.space, kernel_transform=command.kernel_transform)
+        assert self.arch is not None
+        return Alone(build_task_model(self.arch))
 
     def teacher(self, command: "Train") -> nn.Module | None:
         """The network of --teacher. Raises WeightsError; promptable tasks have their own."""

@@ -308,7 +308,7 @@ def _unusable(storage: str, error: Exception) -> str:
 def _check_file(storage: str) -> None:
     """Raises RunError for a file that is no journal of Optuna's, to which one would be added."""
     path = Path(storage)
-    if "://" in storage or not path.is_file():
+    if "://" in storage or not path.exists():
         return
     data = read_bytes(path, most=MOST_LOG_BYTES)
     lines, _ = whole_lines(data, '{"op_code":', f"--storage {storage}")

@@ -198,15 +198,7 @@ class Trainer:
             known |= of
             if not of.keys().isdisjoint(tensors):  # none of what no subnet has used yet
                 needed |= of
-        for name, like in needed.items():
-            if name not in tensors:
-                raise ValueError(f"{name} is missing")
-            found = tensors[name]
-            if (found.shape, found.dtype) != (like.shape, like.dtype):
-                raise ValueError(
-                    f"{name} is {tuple(found.shape)} of {found.dtype}, not {tuple(like.shape)} of "
-                    f"{like.dtype}"
-                )
+        check_alike(tensors, needed)
         unknown = sorted(tensors.keys() - known.keys())
         if unknown:
             raise ValueError(f"{unknown[0]} has no place in this training")
@@ -302,3 +294,16 @@ def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     start = f"{prefix}."
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+
+
+def check_alike(tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless `tensors` has all that are `needed`, of their shapes and dtypes."""
+    for name, like in needed.items():
+        if name not in tensors:
+            raise ValueError(f"{name} is missing")
+        found = tensors[name]
+        if (found.shape, found.dtype) != (like.shape, like.dtype):
+            raise ValueError(
+                f"{name} is {tuple(found.shape)} of {found.dtype}, not {tuple(like.shape)} of "
+                f"{like.dtype}"
+            )

@@ -3,13 +3,13 @@
 import copy
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from results.console import note
 from results.errors import PictureError, RunError, UserError
@@ -27,11 +27,11 @@ from supernet.ingredients import Ingredients, gather
 from supernet.memory import is_out_of_memory, within_memory
 from supernet.order import Order, read_parts
 from supernet.recalibrated import Recalibration
-from supernet.snapshots import load_snapshot, save_snapshot, snapshots, step_of, without
+from supernet.snapshots import Facts, load_snapshot, save_snapshot, snapshots, step_of, without
 from supernet.sources import begun_with, check_sources, sources_of
 from supernet.subnet import Supernet
 from supernet.tasks.loop import core_for_readers
-from supernet.trainer import Alone, Recipe, Trainer
+from supernet.trainer import Alone, Recipe, Trainer, check_alike
 from supernet.weights import sha256_of
 
 if TYPE_CHECKING:
@@ -114,12 +114,15 @@ class Training:
         tell = note if ranks.is_first and not command.quiet else None
         self.sampler = ingredients.sampler(command, self.recipe.num_steps, tell=tell)
         self.found = snapshots(folder) if folder else []
+        state = None
+        if self.found:
+            state = state_of(self.found[-1], ingredients.shapes(command))
         model = ingredients.model(command, initialise=not self.found)
         self.trainer = Trainer(
             model, self.task, self.sampler, self.recipe, ranks, ingredients.teacher(command)
         )
-        if self.found:
-            take_up(self.trainer, self.found[-1])
+        if state is not None:
+            take_up(self.trainer, self.found[-1], state)
 
     def look(self) -> None:
         """Look over the folder before the first step, and say what was assumed or is odd.
@@ -363,10 +366,25 @@ class Training:
             average.swap(model)
 
 
-def take_up(trainer: Trainer, path: Path) -> None:
-    """Go on from the state in a file. Raises RunError where it is not of this training."""
+def state_of(path: Path, shapes: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Facts]:
+    """Read the state in a file. Raises RunError where its model's tensors are not of `shapes`."""
+    tensors, facts = load_snapshot(path)
     try:
-        trainer.load(*load_snapshot(path))
+        check_alike(tensors, {f"model.{name}": tensor for name, tensor in shapes.items()})
+    except ValueError as error:
+        raise without(RunError(f"{path} is damaged: {error}")) from None
+    return tensors, facts
+
+
+def take_up(
+    trainer: Trainer, path: Path, state: tuple[dict[str, Tensor], Facts] | None = None
+) -> None:
+    """Go on from the state in a file, which may have been read already.
+
+    Raises RunError where it is not of this training.
+    """
+    try:
+        trainer.load(*(state or load_snapshot(path)))
     except ValueError as error:
         raise without(RunError(f"{path} is damaged: {error}")) from None
 

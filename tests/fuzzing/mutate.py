@@ -288,7 +288,8 @@ def _cell(text: str, rng: Random) -> str:
     if text[:1] in ("{", "[") and rng.random() < 0.8:
         return _json_line(text, rng)
     near = (f"{text}{text}", f"-{text}", f" {text} ", f"{text} ms", f"{text}_0", f"{text}.0", "")
-    if rng.random() < 0.4 and re.fullmatch(r"[\d.]+", text) and text.count(".") < 2:
+    number = re.fullmatch(r"\d{1,300}(\.\d*)?", text)
+    if rng.random() < 0.4 and number:
         return str(rng.choice((int(float(text)) + 1, float(text) * 1.1, f"{text}0", f"{text}e300")))
     return str(rng.choice((*near, *NUMBERS, *WORDS[:-1], "inf", "nan", "1,5", "1.000,5", "0x1p3")))
 
