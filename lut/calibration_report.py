@@ -30,9 +30,9 @@ def write_report(device: "Device", found: "Calibration", folder: Path) -> None:
 def _page(device: "Device", found: "Calibration") -> str:
     summary = found.summary
     lines = [
-        f"# {device.label}",
+        f"# {_cell(device.label)}",
         "",
-        device.note,
+        _cell(device.note),
         "",
         f"Leave-architecture-out: MAPE {summary.mape_percent:.1f} % "
         f"({summary.mape_beyond_rounding_percent:.1f} % beyond the rounding given), worst row "

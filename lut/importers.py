@@ -269,7 +269,8 @@ def _in_order(found: Mapping[str, Mapping[str, object]], text: str) -> Iterator[
     for match in _KEY.finditer(text):
         line += text.count("\n", end, match.start())
         end = match.start()
-        if (key := match[1]) in found:
+        key = parse_json(f'"{match[1]}"', str, f"line {line}", error=TableError)
+        if key in found:
             yield _Layer(line, key, found[key])
 
 

@@ -38,6 +38,7 @@ class Journal:
         self.path, self.cure = own_path(path.parent, path.name), cure
         self._torn_at: int | None = None  # where a torn last line begins
         self.lines: list[dict[str, Any]] = []
+        self.numbers: list[int] = []  # from 1, in the file, of the lines that were read
         if self.path.exists():
             self._read()
 
@@ -46,9 +47,10 @@ class Journal:
         lines, end = whole_lines(data, BEGINS, str(self.path))
         if end < len(data):
             self._torn_at = end
-        while lines and not lines[-1].strip():
-            lines.pop()
         for number, line in enumerate(lines, start=1):
+            if not line.strip():  # as an editor leaves
+                continue
+            self.numbers.append(number)
             try:
                 self.lines.append(journal_line(line, "it"))
             except RunError as error:

@@ -138,7 +138,7 @@ class Campaign:
         self.environment: dict[str, Any] = {}
         self.trouble = ""  # the last session's that died
         self.seconds = 0.0  # spent in sessions, over all resumptions
-        for number, line in enumerate(journal.lines, start=1):
+        for number, line in zip(journal.numbers, journal.lines, strict=True):
             try:
                 self._check(line)
                 self._take(line)

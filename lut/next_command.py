@@ -9,7 +9,7 @@ from lut.points import Point
 from lut.table import Table
 from supernet.arch import format_resolution
 from supernet.archs import dataset_of_arch
-from supernet.named import dataset_of
+from supernet.named import dataset_of, named_arch
 
 
 def search_command(
@@ -31,8 +31,10 @@ def predict_command(device: Device, path: Path, found_by_name: bool, point: Poin
     if point.name == "custom":
         return shlex.join([*words, arch.to_json()])
     words += [point.name, "--resolution", format_resolution(arch.resolution)]
+    if arch.task != named_arch(point.name).task:
+        words += ["--task", arch.task]
     if arch.task == "segmentation":
-        words += ["--task", arch.task, "--dataset", dataset_of_arch(arch)]
+        words += ["--dataset", dataset_of_arch(arch)]
     return shlex.join(words)
 
 

@@ -345,8 +345,7 @@ def parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
         energy_mj = _number(row[column]) if row.get(column) else None
     except (KeyError, ValueError):
         raise TableError(
-            f"{where}: {column} is {shown(row[column])}; a {_expected(column)} from 0 to "
-            f"{MOST:.0e} is expected"
+            f"{where}: {column} is {shown(row[column])}; {_expected(column)} is expected"
         ) from None
     for column, choices in CHOICES.items():
         if (value := row[column]) not in choices:
@@ -377,7 +376,13 @@ def check_block(block: Block, where: str) -> None:
 
 
 def _expected(column: str) -> str:
-    return "number" if column.endswith(("_ms", "_mj")) else "whole number"
+    """What a field may hold, for errors."""
+    if column == "residual":
+        return "0 or 1"
+    if column == "scales":
+        return "nothing, or whole numbers such as 3+5,"
+    what = "number" if column.endswith(("_ms", "_mj")) else "whole number"
+    return f"a {what} from 0 to {MOST:.0e}"
 
 
 def _number(text: str) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.console import main as console_main
-from results.console import terminal
+from results.console import note, terminal
 from results.errors import DeviceError, PredictorError, SpaceError, UserError
 from supernet.arch import format_resolution, parse_resolution
 
@@ -92,6 +92,7 @@ class Predict:
         )
         dataset = dataset_of_arch(arch)
         device, latency = self._latency(dataset)
+        self._tell_version(latency)
         answer = _answer(device, latency, arch, _accuracy(self.accuracy, arch, dataset))
         if self.json:
             print(json.dumps(answer, allow_nan=False))
@@ -105,6 +106,14 @@ class Predict:
         if len(self.device) != 1:
             raise DeviceError(f"give one --device: {', '.join(device_names())}")
         return choose_predictor(self.device[0], self.table, dataset)
+
+    def _tell_version(self, latency: "LatencyPredictor") -> None:
+        """Say where the table is of another version of its runtime than is here."""
+        from lut.versions import remark_here
+
+        text = remark_here(latency.table.sidecar)
+        if text and not self.quiet:
+            note(text)
 
     def _write_costs(self) -> None:
         from nas.accuracy import PUBLISHED, check_asked, load_subnets
@@ -133,6 +142,7 @@ class Predict:
             raise SpaceError(f"space {space.name} has only {space.size} archs; --sample fewer")
         task = predictor.evaluations.task if predictor else check_task(self.task or TASK)
         _, latency = self._latency(space.dataset or dataset_of(task, self.dataset))
+        self._tell_version(latency)
         rng, drawn = random.Random(self.seed), dict[Arch, None]()
         while len(drawn) < count:
             drawn[space.sample(rng)] = None

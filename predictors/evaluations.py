@@ -5,15 +5,15 @@ Keys `arch`, `metric` and `value`; further ones tell where the value comes from 
 """
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from results.errors import PredictorError
-from results.reading import MOST_LOG_BYTES, read_text
+from results.errors import PredictorError, RunError
+from results.reading import MOST_LOG_BYTES, parse_json, read_text
 from supernet.arch import Arch, Task
-from supernet.rows import Figure, parse_figure
+from supernet.rows import BEGINS, Figure, parse_figure
 
 # The figure of a task that is reported first; larger is better. What it is, with its unit.
 PRIMARY: dict[Task, str] = {
@@ -114,9 +114,11 @@ def _is_torn(text: str) -> bool:
     last = text.rpartition("\n")[2]
     if not last.strip() or "\n" not in text:
         return False
+    if not (last.startswith(BEGINS) or BEGINS.startswith(last)):
+        return False
     try:
-        json.loads(last)
-    except (ValueError, RecursionError):
+        parse_json(last, Any, "")
+    except RunError:
         return True
     return False
 

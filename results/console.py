@@ -25,6 +25,8 @@ class Command(Protocol):
     def run(self) -> None: ...
 
 
+ELSEWHERE = ("python", "benchmark_model")  # flags that name a file of a target
+
 C = TypeVar("C", bound=Command)
 
 
@@ -133,17 +135,24 @@ def open_standard_streams() -> None:
 
 
 def at_home(command: C) -> C:
-    """Return a command with `~` resolved in its paths, as a shell leaves it in `--out=~/x`."""
-    paths = {
+    """Return a command with `~/` resolved in its paths, as a shell leaves it in `--out=~/x`."""
+    found = {
         field.name: _expanded(value)
         for field in fields(command)  # type: ignore[arg-type]
-        if isinstance(value := getattr(command, field.name), Path)
+        if field.name not in ELSEWHERE
+        if (value := getattr(command, field.name)) != _expanded(value)
     }
-    return replace(command, **paths) if paths else command  # type: ignore[type-var]
+    return replace(command, **found) if found else command  # type: ignore[type-var]
 
 
-def _expanded(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:  # no such user, or no home
-        return path
+def _expanded(value: Any) -> Any:
+    """A path, or a text that may be one, with the home folder for `~`; several in a tuple."""
+    if isinstance(value, tuple):
+        return tuple(map(_expanded, value))
+    if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~/")):
+        try:
+            expanded = Path(value).expanduser()
+        except RuntimeError:  # no such user, or no home
+            return value
+        return expanded if isinstance(value, Path) else str(expanded)
+    return value

@@ -170,7 +170,8 @@ def _escape(character: str) -> str:
 
 _USER = re.compile(r"(\w[\w+.-]*://[^\s/:@?#'\"]*):[^\s'\"]*@")
 _QUERY = re.compile(
-    r"((?:^|[?&;\s])[^\s=&;'\"]*(?:pass|pwd|secret|token|api_?key)[^\s=&;'\"]*=)[^\s&;'\"]*",
+    r"((?:^|[?&;\s])[^\s=&;'\"]*(?:passw(?:or)?d|passphrase|(?<![a-z])pass|pwd|secret|token"
+    r"|api_?key)(?:[_-][^\s=&;'\"]*)?=)[^\s&;'\"]*",
     re.IGNORECASE,
 )
 

@@ -45,14 +45,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
 
+_OPENED = re.compile(r"/dev/(?:stdin|fd/\d+)|/proc/self/fd/\d+")
+
 # --- Files ---------------------------------------------------------------------------------
 
 
 def read_bytes(path: Path, *, error: type[UserError] = RunError, most: int = MOST_BYTES) -> bytes:
     """Return what a regular file holds.
 
-    Raises `error` where it cannot be read, is no regular file (a FIFO would never end), or has
-    more than `most` bytes.
+    Raises `error` where it cannot be read, is no regular file (a FIFO would never end, but for
+    one that our caller opened: `--points <(…)`), or has more than `most` bytes.
     """
     if "\0" in str(path):
         raise error(f"cannot read {shown(str(path))}: no file can have that name")
@@ -63,7 +65,9 @@ def read_bytes(path: Path, *, error: type[UserError] = RunError, most: int = MOS
             found = os.fstat(handle)
             if stat.S_ISDIR(found.st_mode):
                 raise error(f"cannot read {path}: Is a directory")
-            if not stat.S_ISREG(found.st_mode):
+            if stat.S_ISFIFO(found.st_mode) and _OPENED.fullmatch(str(path)):
+                os.set_blocking(handle, True)
+            elif not stat.S_ISREG(found.st_mode):
                 raise error(f"cannot read {path}: it is no regular file")
             # A file that is too large is not read first; what has no size (/proc) is bounded too.
             data = b"" if found.st_size > most else file.read(most + 1)
@@ -321,15 +325,17 @@ def _cells(
     """Rows that hold anything, with the lines that they begin on; fields are stripped."""
     reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter)
     rows = []
-    line = 1 + skipped
+    line = last = 1 + skipped
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
             if any(cells):
                 rows.append((line, cells))
-            line = reader.line_num + 1 + skipped
+            last, line = line, reader.line_num + 1 + skipped
     except csv.Error as reason:
         raise error(f"{where}, line {line}: {reason_of(reason)}") from None
+    if line - last > 1 and text.count('"') % 2:  # the last field took in all rows to the end
+        raise error(f"{where}, line {last}: a quote is opened and never closed")
     return rows
 
 
@@ -370,8 +376,8 @@ def _decimal_comma(
 ) -> str:
     """The first number with a decimal comma, or nothing.
 
-    1,234 may be a thousand or a little more than one. Where commas are written in numbers that
-    commas also separate, or points are in others, it cannot be told: raises `error`.
+    1,234 may be a thousand or a little more than one: only semicolons between fields tell that
+    commas are decimal. Raises `error` where all numbers are of this kind, or others have points.
     """
     indices = [index for index, name in enumerate(columns) if name in numbers]
     point, commas = 0, list[tuple[int, str]]()
@@ -391,7 +397,7 @@ def _decimal_comma(
     for line, text in commas:
         if text.count(",") > 1:
             raise error(f"{where}, line {line}: write {shown(text)} without commas")
-    if delimiter == "," and all(_THOUSANDS.fullmatch(text) for _, text in commas):
+    if delimiter != ";" and all(_THOUSANDS.fullmatch(text) for _, text in commas):
         raise error(
             f"{where}, line {line}: {shown(first)} may be a thousand or a little more than one; "
             "write numbers with decimal points, and nothing between thousands"

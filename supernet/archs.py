@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import ArchError, RunError, SpaceError, nearest, shown
-from results.reading import as_kind, parse_json, read_sheet, read_text
+from results.reading import MOST_LOG_BYTES, as_kind, parse_json, read_sheet, read_text
 from results.runs import FRONT, read_front_record
 from supernet.arch import (
     Arch,
@@ -158,7 +158,7 @@ def at_resolution(arch: Arch, resolution: str | None) -> Arch:
 
 
 def _from_sheet(path: Path, space: Space, tell: Callable[[str], object] | None) -> Iterator[Arch]:
-    sheet = read_sheet(path, ("arch",), error=ArchError)
+    sheet = read_sheet(path, ("arch",), error=ArchError, most=MOST_LOG_BYTES)
     if "arch" not in sheet.columns:
         raise ArchError(f"{path} has no column arch")
     if tell and sheet.remark:
@@ -176,7 +176,7 @@ def _from_sheet(path: Path, space: Space, tell: Callable[[str], object] | None) 
 
 
 def _from_lines(path: Path) -> Iterator[Arch]:
-    lines = enumerate(read_text(path, error=ArchError).splitlines(), start=1)
+    lines = enumerate(read_text(path, error=ArchError, most=MOST_LOG_BYTES).split("\n"), start=1)
     lines_of_archs = [(number, line) for number, line in lines if line.strip()]
     for number, line in lines_of_archs:
         where = f"{path}, line {number}"

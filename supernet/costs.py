@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from results.errors import ArchError, TableError, UserError, reason_of, shown
-from results.reading import parse_number, read_sheet
+from results.reading import MOST_LOG_BYTES, parse_number, read_sheet
 from supernet.arch import Arch, ClassificationHead, SegmentationHead
 from supernet.archs import written_arch
 from supernet.blocks import blocks_of
@@ -64,10 +64,9 @@ def read_costs(path: Path, space: Space, *, tell: Callable[[str], object] | None
     `arch` is as for `written_arch`; other columns are passed over. `tell` is given what was
     assumed of the file, in one line.
 
-    Raises TableError, with the
-    line, for what cannot be read or is outside `space`.
+    Raises TableError, with the line, for what cannot be read or is outside `space`.
     """
-    sheet = read_sheet(path, COLUMNS, numbers=COLUMNS[1:], error=TableError)
+    sheet = read_sheet(path, COLUMNS, numbers=COLUMNS[1:], error=TableError, most=MOST_LOG_BYTES)
     missing = {"arch", "latency_ms"} - set(sheet.columns)
     if missing:
         raise TableError(
@@ -77,7 +76,9 @@ def read_costs(path: Path, space: Space, *, tell: Callable[[str], object] | None
     for line, fields in sheet:
         try:
             rows.append(_row(fields, space))
-        except (UserError, ValueError) as error:
+        except UserError as error:
+            raise TableError(f"{path}, line {line}: {error}") from None
+        except ValueError as error:
             raise TableError(f"{path}, line {line}: {reason_of(error)}") from None
     if not rows:
         raise TableError(f"{path} holds no subnets")

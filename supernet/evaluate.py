@@ -14,6 +14,7 @@ from results.console import note
 from results.errors import DataError, Interrupted, UserError, WeightsError, check_choice
 from results.extras import require
 from supernet.accelerator import check_accelerator, check_is_here, check_precision, dtype_of
+from supernet.tasks.class_order import ORDERS
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from supernet.rows import Row
     from supernet.space import Space
 
-CLASS_ORDERS = ("number", "text")
 SUBNETS_ONLY = ("out", "sample", "storage", "study")
 
 
@@ -199,7 +199,7 @@ class Evaluate:
         if self.dataset is not None:
             check_choice("dataset", self.dataset, ALL_DATASETS, DataError)
         if self.class_order is not None:
-            check_choice("class order", self.class_order, CLASS_ORDERS, DataError)
+            check_choice("class order", self.class_order, ORDERS, DataError)
         for name, value, least in (
             ("--limit", self.limit, 1),
             ("--batch-size", self.batch_size, 1),

@@ -19,11 +19,11 @@ from results.errors import (
     check_choice,
 )
 from results.extras import require
+from supernet.tasks.class_order import ORDERS
 
 ACCELERATORS = ("cpu", "cuda")
 PRECISIONS = ("fp32", "fp16", "bf16")
 TASKS = ("classification", "segmentation", "super_resolution", "promptable", "pretrain")
-CLASS_ORDERS = ("number", "text")
 OLD = {"class_order": "text"}  # flags that older versions lacked, and what they did
 AUGMENTS = ("official", "embedded", "plain")
 UNRECORDED = ("out", "resume", "compile", "json", "quiet")  # no part of the run
@@ -206,7 +206,7 @@ class Train:
         if self.augment is not None:
             check_choice("augment", self.augment, AUGMENTS, DataError)
         if self.class_order is not None:
-            check_choice("class order", self.class_order, CLASS_ORDERS, DataError)
+            check_choice("class order", self.class_order, ORDERS, DataError)
         if self.steps is not None and self.epochs is not None:
             raise UserError("give --steps or --epochs, not both")
         for name, value, least in (

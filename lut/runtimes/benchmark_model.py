@@ -57,6 +57,8 @@ _DECIDING = (
     ("--xnnpack_force_fp16=true",),
     ("--gpu_precision_loss_allowed", "--gpu-precision"),
     ("--allow_fp16=true",),
+    ("--nnapi_allow_fp16=true",),
+    ("--num_threads",),
 )
 _ERROR = re.compile(r"\bERROR: (.*)|^(?:.* E tflite *: )(.*)")
 _BROKEN = re.compile(r"Benchmarking failed|Failed to (?:mmap|allocate|initialize|invoke)", re.I)

@@ -673,14 +673,14 @@ def pin(cpus: str, threads: int) -> list[int] | None:
 
 
 def temperature_c() -> float | None:
-    """The hottest thermal zone, or None where the system tells nothing."""
+    """The hottest thermal zone, or None where the system tells nothing that can be."""
     found = []
     for path in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
         try:
             found.append(int(path.read_text()) / 1000)
         except (OSError, ValueError):
             continue
-    return max(found) if found else None
+    return max((celsius for celsius in found if 1 < celsius < 150), default=None)
 
 
 def load_all(runtime: Any, folder: Path, models: list[dict[str, Any]]) -> list[Run | None]:

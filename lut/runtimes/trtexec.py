@@ -92,7 +92,7 @@ def precision_flags(precision: str, told: str) -> list[str]:
     """
     check_choice("precision", precision, PRECISIONS, TargetError)
     version = read_version(told)
-    if version is None and "--" in told:
+    if version is None and "--onnx" in told:  # a list of flags, and no error
         version = (10, 0) if "--fp16" in told else (11, 0)
     if version is not None and version >= ALWAYS_TYPED_FROM:
         return []
