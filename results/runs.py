@@ -185,9 +185,8 @@ def locked(folder: Path, go_on: str = "") -> Iterator[None]:
     Raises RunError if another process holds it.
     """
     try:
-        flags = (
-            os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        )
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags |= os.O_NONBLOCK  # a FIFO of that name would wait for a reader
         handle = os.open(own_path(folder, LOCK), flags, 0o666)
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror or error}") from None

@@ -158,12 +158,15 @@ class Evaluate:
         check_figures(errors)
 
     def _check_supernet(self, task: str, num_classes: int | None) -> None:
+        from supernet.tasks.class_order import check_order
+
         if self.task not in (None, task):
             raise WeightsError(f"{self.weights} does {task}; leave --task {self.task} out")
         if self.num_classes not in (None, num_classes):
             raise WeightsError(
                 f"{self.weights} has {num_classes or 'its own'} classes; leave --num-classes out"
             )
+        check_order(self.class_order, task, self.data)
         if self.dataset is not None:
             raise DataError("a supernet knows its data set; leave --dataset out")
 

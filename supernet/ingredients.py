@@ -27,13 +27,15 @@ from supernet.costs import read_costs
 from supernet.extremes import largest_of, smallest_of
 from supernet.initialise import initialise_weights
 from supernet.model import build_task_model
-from supernet.named import DATASETS, ENLARGED, NAMES, with_head
+from supernet.named import DATASETS, ENLARGED, known_name, with_head
 from supernet.order import seed_of
+from supernet.recalibrated import order_of
 from supernet.sam import Sam
 from supernet.sandwich import OneArch, Resolution, Sampler, SandwichRule
 from supernet.sources import Begun
 from supernet.space import Space, get_space
 from supernet.subnet import Supernet, is_transform
+from supernet.tasks.class_order import AS_TRAINED, check_order
 from supernet.tasks.class_order import listed as quoted
 from supernet.tasks.look import sides_for, typical_size
 from supernet.tasks.segmentation import layout_of
@@ -167,6 +169,8 @@ def gather(command: "Train", begun: Begun | None = None) -> Ingredients:
     recorded = begun.arch if begun else None
     own = recorded or (resolve_arch(command.arch) if command.arch else None)
     name = command.task or (own.task if own else "classification")
+    if begun is None:  # an older run is told --class-order text
+        check_order(command.class_order, name, command.data)
     heads = DATASETS.get(name, ())  # type: ignore[call-overload]
     if command.dataset is not None and heads and command.dataset not in heads:
         listed = ", ".join(heads)
@@ -210,7 +214,7 @@ def _task(
     command: "Train", name: str, own: Arch | None, begun: Begun | None
 ) -> tuple[TrainingTask, tuple[str, ...]]:
     """The task, its classes in the order that the weights it begins or learns with have them."""
-    num_classes, notes = _num_classes(command, name, own)
+    num_classes, notes = _num_classes(command, name, own, begun)
     task = partial(
         training_task,
         name,
@@ -227,6 +231,12 @@ def _task(
     if begun is not None and begun.classes:
         return task(classes=begun.classes), notes
     found = task()
+    if begun is None and command.data and command.class_order is None and name == "classification":
+        for path in filter(None, (command.init, command.teacher)):
+            arch = _arch_of(path)
+            of_classes = arch and getattr(arch.head, "num_classes", None)
+            if of_classes == found.num_classes and order_of(path, None) == AS_TRAINED:
+                found = task(class_order=AS_TRAINED)
     init = classes_in(command.init) if command.init and begun is None else ()
     if init and _same(init, found.classes) and init != tuple(map(as_text, found.classes)):
         found = task(classes=init)
@@ -235,7 +245,7 @@ def _task(
         return found, notes
     taught = classes_in(command.teacher)
     if taught and found.classes and taught != tuple(map(as_text, found.classes)):
-        if init or not _same(taught, found.classes):
+        if (init and _same(init, found.classes)) or not _same(taught, found.classes):
             raise WeightsError(
                 f"{command.teacher} knows the classes {quoted(taught)}, and those to learn are "
                 f"{quoted(found.classes)}; give a teacher of the same classes in the same order"
@@ -251,7 +261,7 @@ def _same(names: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def _num_classes(
-    command: "Train", name: str, own: Arch | None
+    command: "Train", name: str, own: Arch | None, begun: Begun | None
 ) -> tuple[int | None, tuple[str, ...]]:
     """Of --num-classes, or where the data do not tell, of the networks to begin with."""
     asked = command.num_classes
@@ -259,22 +269,26 @@ def _num_classes(
         return asked, ()
     if layout_of(command.data) != "folder":
         return None, ()
+    if begun is not None:  # what it was taken from may be gone by now
+        return begun.num_classes, ()
     if own is not None and not _is_named(command) and isinstance(own.head, SegmentationHead):
         return own.head.num_classes, (f"{own.head.num_classes} classes, as {command.arch} has",)
     if command.init is None:
         return None, ()
-    if is_supernet(command.init):
-        arch: Arch | None = largest_of(space_in(command.init))[0]
-    else:
-        arch = arch_in(command.init)
+    arch = _arch_of(command.init)
     if arch is None or not isinstance(arch.head, SegmentationHead):
         return None, ()
     return arch.head.num_classes, (f"{arch.head.num_classes} classes, as {command.init} has",)
 
 
+def _arch_of(weights: Path) -> Arch | None:
+    """A network that weights are of, of a supernet its largest; None where they do not tell."""
+    return largest_of(space_in(weights))[0] if is_supernet(weights) else arch_in(weights)
+
+
 def _is_named(command: "Train") -> bool:
     """Whether --arch is the name of an official network, whose head and size are not the data's."""
-    return (command.arch or "").lower().removeprefix("efficientvit_") in NAMES
+    return command.arch is not None and known_name(command.arch) is not None
 
 
 def _sizes_of(

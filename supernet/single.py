@@ -15,14 +15,16 @@ from supernet.arch import Arch, format_resolution, parse_resolution
 from supernet.archs import resolve_arch
 from supernet.checkpoint import resolutions_in
 from supernet.evaluation_report import unit_of
-from supernet.named import DATASETS, NAMES, check_task
+from supernet.named import DATASETS, check_task, known_name
 from supernet.opened import open_data
 from supernet.recalibrated import naming_memory, task_of
 from supernet.sam import Sam
 from supernet.segment import PromptablePredictor
 from supernet.tasks.base import spread
+from supernet.tasks.class_order import check_order
 from supernet.tasks.classification import TopAccuracy
 from supernet.tasks.loop import evaluate, read_batches
+from supernet.tasks.promptable import BoxIoU
 from supernet.tasks.segmentation import layout_of
 from supernet.weights import arch_in, load_network, sha256_of
 
@@ -39,7 +41,8 @@ def evaluate_network(command: "Evaluate") -> dict[str, Any]:
     """
     assert command.weights is not None
     arch = _arch(command)
-    model = load_network(arch, command.weights)
+    said: list[str] = []  # of the weights
+    model = load_network(arch, command.weights, tell=said.append)
     model = model.eval().to(torch.device(command.accelerator), command.dtype)
     started = time.perf_counter()
     notes: tuple[str, ...] = ()
@@ -66,6 +69,7 @@ def evaluate_network(command: "Evaluate") -> dict[str, Any]:
         "accelerator": command.accelerator,
         "seconds": time.perf_counter() - started,
     }
+    notes = (*said, *notes)
     return answer | ({"notes": list(notes)} if notes else {})
 
 
@@ -105,7 +109,10 @@ def _on_folder(
     data = spread(opened.data, command.limit)
     with naming_memory():
         metrics = _measure(command, model, data, opened.metric)
-    return opened.name, {**metrics, "n": len(data)}, opened.notes  # type: ignore[arg-type]
+    notes, metric = opened.notes, opened.metric
+    if isinstance(metric, BoxIoU) and metric.reason and not any(metric.reason in n for n in notes):
+        notes += (f"of objects that are left out, the first: {metric.reason}",)
+    return opened.name, {**metrics, "n": len(data)}, notes  # type: ignore[arg-type]
 
 
 def _arch(command: "Evaluate") -> Arch:
@@ -124,8 +131,9 @@ def _arch(command: "Evaluate") -> Arch:
         find = partial(
             resolve_arch, command.arch, resolution=resolution, num_classes=command.num_classes
         )
-        name = command.arch.lower().removeprefix("efficientvit_")
-        own = None if name in NAMES else find()
+        official = known_name(command.arch)
+        name = official[0] if official else command.arch.lower()
+        own = None if official else find()
         if own is not None and task in (None, own.task):
             arch = own
         else:
@@ -142,8 +150,7 @@ def _arch(command: "Evaluate") -> Arch:
         raise ArchError(f"the arch of {weights} has no head, so it performs no task")
     if task not in (None, arch.task):
         raise ArchError(f"the arch does {arch.task}; leave --task {task} out, or name another")
-    if command.class_order is not None and arch.task != "classification":
-        raise DataError(f"--class-order is of class folders, not of {arch.task}; leave it out")
+    check_order(command.class_order, arch.task, command.data)
     known = DATASETS.get(arch.task, ())
     if command.dataset is not None and command.dataset not in known:
         listed = ", ".join(known) or "none, leave it out"

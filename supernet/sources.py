@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.errors import RunError, shown
-from results.reading import Record, as_kind
+from results.reading import Count, Record, as_kind
 from results.runs import RECORD, read_record
 from supernet.arch import Arch, format_resolution, parse_resolution
 from supernet.class_names import as_text
@@ -54,6 +54,7 @@ class Begun:
 
     arch: Arch | None  # the one network that is trained
     classes: tuple[str, ...]  # () where the run is older, or they have no names
+    num_classes: int | None  # of the data or network; None: there are none
     resolutions: tuple[tuple[int, int], ...] | None  # (): the space's; None: the run is older
 
 
@@ -66,12 +67,18 @@ def begun_with(run: Path) -> Begun:
         sizes = tuple(map(parse_resolution, found.resolutions or ()))
     except ValueError as error:
         raise RunError(f"{where}: {error}") from None
-    return Begun(arch, tuple(found.classes or ()), sizes if "resolutions" in sources else None)
+    return Begun(
+        arch,
+        tuple(found.classes or ()),
+        found.num_classes,
+        sizes if "resolutions" in sources else None,
+    )
 
 
 class _Sources(Record, frozen=True):
     arch: dict[str, Any] | None = None
     classes: list[str] | None = None
+    num_classes: Count | None = None
     resolutions: list[str] | None = None
 
 

@@ -8,7 +8,7 @@ Names: https://github.com/mit-han-lab/efficientvit and timm's efficientvit_mit.p
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -105,14 +105,17 @@ def load_weights(model: nn.Module, path: Path | str, *, partial: bool = False) -
     return fitting.left
 
 
-def load_network(arch: Arch, path: Path | str) -> EfficientViT | Sam:
+def load_network(
+    arch: Arch, path: Path | str, *, tell: Callable[[str], object] = note
+) -> EfficientViT | Sam:
     """Return the network of `arch` with the weights in a file.
 
-    Nothing is allocated for one that they do not fit. Raises WeightsError, see `load_weights`.
+    Nothing is allocated for one that they do not fit. `tell` is given which of several networks
+    was taken, in one line. Raises WeightsError, see `load_weights`.
     """
     fitting = check_weights(arch, path)
     model = build_task_model(arch)
-    fitting.put_in(model)
+    fitting.put_in(model, tell)
     return model
 
 
@@ -132,7 +135,7 @@ class _Fitting:
     eps: float | None
     chosen: str  # which of several networks they are of
 
-    def put_in(self, model: nn.Module) -> None:
+    def put_in(self, model: nn.Module, tell: Callable[[str], object] = note) -> None:
         """Copy them into a model, and say what was chosen."""
         own = model.state_dict()
         with torch.no_grad():
@@ -141,7 +144,7 @@ class _Fitting:
         if self.eps is not None:
             set_norm_eps(model, self.eps)
         if self.chosen:
-            note(f"{self.path}: {self.chosen}")
+            tell(f"{self.path}: {self.chosen}")
 
 
 def _fitting(model: nn.Module, path: Path, partial: bool = False) -> _Fitting:

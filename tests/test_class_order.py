@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import unicodedata
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from supernet.checkpoint import open_supernet, save_checkpoint
 from supernet.class_names import classes_in, classes_text
 from supernet.evaluate import Evaluate
 from supernet.extract import Extract
+from supernet.ingredients import gather
 from supernet.model import build
 from supernet.named import named_arch
 from supernet.space import get_space
@@ -258,6 +260,11 @@ class TestEvaluation:
         fill(tmp_path / "val", {"b": 1, "c": 1})
         with pytest.raises(DataError, match="class 'a' is not in both train/ and val/"):
             training_task("classification", data=tmp_path)
+        fill(tmp_path / "val", {"bat": 1, "a": 1})  # would shift all labels after it
+        with pytest.raises(DataError, match="holds 4 class folders, the network tells 3 classes"):
+            training_task("classification", data=tmp_path, classes=("c", "b", "a"))
+        shutil.rmtree(tmp_path / "val" / "bat")
+        shutil.rmtree(tmp_path / "val" / "a")
         task: Any = training_task("classification", data=tmp_path, classes=("c", "b", "a"))
         assert [label for _, label in task._held] == [0, 1]
         assert [path.parent.name for path, _ in task._held] == ["c", "b"]
@@ -324,6 +331,18 @@ class TestTraining:
         first.unlink()  # a run that goes on does not read it again
         Train(resume=run, steps=2, quiet=True).run()
         assert classes_in(run / "model.safetensors") == tuple(names)
+
+    def test_older_first_weights_and_teachers_have_their_classes_in_the_order_of_text(
+        self, folder, tmp_path
+    ):
+        """Before names were recorded: the labels must be those that they know."""
+        old = tmp_path / "old.safetensors"
+        arch = get_space("tiny", freeze=FROZEN, num_classes=11).sample(random.Random(0))
+        save_weights(build(arch), old, steps="5")
+        for flag in ("teacher", "init"):
+            task = gather(replace(QUICK, data=folder, **{flag: old})).task
+            assert task.classes == tuple(sorted(self.COUNTS))
+            assert "as in the training of the weights" in task.check_labels()[0]
 
     def test_a_teacher_of_other_classes_is_refused(self, folder, tmp_path):
         teacher, run = tmp_path / "teacher.safetensors", tmp_path / "run"

@@ -231,6 +231,28 @@ class TestMasks:
         with pytest.raises(DataError, match=words):
             self.pairs(tmp_path, pictures, masks)
 
+    def test_that_are_links_to_one_file_are_each_of_their_picture(self, tmp_path):
+        """An empty mask for several pictures, or a store where equal files are one."""
+        for name in "01":
+            save(tmp_path / "images" / f"{name}.png", noise(8, 8))
+        save(tmp_path / "masks" / "0.png", np.eye(8, dtype=np.uint8))
+        (tmp_path / "masks" / "1.png").symlink_to("0.png")
+        pairs = pair_masks(tmp_path / "images", tmp_path / "masks")
+        assert [mask.name for _, mask in pairs] == ["0.png", "1.png"]
+
+    def test_with_negative_values_are_refused(self, tmp_path):
+        save(tmp_path / "images" / "0.png", noise(8, 8))
+        (tmp_path / "masks").mkdir()
+        values = np.zeros((8, 8), np.int32)
+        values[0] = -200
+        values[1] = 1
+        Image.fromarray(values).save(tmp_path / "masks" / "0.tif")
+        colours: Any = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+        data = LabelledPictures(tmp_path, (8, 8), 100, **colours)
+        for read in (data.check_labels, lambda: data[0]):
+            with pytest.raises(DataError, match="holds label -200; store 255 for none"):
+                read()
+
     def test_of_no_picture_are_said(self, tmp_path):
         self.pairs(tmp_path, ["0.jpg"], ["0.png", "1.png", "2.png"])
         pairs = pair_masks(tmp_path / "images", tmp_path / "masks")

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from nas.front import Candidate, Front
 from results.console import main
 from results.errors import DataError
+from supernet.arch import Arch
 from supernet.evaluate import Evaluate
 from supernet.ingredients import gather
 from supernet.model import build
@@ -173,7 +175,10 @@ class TestCityscapes:
     )
     def test_train_ids_under_the_name_of_label_ids(self, tmp_path, values):
         folder = cityscapes(tmp_path, [blocks(*values), blocks(*values[:2])])
-        with pytest.raises(DataError, match=r"are train ids; name the files .*labelTrainIds\.png"):
+        with pytest.raises(
+            DataError,
+            match=r"look like train ids: if they are, name the files .*labelTrainIds\.png",
+        ):
             look(folder, 19)
 
     def test_label_ids_under_the_name_of_train_ids(self, tmp_path):
@@ -356,8 +361,8 @@ class TestSizes:
             gather(replace(QUICK, data=folder))
         run = tmp_path / "run"
         run.mkdir()
-        front = {"candidates": [{"arch": json.loads(path.read_text())}]}
-        (run / "front.json").write_text(json.dumps(front))
+        found = Candidate(Arch.from_json(path.read_text()), 1.0, 0.1, 60.0, 0.5, 1.0, 1.0, 1.0)
+        Front((found,), {}, [(1.0, 60.0)], "Bench", "mIoU", "measured", "published").write(run)
         for name in (path, f"{run}#0"):
             found = gather(replace(QUICK, arch=str(name), resolution=(), data=folder, task=None))
             assert found.task.num_classes == 3
@@ -443,7 +448,8 @@ def test_another_order_of_classes_is_another_evaluation(tmp_path):
     """Figures that are kept in a file are not those of folders in another order."""
     from supernet.rows import SETTINGS, Rows
 
-    settings = {name: "x" for name in SETTINGS if name != "class_order"}
+    numbers = ("n", "seed", "recalibration_images", "recalibration_batch")
+    settings = {name: 2 if name in numbers else "x" for name in SETTINGS if name != "class_order"}
     arch = named_arch("b0")
     row = {"arch": arch.to_dict(), "metric": "top1", "value": 1.0, **settings}
     path = tmp_path / "rows.jsonl"

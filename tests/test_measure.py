@@ -365,6 +365,15 @@ def test_a_torn_line_goes_only_when_the_next_is_written(tmp_path, lines):
     assert path.read_bytes() == b'nonsense\n{"chunk":0,"pa'
 
 
+def test_a_journal_with_blank_lines_can_be_added_to_again_and_again(tmp_path, lines):
+    path = tmp_path / JOURNAL
+    path.write_bytes(as_journal(lines[:1]) + b"\n" + as_journal(lines[1:2]) + b"\n\n")
+    Journal(path).append(lines[2])
+    found = Journal(path)
+    assert found.lines == lines[:3]
+    assert found.numbers == [1, 3, 6]
+
+
 def test_a_journal_that_leads_out_of_its_folder_is_left_alone(tmp_path, lines):
     elsewhere = tmp_path / "elsewhere.jsonl"
     elsewhere.write_bytes(as_journal(lines) + b'{"chunk":0,"pa')

@@ -5,6 +5,8 @@ import io
 import json
 import math
 import os
+import subprocess
+import sys
 import tracemalloc
 from typing import Any
 
@@ -215,6 +217,12 @@ def test_lines_are_those_of_the_file():
         ("arch,latency_ms\nb0,4.1,9\n", "line 2: '9' is in no column"),
         ("arch,latency_ms,arch\nb0,4.1,b0\n", "'arch' stands twice"),
         ("", "no row names the columns"),
+        (
+            'arch,notes,latency_ms\nb0,"first,1\nb1,,2\nb2,,3\n',
+            "line 2: a quote is opened and never",
+        ),
+        ("arch\tlatency_ms\nb0\t1,234\nb1\t2,345\n", "may be a thousand"),
+        ("arch|latency_ms\nb0|1,234\n", "may be a thousand"),
         ("arch,latency_ms\n" + "x" * 200_000 + ",1\n", "line 2: field larger"),
     ],
 )
@@ -331,6 +339,32 @@ def test_a_huge_number_and_a_deep_list_can_be_shown():
 def test_passwords_are_masked(text, safe):
     assert masked(text) == safe
     assert "secret" not in str(UserError(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--passes=12",
+        "/d/num_tokens=5/x",
+        "compass=2 tokenizer=3",
+    ],
+)
+def test_ordinary_words_are_no_secrets(text):
+    assert masked(text) == text
+
+
+def test_piped_input_is_read(tmp_path):
+    code = "import sys; from pathlib import Path; from results.reading import read_text; "
+    code += "print(read_text(Path(sys.argv[1])))"
+    shell = '"$PYTHON" -c "$CODE" <(printf "a\\nb"); printf c | "$PYTHON" -c "$CODE" /dev/stdin'
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        env={**os.environ, "PYTHON": sys.executable, "CODE": code},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "a\nb\nc\n"
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,13 @@ def by_name(
     return labels, tuple(notes)
 
 
+def check_order(order: str | None, task: str, data: Path | None) -> None:
+    """Raise DataError where --class-order is given and there are no class folders."""
+    if order is not None and (task != "classification" or data is None):
+        of = task if task != "classification" else "the embedded pictures"
+        raise DataError(f"--class-order is of class folders, not of {of}; leave it out")
+
+
 def share_of(some: Sequence[str], names: Sequence[str]) -> str:
     """`1 of 12 classes has`, `2 of 12 classes have`."""
     return f"{len(some)} of {len(names)} classes {'has' if len(some) == 1 else 'have'}"

@@ -71,11 +71,13 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
         self.folders, self.notes = in_order(own, "text" if names else order, root)
         labels = list(range(len(own)))
         self.classes = tuple(self.folders)
+        if names:
+            num_classes = len(names)
         if names and len(own) <= len(names):
             labels, self.notes = by_name(self.folders, names, root)
             if order is not None:
                 self.notes += (f"the weights name their classes: --class-order {order} is unused",)
-            self.classes, num_classes = tuple(names), len(names)
+            self.classes = tuple(names)
         pictures = list_classes(root, own)
         self.samples = [
             (picture, label)

@@ -4,6 +4,7 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from results.errors import DataError
@@ -55,15 +56,16 @@ def list_folders(folder: Path) -> list[Path]:
     )
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_pictures(folder: Path, *, each_name: bool = False) -> list[Path]:
     """All pictures in `folder` and below, sorted folder by folder.
 
     Links are followed, also out of it. Each picture is listed once, whatever leads to it: links
-    to what is listed anyway and to folders above are passed over.
+    to what is listed anyway and to folders above are passed over. With `each_name` links to
+    files all count, where names tell what belongs together: masks may share one file.
 
     Raises DataError for a folder that cannot be read, and a pipe or device named like a picture.
     """
-    return [path for path, _ in _walk(folder)]
+    return [path for path, _ in _walk(folder, each_name=each_name)]
 
 
 def list_classes(root: Path, names: Sequence[str]) -> dict[str, list[Path]]:
@@ -76,6 +78,7 @@ def list_classes(root: Path, names: Sequence[str]) -> dict[str, list[Path]]:
     if not any(found.values()):
         return {}
     owner: dict[str, str] = {}
+    real_folder = cache(os.path.realpath)
     linked = any(real for pictures in found.values() for _, real in pictures) or any(
         (root / name).is_symlink() for name in names
     )
@@ -86,7 +89,8 @@ def list_classes(root: Path, names: Sequence[str]) -> dict[str, list[Path]]:
                 "or remove it"
             )
         for path, real in pictures if linked else ():
-            other = owner.setdefault(real or os.path.realpath(path), name)
+            real = real or os.path.join(real_folder(path.parent), path.name)
+            other = owner.setdefault(real, name)
             if other != name:
                 raise DataError(
                     f"{path} is of class {name!r}, and a link makes it one of {other!r} as well; "
@@ -95,7 +99,7 @@ def list_classes(root: Path, names: Sequence[str]) -> dict[str, list[Path]]:
     return {name: [path for path, _ in pictures] for name, pictures in found.items()}
 
 
-def _walk(folder: Path) -> list[tuple[Path, str]]:
+def _walk(folder: Path, *, each_name: bool = False) -> list[tuple[Path, str]]:
     """Pictures in and below `folder`, each with its real path where a link led to it, else ""."""
     own = os.path.realpath(folder)
     found: list[tuple[Path, str]] = []
@@ -138,7 +142,7 @@ def _walk(folder: Path) -> list[tuple[Path, str]]:
                 new = [item for item in found[before:] if item[1] not in known]
                 known.update(real for _, real in new)
                 found[before:] = new
-        elif is_picture(path.name) and real not in known:
+        elif is_picture(path.name) and (each_name or real not in known):
             known.add(real)
             found.append((path, real))
     return sorted(found, key=lambda item: (item[0].parent.parts, item[0].name))
@@ -184,10 +188,10 @@ def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
 
     Raises DataError for a picture without a mask or with two, and for one in a lossy format.
     """
-    found = [path.relative_to(masks) for path in list_pictures(masks)]
+    found = [path.relative_to(masks) for path in list_pictures(masks, each_name=True)]
     by_name = _by(found, lambda path: str(path.with_suffix("")))
     by_lower = _by(found, lambda path: str(path.with_suffix("")).lower())
-    names = [path.relative_to(pictures) for path in list_pictures(pictures)]
+    names = [path.relative_to(pictures) for path in list_pictures(pictures, each_name=True)]
     taken = {str(name.with_suffix("")) for name in names}
     pairs = []
     for name in names:

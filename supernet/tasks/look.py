@@ -10,10 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from PIL import Image
-
 from supernet.tasks.loop import MAX_WORKERS, num_cores
-from supernet.tasks.pictures import hw, read_rgb
+from supernet.tasks.pictures import read_rgb, read_size
 
 DECODED = 2**29  # pixels of pictures that are decoded to find damage: some seconds
 SIZED = 200  # pictures whose sizes stand for those of all
@@ -31,7 +29,7 @@ def check_pictures(paths: Sequence[Path]) -> tuple[str, ...]:
     """
     if not paths:
         return ()
-    areas = [height * width for height, width in in_threads(size_of, paths)]
+    areas = [height * width for height, width in in_threads(read_size, paths)]
     step = -(-sum(areas) // DECODED)
     chosen = paths[::step]
     for _ in in_threads(_decode, chosen):
@@ -45,7 +43,7 @@ def check_pictures(paths: Sequence[Path]) -> tuple[str, ...]:
 
 def typical_size(paths: Sequence[Path]) -> tuple[int, int]:
     """Medians of (H, W) over some of at least one picture. Raises DataError."""
-    sizes = list(in_threads(size_of, paths[:: -(-len(paths) // SIZED)]))
+    sizes = list(in_threads(read_size, paths[:: -(-len(paths) // SIZED)]))
     heights, widths = zip(*sizes, strict=True)
     return round(median(heights)), round(median(widths))
 
@@ -61,17 +59,6 @@ def sides_for(size: tuple[int, int]) -> tuple[int, ...]:
     side = min(min(size), MOST)
     found = {max(LEAST, int(share * side / STEP + 0.5) * STEP) for share in SHARES}
     return tuple(sorted(found))
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(H, W) by a picture's header, as it is stored. Raises DataError."""
-    try:
-        if path.is_file():
-            with Image.open(path) as image:
-                return hw(image)
-    except Exception:  # whatever Pillow raises, read_rgb has words for it
-        pass
-    return hw(read_rgb(path))
 
 
 def _decode(path: Path) -> None:

@@ -7,6 +7,7 @@ is missing may be rare. All masks of a split are read once, before anything is c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,10 +122,18 @@ def check_values(
     return tuple(notes)
 
 
+def check_not_negative(indices: NDArray[Any], path: Path) -> None:
+    """Raise DataError for a label below 0, which masks of 32 bits can hold."""
+    least = int(indices.min(initial=0))
+    if least < 0:
+        raise DataError(f"mask {path} holds label {least}; store {IGNORED} for none")
+
+
 def _count(path: Path) -> NDArray[np.int64]:
     """(256,): pixels of each value; those above 255 count as 254, which is no label either."""
     counts = np.zeros(256, dtype=np.int64)
     indices = read_indices(path)
+    check_not_negative(indices, path)
     for rows in np.array_split(indices, max(1, indices.size // COUNTED_AT_ONCE)):
         known = np.where(rows > IGNORED, IGNORED - 1, rows)
         counts += np.bincount(known.ravel(), minlength=256)  # which makes 8 bytes of a pixel
@@ -252,8 +261,8 @@ def _check_cityscapes(
         raise DataError(
             f"masks *_gtFine_labelIds.png of {folder} hold {_values(values)} alone"
             + (f", {IGNORED} aside" if found.has_255 else "")
-            + ", which are train ids; name the files *_gtFine_labelTrainIds.png, or give those "
-            "of label ids, up to 33"
+            + ", which look like train ids: if they are, name the files "
+            "*_gtFine_labelTrainIds.png; if not, give label ids with more of the classes, up to 33"
         )
     return [
         f"no mask of {folder} holds a label id above {HIGHEST_TRAIN_ID}; were they train ids, the "

@@ -220,6 +220,17 @@ def _turned(size: tuple[int, int], turn: Image.Transpose | None) -> tuple[int, i
     return (size[1], size[0]) if sideways else size
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture upright, by its header. Raises DataError."""
+    try:
+        if path.is_file():
+            with Image.open(path, formats=_formats()) as image:
+                return _turned(hw(image), _turn(image))
+    except Exception:  # whatever Pillow raises, read_rgb has words for it
+        pass
+    return hw(read_rgb(path))
+
+
 def hw(image: Image.Image) -> tuple[int, int]:
     """(height, width); Pillow's own `size` is the other way round."""
     return image.height, image.width

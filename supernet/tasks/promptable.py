@@ -362,7 +362,7 @@ def _instance(annotation: Annotation, size: tuple[int, int]) -> Instance:
     assert annotation.segmentation is not None
     drawn = _Drawn(annotation.segmentation, size)
     pixels = annotation.area
-    if pixels is None:
+    if pixels is None or pixels <= 0:  # as tools write that do not compute it
         pixels = float(np.count_nonzero(drawn()))
     if annotation.bbox is not None:
         x, y, width, height = annotation.bbox

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from results.errors import DataError
 from supernet.tasks.base import evenly
-from supernet.tasks.mask_values import check_values, read_values
+from supernet.tasks.mask_values import check_not_negative, check_values, read_values
 from supernet.tasks.pictures import (
     IGNORED,
     check_folder,
@@ -292,6 +292,7 @@ def to_classes(
 
     Raises DataError for what is no class.
     """
+    check_not_negative(indices, path)
     tables = label_tables(layout, num_classes)
     table = next(table for ending, table in tables.items() if path.stem.endswith(ending))
     classes: NDArray[np.int16]

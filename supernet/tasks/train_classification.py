@@ -68,7 +68,8 @@ class ClassificationTask(TaskBase):
         if found.folders != held.folders and not classes:
             odd = sorted(set(found.folders) ^ set(held.folders))[0]
             raise DataError(f"{folder}: class {odd!r} is not in both train/ and val/")
-        self.classes, self.notes = found.classes, held.notes
+        self.classes = found.classes
+        self.notes = tuple(dict.fromkeys(found.notes + held.notes))
         train, self._held = found.samples, held.samples
         if train == held.samples:
             train, self._held = split_off(train)
