@@ -81,6 +81,10 @@ def read_points(path: Path, *, tell: Callable[[str], object] | None = None) -> l
     """
     sheet = read_sheet(path, COLUMNS, numbers=_NUMBERS, error=TableError)
     for column in filter(None, sheet.columns):
+        quantity = column.rpartition("_")[0]
+        meant = next((c for c in COLUMNS if quantity and c.rpartition("_")[0] == quantity), column)
+        if meant != column:
+            raise TableError(f"{path}: column {column!r}; convert it to {meant}")
         check_choice(f"column in {path}:", column, COLUMNS, TableError)
     if "arch" not in sheet.columns or not {"latency_ms", "throughput_img_s"} & set(sheet.columns):
         raise TableError(f"{path}: a first line must name the columns, at least arch,latency_ms")

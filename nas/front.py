@@ -10,7 +10,7 @@ from typing import Any
 
 from results.errors import ArchError, RunError
 from results.files import write_json, write_text
-from results.runs import FRONT, CandidateRecord, read_front_record
+from results.runs import FRONT, CandidateRecord, FrontRecord, read_front_record
 from supernet.arch import Arch, format_resolution
 
 NUMBERS = (
@@ -92,7 +92,7 @@ class Front:
 
 def read_front(folder: Path) -> Front:
     """Return the front in a run folder. Raises RunError if there is none or it is damaged."""
-    record = read_front_record(folder)
+    record = read_front_record(folder, FrontRecord)
     try:
         return Front(
             tuple(map(_from_record, record.candidates)),

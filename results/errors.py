@@ -168,7 +168,8 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-_USER = re.compile(r"(\w[\w+.-]*://[^\s/:@?#'\"]*):[^\s'\"]*@")
+# One slash is what a path makes of two.
+_USER = re.compile(r"(\w[\w+.-]*:/{1,3}[^\s/:@?#'\"]*):[^\s'\"]*@")
 _QUERY = re.compile(
     r"((?:^|[?&;\s])[^\s=&;'\"]*(?:passw(?:or)?d|passphrase|(?<![a-z])pass|pwd|secret|token"
     r"|api_?key)(?:[_-][^\s=&;'\"]*)?=)[^\s&;'\"]*",

@@ -85,7 +85,11 @@ def read_text(path: Path, *, error: type[UserError] = RunError, most: int = MOST
 
 def decode(data: bytes, where: str, *, error: type[UserError] = RunError) -> str:
     """Return bytes as text: UTF-8, or UTF-16 as spreadsheets' "Unicode text". Raises `error`."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if data[:4] == b"PK\3\4":
+        raise error(f"cannot read {where}: it is a spreadsheet or another zip file; save it as CSV")
+    if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        encoding = "utf-32"
+    elif data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
     elif data[1:2] == b"\0" and data[:1] != b"\0":
         encoding = "utf-16-le"
@@ -94,7 +98,7 @@ def decode(data: bytes, where: str, *, error: type[UserError] = RunError) -> str
     else:
         encoding = "utf-8-sig"
     try:
-        return data.decode(encoding)
+        return data.decode(encoding).lstrip("\ufeff")
     except UnicodeDecodeError as reason:
         raise error(
             f"cannot read {where}: it is not text, or not in UTF-8 (byte {reason.start}); save it "
@@ -191,12 +195,14 @@ class Sheet:
     """A CSV file: the names of its columns, in lower case, and its rows.
 
     `decimal_comma` is the first number that was written as 1,5, or empty; iterating gives 1.5.
-    `num_titles` counts the rows above the names of the columns that were passed over.
+    `num_titles` counts the rows above the names of the columns that were passed over;
+    `is_counted` says that a first column without a name counted the rows.
     """
 
     columns: tuple[str, ...]
     decimal_comma: str
     num_titles: int
+    is_counted: bool
     _rows: list[tuple[int, list[str]]]
     _where: str
     _error: type[UserError]
@@ -211,6 +217,8 @@ class Sheet:
                 f"{self.num_titles} row{'s' * (self.num_titles > 1)} above the names of the "
                 "columns passed over"
             )
+        if self.is_counted:
+            found.append("the first column, which has no name, counts the rows and is passed over")
         if self.decimal_comma:
             number = self.decimal_comma.replace(",", ".")
             found.append(f"commas in numbers are decimal points: {self.decimal_comma} is {number}")
@@ -227,6 +235,11 @@ class Sheet:
             for index, text in enumerate(cells):
                 name = self.columns[index] if index < len(self.columns) else ""
                 if not name:
+                    if text and index < len(self.columns):
+                        raise self._error(
+                            f"{self._where}, line {line}: {shown(text)} is in a column without a "
+                            "name; name the column, or remove it"
+                        )
                     if text:
                         raise self._error(
                             f"{self._where}, line {line}: {shown(text)} is in no column; quote "
@@ -277,6 +290,9 @@ def parse_sheet(
     """Return the text of a CSV file, see `read_sheet`; `where` stands before what is wrong."""
     # Spreadsheets write CRLF, and a lone CR in old versions.
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise error(f"{where}, line {line}: NUL bytes, as of a file that was not written whole")
     skipped = 0
     told = re.match(r"\"?sep=(.)\"?[,;\t|]*\n", text, re.IGNORECASE)
     if told:
@@ -293,8 +309,12 @@ def parse_sheet(
         if columns.count(name) > 1:
             raise error(f"{where}: column {shown(name)} stands twice; remove one of them")
     body = rows[header + 1 :]
+    counts = len(columns) > 1 and not columns[0] and _counts_rows(body)
+    if counts:
+        columns = columns[1:]
+        body = [(line, cells[1:]) for line, cells in body]
     decimal_comma = _decimal_comma(body, delimiter, columns, numbers, where, error)
-    return Sheet(columns, decimal_comma, header, body, where, error, frozenset(numbers))
+    return Sheet(columns, decimal_comma, header, counts, body, where, error, frozenset(numbers))
 
 
 def parse_number(text: str) -> float:
@@ -351,6 +371,11 @@ def _delimiter(text: str, known: Collection[str]) -> str:
         )
 
     return max(",;\t|", key=names)
+
+
+def _counts_rows(rows: list[tuple[int, list[str]]]) -> bool:
+    """Whether the first column is an index, as pandas writes without a name."""
+    return bool(rows) and all(cells[0] == str(index) for index, (_, cells) in enumerate(rows))
 
 
 def _header(rows: list[tuple[int, list[str]]], known: Collection[str]) -> int | None:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from results.errors import Interrupted, RunError
 from results.reading import NotNegative, Record, read_json
 from results.record import now
 
+F = TypeVar("F", "FrontRecord", "NetworksRecord")
 RECORD = "run.json"
 FRONT = "front.json"
 LOCK = ".lock"
@@ -161,8 +162,23 @@ class FrontRecord(Record, frozen=True):
     accuracy_provenance: Words = "published"
 
 
-def read_front_record(folder: Path) -> FrontRecord:
-    """Return front.json of a search's run. Raises RunError if there is none or it is damaged."""
+class NetworkRecord(Record, frozen=True):
+    """A network on a front; `arch` is `Arch.to_dict`."""
+
+    arch: dict[str, Any]
+
+
+class NetworksRecord(Record, frozen=True):
+    """What who names a network by RUN#ID reads of front.json."""
+
+    candidates: Annotated[tuple[NetworkRecord, ...], msgspec.Meta(min_length=1)]
+
+
+def read_front_record(folder: Path, kind: type[F]) -> F:
+    """Return front.json of a search's run, as one of the records above.
+
+    Raises RunError if there is none or it is damaged.
+    """
     if not folder.is_dir():
         raise RunError(f"no run folder {folder}")
     path = folder / FRONT
@@ -174,7 +190,7 @@ def read_front_record(folder: Path) -> FrontRecord:
             raise RunError(f"{folder} is a run of {own}, which has no front; name one of {SEARCH}")
         again = f"python -m {SEARCH} --resume {shlex.quote(str(folder))}"
         raise RunError(f"{folder} holds no front yet; go on with `{again}`")
-    return read_json(path, FrontRecord)
+    return read_json(path, kind)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from results.errors import ArchError, RunError, SpaceError, nearest, shown
 from results.reading import MOST_LOG_BYTES, as_kind, parse_json, read_sheet, read_text
-from results.runs import FRONT, read_front_record
+from results.runs import FRONT, NetworksRecord, read_front_record
 from supernet.arch import (
     Arch,
     ClassificationHead,
@@ -229,6 +229,7 @@ def _from_run(run: Path, number: str) -> Arch:
 
 def _candidates_of(run: Path) -> list[Arch]:
     try:
-        return [Arch.from_dict(found.arch) for found in read_front_record(run).candidates]
+        networks = read_front_record(run, NetworksRecord).candidates
+        return [Arch.from_dict(found.arch) for found in networks]
     except ArchError as error:
         raise RunError(f"{run / FRONT} is damaged: {error}") from None

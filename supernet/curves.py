@@ -123,6 +123,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not ROW.fullmatch(torn.rstrip("\0")):
         raise RunError(f"{path} ends in {shown(torn)}, and {NO_LOG}")
     sheet = parse_sheet(whole, (*COLUMNS, *FIGURES), str(path))
+    if "step" not in sheet.columns:
+        raise RunError(f"{path} {NO_LOG}")
     rows = []
     for line, row in sheet:
         try:

@@ -157,7 +157,9 @@ ALL_DATASETS = tuple(dataset for datasets in DATASETS.values() for dataset in da
 
 # timm's names: efficientvit_b1.r224_in1k
 _NAME = re.compile(
-    r"(?:efficientvit_)?(?P<name>\w+?)(?:\.(?:r(?P<side>\d{2,4})_)?in\d+k?(?:_\w+)*)?", re.ASCII
+    r"(?:(?:timm|mit_han_lab)/)?(?:efficientvit_)?(?P<name>\w+?)"
+    r"(?:_r(?P<side>\d{2,4})|\.(?:r(?P<tag>\d{2,4})_)?in\d+k?(?:_\w+)*)?",
+    re.ASCII,
 )
 _MICROSOFT = re.compile(r"(?:efficientvit[_-]?)?m[0-5](?:[._].*)?", re.IGNORECASE)
 
@@ -165,15 +167,18 @@ _MICROSOFT = re.compile(r"(?:efficientvit[_-]?)?m[0-5](?:[._].*)?", re.IGNORECAS
 def known_name(text: str) -> tuple[str, tuple[int, int] | None] | None:
     """Return the one of NAMES that `text` is, and the resolution that it tells; None: it is none.
 
-    Read are capital letters, the prefix `efficientvit_` and timm's tags.
+    Read are capital letters, hyphens, the prefix `efficientvit_`, timm's tags, and the
+    resolutions in the names of official files.
 
-    >>> known_name("efficientvit_b1.r288_in1k"), known_name("B1"), known_name("b9")
-    (('b1', (288, 288)), ('b1', None), None)
+    >>> known_name("timm/efficientvit_b1.r288_in1k"), known_name("EfficientViT-B1")
+    (('b1', (288, 288)), ('b1', None))
+    >>> known_name("b1-r288"), known_name("b9")
+    (('b1', (288, 288)), None)
     """
-    match = _NAME.fullmatch(text.strip().lower())
+    match = _NAME.fullmatch(text.strip().lower().replace("-", "_"))
     if match is None or match["name"] not in NAMES:
         return None
-    side = int(match["side"] or 0)
+    side = int(match["side"] or match["tag"] or 0)
     return match["name"], (side, side) if side else None
 
 

@@ -26,6 +26,10 @@ State = dict[str, Tensor]
 MOST_HEADER_BYTES = 2**25  # of safetensors; that of the largest supernet has 2**20
 MOST_INFLATED = 8  # times the bytes of a file that its compressed parts may have
 CHUNK = 2**20  # bytes
+# How files begin that stand where weights should, and those of torch.save, zipped or not.
+POINTER = re.compile(rb"version https://(git-lfs|hawser)\.github\.com/spec/")
+WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", re.I)
+PICKLED = (b"PK", b"\x80")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -105,13 +109,27 @@ def read_pickled(path: Path) -> Any:
 
 
 def is_safetensors(path: Path, *, error: type[UserError] = WeightsError) -> bool:
-    """Tell by the content: eight bytes of length, then JSON. Raises `error` if unreadable."""
+    """Tell by the content: eight bytes of length, then JSON.
+
+    Raises `error` for what is unreadable, or stands where weights should: a pointer of Git LFS, a
+    web page, anything else that is named .safetensors.
+    """
     _regular_size(path, error)
     try:
         with path.open("rb") as file:
-            return file.read(9)[8:] == b"{"
+            begin = file.read(1024)
     except OSError as reason:
         raise error(f"cannot read {path}: {reason.strerror or reason}") from None
+    if POINTER.match(begin):
+        raise error(f"{path} is a pointer of Git LFS, not the weights; run git lfs pull")
+    if WEB_PAGE.match(begin):
+        raise error(f"{path} is a web page, not weights; download it again")
+    found = begin[8:9] == b"{"
+    if not found and path.suffix.lower() == ".safetensors":
+        if begin.startswith(PICKLED):  # torch.load goes by the name
+            raise error(f"{path} is no safetensors file but one of torch.save; name it .pt")
+        raise error(f"{path} is damaged: it does not begin as a safetensors file")
+    return found
 
 
 def _regular_size(path: Path, error: type[UserError]) -> int:

@@ -321,9 +321,13 @@ def _check_fit(
     found += [f"{name} is missing" for name in missing]
     found += [f"{name} has no place" for name in unknown]
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    if any(own[name].is_floating_point() for name in kinds):
+        kind = "Complex" if any(state[name].is_complex() for name in kinds) else "Quantised"
+        advice = f"{kind} weights cannot be used; give the float ones"
+    else:
+        advice = _advice(state, _arch_from(metadata, path), arch)
     raise WeightsError(
-        f"{path} does not fit {arch.describe()}: {'; '.join(found[:SHOWN])}{more}. "
-        + _advice(state, _arch_from(metadata, path), arch)
+        f"{path} does not fit {arch.describe()}: {'; '.join(found[:SHOWN])}{more}. " + advice
     )
 
 

@@ -35,6 +35,11 @@ PLAIN = (
     "parameters generator g orig mod backbone encoder checkpoint callbacks algo"
 )
 INSIDE = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}  # names
+# An average beside each tensor, in one state_dict: ema_backbone.x, or ema_backbone_x.
+BESIDE = re.compile(
+    r"(?:^|(?<=\.))({0})_|_({0})(?=\.|$)".format(WORDS["averaged"].replace(" ", "|")), re.I
+)
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "gaussian_matrix")  # their ends
 COUNTERS = ("total_ops", "total_params", "n_averaged")  # profilers' and averages', at any depth
 FIRST = ("", "state_dict", "model")  # of several parts that nothing else tells apart
 MOST_DEPTH, MOST_NETWORKS, MOST_NAMED = 6, 50, 6
@@ -54,21 +59,27 @@ class Part:
     @property
     def kind(self) -> str:
         """A row of WORDS, "plain", or "unknown" for words that nobody listed."""
-        words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", self.place)]
+        steps = [_words(step) for step in self.place.split("/")]
+        words = [word for step in steps for word in step]
         if any(word in WORDS["no weights"].split() for word in words):
             return "no weights"
-        for word in reversed(words):
-            for kind, known in WORDS.items():
-                if word in known.split():
-                    return kind
+        for step in reversed(steps):
+            kinds = [k for word in reversed(step) for k in WORDS if word in WORDS[k].split()]
+            if kinds:  # an ema_teacher is an average before it is a teacher
+                return "averaged" if {"averaged", "other"} <= set(kinds) else kinds[0]
         return "plain" if set(words) <= set(PLAIN.split()) else "unknown"
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)]
 
 
 def network_in(loaded: Any) -> tuple[State, str]:
     """Return the tensors of the network in a checkpoint, and what was chosen, "" if nothing was.
 
     Averaged weights (of EMA or SWA) are taken before raw ones, as they are what a training is
-    evaluated by; what they lack, such as statistics, is the raw ones'.
+    evaluated by; statistics that they lack are the raw ones'. Those that lack parameters which the
+    raw ones have are left: nobody trained a mixture.
 
     Raises NoNetworkError for what holds no tensors by name, or several networks that nothing
     tells apart.
@@ -80,6 +91,8 @@ def network_in(loaded: Any) -> tuple[State, str]:
     parts = [part for part in parts if part.kind != "no weights"]
     if not parts:
         return _of_another_kind(loaded, tables), ""
+    partial = [part for part in parts if _is_partial(part, parts)]
+    parts = [part for part in parts if not _is_partial(part, parts)]
     order = ("averaged", "plain", "raw", "unknown", "other")
     parts.sort(key=lambda part: (order.index(part.kind), *_preference(part)))
     first, rest = parts[0], parts[1:]
@@ -89,7 +102,9 @@ def network_in(loaded: Any) -> tuple[State, str]:
             f"holds several networks, under {_named([first, *rivals])}; save one part alone"
         )
     unread = [] if first.kind == "averaged" else _unread(tables, lists)
-    return _with_what_it_lacks(first, rest), _told(first, rest, unread)
+    lacked = _lacked(first, rest)
+    told = _told(first, rest, partial, lacked, unread)
+    return lacked | first.state, told
 
 
 def _preference(part: Part) -> tuple[int, int]:
@@ -97,15 +112,30 @@ def _preference(part: Part) -> tuple[int, int]:
     return (FIRST.index(key) if key in FIRST else len(FIRST), len(part.place))
 
 
-def _with_what_it_lacks(first: Part, rest: Sequence[Part]) -> State:
+def _is_partial(average: Part, parts: Sequence[Part]) -> bool:
+    """Whether it is an average, and lacks parameters that raw weights of these names have."""
+    return average.kind == "averaged" and any(
+        average.state.keys() & part.state.keys()
+        and any(not name.endswith(BUFFERS) for name in part.state.keys() - average.state.keys())
+        for part in parts
+        if part.kind in ("plain", "raw")
+    )
+
+
+def _lacked(first: Part, rest: Sequence[Part]) -> State:
+    """Statistics that an average lacks, from the raw weights that have them."""
     if first.kind == "averaged":
         for part in rest:
-            if first.state.keys() < part.state.keys():
-                return part.state | first.state
-    return first.state
+            lacked = {n: t for n, t in part.state.items() if n not in first.state}
+            alike = first.state.keys() & part.state.keys() and part.kind != "other"
+            if alike and lacked and all(name.endswith(BUFFERS) for name in lacked):
+                return lacked
+    return {}
 
 
-def _told(first: Part, rest: Sequence[Part], unread: Sequence[str]) -> str:
+def _told(
+    first: Part, rest: Sequence[Part], partial: Sequence[Part], lacked: State, unread: Sequence[str]
+) -> str:
     """What was chosen of a checkpoint, in words; "" where there was nothing to choose."""
     kind = "averaged weights" if first.kind == "averaged" else "weights"
     told = f"took the {kind} under {first.place}" if first.place else f"took the {kind} at the top"
@@ -113,12 +143,15 @@ def _told(first: Part, rest: Sequence[Part], unread: Sequence[str]) -> str:
         raw = {part.kind for part in rest} <= {"plain", "raw"} and first.kind == "averaged"
         what = "the raw ones are" if raw else "others are"
         told += f"; {what} under {_named(rest)}, save that part alone to use it"
-        if raw and first.state.keys() < rest[0].state.keys():
-            told += "; what the average lacks was taken from there"
+    if lacked:
+        told += "; the statistics that the average lacks are from there"
+    if partial:
+        told += f"; averaged ones under {_named(partial)} lack parameters, and were left"
+        unread = []
     if unread:
         listed = ", ".join(unread[:MOST_NAMED])
         told += f"; averaged ones under {listed} have no names to be told by, and were left"
-    is_told = rest or unread or first.kind not in ("plain", "raw")
+    is_told = rest or partial or unread or first.kind not in ("plain", "raw")
     return told if is_told else ""
 
 
@@ -129,7 +162,7 @@ def _named(parts: Sequence[Part]) -> str:
 
 def _tables(loaded: Mapping[Any, Any]) -> tuple[dict[tuple[str, ...], State], list[str]]:
     """Everything in a checkpoint that holds tensors by name, by the keys that lead there; and the
-    places of lists of tensors."""
+    places of what has no names to be told by: lists, and averages beside each tensor."""
     found: dict[tuple[str, ...], State] = {}
     lists: list[str] = []
     seen: set[int] = set()  # a damaged file may hold one dict at a million places
@@ -141,7 +174,9 @@ def _tables(loaded: Mapping[Any, Any]) -> tuple[dict[tuple[str, ...], State], li
         seen.add(id(table))
         tensors = {n: t for n, t in table.items() if isinstance(n, str) and isinstance(t, Tensor)}
         if tensors:
-            found[keys] = _without_wrappers(tensors)
+            apart, left = _without_averages(_without_wrappers(tensors))
+            found |= {(*keys, *inner): part for inner, part in apart.items()}
+            lists += ["/".join((*keys, name)) for name in left]
         for key, value in table.items():
             inner = (*keys, key if isinstance(key, str) else shown(key))
             if isinstance(value, Mapping):
@@ -157,6 +192,37 @@ def _without_wrappers(table: State) -> State:
         ".".join(p for p in name.split(".") if p not in INSIDE): t for name, t in table.items()
     }
     return named if len(named) == len(table) else table
+
+
+def _without_averages(table: State) -> tuple[dict[tuple[str, ...], State], list[str]]:
+    """A table without the averages that stand beside each tensor, at (); these by the names of
+    what they average, at `ema_*`; and the places of those whose names cannot be told.
+
+    Such are MMCV's, ema_backbone_x; it swaps both as it saves: its averages have the plain names.
+    """
+    starts = {name[: found.start(1)] for name in table if (found := NETWORK.search(name))}
+    networks = tuple(  # averages that are told by what leads to them
+        s for s in starts if BESIDE.search(s) and not BESIDE.sub("", s).endswith("image_encoder.")
+    )
+    plain: dict[str, dict[str, str]] = {}  # names without the word, by the word
+    places = {}
+    for name in table:
+        mark = BESIDE.search(name)
+        if mark and not name.startswith(networks) and not name.endswith(COUNTERS):
+            word = f"{mark[1]}_*" if mark[1] else f"*_{mark[2]}"
+            plain.setdefault(word, {})[name] = name[: mark.start()] + name[mark.end() :]
+            places[name] = word if mark[1] else name[: mark.end()]
+    rest = {name: tensor for name, tensor in table.items() if name not in places}
+    apart: dict[tuple[str, ...], State] = {(): rest}
+    for word, names in plain.items():
+        if any(bare in rest or NETWORK.search(bare) for bare in names.values()):
+            apart[(word,)] = {
+                bare: table[name] for name, bare in names.items() if bare in rest or "." in bare
+            }
+            places = {name: place for name, place in places.items() if name not in names}
+    if len(apart) == 1 and not any(map(NETWORK.search, rest)):
+        return {(): table}, []
+    return apart, list(dict.fromkeys(places.values()))
 
 
 def _networks(keys: tuple[str, ...], table: State) -> list[Part]:

@@ -329,9 +329,50 @@ def test_damaged_weights_and_weights_that_overflow(classes, fails):
         next(model.parameters()).mul_(1e6)
     save_weights(model, weights)
     options = ["--data", folder, "--weights", weights, "--precision", "fp16"]
-    assert "output is not finite in torch.float16" in fails(Evaluate, MODULE, *options)
+    error = fails(Evaluate, MODULE, *options)
+    assert "output is not finite in torch.float16" in error
+    assert "try --precision fp32" in error
     weights.write_bytes(weights.read_bytes()[:5000])
     assert "w.safetensors is damaged" in fails(Evaluate, MODULE, *options)
+
+
+@pytest.mark.parametrize(
+    ("value", "precision", "cure"),
+    [
+        (float("nan"), "fp32", "the weights hold NaN or infinity, in stem.0."),
+        (float("inf"), "fp32", "the weights hold NaN or infinity, in stem.0."),
+        (float("nan"), "bf16", "the weights hold NaN or infinity, in stem.0."),
+        (3e38, "fp32", "the weights are the cause; give other --weights"),
+    ],
+)
+def test_another_precision_is_not_the_cure_of_broken_weights(
+    classes, fails, value, precision, cure
+):
+    folder, weights, model = classes
+    with torch.no_grad():
+        next(model.parameters()).fill_(value)
+    save_weights(model, weights)
+    error = fails(
+        Evaluate, MODULE, "--data", folder, "--weights", weights, "--precision", precision
+    )
+    assert "not finite in torch." in error
+    assert cure in error
+    assert "--precision" not in error
+
+
+def test_prompts_of_broken_weights_name_them(tmp_path, fails):
+    weights = tmp_path / "w.safetensors"
+    model = trained(PROMPTABLE, weights)
+    with torch.no_grad():
+        next(model.image_encoder.parameters()).fill_(float("nan"))
+    save_weights(model, weights)
+    picture(tmp_path / "objects/images/0.png", 40, 60)
+    numbers = np.zeros((40, 60))
+    numbers[4:30, 5:25] = 1
+    mask(tmp_path / "objects/masks/0.png", numbers)
+    error = fails(Evaluate, MODULE, "--data", tmp_path / "objects", "--weights", weights)
+    assert "0.png: scores are not finite; the weights hold NaN or infinity, in " in error
+    assert "--precision" not in error
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -217,3 +217,20 @@ def test_an_error_does_not_repeat_a_long_value(tmp_path):
             with pytest.raises(TableError) as caught:
                 read(tmp_path, f"arch,latency_ms\n{row}\n")
             assert len(str(caught.value)) < 500
+
+
+def test_a_column_in_another_unit_is_to_be_converted(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("arch,latency_s\nb0,0.0041\n")
+    with pytest.raises(TableError, match="'latency_s'; convert it to latency_ms"):
+        read_points(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["EfficientViT-B1", "timm/efficientvit_b1.r224_in1k", "b1-r224", "efficientvit_b1_r224"]
+)
+def test_names_as_others_write_them(tmp_path, name):
+    path = tmp_path / "p.csv"
+    path.write_text(f"arch,latency_ms\n{name},4.1\n")
+    (point,) = read_points(path)
+    assert point.arch == named_arch("b1", resolution=(224, 224))

@@ -65,11 +65,19 @@ def test_a_sparse_file_is_not_read_whole(tmp_path):
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-32", "utf-16", "utf-16-le", "utf-16-be"]
+)
 @given(text=st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF), min_size=2))
 def test_text_is_read_in_each_encoding(encoding, text):
     text = "ab" + text  # a file of ours begins with a letter
     assert decode(text.encode(encoding), "x") == text
+
+
+def test_two_marks_and_a_spreadsheet(tmp_path):
+    assert decode(b"\xef\xbb\xbf\xef\xbb\xbfab", "x") == "ab"
+    with pytest.raises(TableError, match="save it as CSV"):
+        decode(b"PK\3\4 ...", "x", error=TableError)
 
 
 def test_text_in_another_encoding_says_what_to_do(tmp_path):
@@ -192,6 +200,7 @@ def sheet(text, numbers=("latency_ms",)):
         'Arch, Resolution ,LATENCY_MS,Notes,,\r\n b0 , 224 ,\u00a04.1,"a, b; c",,\r\n,,,,,\r\n',
         'arch,resolution,latency_ms,notes\rb0,224,4.1,"a, b; c"\r',
         'arch,,resolution,latency_ms,notes\nb0,,224,4.1,"a, b; c"\n',
+        ',arch,resolution,latency_ms,notes\n0,b0,224,4.1,"a, b; c"\n',  # as pandas writes
         '"arch","resolution","latency_ms","notes"\n"b0","224","4,1","a, b; c"\n',
         'My phone\nMay 2026\narch,resolution,latency_ms,notes\nb0,224,4.1,"a, b; c"\n\n \n,,,\n',
         "arch\tresolution\tlatency_ms\tnotes\t\t\r\nb0\t224\t4,1\ta, b; c\t\t\r\n",
@@ -217,6 +226,8 @@ def test_lines_are_those_of_the_file():
         ("arch,latency_ms\nb0,4.1,9\n", "line 2: '9' is in no column"),
         ("arch,latency_ms,arch\nb0,4.1,b0\n", "'arch' stands twice"),
         ("", "no row names the columns"),
+        (",arch,latency_ms\n0,b0,4\n2,b1,5\n", "'0' is in a column without a name"),
+        ("arch,latency_ms\nb0,4\n\0\0\0", "line 3: NUL bytes"),
         (
             'arch,notes,latency_ms\nb0,"first,1\nb1,,2\nb2,,3\n',
             "line 2: a quote is opened and never",
@@ -331,6 +342,7 @@ def test_a_huge_number_and_a_deep_list_can_be_shown():
         ("mysql+pymysql://u:secret@localhost/x", "mysql+pymysql://u:***@localhost/x"),
         ("at 'redis://:secret@h:1/0': no", "at 'redis://:***@h:1/0': no"),
         ("postgresql://u:a/secret@b@h/x?y=1", "postgresql://u:***@h/x?y=1"),
+        ("no folder https:/u:secret@h/x", "no folder https:/u:***@h/x"),  # of a path
         ("postgresql://h/x?user=u&password=secret&a=b", "postgresql://h/x?user=u&password=***&a=b"),
         ("host=h password=secret dbname=x", "host=h password=*** dbname=x"),
         ("postgresql://u:secret@h and sqlite:///x.db", "postgresql://u:***@h and sqlite:///x.db"),

@@ -409,6 +409,21 @@ def test_tensorrt_without_its_package_is_timed_by_its_tool(trtexec, version, fla
     assert sum("--loadEngine" in call for call in calls) == 4
 
 
+def test_a_tool_of_no_version_that_knows_no_precision_flag_takes_the_files_types(
+    trtexec, monkeypatch
+):
+    """As trtexec 11 does where neither its banner nor its help can be read."""
+    written = trtexec("110400")
+    monkeypatch.setattr("lut.runtimes.trtexec.ask", lambda *_: "&&&& RUNNING TensorRT.trtexec")
+    lines = list(run_session(Local(), Setting("tensorrt", "fp16"), networks(2), passes=1))
+    assert list(stand_ins.passes_of(lines)) == [0]
+    assert any("knows no --fp16" in line.get("text", "") for line in lines)
+    refused, *built = [call for call in written() if "--onnx" in call]
+    assert "--fp16" in refused
+    assert len(built) == 2
+    assert not any("--fp16" in call for call in built)
+
+
 def test_tensorrt_nowhere_says_where_it_was_sought(monkeypatch, tmp_path):
     for name in ("sh", "setsid", "head", "cat", "kill", "sleep"):
         (tmp_path / name).symlink_to(shutil.which(name))

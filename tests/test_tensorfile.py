@@ -339,13 +339,43 @@ def test_wrong_texts_of_our_files_are_named(saved):
             read(path)
 
 
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "x"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+         "is a pointer of Git LFS, not the weights; run git lfs pull"),
+        (b"\n\n<!DOCTYPE html>\n<html></html>", "is a web page, not weights; download it again"),
+        (b"\xef\xbb\xbf<html><head>", "is a web page, not weights; download it again"),
+    ],
+)  # fmt: skip
+def test_what_stands_where_weights_should_is_named(name, content, words, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    for read in (read_weights, arch_in, is_supernet, lambda p: load_weights(build(SMALL), p)):
+        assert error_of(read, path) == f"{path} {words}"
+
+
+def test_a_damaged_safetensors_file_is_not_asked_for_its_arch(small, tmp_path):
+    path = tmp_path / "x.safetensors"
+    for content in (b"", b"no weights", bytes(100)):
+        path.write_bytes(content)
+        assert "x.safetensors is damaged" in (error_of(arch_in, path) or "")
+    torch.save(official_state_dict(small), path)
+    assert "one of torch.save; name it .pt" in (error_of(arch_in, path) or "")
+    path.rename(tmp_path / "x.pt")
+    load_weights(build(SMALL), tmp_path / "x.pt")
+
+
 def test_quantised_weights_are_no_weights(small, tmp_path):
     state = official_state_dict(small)
     name = "backbone.input_stem.op_list.0.conv.weight"
     for dtype in (torch.float8_e4m3fn, torch.complex64, torch.int8):
         torch.save(state | {name: state[name].to(dtype)}, tmp_path / "x.pt")
-        with pytest.raises(WeightsError, match=f"is {dtype}, not torch.float32"):
+        with pytest.raises(WeightsError, match=f"is {dtype}, not torch.float32") as caught:
             load_weights(build(SMALL), tmp_path / "x.pt")
+        assert str(caught.value).endswith(" weights cannot be used; give the float ones")
+        assert ("Quantised" in str(caught.value)) is not dtype.is_complex
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(saved, monkeypatch, small):

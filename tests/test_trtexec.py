@@ -152,7 +152,7 @@ if "--onnx" in flags:
     if {version} < 110000:
         known |= {{"--fp16", "--int8"}}
     if set(flags) - known != wanted or flags["--skipInference"] is not None:
-        fail("Unknown option: " + str(set(flags) - known ^ wanted))
+        fail("Unknown option: " + " ".join(sorted(set(flags) - known ^ wanted)))
     if not os.path.isfile(flags["--onnx"]):
         fail("Could not open file " + flags["--onnx"])
     print({build_log!r})
@@ -162,7 +162,7 @@ else:
     wanted = {{"--loadEngine", "--warmUp", "--avgRuns", "--iterations", "--duration",
               "--noDataTransfers", "--useCudaGraph", "--useSpinWait", "--exportTimes"}}
     if set(flags) != wanted:
-        fail("Unknown option: " + str(set(flags) ^ wanted))
+        fail("Unknown option: " + " ".join(sorted(set(flags) ^ wanted)))
     if open(flags["--loadEngine"]).read() != "plan":
         fail("no engine")
     print(open({log!r}).read())

@@ -351,6 +351,10 @@ def test_integers_and_sparse_tensors_are_no_weights(tmp_path):
     torch.save(state | {name: state[name].to(torch.int8)}, tmp_path / "int8.pt")
     with pytest.raises(WeightsError, match=r"is torch\.int8, not torch\.float32"):
         load_weights(seeded(), tmp_path / "int8.pt")
+    whole = {n: t.to(torch.int8) if t.dim() > 1 else t for n, t in state.items()}
+    torch.save(whole | {f"{name}.scale": torch.ones(1)}, tmp_path / "int8.pt")
+    with pytest.raises(WeightsError, match="Quantised weights cannot be used; give the float ones"):
+        load_weights(seeded(), tmp_path / "int8.pt")
     torch.save(state | {name: state[name].to_sparse()}, tmp_path / "sparse.pt")
     with pytest.raises(WeightsError, match="is sparse"):
         load_weights(seeded(), tmp_path / "sparse.pt")

@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import re
 from collections import OrderedDict
 from copy import deepcopy
 from pathlib import Path
@@ -68,6 +69,19 @@ def value_of(found):
             {"state_dict": {**below("model.", RAW), **below("ema_model.module.", EMA)}},
             *("state_dict/ema_model", "state_dict/model"),
         ),
+        ({"model": RAW, "ema_teacher": EMA}, "ema_teacher", "model"),
+        ({**RAW, **below("ema_", EMA)}, "ema_*", "the top"),  # beside each tensor
+        ({"state_dict": {**below("net.", RAW), **below("net.ema_", EMA)}}, "state_dict/ema_*/net",
+         "state_dict/net"),
+        (
+            {
+                **RAW,
+                **{n.replace(".", "_ema.", 1): t for n, t in EMA.items()},
+                "ema_steps": torch.ones(1),
+            },
+            *("*_ema", "the top"),
+        ),
+        ({**RAW, **{f"{n}_ema": t for n, t in EMA.items()}}, "*_ema", "the top"),
         ({**RAW, **below("ema.", EMA)}, "ema", "the top"),  # a module of the network itself
         (
             {"ema": {**below("online_model.", RAW), **below("ema_model.", EMA), "step": 3}},
@@ -151,7 +165,34 @@ def test_what_an_average_lacks_is_the_raw_one_s():
     assert found.keys() == raw.keys()
     assert found["head.op_list.0.norm.running_mean"][0] == 1.0
     assert found["backbone.stages.0.op_list.0.conv.weight"][0] == 2.0
-    assert "what the average lacks was taken from there" in said
+    assert "statistics that the average lacks are from there" in said
+
+
+@pytest.mark.parametrize("key", ["model_ema", "swa_model", "ema_teacher"])
+def test_an_average_of_a_part_is_not_mixed_with_raw_weights(key):
+    part = {"backbone.input_stem.op_list.0.conv.weight": torch.full((2,), 2.0)}
+    found, said = network_in({"model": RAW, key: part})
+    assert value_of(found) == 1.0
+    assert (
+        said == f"took the weights under model; averaged ones under {key} lack parameters, and "
+        "were left"
+    )
+    assert network_in({key: part})[0] == part  # whom it does not fit says so
+
+
+def test_averages_beside_each_tensor_are_no_part_of_the_network():
+    flat = {f"ema_{name.replace('.', '_')}": tensor for name, tensor in EMA.items()}
+    for checkpoint in ({**RAW, **flat}, {"state_dict": {**RAW, **flat}}):
+        found, said = network_in(checkpoint)
+        assert value_of(found) == 1.0
+        assert re.search(r"averaged ones under (state_dict/)?ema_\* have no names .* left$", said)
+    part = {"ema_backbone.input_stem.op_list.0.conv.weight": torch.ones(2)}
+    found, said = network_in({**RAW, **part})
+    assert value_of(found) == 1.0
+    assert said.endswith("averaged ones under ema_* lack parameters, and were left")
+    raw, ema = state(1.0, "sam"), state(2.0, "sam")
+    found, _ = network_in({**raw, **below("ema_", ema)})
+    assert found == ema
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -117,6 +118,7 @@ class Trtexec:
         self.program = trtexec.find_trtexec(host)
         self._engines: dict[str, str] = {}
         self._told = ""  # by the tool of itself
+        self._is_typed = False  # it turned out to know no precision flag
 
     def environment(self) -> dict[str, Any]:
         self._told = trtexec.ask(self.host, self.program, TIMEOUT_S)
@@ -127,20 +129,37 @@ class Trtexec:
 
     def time(self, model: str, folder: str) -> Timing:
         if model not in self._engines:
-            engine = f"{model}.plan"
+            self._engines[model] = self._build(model, folder)
+        timing = trtexec.time_engine(
+            self.host, self.program, self._engines[model], runs=TENSORRT_RUNS, timeout_s=TIMEOUT_S
+        )
+        note = "this trtexec knows no --fp16: its engine has the types of the file"
+        return replace(timing, notes=(*timing.notes, note)) if self._is_typed else timing
+
+    def _build(self, model: str, folder: str) -> str:
+        flags = trtexec.precision_flags(self.precision, self._told)
+        engine = f"{model}.plan"
+
+        def build(flags: list[str]) -> None:
             trtexec.build_engine(
                 self.host,
                 self.program,
                 model,
                 engine,
-                flags=trtexec.precision_flags(self.precision, self._told),
+                flags=flags,
                 timing_cache=f"{folder}/timing.cache",
                 timeout_s=BUILD_TIMEOUT_S,
             )
-            self._engines[model] = engine
-        return trtexec.time_engine(
-            self.host, self.program, self._engines[model], runs=TENSORRT_RUNS, timeout_s=TIMEOUT_S
-        )
+
+        try:
+            build([] if self._is_typed else flags)
+        except TargetError as error:
+            # TensorRT 11, where it tells no version: there types are those of the file.
+            if self._is_typed or not any(f"Unknown option: {flag}" in str(error) for flag in flags):
+                raise
+            self._is_typed = True
+            build([])
+        return engine
 
 
 def time_by_invocation(

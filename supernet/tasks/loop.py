@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from results.errors import NotFiniteError, UserError, reason_of
@@ -146,12 +146,30 @@ def evaluate(
                 if not output.isfinite().all():
                     raise NotFiniteError(
                         f"the network's output is not finite in {dtype} for pictures "
-                        f"{pictures + 1} to {pictures + len(inputs)}; try --precision fp32, or "
-                        "other --weights"
+                        f"{pictures + 1} to {pictures + len(inputs)}; "
+                        + cure_of_not_finite(forward, dtype)
                     )
                 metric.update(output, targets)
                 pictures += len(inputs)
             done(pictures)
+
+
+def cure_of_not_finite(network: Any, dtype: torch.dtype | None = None) -> str:
+    """What helps where outputs of `network` are not finite, as the end of an error.
+
+    Args:
+        dtype: that it ran in; by default that of its parameters.
+    """
+    tensors = network.state_dict() if isinstance(network, nn.Module) else {}
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    dtype = dtype or next((tensor.dtype for tensor in floats.values()), torch.float32)
+    is_half = dtype in (torch.float16, torch.bfloat16)
+    for name, tensor in floats.items():  # infinity may be what the half precision made of it
+        if tensor.isnan().any() or (not is_half and tensor.isinf().any()):
+            return f"the weights hold NaN or infinity, in {name} first; give other --weights"
+    if is_half:
+        return "try --precision fp32, or other --weights"
+    return "the weights are the cause; give other --weights"
 
 
 def num_cores() -> int:

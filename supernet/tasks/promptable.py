@@ -25,6 +25,7 @@ from supernet.tasks.coco import (
     read_annotation,
     read_sa1b,
 )
+from supernet.tasks.loop import cure_of_not_finite
 from supernet.tasks.pictures import (
     check_folder,
     contents,
@@ -140,7 +141,8 @@ class BoxIoU:
                 found = predictor.predict(box=np.array(instance.box), multimask=True)
                 if not np.isfinite(found.scores).all():
                     raise NotFiniteError(
-                        f"{picture.path}: scores are not finite; try --precision fp32"
+                        f"{picture.path}: scores are not finite; "
+                        + cure_of_not_finite(getattr(predictor, "model", None))
                     )
                 said = found.masks[int(found.scores.argmax())]
                 scores.append((instance.area, iou(said, mask)))
