@@ -278,6 +278,34 @@ class TestPlaces:
         with pytest.raises(DataError, match="which is in none of"):
             AnnotatedPictures(tmp_path)
 
+    def listing(self, folder, names):
+        images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+        return write(folder, [GOOD | {"image_id": i} for i in range(len(names))], images=images)
+
+    def test_missing_pictures_are_passed_over_and_counted(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 1)
+        path = self.listing(tmp_path, ["x.png", "a.png", "y.png"])
+        data = AnnotatedPictures(tmp_path)
+        assert [picture.name for picture, _ in data.samples] == ["a.png"]
+        (note,) = data.notes
+        assert note.startswith(f"2 of 3 pictures that {path} names are missing, as 'x.png' in ")
+        (tmp_path / "images" / "a.png").unlink()
+        with pytest.raises(DataError, match=r"names picture x\.png, which is in none of"):
+            AnnotatedPictures(tmp_path)
+
+    @pytest.mark.parametrize("name", ["train2017/a.png", "C\\up\\a.png"])
+    def test_are_found_by_the_name_without_folders(self, tmp_path, name):
+        turned(tmp_path / "images" / "a.png", 1)
+        self.listing(tmp_path, [name])
+        data = AnnotatedPictures(tmp_path)
+        assert (len(data), data.notes) == (1, ())
+
+    def test_one_picture_is_not_taken_for_two_of_its_name(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 1)
+        self.listing(tmp_path, ["x/a.png", "y/a.png"])
+        with pytest.raises(DataError, match="which is in none of"):
+            AnnotatedPictures(tmp_path)
+
     def test_apples_copies_are_no_annotations(self, tmp_path):
         turned(tmp_path / "images" / "a.png", 1)
         path = write(tmp_path, [GOOD])

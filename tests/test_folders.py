@@ -112,13 +112,30 @@ class TestLinks:
         with pytest.raises(DataError, match="remove the link"):
             classes(tmp_path)
 
-    def test_a_picture_that_a_link_promises_is_not_left_out(self, tmp_path):
-        (tmp_path / "x.png").symlink_to("nowhere.png")
-        (tmp_path / "y.png").symlink_to("y.png")
-        assert names(tmp_path) == ["x.png", "y.png"]
-        for path in list_pictures(tmp_path):
-            with pytest.raises(DataError, match=path.name):
-                read_rgb(path)
+    @pytest.mark.parametrize("target", ["nowhere", "{itself}", "../../nowhere/at/all"])
+    @pytest.mark.parametrize("place", ["cat", "a/more", "a/x.png", "a/deep/x.JPG", "v1.2"])
+    def test_what_a_dead_link_promises_is_not_left_out(self, three, place, target):
+        link = three / place
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(target.format(itself=link.name))
+        for listed in (lambda: classes(three.parent), lambda: list_pictures_of(three)):
+            with pytest.raises(DataError, match=rf"link .*val/{place} leads to .*, which is not"):
+                listed()
+
+    def test_dead_links_to_texts_and_hidden_ones_cost_nothing(self, three):
+        for name in ("README.md", "a/labels.txt", ".#lock", "a/.lock"):
+            (three / name).symlink_to("nowhere")
+        assert len(classes(three.parent)) == 3
+
+    def test_a_split_that_is_a_dead_link_is_not_taken_from_the_others(self, three):
+        (three.parent / "train").symlink_to("nowhere")
+        with pytest.raises(DataError, match=r"link .*train leads to nowhere"):
+            class_folders(three.parent, "train")
+        save(three / "images" / "0.png", noise(4, 4))
+        save(three / "masks" / "0.png", np.ones((4, 4), np.uint8))
+        (three / "images" / "val").symlink_to("nowhere")
+        with pytest.raises(DataError, match=r"link .*images/val leads to nowhere"):
+            AnnotatedPictures(three)
 
 
 JUNK = ["@eaDir", "__MACOSX", "lost+found", "#recycle", "@Recycle", "$RECYCLE.BIN", ".git"]
@@ -230,6 +247,20 @@ class TestMasks:
     def test_that_are_doubtful_are_refused(self, tmp_path, pictures, masks, words):
         with pytest.raises(DataError, match=words):
             self.pairs(tmp_path, pictures, masks)
+
+    @pytest.mark.parametrize(
+        ("picture", "masks", "similar"),
+        [
+            ("0.jpg", ["0_mask.png"], "0_mask.png"),
+            ("a/IMG_1.jpg", ["a/mask_img_1.png", "a/img_11.png"], "mask_img_1.png"),
+            ("0.jpg", ["10.png", "00_mask.png", "x/0_mask.png"], ""),
+        ],
+    )
+    def test_of_a_similar_name_are_told_of(self, tmp_path, picture, masks, similar):
+        with pytest.raises(DataError, match="is missing") as caught:
+            self.pairs(tmp_path, [picture], masks)
+        told = str(caught.value).partition(".png is missing")[2]
+        assert told == (f"; there is {similar}: rename the masks as their pictures" * bool(similar))
 
     def test_that_are_links_to_one_file_are_each_of_their_picture(self, tmp_path):
         """An empty mask for several pictures, or a store where equal files are one."""

@@ -17,7 +17,7 @@ from supernet.evaluate import Evaluate
 from supernet.ingredients import gather
 from supernet.model import build
 from supernet.named import named_arch
-from supernet.tasks.look import check_pictures, sides_for, typical_size
+from supernet.tasks.look import check_headers, check_pictures, sides_for, typical_size
 from supernet.tasks.segmentation import CITYSCAPES, LabelledPictures
 from supernet.train import Train
 from supernet.weights import save_weights
@@ -43,10 +43,14 @@ def picture(path, side=SIDE):
     save(path, rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
+def side_of(mask):
+    return np.asarray(mask).shape[0]
+
+
 def own(folder, masks, split=""):
     """images/ and masks/, perhaps with splits."""
     for number, mask in enumerate(masks):
-        picture(folder / "images" / split / f"{number}.jpg")
+        picture(folder / "images" / split / f"{number}.jpg", side_of(mask))
         save(folder / "masks" / split / f"{number}.png", mask)
     return folder
 
@@ -54,14 +58,14 @@ def own(folder, masks, split=""):
 def cityscapes(folder, masks, kind="labelIds"):
     for number, mask in enumerate(masks):
         stem = f"ulm_{number:06}_000019"
-        picture(folder / f"leftImg8bit/val/ulm/{stem}_leftImg8bit.png")
+        picture(folder / f"leftImg8bit/val/ulm/{stem}_leftImg8bit.png", side_of(mask))
         save(folder / f"gtFine/val/ulm/{stem}_gtFine_{kind}.png", mask)
     return folder
 
 
 def ade20k(folder, masks):
     for number, mask in enumerate(masks):
-        picture(folder / f"images/validation/{number}.jpg")
+        picture(folder / f"images/validation/{number}.jpg", side_of(mask))
         save(folder / f"annotations/validation/{number}.png", mask)
     return folder
 
@@ -108,6 +112,8 @@ class TestOwnMasks:
             ((0, 1, 2, 3), 3, "holds label 3, .* there may be 4 classes, which --num-classes"),
             (tuple(range(0, 256, 2)), 2, "holds label 2, .* resize masks without interpolation"),
             ((0, 1, 7), 2, "holds label 7, of 2 classes; labels are 0 and up, 255 for none"),
+            ((0, 1, 254), 2, "holds label 254, .* holds 0, 1 and 254; where 254 is none, store"),
+            ((0, 1, 2, 3, 200), 4, "; where 200 is none, store the label of none as 255$"),
         ],
     )
     def test_values_of_no_class(self, tmp_path, values, num_classes, says):
@@ -116,9 +122,19 @@ class TestOwnMasks:
             look(folder, num_classes)
 
     def test_16_bits(self, tmp_path):
-        with pytest.raises(DataError, match="a larger one than 255, of 2 classes"):
-            look(own(tmp_path, [blocks(0, 1, 300, dtype=np.uint16)]), 2)
-        assert look(own(tmp_path, [blocks(0, 1, dtype=np.uint16)]), 2) == ()
+        masks = [blocks(0, 1, dtype=np.uint16), blocks(0, 1, 300, 999, dtype=np.uint16)]
+        with pytest.raises(DataError, match=r"1\.png holds label 300, .* 0, 1, 300 and 999$"):
+            look(own(tmp_path, masks), 2)
+        folder = own(tmp_path / "scaled", [blocks(0, 257, dtype=np.uint16)])
+        with pytest.raises(DataError, match=r"holds label 257, .* 0 and 257; store the 2 classes"):
+            look(folder, 2)
+        folder = own(tmp_path / "both", [blocks(0, 1, 254, 257, dtype=np.uint16)])
+        with pytest.raises(DataError, match=r"holds label 254, .* 0, 1, 254 and 257$"):
+            look(folder, 2)
+        many = own(tmp_path / "many", [blocks(*range(301), side=301, dtype=np.uint16)])
+        with pytest.raises(DataError, match=r"store classes as 0 to N - 1$"):
+            gather(replace(QUICK, data=many))
+        assert look(own(tmp_path / "sound", [blocks(0, 1, dtype=np.uint16)]), 2) == ()
 
     def test_a_class_without_a_pixel_is_named(self, tmp_path):
         (note,) = look(own(tmp_path, [blocks(0, 2)] * 6), 4)
@@ -157,6 +173,34 @@ class TestOwnMasks:
         save(folder / "masks" / "0.png", blocks(1))
         with pytest.raises(DataError, match="--limit 1 takes show class '1' alone"):
             look(folder, 3, limit=1)
+
+    def test_of_another_size_than_their_pictures(self, tmp_path):
+        folder = own(tmp_path, [blocks(0, 1)] * 3)
+        save(folder / "masks" / "1.png", blocks(0, 1, side=30))
+        with pytest.raises(DataError) as caught:
+            look(folder, 2, limit=1)
+        assert f"{folder}/images/1.jpg is 32x32 (height x width), its mask" in str(caught.value)
+        assert f"{folder}/masks/1.png 30x30; 1 of 3 masks are of another" in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["0.jpg", "0.png"])
+    @pytest.mark.parametrize(
+        ("orientation", "sideways", "fits"),
+        [(1, False, True), (1, True, False), (3, True, False), (6, False, True), (6, True, True)],
+    )
+    def test_are_of_a_turned_picture_or_of_the_stored_one(
+        self, tmp_path, name, orientation, sideways, fits
+    ):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        (tmp_path / "images").mkdir()
+        Image.new("RGB", (64, 32)).save(tmp_path / "images" / name, exif=exif)
+        mask = np.concatenate([blocks(0, 1), blocks(0, 1)], axis=1)  # 32x64
+        save(tmp_path / "masks" / "0.png", np.ascontiguousarray(mask.T) if sideways else mask)
+        if fits:
+            assert look(tmp_path, 2) == ()
+        else:
+            with pytest.raises(DataError, match=r"is 32x64 .* 64x32; 1 of 1 masks"):
+                look(tmp_path, 2)
 
     def test_a_damaged_mask_is_named(self, tmp_path):
         folder = own(tmp_path, [blocks(0, 1)] * 3)
@@ -206,7 +250,15 @@ class TestAde20k:
         masks = [blocks(*range(0, 76), side=151), blocks(*range(76, 151), side=151)]
         assert look(ade20k(tmp_path, masks), 150) == ()
         rare = look(ade20k(tmp_path / "few", [blocks(0, 1, 3)]), 150)
-        assert rare[0].startswith("148 of 150 classes have no pixel in 1 masks")
+        assert rare[1].startswith("148 of 150 classes have no pixel in 1 masks")
+
+    @pytest.mark.parametrize("values", [(0, 1, 2, 3), (1, 2), tuple(range(150))])
+    def test_own_classes_are_told_how_they_are_read(self, tmp_path, values):
+        (note, *_) = look(ade20k(tmp_path, [blocks(*values, side=150)]), 150)
+        assert note == (
+            f"annotations of {tmp_path} hold no 150: labels 1 and up count from 0 and 0 is none, "
+            "as ADE20K's; where class 0 is one of yours, move them to masks/ beside images/"
+        )
 
     def test_1_taken_off_already(self, tmp_path):
         masks = [blocks(*range(0, 150), 255, side=151)]
@@ -291,6 +343,22 @@ class TestCommands:
             command.run()
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_of_all_pictures_headers_and_sizes_are_read_before(self, tmp_path, split):
+        masks = [blocks(0, 1)] * 4
+        folder = own(own(tmp_path / "data", masks, "train"), masks, "val")
+        wrong = folder / "images" / split / "2.jpg"
+        sound = wrong.read_bytes()
+        command = replace(QUICK, data=folder, num_classes=2, out=tmp_path / "run")
+        wrong.write_bytes(b"no picture")
+        with pytest.raises(DataError, match=rf"cannot read picture .*{split}/2\.jpg"):
+            command.run()
+        wrong.write_bytes(sound)
+        picture(wrong, 48)
+        with pytest.raises(DataError, match=rf"{split}/2\.jpg is 48x48 .*{split}/2\.png 32x32"):
+            command.run()
+        assert not (tmp_path / "run").exists()
+
     def test_ctrl_c_says_how_to_go_on(self, tmp_path, monkeypatch, capsys):
         from supernet.trainer import Trainer
 
@@ -361,8 +429,8 @@ class TestSizes:
             gather(replace(QUICK, data=folder))
         run = tmp_path / "run"
         run.mkdir()
-        found = Candidate(Arch.from_json(path.read_text()), 1.0, 0.1, 60.0, 0.5, 1.0, 1.0, 1.0)
-        Front((found,), {}, [(1.0, 60.0)], "Bench", "mIoU", "measured", "published").write(run)
+        network = Candidate(Arch.from_json(path.read_text()), 1.0, 0.1, 60.0, 0.5, 1.0, 1.0, 1.0)
+        Front((network,), {}, [(1.0, 60.0)], "Bench", "mIoU", "measured", "published").write(run)
         for name in (path, f"{run}#0"):
             found = gather(replace(QUICK, arch=str(name), resolution=(), data=folder, task=None))
             assert found.task.num_classes == 3
@@ -388,6 +456,15 @@ class TestSizes:
         paths[1].write_bytes(b"no picture")  # its header is read, too
         with pytest.raises(DataError, match=r"1\.jpg"):
             check_pictures(paths)
+
+
+def test_of_very_many_pictures_some_headers_are_read(tmp_path, monkeypatch):
+    for number in range(5):
+        picture(tmp_path / f"{number}.jpg")
+    paths = sorted(tmp_path.iterdir())
+    assert check_headers(paths) == check_headers([]) == ()
+    monkeypatch.setattr("supernet.tasks.look.HEADERS", 3)
+    assert check_headers(paths) == ("of 5 pictures to train on, the headers of 3 were read",)
 
 
 def test_published_figures_are_not_called_those_of_own_classes():

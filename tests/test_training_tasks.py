@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -529,6 +530,22 @@ class TestFolders:
             labels[:5] = 255
             save(folder / "masks" / f"{i}.png", labels)
         return folder
+
+    @pytest.mark.parametrize("name", sorted(TASKS))
+    def test_a_damaged_header_is_found_before_a_training(self, tmp_path, name):
+        if name == "classification":
+            folder, damaged = self.classes(tmp_path, "."), tmp_path / "dog" / "1.png"
+        else:
+            folder, damaged = self.masks(tmp_path), tmp_path / "images" / "1.png"
+        if name not in ("segmentation", "promptable"):
+            shutil.rmtree(folder / "masks", ignore_errors=True)  # else pictures, too
+        classes = {"num_classes": 4} if name == "segmentation" else {}
+        task = training_task(name, data=folder, **classes)
+        assert task.check_files() == ()
+        assert damaged in task.files_trained_on()
+        damaged.write_bytes(b"no picture")
+        with pytest.raises(DataError, match=rf"cannot read picture .*{damaged.name}"):
+            task.check_files()
 
     def test_folders_of_masks(self, tmp_path):
         task = training_task("segmentation", data=self.masks(tmp_path), num_classes=4)

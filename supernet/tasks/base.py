@@ -17,7 +17,7 @@ from results.errors import DataError, UserError, check_choice
 from supernet.arch import Arch
 from supernet.model import IMAGENET_MEAN, IMAGENET_STD
 from supernet.tasks.class_order import listed
-from supernet.tasks.look import check_pictures
+from supernet.tasks.look import check_headers, check_pictures
 from supernet.tasks.loop import Metric, evaluate, read_batches
 from supernet.tasks.pictures import normalise, to_tensor
 from supernet.tasks.training import PLAIN, Augment, Draw
@@ -68,7 +68,7 @@ class TaskBase:
         return self.notes
 
     def check_files(self) -> tuple[str, ...]:
-        return check_pictures(self.files_held_out())
+        return check_headers(self.files_trained_on()) + check_pictures(self.files_held_out())
 
     def remember(
         self,

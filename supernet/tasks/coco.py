@@ -6,6 +6,7 @@ H height, W width.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +77,10 @@ def read_sa1b(source: Path) -> Labels:
 
 
 def find_coco(folder: Path, split: str) -> tuple[list[tuple[Path, Labels]], tuple[str, ...]]:
-    """Pictures with their objects, and a line where some objects are of none of them.
+    """Pictures with their objects, and a line where objects or pictures are passed over.
 
-    Raises DataError for a file of another layout, one that names a picture twice, and a
-    picture that is missing or outside `folder`.
+    Raises DataError for a file of another layout, one that names a picture twice, a picture
+    outside `folder`, and where all are missing.
     """
     source = _coco_file(folder / "annotations", split)
     found = _parse(read_bytes(source, error=DataError, most=MOST_BYTES), _Coco, source)
@@ -115,14 +116,26 @@ def find_coco(folder: Path, split: str) -> tuple[list[tuple[Path, Labels]], tupl
     within = source.stem.split("_")[-1]  # val2017
     places = [folder / place for place in (within, f"images/{within}", "images", split, ".")]
     places = [place for place in places if place.is_dir()]
-    samples = [
-        (
-            _picture(_name(image, source), places, folder, source),
-            Labels(source, _size(image.width, image.height), tuple(objects[_key(image.id)])),
-        )
-        for image in found.images
-    ]
-    return samples, notes
+    names = [_name(image, source) for image in found.images]
+    last = Counter(map(_last, names))
+    samples, missing = [], []
+    for image, name in zip(found.images, names, strict=True):
+        path = _picture(name, places, folder, source, alone=last[_last(name)] == 1)
+        if path is None:
+            missing.append(name)
+            continue
+        size = _size(image.width, image.height)
+        samples.append((path, Labels(source, size, tuple(objects[_key(image.id)]))))
+    if not missing:
+        return samples, notes
+    where = ", ".join(map(str, places))
+    if not samples:
+        raise DataError(f"{source} names picture {missing[0]}, which is in none of {where}")
+    return samples, (
+        *notes,
+        f"{len(missing)} of {len(names)} pictures that {source} names are missing, as "
+        f"{shown(missing[0])} in {where}, and are passed over",
+    )
 
 
 def read_annotation(text: bytes, source: Path) -> Annotation:
@@ -186,8 +199,21 @@ def _name(image: _Image, source: Path) -> str:
     return name
 
 
-def _picture(name: str, places: Sequence[Path], folder: Path, source: Path) -> Path:
-    """Where it is, by its path as it is written: links that lie in the folder may lead out."""
+def _last(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def _picture(
+    name: str, places: Sequence[Path], folder: Path, source: Path, *, alone: bool
+) -> Path | None:
+    """Where it is, by its path as it is written: links that lie in the folder may lead out.
+
+    Args:
+        alone: no other picture has the same name in another folder, so that it can be told by
+            its name without folders where it is not in these.
+
+    Returns None for one that is missing.
+    """
     within = os.path.join(os.path.abspath(folder), "")
     inside = [
         path
@@ -201,11 +227,12 @@ def _picture(name: str, places: Sequence[Path], folder: Path, source: Path) -> P
             f"{source} names picture {shown(name)}, which is outside {folder}; put it inside, or "
             "link to it there"
         )
+    if alone and _last(name) not in ("", name):
+        inside += [os.path.abspath(os.path.join(place, _last(name))) for place in places]
     for path in inside:
         if os.path.isfile(path):
             return folder / os.path.relpath(path, within)
-    where = ", ".join(map(str, places))
-    raise DataError(f"{source} names picture {name}, which is in none of {where}")
+    return None
 
 
 def _coco_file(annotations: Path, split: str) -> Path:

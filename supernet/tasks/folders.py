@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -15,6 +16,7 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".gif"),
 )
 LOSSLESS = (".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".pgm", ".pbm", ".ppm", ".gif")
+NOTES = (".txt", ".md", ".json", ".csv", ".xml", ".yaml", ".yml", ".html", ".pdf", ".zip")
 NO_DATA = (  # what systems and network storage leave in folders, in lower case
     *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin"),
     *("__macosx", "lost+found", "lost.dir", "system volume information", "thumbs.db"),
@@ -45,15 +47,18 @@ def list_folders(folder: Path) -> list[Path]:
     """The folders in `folder`, sorted by name.
 
     Hidden ones, what systems leave there and links to `folder` or a folder above it are none.
+    Raises DataError for a link that leads nowhere, which a class may be missing by.
     """
     own = os.path.realpath(folder)
-    return sorted(
+    paths = sorted(path for path in folder.iterdir() if is_data(path.name))
+    for path in paths:
+        if path.is_symlink():
+            _check_link(path)
+    return [
         path
-        for path in folder.iterdir()
-        if path.is_dir()
-        and is_data(path.name)
-        and not (path.is_symlink() and _is_above(os.path.realpath(path), own))
-    )
+        for path in paths
+        if path.is_dir() and not (path.is_symlink() and _is_above(os.path.realpath(path), own))
+    ]
 
 
 def list_pictures(folder: Path, *, each_name: bool = False) -> list[Path]:
@@ -63,7 +68,8 @@ def list_pictures(folder: Path, *, each_name: bool = False) -> list[Path]:
     to what is listed anyway and to folders above are passed over. With `each_name` links to
     files all count, where names tell what belongs together: masks may share one file.
 
-    Raises DataError for a folder that cannot be read, and a pipe or device named like a picture.
+    Raises DataError for a folder that cannot be read, a link that leads nowhere, and a pipe or
+    device named like a picture.
     """
     return [path for path, _ in _walk(folder, each_name=each_name)]
 
@@ -134,6 +140,7 @@ def _walk(folder: Path, *, each_name: bool = False) -> list[tuple[Path, str]]:
     number = 0
     while number < len(links):
         path, number = links[number], number + 1
+        _check_link(path)
         real = os.path.realpath(path)
         if os.path.isdir(real):
             if not _is_above(real, own):
@@ -155,6 +162,16 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
             return sorted((e for e in entries if is_data(e.name)), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"cannot read folder {folder}: {error.strerror or error}") from None
+
+
+def _check_link(path: Path) -> None:
+    """Raise DataError for a link that leads nowhere, unless it is named like a text or archive."""
+    if os.path.exists(path) or path.name.lower().endswith(NOTES):
+        return
+    raise DataError(
+        f"link {path} leads to {os.readlink(path)}, which is not there or cannot be "
+        "reached; mend the link, or remove it"
+    )
 
 
 def _is_above(real: str, other: str) -> bool:
@@ -204,7 +221,9 @@ def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
         lossless = [mask for mask in chosen if mask.suffix.lower() in LOSSLESS]
         if not chosen:
             missing = masks / name.with_suffix(".png")
-            raise DataError(f"{pictures / name} has no mask: {missing} is missing")
+            raise DataError(
+                f"{pictures / name} has no mask: {missing} is missing{_similar(name, found)}"
+            )
         if not lossless:
             raise DataError(
                 f"mask {masks / chosen[0]} is in a lossy format, which changes labels; make it a "
@@ -217,6 +236,15 @@ def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
             )
         pairs.append((pictures / name, masks / lossless[0]))
     return pairs
+
+
+def _similar(name: Path, masks: Sequence[Path]) -> str:
+    """`; there is 0_mask.png: rename the masks`, of masks beside where that of `name` should be."""
+    as_word = re.compile(rf"(?<![^\W_]){re.escape(name.stem)}(?![^\W_])", re.IGNORECASE)
+    for mask in masks:
+        if mask.parent == name.parent and mask.stem != name.stem and as_word.search(mask.stem):
+            return f"; there is {mask.name}: rename the masks as their pictures"
+    return ""
 
 
 def unused_masks(pairs: Sequence[tuple[Path, Path]], masks: Path) -> tuple[str, ...]:

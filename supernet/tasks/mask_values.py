@@ -16,10 +16,11 @@ from results.errors import DataError
 from results.progress import progress
 from supernet.tasks.class_order import listed, share_of
 from supernet.tasks.look import in_threads
-from supernet.tasks.pictures import IGNORED, read_indices
+from supernet.tasks.pictures import IGNORED, other_size, read_indices
 
 MANY = 1000  # masks whose reading is shown
 COUNTED_AT_ONCE = 2**22  # pixels
+MOST_ABOVE = 16  # values above 255 that are kept of a mask
 RESIZED = 64  # values of masks that were made larger or smaller as pictures are
 VOID = (5, 6, 9, 10, 14, 15, 16, 18)  # label ids of Cityscapes that are rare and no class
 HIGHEST_TRAIN_ID, HIGHEST_ID = 18, 33
@@ -30,13 +31,16 @@ class MaskValues:
     """Which values each of N masks holds, and how many pixels of each there are together."""
 
     paths: tuple[Path, ...]
-    holds: NDArray[np.bool_]  # (N, 256); [:, 254] for all values above 255 too
+    holds: NDArray[np.bool_]  # (N, 256)
     pixels: NDArray[np.int64]  # (256,)
+    above: tuple[tuple[int, ...], ...]  # of each mask: the least values above 255, MOST_ABOVE
+    sizes: tuple[tuple[int, int], ...]  # (H, W) of each
 
     @property
     def values(self) -> list[int]:
         """Ascending, without 255."""
-        return [int(value) for value in np.flatnonzero(self.pixels) if value != IGNORED]
+        known = [int(value) for value in np.flatnonzero(self.pixels) if value != IGNORED]
+        return known + sorted({value for values in self.above for value in values})
 
     @property
     def has_255(self) -> bool:
@@ -44,11 +48,21 @@ class MaskValues:
 
     def of(self, chosen: NDArray[np.bool_]) -> "MaskValues":
         """Some of the masks; pixels are those of all."""
-        paths = tuple(path for path, kept in zip(self.paths, chosen, strict=True) if kept)
+        kept = np.flatnonzero(chosen)
         holds = self.holds[chosen]
-        return MaskValues(paths, holds, self.pixels * holds.any(0))
+        return MaskValues(
+            tuple(self.paths[i] for i in kept),
+            holds,
+            self.pixels * holds.any(0),
+            tuple(self.above[i] for i in kept),
+            tuple(self.sizes[i] for i in kept),
+        )
 
     def first(self, value: int) -> Path:
+        if value > IGNORED:
+            return next(
+                path for path, above in zip(self.paths, self.above, strict=True) if value in above
+            )
         return self.paths[int(self.holds[:, value].argmax())]
 
 
@@ -56,13 +70,40 @@ def read_values(masks: Sequence[Path], *, silent: bool = True) -> MaskValues:
     """Read all masks; some MB of memory for many thousands. Raises DataError."""
     holds = np.zeros((len(masks), 256), dtype=bool)
     pixels = np.zeros(256, dtype=np.int64)
+    above, sizes = [], []
     silent = silent or len(masks) <= MANY
     with progress(len(masks), silent=silent, label="looking over masks", unit="masks") as done:
-        for number, counts in enumerate(in_threads(_count, masks)):
+        for number, (counts, larger, size) in enumerate(in_threads(_count, masks)):
             holds[number] = counts > 0
             pixels += counts
+            above.append(larger)
+            sizes.append(size)
             done(number + 1)
-    return MaskValues(tuple(masks), holds, pixels)
+    return MaskValues(tuple(masks), holds, pixels, tuple(above), tuple(sizes))
+
+
+def check_sizes(samples: Sequence[tuple[Path, Path]], found: MaskValues) -> None:
+    """Raise DataError where masks are not of the size of their pictures, upright or stored.
+
+    Args:
+        samples: pictures with the masks that were `found`, in the same order.
+    """
+    sizes = found.sizes
+    pictures = [picture for picture, _ in samples]
+    others = in_threads(_other_size, zip(pictures, sizes, strict=True))
+    wrong = [
+        (*sample, size, other)
+        for sample, size, other in zip(samples, sizes, others, strict=True)
+        if other is not None
+    ]
+    if not wrong:
+        return
+    picture, mask, size, other = wrong[0]
+    raise DataError(
+        f"{picture} is {other[0]}x{other[1]} (height x width), its mask {mask} "
+        f"{size[0]}x{size[1]}; {len(wrong)} of {len(samples)} masks are of another size than "
+        "their pictures: make them anew, or resize them without interpolation"
+    )
 
 
 def check_values(
@@ -129,15 +170,24 @@ def check_not_negative(indices: NDArray[Any], path: Path) -> None:
         raise DataError(f"mask {path} holds label {least}; store {IGNORED} for none")
 
 
-def _count(path: Path) -> NDArray[np.int64]:
-    """(256,): pixels of each value; those above 255 count as 254, which is no label either."""
+def _count(path: Path) -> tuple[NDArray[np.int64], tuple[int, ...], tuple[int, int]]:
+    """(256,), pixels of each value; the least values above 255; (H, W)."""
     counts = np.zeros(256, dtype=np.int64)
+    above: set[int] = set()
     indices = read_indices(path)
     check_not_negative(indices, path)
     for rows in np.array_split(indices, max(1, indices.size // COUNTED_AT_ONCE)):
-        known = np.where(rows > IGNORED, IGNORED - 1, rows)
-        counts += np.bincount(known.ravel(), minlength=256)  # which makes 8 bytes of a pixel
-    return counts
+        larger = rows > IGNORED
+        if larger.any():
+            above.update(map(int, np.unique(rows[larger])[:MOST_ABOVE]))
+            rows = rows[~larger]
+        counts += np.bincount(rows.ravel(), minlength=256)  # which makes 8 bytes of a pixel
+    return counts, tuple(sorted(above)[:MOST_ABOVE]), (indices.shape[0], indices.shape[1])
+
+
+def _other_size(sample: tuple[Path, tuple[int, int]]) -> tuple[int, int] | None:
+    """(H, W) of a picture that is not of the size of its mask, else None."""
+    return other_size(*sample)
 
 
 def _check_known(
@@ -148,7 +198,7 @@ def _check_known(
     num_classes: int,
     folder: Path,
 ) -> None:
-    unknown = [value for value in found.values if table[value] < 0]
+    unknown = [value for value in found.values if value > IGNORED or table[value] < 0]
     if not unknown:
         return
     values, has_255 = found.values, found.has_255
@@ -163,10 +213,17 @@ def _check_known(
         )
     elif layout == "folder" and num_classes in (len(values), len(all_values)):
         cure = f"; store the {num_classes} classes as 0 to {num_classes - 1}"
-    elif layout == "folder" and 2 * len(values) > max(values):
+    elif (
+        layout == "folder"
+        and not has_255
+        and values == [*range(num_classes), unknown[-1]]
+        and unknown[-1] > num_classes
+    ):
+        cure = f"; where {unknown[-1]} is none, store the label of none as {IGNORED}"
+    elif layout == "folder" and max(values) < IGNORED and 2 * len(values) > max(values):
         cure = f"; there may be {max(values) + 1} classes, which --num-classes tells a training"
     raise DataError(
-        f"mask {found.first(unknown[0])} holds label {_text(unknown[0])}, of {num_classes} "
+        f"mask {found.first(unknown[0])} holds label {unknown[0]}, of {num_classes} "
         f"classes; labels are {'1' if layout == 'ade20k' else '0'} and up, {IGNORED} for none; "
         f"{folder} holds {_values(all_values)}{cure}"
     )
@@ -271,9 +328,17 @@ def _check_cityscapes(
 
 
 def _check_ade20k(found: MaskValues, folder: Path) -> list[str]:
-    """Whether 1 was taken off already: then 255 is the label of none, and 0 the first class."""
-    if not found.has_255 or found.pixels[150]:
+    """Whether they are ADE20K's, and 1 was not taken off already.
+
+    If it was, 255 is the label of none, and 0 the first class.
+    """
+    if found.pixels[150]:
         return []
+    if not found.has_255:
+        return [
+            f"annotations of {folder} hold no 150: labels 1 and up count from 0 and 0 is none, as "
+            "ADE20K's; where class 0 is one of yours, move them to masks/ beside images/"
+        ]
     if found.pixels[0]:
         raise DataError(
             f"annotations of {folder} hold 0 and {IGNORED} and no 150: 1 was taken off them "
@@ -287,11 +352,7 @@ def _check_ade20k(found: MaskValues, folder: Path) -> list[str]:
 
 
 def _values(values: Sequence[int]) -> str:
-    shown = [*map(_text, values)]
+    shown = [*map(str, values)]
     if len(shown) > 12:
         return f"{', '.join(shown[:8])}, … {shown[-1]}"
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
-def _text(value: int) -> str:
-    return str(value) if value != IGNORED - 1 else f"{value} or a larger one than {IGNORED}"

@@ -231,6 +231,30 @@ def read_size(path: Path) -> tuple[int, int]:
     return hw(read_rgb(path))
 
 
+def stored_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture as it is stored, by its header alone. Raises DataError."""
+
+    def header(file: Image.Image) -> tuple[int, int]:
+        _check_pixels(file)
+        return hw(file)
+
+    return _opened(path, "picture", header)
+
+
+def other_size(path: Path, size: tuple[int, int]) -> tuple[int, int] | None:
+    """(H, W) of a picture that has not `size`, neither upright nor as it is stored, else None.
+
+    None also for one that cannot be read, which is not told of here.
+    """
+    try:
+        stored = stored_size(path)
+        # Where only a turned one fits: how it is turned may stand behind a PNG's pixels.
+        fits = stored == size or (stored[::-1] == size and read_size(path) == size)
+    except DataError:
+        return None
+    return None if fits else stored
+
+
 def hw(image: Image.Image) -> tuple[int, int]:
     """(height, width); Pillow's own `size` is the other way round."""
     return image.height, image.width

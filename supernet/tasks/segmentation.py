@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from results.errors import DataError
 from supernet.tasks.base import evenly
-from supernet.tasks.mask_values import check_not_negative, check_values, read_values
+from supernet.tasks.mask_values import check_not_negative, check_sizes, check_values, read_values
 from supernet.tasks.pictures import (
     IGNORED,
     check_folder,
@@ -123,10 +123,14 @@ class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
     def check_labels(
         self, limit: int | None = None, *, what: str = "masks", silent: bool = True
     ) -> tuple[str, ...]:
-        """Look over all masks, also those that `limit` leaves out; see `check_values`."""
+        """Look over all masks, also those that `limit` leaves out.
+
+        See `check_values` and `check_sizes`.
+        """
         masks = [mask for _, mask in self.samples]
-        return self.notes + check_values(
-            read_values(masks, silent=silent),
+        found = read_values(masks, silent=silent)
+        notes = check_values(
+            found,
             label_tables(self.layout, self.num_classes),
             self.layout,
             self.class_names,
@@ -134,6 +138,8 @@ class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
             what=what,
             limit=None if limit is None else evenly(range(len(masks)), limit),
         )
+        check_sizes(self.samples, found)
+        return self.notes + notes
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -127,6 +127,9 @@ class PromptableTask(TaskBase):
         held.samples = self._held
         return held
 
+    def files_trained_on(self) -> list[Path]:
+        return [] if self.folder is None else [path for path, _ in self._train.samples]
+
     def files_held_out(self) -> list[Path]:
         return [] if self.folder is None else [path for path, _ in self._held]
 

@@ -169,7 +169,7 @@ def _guessed_classes(folder: Path) -> str:
     samples = LabelledPictures(folder, (1, 1), IGNORED, **IMAGENET, split="train").samples
     values = read_values([mask for _, mask in samples]).values
     most = max(values, default=0)
-    if len(values) < 2 or 2 * len(values) <= most:
+    if len(values) < 2 or most >= IGNORED or 2 * len(values) <= most:
         return "add --num-classes N, and store classes as 0 to N - 1"
     return f"add --num-classes {most + 1}, as its masks hold {values[0]} to {most}"
 

@@ -73,6 +73,9 @@ class SuperResolutionTask(TaskBase):
         held.samples = self._held
         return held, Likeness(self.scale)
 
+    def files_trained_on(self) -> list[Path]:
+        return [] if self.folder is None else self._chosen
+
     def files_held_out(self) -> list[Path]:
         return [] if self.folder is None else self._held
 

@@ -103,7 +103,7 @@ class TrainingTask(Protocol):
         ...
 
     def check_files(self) -> tuple[str, ...]:
-        """Look over the held-out pictures before a training; what was left out, a line each.
+        """Look over the pictures before a training; what was left out, a line each.
 
         Raises DataError for one that is damaged.
         """
