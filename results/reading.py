@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 MOST_BYTES = 64 * 2**20  # of a file that nobody said more about
 MOST_LOG_BYTES = 2**30  # of a journal that long work appends to
+MOST_TOML_BYTES = 2**14  # a device file has some hundred; tomllib takes time by their square
 MOST_TITLE_ROWS = 20  # of a CSV, above the names of its columns
 
 # Fields of records. Booleans and texts are no numbers, NaN and infinity are none either.
@@ -149,7 +150,7 @@ def as_kind(value: Any, kind: type[T], where: str, *, error: type[UserError] = R
 
 def read_toml(path: Path, kind: type[T], *, error: type[UserError] = RunError) -> T:
     """Return the TOML document in a file, of the type `kind`. Raises `error`."""
-    text = read_text(path, error=error, most=2**20)
+    text = read_text(path, error=error, most=MOST_TOML_BYTES)
     try:
         found = tomllib.loads(text)
     except RecursionError:

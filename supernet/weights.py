@@ -121,8 +121,9 @@ def load_network(
 
 def check_weights(arch: Arch, path: Path | str) -> "_Fitting":
     """Raise WeightsError, see `load_weights`, unless a file fits the network of `arch`."""
-    with torch.device("meta"):
-        return _fitting(build_task_model(arch), Path(path))
+    with torch.device("meta"):  # and nothing read there: safetensors 0.4 would put it on meta
+        model = build_task_model(arch)
+    return _fitting(model, Path(path))
 
 
 @dataclass(frozen=True)
