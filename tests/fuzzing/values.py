@@ -116,14 +116,22 @@ def parse(text: str) -> Any:
 
 
 def write(value: Any) -> str:
+    """Raises no RecursionError: a value that is nested too deep to be written is cut there."""
+    try:
+        return _write(value)
+    except RecursionError:
+        return "[" * DEEP
+
+
+def _write(value: Any) -> str:
     match value:
         case Raw(text):
             return text
         case Pairs():
-            fields = (f"{write(key)}: {write(item)}" for key, item in value)
+            fields = (f"{_write(key)}: {_write(item)}" for key, item in value)
             return "{" + ", ".join(fields) + "}"
         case list():
-            return "[" + ", ".join(map(write, value)) + "]"
+            return "[" + ", ".join(map(_write, value)) + "]"
         case str():
             return json.dumps(value, ensure_ascii=len(value) % 2 == 0)
         case _:
