@@ -127,3 +127,24 @@ def test_a_folder_at_home_is_made_there(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "~").exists()
     assert (home / "x y" / "front.csv").exists()
+
+
+@dataclass(frozen=True)
+class Flags:
+    out: Path
+    runs: tuple[Path, ...]
+    arch: str
+    benchmark_model: str
+    count: int = 1
+
+    def run(self) -> None: ...
+
+
+def test_home_is_resolved_in_all_that_names_a_file_here(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    given = Flags(Path("~/a"), (Path("~/b"), Path("c")), "~/run#0", "~/tool")
+    assert at_home(given) == Flags(
+        Path("/home/me/a"), (Path("/home/me/b"), Path("c")), "/home/me/run#0", "~/tool"
+    )
+    plain = Flags(Path("a"), (), "b1", "")
+    assert at_home(plain) is plain

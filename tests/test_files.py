@@ -203,3 +203,9 @@ def test_nearest_never_fails_and_names_a_choice(value, choices):
 
 def test_numbers_are_near_by_value():
     assert "did you mean '224'" in nearest("230", ["128", "224", "288"])
+
+
+def test_a_pipe_in_the_locks_place_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(RunError, match="cannot write to"), locked(tmp_path):
+        pass
