@@ -75,6 +75,8 @@ def _worker(parts: Sequence[tuple[str, int, int]], seed: int) -> Iterator[Outcom
         finally:
             process.kill()
             process.wait()
+            if process.stdout:
+                process.stdout.close()
             shutil.rmtree(root, ignore_errors=True)
 
 
