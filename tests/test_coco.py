@@ -17,6 +17,7 @@ from results.errors import DataError
 from supernet.named import named_arch
 from supernet.opened import open_data
 from supernet.rle import decode, encode
+from supernet.tasks import promptable
 from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
 from supernet.tasks.train_promptable import PromptableTask
 from supernet.tasks.training import PLAIN
@@ -202,6 +203,44 @@ class TestDamage:
             DataError, match=r"1 of 1 objects are damaged, the first: .*annotation 1"
         ):
             AnnotatedPictures(tmp_path)
+
+
+class TestDamageInSa1b:
+    @staticmethod
+    def write(folder, number, *objects):
+        turned(folder / f"sa_{number}.png", 1)
+        data = {"image": {"width": W, "height": H}, "annotations": objects}
+        (folder / f"sa_{number}.json").write_text(json.dumps(data))
+
+    @pytest.mark.parametrize("kind", BAD)
+    def test_is_counted_before_a_training(self, tmp_path, kind):
+        for number in range(3):
+            self.write(tmp_path, number, GOOD, annotation(mask_upright(1)) | BAD[kind])
+        task = PromptableTask(tmp_path, None, 0, None, PLAIN, None)
+        (note,) = task.check_files()
+        held_out = len(task.files_held_out())
+        assert note.startswith(f"{3 - held_out} of {2 * (3 - held_out)} objects are damaged, ")
+        assert note.endswith("; they are left out")
+        assert "annotation 1" in note
+
+    def test_of_all_objects_is_refused(self, tmp_path):
+        for number in range(3):
+            self.write(tmp_path, number, BAD["outside"])
+        task = PromptableTask(tmp_path, None, 0, None, PLAIN, None)
+        with pytest.raises(DataError, match=r"(\d) of \1 objects are damaged, the first"):
+            task.check_files()
+
+    def test_of_very_many_files_some_are_read(self, tmp_path, monkeypatch):
+        for number in range(9):
+            self.write(tmp_path, number, GOOD, annotation(mask_upright(1)) | BAD["outside"])
+        monkeypatch.setattr(promptable, "LOOKED", 3)
+        data = AnnotatedPictures(tmp_path)
+        (note,) = data.check_objects()
+        assert note.startswith("in 3 of 9 files, 3 of 6 objects are damaged, the first: ")
+
+    def test_sound_objects_need_no_line(self, tmp_path):
+        self.write(tmp_path, 1, GOOD)
+        assert AnnotatedPictures(tmp_path).check_objects() == ()
 
 
 class TestIds:

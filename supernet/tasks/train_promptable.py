@@ -133,6 +133,11 @@ class PromptableTask(TaskBase):
     def files_held_out(self) -> list[Path]:
         return [] if self.folder is None else [path for path, _ in self._held]
 
+    def check_files(self) -> tuple[str, ...]:
+        if self.folder is None or self.teacher is not None:  # a teacher needs no objects
+            return super().check_files()
+        return super().check_files() + self._train.check_objects()
+
     def read(self, index: int, size: tuple[int, int]) -> AnnotatedPicture:
         check_index(index, self.num_train)
         if self.folder is not None:
