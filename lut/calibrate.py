@@ -327,7 +327,7 @@ def _contradiction(
 
 def _datasets_by_batch(device: "Device", points: "Sequence[Point]") -> dict[int, list[str]]:
     """The batch sizes that the points have, and the data sets whose networks each table lists."""
-    from supernet.named import ALL_DATASETS
+    from supernet.official import ALL_DATASETS
 
     return {
         batch: [d for d in ALL_DATASETS if device.batch_for(d) == batch] or list(ALL_DATASETS)
@@ -438,7 +438,7 @@ def _official_blocks(datasets: Iterable[str]) -> "list[Block]":
 
 
 def _official(dataset: str) -> "list[Arch]":
-    from supernet.named import DATASETS, heads_of, named_arch
+    from supernet.official import DATASETS, heads_of, named_arch
     from supernet.space import get_space
 
     task = next(task for task, datasets in DATASETS.items() if dataset in datasets)
@@ -465,7 +465,7 @@ def _print(
     from lut.next_command import command_after
     from lut.table import load_table
     from supernet.arch import format_resolution
-    from supernet.archs import dataset_of_arch
+    from supernet.resolve import dataset_of_arch
 
     console = terminal(width=120)
     table = Table(

@@ -14,7 +14,7 @@ from results.reading import as_kind
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 from supernet.cost import BYTES, network_cost, peak_activations
-from supernet.named import BACKBONES, DATASETS, heads_of, named_arch
+from supernet.official import BACKBONES, DATASETS, heads_of, named_arch
 from supernet.space import Part, Space
 
 MOST_MODELS = 700

@@ -14,7 +14,7 @@ from typing import Any
 from lut.probes import key_of
 from supernet.arch import Arch, ClassificationHead, Head, SegmentationHead
 from supernet.blocks import Block, blocks_of
-from supernet.named import BACKBONES, heads_of
+from supernet.official import BACKBONES, heads_of
 from supernet.space import Part, Space
 
 Values = dict[str, Any]

@@ -16,7 +16,7 @@ import msgspec
 from lut.sidecar import MOST_NOTE, MOST_TITLE, Batch, Text
 from results.errors import DeviceError, check_choice, nearest, printable, shortened, shown
 from results.reading import Record, as_kind, read_toml
-from supernet.named import ALL_DATASETS
+from supernet.official import ALL_DATASETS
 
 SHIPPED = Path(__file__).parent
 RUNTIMES = ("onnxruntime", "litert", "pytorch", "tensorrt")

@@ -8,8 +8,8 @@ from lut.device import Device
 from lut.points import Point
 from lut.table import Table
 from supernet.arch import format_resolution
-from supernet.archs import dataset_of_arch
-from supernet.named import dataset_of, named_arch
+from supernet.official import dataset_of, named_arch
+from supernet.resolve import dataset_of_arch
 
 
 def search_command(

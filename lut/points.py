@@ -15,8 +15,8 @@ from typing import Any, get_args
 from results.errors import ArchError, TableError, check_choice, nearest, printable, shown
 from results.reading import parse_number, parse_whole, read_sheet
 from supernet.arch import Arch, Task, format_resolution, parse_resolution
-from supernet.archs import written_arch
-from supernet.named import known_name
+from supernet.official import known_name
+from supernet.resolve import written_arch
 
 FITTED_KINDS = ("table", "benchmark_csv", "measured")
 COMPARED_KINDS = (  # listed beside the fit, never fitted

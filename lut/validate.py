@@ -64,7 +64,7 @@ class Validate:
     def run(self) -> None:
         from lut.device import SHIPPED, find_table, get_device, split_spec
         from lut.table import load_table
-        from supernet.named import check_task, dataset_of
+        from supernet.official import check_task, dataset_of
 
         if self.networks < 2 or self.passes < 5 or self.seed < 0:
             raise DeviceError("--networks must be 2 or more, --passes 5, --seed 0")
@@ -105,7 +105,7 @@ class Validate:
     def _space(self, table: "Table") -> "Space":
         """The space that the flags name, by default the one that the table was measured for."""
         from lut.sidecar import SpaceFlags
-        from supernet.named import check_task, dataset_of
+        from supernet.official import check_task, dataset_of
         from supernet.space import get_space
 
         flags = table.told.space_flags or SpaceFlags()

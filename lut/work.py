@@ -50,7 +50,7 @@ from results.runs import RECORD
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 from supernet.cost import network_cost
-from supernet.named import check_task, dataset_of
+from supernet.official import check_task, dataset_of
 from supernet.space import Space, get_space
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from results.errors import (
     nearest,
 )
 from supernet.arch import Arch, Task, format_resolution
-from supernet.named import DATASETS, dataset_of
+from supernet.official import DATASETS, dataset_of
 from supernet.space import SPACES, Space, get_space
 
 if TYPE_CHECKING:

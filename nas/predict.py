@@ -80,8 +80,8 @@ class Predict:
             return
         if self.freeze or self.space is not None:
             raise UserError("--space and --freeze go with --costs, not with --arch")
-        from supernet.archs import dataset_of_arch, resolve_arch
-        from supernet.named import check_task
+        from supernet.official import check_task
+        from supernet.resolve import dataset_of_arch, resolve_arch
 
         arch = resolve_arch(
             self.arch,
@@ -120,7 +120,7 @@ class Predict:
         from results.files import write_text
         from supernet.arch import Arch
         from supernet.blocks import blocks_of
-        from supernet.named import check_task, dataset_of
+        from supernet.official import check_task, dataset_of
 
         path = self.costs or self.csv
         if path is None:
@@ -171,7 +171,7 @@ class Predict:
 
     def _space(self) -> "Space":
         from nas.accuracy import DEFAULT_SPACE
-        from supernet.named import check_task
+        from supernet.official import check_task
         from supernet.space import get_space
 
         return get_space(

@@ -30,7 +30,7 @@ from results.progress import progress, remark
 from results.record import RunRecord, command_line
 from results.runs import RECORD, own_path, read_record
 from supernet.arch import Arch, Task, format_resolution
-from supernet.named import check_task, dataset_of, named_arch
+from supernet.official import check_task, dataset_of, named_arch
 from supernet.space import UNPUBLISHED, Space
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from supernet.space import Space
 
 if TYPE_CHECKING:
     from nas.search import SearchCommand
-    from supernet.batch import SubnetEvaluator
-    from supernet.rows import Rows
+    from supernet.evaluation.rows import Rows
+    from supernet.evaluation.subnets import SubnetEvaluator
 
 EVALUATIONS = "evaluations.jsonl"  # in the run folder
 LIMIT, RECALIBRATED = 1000, 512  # pictures, unless the user says otherwise
@@ -45,7 +45,7 @@ class SupernetAccuracy:
         accelerator = command.accelerator or "cpu"
         check_accelerator(accelerator)
         require("torch", "torch", "safetensors", "PIL")
-        from supernet.batch import SubnetEvaluator
+        from supernet.evaluation.subnets import SubnetEvaluator
 
         check_is_here(accelerator)
         evaluator = SubnetEvaluator(
@@ -133,6 +133,6 @@ def _no_error() -> SearchError:
 
 
 def _rows(journal: Path | None, evaluator: "SubnetEvaluator") -> "Rows":
-    from supernet.rows import Rows
+    from supernet.evaluation.rows import Rows
 
     return Rows(journal, evaluator.sources)

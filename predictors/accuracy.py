@@ -20,7 +20,7 @@ from predictors.shape import MACS, RESOLUTION, Box, features
 from results.errors import PredictorError, nearest
 from results.reading import parse_sheet
 from supernet.arch import Arch, Family, format_resolution, parse_resolution
-from supernet.named import BACKBONES
+from supernet.official import BACKBONES
 
 EXTRAPOLATED = 2.0  # octaves of distance above which a prediction is flagged; std has doubled
 # ADE20K's figures keep rising where those of the others level off.

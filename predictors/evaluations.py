@@ -13,7 +13,7 @@ from typing import Any
 from results.errors import PredictorError, RunError
 from results.reading import MOST_LOG_BYTES, parse_json, read_text
 from supernet.arch import Arch, Task
-from supernet.rows import BEGINS, Figure, parse_figure
+from supernet.evaluation.rows import BEGINS, Figure, parse_figure
 
 # The figure of a task that is reported first; larger is better. What it is, with its unit.
 PRIMARY: dict[Task, str] = {

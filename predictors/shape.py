@@ -14,7 +14,7 @@ from itertools import pairwise
 from supernet.arch import UNEXPANDED, Arch, Stage
 from supernet.blocks import blocks_of
 from supernet.cost import cost_of
-from supernet.named import BACKBONES
+from supernet.official import BACKBONES
 
 MACS, RESOLUTION = 0, 1  # indices of those features
 _LAST_STAGES = 4  # that every architecture has; SAM-XL's stage 5 is aligned with stage 4

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from supernet.arch import Arch
-    from supernet.rows import Row
+    from supernet.evaluation.rows import Row
     from supernet.space import Space
 
 SUBNETS_ONLY = ("out", "sample", "storage", "study")
@@ -84,7 +84,7 @@ class Evaluate:
         self._check()
         assert self.weights is not None
         require("torch", "torch", "safetensors", "PIL")
-        from supernet.checkpoint import is_supernet
+        from supernet.sharing.checkpoint import is_supernet
 
         check_is_here(self.accelerator)
         if is_supernet(self.weights):
@@ -97,8 +97,8 @@ class Evaluate:
         return dtype_of(self.precision)
 
     def _evaluate_network(self) -> None:
-        from supernet.evaluation_report import print_network
-        from supernet.single import evaluate_network
+        from supernet.evaluation.network import evaluate_network
+        from supernet.evaluation.report import print_network
 
         for name in SUBNETS_ONLY:
             if getattr(self, name) != getattr(Evaluate, name):
@@ -112,8 +112,8 @@ class Evaluate:
             print_network(answer)
 
     def _evaluate_subnets(self, weights: Path) -> None:
-        from supernet.batch import Batch, SubnetEvaluator, check_figures
-        from supernet.evaluation_report import print_subnets
+        from supernet.evaluation.report import print_subnets
+        from supernet.evaluation.subnets import Batch, SubnetEvaluator, check_figures
 
         evaluator = SubnetEvaluator(
             weights,
@@ -173,8 +173,8 @@ class Evaluate:
     def _archs(self, space: "Space", task: str) -> "list[Arch]":
         import random
 
-        from supernet.archs import at_resolution, read_archs
-        from supernet.extremes import largest_of, smallest_of
+        from supernet.resolve import at_resolution, read_archs
+        from supernet.sharing.extremes import largest_of, smallest_of
 
         archs: list[Arch] = []
         if self.arch is not None:
@@ -187,7 +187,7 @@ class Evaluate:
 
     def _check(self) -> None:
         """What can be told without PyTorch."""
-        from supernet.named import ALL_DATASETS, check_task
+        from supernet.official import ALL_DATASETS, check_task
 
         if self.weights is None:
             raise WeightsError("random weights evaluate nothing; name trained ones by --weights")

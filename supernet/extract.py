@@ -50,10 +50,10 @@ class Extract:
         weights, name, out = self._check()
         require("torch", "torch", "safetensors", "PIL")
         check_is_here(self.accelerator)
-        from supernet.archs import at_resolution, read_archs
-        from supernet.class_names import classes_in, classes_text
-        from supernet.recalibrated import Recalibration, Subnets, naming_memory
-        from supernet.weights import save_weights, sha256_of
+        from supernet.evaluation.recalibrated import Recalibration, Subnets, naming_memory
+        from supernet.resolve import at_resolution, read_archs
+        from supernet.weights.files import save_weights, sha256_of
+        from supernet.weights.header import classes_in, classes_text
 
         settings = Recalibration(self.recalibration_images, self.batch_size, self.seed)
         subnets = Subnets(

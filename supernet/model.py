@@ -21,10 +21,17 @@ from supernet.arch import (
     format_resolution,
 )
 from supernet.blocks import IMAGE, Block, blocks_of
-from supernet.heads import Add, ChannelNorm, GlobalPool, LinearNormAct, PixelShuffle, Upsample
-from supernet.mixers import MIXERS
-from supernet.modules import Conv, DSConv, FusedMBConv, MBConv, ResBlock, Residual
-from supernet.named import (
+from supernet.layers.convolutions import Conv, DSConv, FusedMBConv, MBConv, ResBlock, Residual
+from supernet.layers.heads import (
+    Add,
+    ChannelNorm,
+    GlobalPool,
+    LinearNormAct,
+    PixelShuffle,
+    Upsample,
+)
+from supernet.layers.mixers import MIXERS
+from supernet.official import (
     BACKBONES,
     SEGMENTATION_HEADS,
     SUPER_RESOLUTION,
@@ -32,7 +39,7 @@ from supernet.named import (
     named_arch,
     refuse_other_family,
 )
-from supernet.sam import Sam
+from supernet.sam.model import Sam
 
 MODULES: dict[str, Callable[[Block, float], nn.Module]] = {
     "conv": Conv,
@@ -205,7 +212,7 @@ def create_model(
     Args:
         num_classes: of the head; by default the file's, else the data set's. 0: no head,
             pooled features.
-        pretrained: a file of weights, see `supernet.weights`; none come with the project. A
+        pretrained: a file of weights, see `supernet.weights.files`; none come with the project. A
             classifier for another number of classes than you ask for, or a head for another
             task, stays at random, with a warning.
         features_only: the outputs of all stages instead of the head's.
@@ -234,12 +241,12 @@ def create_model(
     elif isinstance(arch.head, ClassificationHead | SegmentationHead) and num_classes is not None:
         arch = replace(arch, head=replace(arch.head, num_classes=num_classes))
     if in_file is not None and isinstance(pretrained, Path | str):
-        from supernet.weights import check_weights
+        from supernet.weights.files import check_weights
 
         check_weights(arch, pretrained)  # before as many classes are allocated as the file says
     model = build(arch) if features_only else build_task_model(arch)
     if isinstance(pretrained, Path | str):
-        from supernet.weights import load_weights
+        from supernet.weights.files import load_weights
 
         left = load_weights(model, pretrained, partial=True)
         if left and not features_only:
@@ -253,7 +260,7 @@ def create_model(
 
 def _classes_of_file(arch: Arch, path: Path | str) -> int | None:
     """Of a file for the same task, so that a fine-tuned network comes back as it was."""
-    from supernet.weights import num_classes_in
+    from supernet.weights.files import num_classes_in
 
     return num_classes_in(path, arch.task)
 

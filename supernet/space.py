@@ -28,7 +28,7 @@ from supernet.arch import (
     format_resolution,
     parse_resolution,
 )
-from supernet.named import BACKBONES, ENLARGED, PIXELS, dataset_of, with_head, with_nearest_head
+from supernet.official import BACKBONES, ENLARGED, PIXELS, dataset_of, with_head, with_nearest_head
 
 Value = int | str | tuple[int, ...]
 SPACES = ("family", "b", "l", "all", "tiny")

@@ -151,8 +151,8 @@ class Train:
         command.check()
         command = command.filled()
 
-        from supernet.distributed import joined
-        from supernet.training import train
+        from supernet.training.distributed import joined
+        from supernet.training.run import train
 
         with joined(self.accelerator if run is None else command.accelerator) as ranks:
             answer = train(command, flags_of(command, UNRECORDED), run, ranks)
@@ -161,7 +161,7 @@ class Train:
         if self.json:
             print(json.dumps(answer, allow_nan=False))
         elif not self.quiet:
-            from supernet.train_report import print_training
+            from supernet.training.report import print_training
 
             print_training(answer)
 

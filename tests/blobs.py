@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from supernet.space import get_space
-from supernet.tasks.training import Draw
+from supernet.tasks.task import Draw
 
 NUM_CLASSES, NUM_TRAIN = 4, 48
 SIZE = (32, 32)

@@ -5,7 +5,7 @@ import random
 from hypothesis import strategies as st
 
 from supernet.arch import Arch
-from supernet.named import SUPER_RESOLUTION, named_arch
+from supernet.official import SUPER_RESOLUTION, named_arch
 from supernet.space import Space, get_space
 
 SPACES = {

@@ -32,7 +32,7 @@ from supernet.arch import (
     parse_resolution,
 )
 from supernet.cost import backbone_cost
-from supernet.named import BACKBONES, named_arch, with_nearest_head
+from supernet.official import BACKBONES, named_arch, with_nearest_head
 
 DATASETS = ("imagenet", "cityscapes", "ade20k", "sa1b")
 FAMILIES = {"imagenet": "bl", "cityscapes": "bl", "ade20k": "bl", "sa1b": "l"}

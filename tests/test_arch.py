@@ -8,7 +8,7 @@ from hypothesis import given
 
 from results.errors import ArchError
 from supernet.arch import Arch, Stage, format_resolution, parse_resolution
-from supernet.named import BACKBONES, named_arch
+from supernet.official import BACKBONES, named_arch
 from tests.strategies import any_arch
 
 B1 = named_arch("b1")

@@ -9,7 +9,7 @@ from torch import nn
 
 from results.errors import UserError
 from supernet.arch import Arch, ClassificationHead, PromptableHead, Stage, Stem
-from supernet.batchnorm import recalibrate
+from supernet.evaluation.batchnorm import recalibrate
 from supernet.model import build, build_task_model
 
 STAGES = (

@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from results.errors import SpaceError, WeightsError
-from supernet.checkpoint import (
+from supernet.model import build, create_model
+from supernet.official import named_arch
+from supernet.sharing.checkpoint import (
     init_from,
     is_supernet,
     open_supernet,
     save_checkpoint,
     space_in,
 )
-from supernet.extremes import smallest_of
-from supernet.model import build, create_model
-from supernet.named import named_arch
+from supernet.sharing.extremes import smallest_of
+from supernet.sharing.supernet import Supernet
 from supernet.space import get_space
-from supernet.subnet import Supernet
-from supernet.weights import official_state_dict, save_weights, set_norm_eps
+from supernet.weights.files import official_state_dict, save_weights, set_norm_eps
 
 TINY: dict[str, Any] = {"name": "tiny", "num_classes": 7}
 SMALL_B = (

@@ -15,19 +15,19 @@ from PIL import Image
 from results.console import main
 from results.errors import DataError, WeightsError
 from supernet.arch import ClassificationHead
-from supernet.checkpoint import open_supernet, save_checkpoint
-from supernet.class_names import classes_in, classes_text
 from supernet.evaluate import Evaluate
 from supernet.extract import Extract
-from supernet.ingredients import gather
 from supernet.model import build
-from supernet.named import named_arch
+from supernet.official import named_arch
+from supernet.sharing.checkpoint import open_supernet, save_checkpoint
+from supernet.sharing.supernet import Supernet
 from supernet.space import get_space
-from supernet.subnet import Supernet
 from supernet.tasks.class_order import AS_TRAINED, by_name, in_order
-from supernet.tasks.training import training_task
+from supernet.tasks.task import training_task
 from supernet.train import Train
-from supernet.weights import arch_in, save_weights
+from supernet.training.plan import gather
+from supernet.weights.files import arch_in, save_weights
+from supernet.weights.header import classes_in, classes_text
 
 FROZEN = ("resolution=64", "stage3.mixer=none", "stage4.mixer=none")
 QUICK = Train(

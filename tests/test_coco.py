@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from results.errors import DataError
-from supernet.named import named_arch
-from supernet.opened import open_data
+from supernet.evaluation.folders import open_data
+from supernet.official import named_arch
 from supernet.rle import decode, encode
 from supernet.tasks import promptable
 from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
+from supernet.tasks.task import PLAIN
 from supernet.tasks.train_promptable import PromptableTask
-from supernet.tasks.training import PLAIN
 from tests.conftest import ROOT
 from tests.test_tasks import BoxFiller, noise, save
 
@@ -366,7 +366,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from results.errors import DataError
-from supernet.tasks.pictures import read_indices, read_rgb
+from supernet.pictures import read_indices, read_rgb
 from supernet.tasks.promptable import AnnotatedPictures
 folder = Path(sys.argv[1])
 {body}

@@ -17,7 +17,7 @@ from supernet.cost import (
     ops_of,
     peak_activations,
 )
-from supernet.named import BACKBONES, named_arch
+from supernet.official import BACKBONES, named_arch
 from tests.strategies import any_arch
 
 COUNTS = files("results") / "published" / "efficientvit_reference_counts.csv"

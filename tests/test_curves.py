@@ -5,8 +5,8 @@ import time
 import pytest
 
 from results.errors import RunError
-from supernet.curves import CURVE, EVALUATIONS, EVENTS, Curves, draw_curve, read_rows
-from supernet.trainer import Report
+from supernet.training.curves import CURVE, EVALUATIONS, EVENTS, Curves, draw_curve, read_rows
+from supernet.training.trainer import Report
 
 
 def report(step, loss=1.0):

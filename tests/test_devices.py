@@ -17,7 +17,7 @@ from nas.predict import Predict
 from results.console import main
 from results.errors import DeviceError, TableError
 from supernet.blocks import blocks_of
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.space import SPACES, get_space
 
 POINTS = """arch,resolution,latency_ms

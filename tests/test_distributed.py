@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from results.errors import DeviceError, RunError
-from supernet.distributed import PATIENCE, Ranks, joined, meet
+from supernet.training.distributed import PATIENCE, Ranks, joined, meet
 from tests.conftest import ROOT
 
 WORK = """
@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from results.errors import RunError
-from supernet.distributed import joined
+from supernet.training.distributed import joined
 from tests.test_trainer import run, supernet_trainer
 
 torch.manual_seed(0)
@@ -163,7 +163,7 @@ def together(store, world):
 
 
 def test_processes_that_are_started_again_find_nothing_of_those_before(monkeypatch):
-    monkeypatch.setattr("supernet.distributed.MEETING", timedelta(seconds=20))
+    monkeypatch.setattr("supernet.training.distributed.MEETING", timedelta(seconds=20))
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for _ in range(5):
         stores = together(server, 3)
@@ -173,7 +173,7 @@ def test_processes_that_are_started_again_find_nothing_of_those_before(monkeypat
 
 
 def test_a_process_that_does_not_come_is_named(monkeypatch):
-    monkeypatch.setattr("supernet.distributed.MEETING", timedelta(seconds=0.2))
+    monkeypatch.setattr("supernet.training.distributed.MEETING", timedelta(seconds=0.2))
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with pytest.raises(RunError, match="process 1 of 2 did not come"):
         meet(server, 0, 2)

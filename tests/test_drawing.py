@@ -110,7 +110,7 @@ def test_a_training_whose_curve_cannot_be_drawn_has_its_figures(tmp_path, monkey
     from supernet.train import Train
     from tests.blobs import FROZEN
 
-    monkeypatch.setattr("supernet.curves.new_figure", broken)
+    monkeypatch.setattr("supernet.training.curves.new_figure", broken)
     Train(
         space="tiny", freeze=FROZEN, steps=1, batch_size=4, num_train=8, resolution=("32",),
         random_subnets=1, workers=0, limit=8, recalibration_images=8, out=tmp_path / "run",

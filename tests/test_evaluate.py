@@ -29,11 +29,11 @@ from supernet.arch import (
     SuperResolutionHead,
 )
 from supernet.evaluate import Evaluate
+from supernet.evaluation.recalibrated import task_of
 from supernet.model import build, build_task_model, default_cfg
-from supernet.recalibrated import task_of
-from supernet.segment import PromptablePredictor
+from supernet.sam.predictor import PromptablePredictor
 from supernet.tasks.base import spread
-from supernet.weights import official_state_dict, save_weights
+from supernet.weights.files import official_state_dict, save_weights
 from tests.seeded import seeded_tensor
 
 MODULE = "supernet.evaluate"

@@ -15,24 +15,24 @@ import pytest
 import torch
 from PIL import Image
 
-import supernet.recalibrated
+import supernet.evaluation.recalibrated
 from results.errors import ArchError, RunError, SpaceError, WeightsError
 from supernet.arch import Arch
-from supernet.archs import arch_in_space, read_archs
-from supernet.batch import SubnetEvaluator
-from supernet.batchnorm import recalibrate
-from supernet.checkpoint import open_supernet, save_checkpoint
 from supernet.evaluate import Evaluate
+from supernet.evaluation.batchnorm import recalibrate
+from supernet.evaluation.recalibrated import Subnets
+from supernet.evaluation.rows import SETTINGS, Rows
+from supernet.evaluation.subnets import SubnetEvaluator
 from supernet.extract import Extract
-from supernet.extremes import largest_of, smallest_of
 from supernet.model import build_task_model
-from supernet.named import named_arch
-from supernet.recalibrated import Subnets
-from supernet.rows import SETTINGS, Rows
+from supernet.official import named_arch
+from supernet.resolve import arch_in_space, read_archs
+from supernet.sharing.checkpoint import open_supernet, save_checkpoint
+from supernet.sharing.extremes import largest_of, smallest_of
+from supernet.sharing.supernet import Supernet
 from supernet.space import get_space
-from supernet.subnet import Supernet
-from supernet.tasks.training import training_task
-from supernet.weights import arch_in, load_weights, metadata_in, sha256_of
+from supernet.tasks.task import training_task
+from supernet.weights.files import arch_in, load_weights, metadata_in, sha256_of
 from tests.sheets import VARIANTS
 
 ROOT = Path(__file__).parents[1]
@@ -251,7 +251,7 @@ def test_many_pictures_are_read_anew_for_every_subnet(weights, monkeypatch):
 
     kept, number = statistics()
     assert number == 1
-    monkeypatch.setattr(supernet.recalibrated, "MOST_PIXELS", 8 * 64 * 64 - 1)
+    monkeypatch.setattr(supernet.evaluation.recalibrated, "MOST_PIXELS", 8 * 64 * 64 - 1)
     again, number = statistics()
     assert number == 0
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))

@@ -13,7 +13,7 @@ from lut.terms import NetworkTerms
 from results.errors import TableError
 from supernet.arch import Arch, Stage, Stem
 from supernet.blocks import blocks_of
-from supernet.named import named_arch, with_nearest_head
+from supernet.official import named_arch, with_nearest_head
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "points"
 TRUTH = {

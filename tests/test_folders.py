@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from results.errors import DataError
+from supernet.pictures import FORMATS, read_indices, read_rgb
 from supernet.tasks.classification import ClassFolders
 from supernet.tasks.folders import (
     LOSSLESS,
@@ -20,7 +21,6 @@ from supernet.tasks.folders import (
     pair_masks,
     unused_masks,
 )
-from supernet.tasks.pictures import FORMATS, read_indices, read_rgb
 from supernet.tasks.pretrain import list_pictures_of
 from supernet.tasks.promptable import AnnotatedPictures
 from supernet.tasks.segmentation import LabelledPictures

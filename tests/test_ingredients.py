@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from supernet.ingredients import gather
 from supernet.train import Train
+from supernet.training.plan import gather
 
 
 @pytest.fixture(scope="module")

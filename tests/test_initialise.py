@@ -5,12 +5,12 @@ import random
 import torch
 
 from supernet.blocks import blocks_of
-from supernet.initialise import initialise_weights
+from supernet.layers.convolutions import Residual
+from supernet.layers.initialise import initialise_weights
 from supernet.model import build
-from supernet.modules import Residual
-from supernet.named import named_arch
+from supernet.official import named_arch
+from supernet.sharing.supernet import Supernet
 from supernet.space import get_space
-from supernet.subnet import Supernet
 
 
 def test_every_residual_block_is_the_identity():

@@ -16,7 +16,7 @@ from predictors.latency import LatencyPredictor
 from results.errors import TableError
 from supernet.blocks import Block, blocks_of
 from supernet.cost import cost_of, network_cost
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.space import get_space
 
 SPACE = get_space("b", freeze=["resolution=160,224"])

@@ -14,13 +14,13 @@ from results.console import main
 from results.errors import DataError
 from supernet.arch import Arch
 from supernet.evaluate import Evaluate
-from supernet.ingredients import gather
 from supernet.model import build
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.tasks.look import check_headers, check_pictures, sides_for, typical_size
 from supernet.tasks.segmentation import CITYSCAPES, LabelledPictures
 from supernet.train import Train
-from supernet.weights import save_weights
+from supernet.training.plan import gather
+from supernet.weights.files import save_weights
 
 COLOURS: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 SIDE = 32
@@ -360,7 +360,7 @@ class TestCommands:
         assert not (tmp_path / "run").exists()
 
     def test_ctrl_c_says_how_to_go_on(self, tmp_path, monkeypatch, capsys):
-        from supernet.trainer import Trainer
+        from supernet.training.trainer import Trainer
 
         step = Trainer.step
         count: list[int] = []
@@ -492,10 +492,10 @@ def test_a_network_of_own_classes_is_not_given_the_accuracy_of_published_ones(ca
 
 
 def test_an_interrupted_evaluation_says_what_is_kept(tmp_path, monkeypatch, capsys):
-    from supernet.batch import SubnetEvaluator
-    from supernet.checkpoint import save_checkpoint
+    from supernet.evaluation.subnets import SubnetEvaluator
+    from supernet.sharing.checkpoint import save_checkpoint
+    from supernet.sharing.supernet import Supernet
     from supernet.space import get_space
-    from supernet.subnet import Supernet
 
     weights, out = tmp_path / "s.safetensors", tmp_path / "subnets.jsonl"
     frozen = ["resolution=64", "stage4.mixer=none"]
@@ -523,7 +523,7 @@ def test_an_interrupted_evaluation_says_what_is_kept(tmp_path, monkeypatch, caps
 
 def test_another_order_of_classes_is_another_evaluation(tmp_path):
     """Figures that are kept in a file are not those of folders in another order."""
-    from supernet.rows import SETTINGS, Rows
+    from supernet.evaluation.rows import SETTINGS, Rows
 
     numbers = ("n", "seed", "recalibration_images", "recalibration_batch")
     settings = {name: 2 if name in numbers else "x" for name in SETTINGS if name != "class_order"}

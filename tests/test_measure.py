@@ -27,7 +27,7 @@ from lut.runtimes.session import Setting
 from results.errors import RunError, TargetError, UserError
 from supernet.blocks import Block, blocks_of
 from supernet.cost import network_cost
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.space import get_space
 from tests.synthetic import START_US, Machine, true_us
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from supernet.arch import HEADED
 from supernet.blocks import Block
 from supernet.cost import cost_of
-from supernet.mixers import (
+from supernet.layers.mixers import (
     MIXERS,
     LiteMLA,
     relu_linear_attention,

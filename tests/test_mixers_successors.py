@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from supernet.blocks import Block
 from supernet.cost import cost_of
-from supernet.hyena import FASTEST, SLOWEST, Hyena, decay_rates, long_convolution
-from supernet.precision import LARGEST_GATED
-from supernet.retention import (
+from supernet.layers.hyena import FASTEST, SLOWEST, Hyena, decay_rates, long_convolution
+from supernet.layers.precision import LARGEST_GATED
+from supernet.layers.retention import (
     LONGEST_CHUNK,
     MOST_PARALLEL_TOKENS,
     TILE,
@@ -29,8 +29,8 @@ from supernet.retention import (
     linear_retention,
     parallel_retention,
 )
-from supernet.rwkv import RWKV, bi_wkv, quad_shift
-from supernet.softmax import SoftmaxAttention
+from supernet.layers.rwkv import RWKV, bi_wkv, quad_shift
+from supernet.layers.softmax import SoftmaxAttention
 
 CLASSES = {"softmax": SoftmaxAttention, "hyena": Hyena, "retention": Retention, "rwkv": RWKV}
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 2), (5, 7), (13, 11), (9, 17)]

@@ -23,9 +23,9 @@ from supernet.model import (
     model_arch,
     model_names,
 )
-from supernet.named import BACKBONES, NAMES, named_arch
-from supernet.naming import official_name
-from supernet.sam import Sam
+from supernet.official import BACKBONES, NAMES, named_arch
+from supernet.sam.model import Sam
+from supernet.weights.names import official_name
 from tests.seeded import seeded_picture, seeded_tensor
 from tests.strategies import any_arch
 

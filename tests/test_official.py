@@ -13,8 +13,8 @@ import torch
 
 from supernet.arch import parse_resolution
 from supernet.model import build, model_arch
-from supernet.named import BACKBONES
-from supernet.weights import load_weights, official_state_dict
+from supernet.official import BACKBONES
+from supernet.weights.files import load_weights, official_state_dict
 from tests.conftest import ROOT
 from tests.seeded import digest, seeded_picture, seeded_tensor
 

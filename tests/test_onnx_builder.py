@@ -29,7 +29,7 @@ from supernet.arch import (
 )
 from supernet.blocks import Block, blocks_of
 from supernet.model import build, module_of
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.space import get_space
 from tests.seeded import seeded_picture, seeded_state
 

@@ -15,7 +15,7 @@ from nas.front import Candidate, Front, read_front
 from nas.pareto import pareto_front
 from nas.plot import Plot
 from nas.summary import gains_over, print_front
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.space import get_space
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""

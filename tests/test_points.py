@@ -6,7 +6,7 @@ import pytest
 
 from lut.points import FITTED_KINDS, Point, check_points, read_points
 from results.errors import TableError
-from supernet.named import named_arch
+from supernet.official import named_arch
 from tests.sheets import VARIANTS
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "points"

@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     from PIL import Image
 
     from supernet.model import create_model
-    from supernet.weights import official_state_dict
+    from supernet.weights.files import official_state_dict
 
     folder = tmp_path_factory.mktemp("readme")
     state = official_state_dict(create_model("efficientvit_b1"))
@@ -101,7 +101,7 @@ def test_the_weights_of_the_docs_run(tmp_path):
     import torch
 
     from supernet.model import create_model
-    from supernet.weights import official_state_dict
+    from supernet.weights.files import official_state_dict
 
     (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
     torch.save(official_state_dict(create_model("efficientvit_b1")), tmp_path / "b1.pt")

@@ -9,7 +9,7 @@ from lut.roofline import Roofline
 from results.errors import TableError
 from supernet.blocks import Block, BlockKind, blocks_of
 from supernet.cost import BYTES, cost_of, ops_of
-from supernet.named import BACKBONES, named_arch
+from supernet.official import BACKBONES, named_arch
 
 PHONE = Roofline(29.0, 3.0, 0.9, cache_mb=26.0)
 EDGE_GPU = Roofline(19e3, 170.0, 0.02, 0.05, 20e3, product_passes=3.0, launch_us=6.0)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from supernet.sam import MaskDecoder, PromptEncoder, RandomFourierPositions, Sam
-from supernet.two_way import Attention
+from supernet.sam.model import MaskDecoder, PromptEncoder, RandomFourierPositions, Sam
+from supernet.sam.two_way import Attention
 from tests.segment_anything_reference import segment_anything
 
 SIZE, FRAME = (12, 20), (192, 320)  # small, and not square

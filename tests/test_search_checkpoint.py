@@ -19,15 +19,15 @@ from nas.supernet_accuracy import EVALUATIONS
 from predictors.evaluations import PRIMARY, read_evaluations
 from results.errors import NotFiniteError
 from supernet.arch import Arch
-from supernet.batch import SubnetEvaluator
-from supernet.batchnorm import recalibrate
-from supernet.checkpoint import open_supernet, save_checkpoint
+from supernet.evaluation.batchnorm import recalibrate
+from supernet.evaluation.subnets import SubnetEvaluator
 from supernet.model import build_task_model
-from supernet.named import DATASETS
+from supernet.official import DATASETS
+from supernet.sharing.checkpoint import open_supernet, save_checkpoint
+from supernet.sharing.supernet import Supernet
 from supernet.space import get_space
-from supernet.subnet import Supernet
-from supernet.tasks.training import training_task
-from supernet.weights import save_weights
+from supernet.tasks.task import training_task
+from supernet.weights.files import save_weights
 from tests.conftest import ROOT
 
 FREEZE = "resolution=64"
@@ -122,7 +122,7 @@ def test_its_evaluations_feed_the_predictor(searched, tmp_path):
 
 
 def test_the_next_command_extracts_the_network(searched, tmp_path):
-    from supernet.weights import arch_in
+    from supernet.weights.files import arch_in
 
     folder, said = searched
     next_command = said.strip().splitlines()[-1].removeprefix("next: python ")
@@ -224,7 +224,7 @@ def test_asking_budgets_evaluates_nothing(checkpoint, monkeypatch, fails):
     def never(*_):
         raise AssertionError("evaluated")
 
-    monkeypatch.setattr("supernet.batch.SubnetEvaluator.rows", never)
+    monkeypatch.setattr("supernet.evaluation.subnets.SubnetEvaluator.rows", never)
     said = fails(SearchCommand, "nas.search", *flags, "--max-latency-ms", "0.001")
     assert "keeps to --max-latency-ms" in said
 

@@ -274,7 +274,7 @@ def test_bad_input_is_one_line(rows, tmp_path, monkeypatch, fails, flags, says):
 
 def test_costs_are_what_training_reads(tmp_path, capsys):
     """Latencies of random archs of the space, on the device."""
-    from supernet.costs import read_costs
+    from supernet.training.attentive import read_costs
 
     file = tmp_path / "costs.csv"
     flags = ("--space", "tiny", "--num-classes", "12", "--sample", "50", "--costs", str(file))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from results.errors import ImageError
-from supernet.automatic_masks import (
+from supernet.rle import encode
+from supernet.sam.automatic_masks import (
     MaskRecord,
     MaskSettings,
     box_iou,
@@ -27,9 +28,8 @@ from supernet.automatic_masks import (
     touches_crop_edge,
     without_small_regions,
 )
-from supernet.rle import encode
-from supernet.sam import Sam
-from supernet.segment import Prediction, PromptablePredictor, prepare_image, resized
+from supernet.sam.model import Sam
+from supernet.sam.predictor import Prediction, PromptablePredictor, prepare_image, resized
 from tests.segment_anything_reference import segment_anything, slow_iou, slow_suppress
 from tests.test_sam import tiny_sam
 
@@ -483,7 +483,7 @@ def test_full_size_logits_exist_for_few_masks_at_a_time(monkeypatch):
     image, settings = waves(120, 170), replace(LOOSE, points_per_batch=36, min_predicted_iou=0)
     whole = generate_masks(FakeSam(), image, settings)
     assert max(sizes) == 16
-    monkeypatch.setattr("supernet.automatic_masks.MAX_PIXELS", 1)
+    monkeypatch.setattr("supernet.sam.automatic_masks.MAX_PIXELS", 1)
     one_by_one = generate_masks(FakeSam(), image, settings)
     assert max(sizes[-36 * 3 :]) == 1
     assert whole == one_by_one

@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 
 from results.errors import NotFiniteError, RunError, UserError
 from supernet.arch import Arch
-from supernet.named import named_arch
-from supernet.shared import SharedWork
+from supernet.evaluation.queue import SharedWork
+from supernet.official import named_arch
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"weights_sha256": "0" * 64, "n": 10}
@@ -348,7 +348,7 @@ def test_a_storage_that_fails_without_a_word_is_named(tmp_path, monkeypatch):
 )
 def test_no_error_shows_a_password(url, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("supernet.shared.ATTEMPTS", 1)
+    monkeypatch.setattr("supernet.evaluation.queue.ATTEMPTS", 1)
     with pytest.raises(RunError, match="cannot be used") as caught:
         share(url)
     assert "cret" not in str(caught.value)
@@ -360,8 +360,8 @@ def test_what_a_driver_says_holds_no_password_either(monkeypatch):
     def fail(_):
         raise RuntimeError("login of u with p@s3cret at h failed: mysql://u:p%40s3cret@h")
 
-    monkeypatch.setattr("supernet.shared.ATTEMPTS", 1)
-    monkeypatch.setattr("supernet.shared._storage", fail)
+    monkeypatch.setattr("supernet.evaluation.queue.ATTEMPTS", 1)
+    monkeypatch.setattr("supernet.evaluation.queue._storage", fail)
     with pytest.raises(RunError, match=r"login of u with \*\*\* at h failed") as caught:
         share("mysql://u:p%40s3cret@h/x")
     assert "cret" not in str(caught.value)
@@ -380,7 +380,7 @@ def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path, data):
 
 
 def test_a_journal_with_a_line_that_is_being_written_is_used(tmp_path):
-    from supernet.shared import _check_file
+    from supernet.evaluation.queue import _check_file
 
     path = tmp_path / "journal"
     share(str(path)).work(ARCHS[:1], value)

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from results.errors import RunError
-from supernet.sandwich import SandwichRule
-from supernet.snapshots import FOLDER, Facts, load_snapshot, save_snapshot, snapshots
-from supernet.subnet import Supernet
-from supernet.trainer import Recipe, Trainer
-from supernet.training import take_up
+from supernet.sharing.supernet import Supernet
+from supernet.training.run import take_up
+from supernet.training.sandwich import SandwichRule
+from supernet.training.snapshots import FOLDER, Facts, load_snapshot, save_snapshot, snapshots
+from supernet.training.trainer import Recipe, Trainer
 from tests.blobs import SIZE, Blobs, small_space
 
 STEPS = 6

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.errors import SpaceError
-from supernet.named import BACKBONES, named_arch, with_nearest_head
+from supernet.official import BACKBONES, named_arch, with_nearest_head
 from supernet.space import SPACES, Space, get_space
 from tests import strategies
 from tests.strategies import seeds

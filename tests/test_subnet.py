@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-import supernet.mixers
-import supernet.slices
-import supernet.subnet
+import supernet.layers.mixers
+import supernet.sharing.slices
+import supernet.sharing.supernet
 from results.errors import SpaceError
-from supernet import named
-from supernet.extremes import largest_of, smallest_of
+from supernet import official as named
 from supernet.model import build
-from supernet.named import named_arch, params_at_head_dim_16
-from supernet.sam import Sam
+from supernet.official import named_arch, params_at_head_dim_16
+from supernet.sam.model import Sam
+from supernet.sharing.extremes import largest_of, smallest_of
+from supernet.sharing.supernet import Supernet, skeleton
 from supernet.space import get_space
-from supernet.subnet import Supernet, skeleton
 from tests.zeroing import calibrate, whole_network, widest, zeroed
 
 SIZE = (64, 96)  # 24 and 6 tokens in stages 3 and 4: LiteMLA's two forms
@@ -200,12 +200,16 @@ def test_a_wrong_slice_is_caught(mutation, monkeypatch):
             found = MUTATIONS[mutation](have, want, is_kernel)
         return found or right(have, want, is_kernel=is_kernel)
 
-    caches = (supernet.slices.slices_of, supernet.slices._axes_of, supernet.subnet._sources)
-    right = supernet.slices._part
+    caches = (
+        supernet.sharing.slices.slices_of,
+        supernet.sharing.slices._axes_of,
+        supernet.sharing.supernet._sources,
+    )
+    right = supernet.sharing.slices._part
     if mutation in MUTATIONS:
-        monkeypatch.setattr(supernet.slices, "_part", wrong)
+        monkeypatch.setattr(supernet.sharing.slices, "_part", wrong)
     else:
-        monkeypatch.setattr(supernet.mixers.LiteMLA, "axes", {})
+        monkeypatch.setattr(supernet.layers.mixers.LiteMLA, "axes", {})
     try:
         for cache in caches:
             cache.cache_clear()

@@ -15,7 +15,7 @@ from predictors.ridge import PENALTIES, fit_ridge
 from predictors.subnets import FOLDS, fit_subnets, rows_for
 from results.errors import PredictorError, SpaceError
 from supernet.arch import Arch
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.space import get_space
 
 TINY = get_space("tiny", num_classes=12)

@@ -15,7 +15,7 @@ from lut.terms import NetworkTerms
 from predictors.latency import LatencyPredictor
 from results.errors import TableError
 from supernet.blocks import blocks_of
-from supernet.named import named_arch
+from supernet.official import named_arch
 from tests.sheets import VARIANTS, WITH_DECIMAL_COMMAS
 from tests.strategies import any_arch
 

@@ -19,12 +19,13 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from results.errors import DataError, UserError
+from supernet import pictures
+from supernet.pictures import read_indices, read_rgb, resize_and_crop, resize_bicubic
 from supernet.rle import encode
 from supernet.space import get_space
-from supernet.tasks import loop, pictures
+from supernet.tasks import loop
 from supernet.tasks.classification import ClassFolders, TopAccuracy
 from supernet.tasks.loop import core_for_readers, evaluate, read_batches
-from supernet.tasks.pictures import read_indices, read_rgb, resize_and_crop, resize_bicubic
 from supernet.tasks.promptable import AnnotatedPictures, BoxIoU, box_of, fill_polygons
 from supernet.tasks.segmentation import (
     CITYSCAPES,
@@ -35,7 +36,7 @@ from supernet.tasks.segmentation import (
     to_classes,
 )
 from supernet.tasks.super_resolution import LargePictures, Likeness, luma, psnr, reduce, ssim
-from supernet.tasks.training import training_task
+from supernet.tasks.task import training_task
 from tests.conftest import ROOT
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -19,12 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from results.errors import RunError, UserError, WeightsError
 from supernet.arch import ClassificationHead
-from supernet.checkpoint import is_supernet, open_supernet, resolutions_in, space_in
+from supernet.evaluation.recalibrated import data_seed
 from supernet.model import build, create_model
-from supernet.named import named_arch
-from supernet.recalibrated import data_seed
-from supernet.tensorfile import read_tensors, write_tensors
-from supernet.weights import (
+from supernet.official import named_arch
+from supernet.sharing.checkpoint import is_supernet, open_supernet, resolutions_in, space_in
+from supernet.weights.files import (
     arch_in,
     load_network,
     load_weights,
@@ -34,6 +33,7 @@ from supernet.weights import (
     save_weights,
     sha256_of,
 )
+from supernet.weights.tensors import read_tensors, write_tensors
 
 B0 = named_arch("b0")
 SMALL = replace(

@@ -22,7 +22,7 @@ from supernet.arch import (
 )
 from supernet.blocks import Activation, Block, Norm
 from supernet.model import build, module_of
-from supernet.named import named_arch
+from supernet.official import named_arch
 from tests.seeded import seeded_picture, seeded_state
 
 EPS = 1e-5

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from supernet.model import build
-from supernet.named import named_arch
-from supernet.weights import load_weights
+from supernet.official import named_arch
+from supernet.weights.files import load_weights
 from tests import timm_reference
 from tests.seeded import seeded_picture, seeded_tensor
 

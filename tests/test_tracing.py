@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from supernet.arch import HEADED
 from supernet.model import build, build_task_model
-from supernet.named import named_arch
+from supernet.official import named_arch
 from tests.test_model import NARROW, narrow
 
 TOLERANCE = 1e-6  # relative to the largest value
@@ -61,7 +61,7 @@ def far(found: Tensor, expected: Tensor) -> float:
 def network_and_picture(request, monkeypatch):
     torch.manual_seed(0)
     if "tiles" in request.param:  # as for more tokens
-        monkeypatch.setattr("supernet.retention.MOST_PARALLEL_TOKENS", 8)
+        monkeypatch.setattr("supernet.layers.retention.MOST_PARALLEL_TOKENS", 8)
     make, size = NETWORKS[request.param]
     picture = torch.rand(1, 3, *size)
     return settled(build(make()), picture), picture

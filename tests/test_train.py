@@ -24,21 +24,21 @@ from results.errors import RunError, UserError
 from results.resume import flags_of, resumed
 from results.runs import locked
 from supernet.arch import Arch, PromptableHead, ReconstructionHead, Stage, Stem
-from supernet.batch import SubnetEvaluator
-from supernet.checkpoint import open_supernet, save_checkpoint
-from supernet.curves import CURVE, EVALUATIONS, PICTURE, read_rows
-from supernet.extremes import largest_of, smallest_of
-from supernet.ingredients import gather
+from supernet.evaluation.subnets import SubnetEvaluator
 from supernet.model import build
-from supernet.named import with_head
-from supernet.snapshots import load_snapshot, save_snapshot, snapshots
+from supernet.official import with_head
+from supernet.sharing.checkpoint import open_supernet, save_checkpoint
+from supernet.sharing.extremes import largest_of, smallest_of
+from supernet.sharing.supernet import Supernet
 from supernet.space import get_space
-from supernet.subnet import Supernet
 from supernet.train import MAY_CHANGE, UNRECORDED, Train
-from supernet.train_report import print_training
-from supernet.trainer import Trainer
-from supernet.training import Training
-from supernet.weights import (
+from supernet.training.curves import CURVE, EVALUATIONS, PICTURE, read_rows
+from supernet.training.plan import gather
+from supernet.training.report import print_training
+from supernet.training.run import Training
+from supernet.training.snapshots import load_snapshot, save_snapshot, snapshots
+from supernet.training.trainer import Trainer
+from supernet.weights.files import (
     arch_in,
     metadata_in,
     norm_eps,
@@ -473,8 +473,8 @@ def test_a_step_s_time_is_its_own(tmp_path, monkeypatch):
         return save_snapshot(*arguments)
 
     clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + passed)
-    monkeypatch.setattr("supernet.training.save_snapshot", save)
-    monkeypatch.setattr("supernet.training.time", clock)
+    monkeypatch.setattr("supernet.training.run.save_snapshot", save)
+    monkeypatch.setattr("supernet.training.run.time", clock)
     replace(QUICK, out=tmp_path / "run", steps=3, checkpoint_every=1).run()
     assert passed == 3000
     assert all(float(row["seconds"]) < 1000 for row in read_rows(tmp_path / "run" / CURVE))

@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from results.errors import UserError
 from supernet.model import build
-from supernet.optimise import Average, adamw, clip, learning_rate
-from supernet.order import Order, read_parts
-from supernet.sandwich import OneArch, SandwichRule
-from supernet.subnet import Supernet
-from supernet.trainer import Alone, Recipe, Trainer, compiled
+from supernet.sharing.supernet import Supernet
+from supernet.training.batches import Order, read_parts
+from supernet.training.optimise import Average, adamw, clip, learning_rate
+from supernet.training.sandwich import OneArch, SandwichRule
+from supernet.training.trainer import Alone, Recipe, Trainer, compiled
 from tests.blobs import NUM_CLASSES, NUM_TRAIN, SIZE, Blobs, small_space
 
 

@@ -31,18 +31,19 @@ from supernet.arch import (
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.model import IMAGENET_MEAN, IMAGENET_STD, build, build_task_model
-from supernet.named import dataset_of
-from supernet.sam import FRAME, Sam
+from supernet.official import dataset_of
+from supernet.sam.model import FRAME, Sam
+from supernet.sharing.supernet import Supernet
 from supernet.space import get_space
-from supernet.subnet import Supernet
-from supernet.tasks import augment, training
+from supernet.tasks import augment
+from supernet.tasks import task as training
 from supernet.tasks.base import evenly
 from supernet.tasks.classification import TopAccuracy
 from supernet.tasks.pretrain import HiddenPixels, hide
 from supernet.tasks.promptable import AnnotatedPicture, Instance, Numbered, box_of
+from supernet.tasks.task import EMBEDDED, PLAIN, TASKS, Augment, Draw, to_device
 from supernet.tasks.train_promptable import PROMPTS, ask, low_resolution
-from supernet.tasks.training import EMBEDDED, PLAIN, TASKS, Augment, Draw, to_device
-from supernet.weights import save_weights
+from supernet.weights.files import save_weights
 
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 CPU = torch.device("cpu")

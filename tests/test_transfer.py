@@ -22,7 +22,7 @@ from nas.search import SearchCommand
 from results.console import main
 from results.errors import TableError
 from supernet.blocks import blocks_of
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.space import get_space
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "points"

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from results.errors import RunError, WeightsError
 from supernet.arch import ClassificationHead
 from supernet.model import build, build_task_model, create_model
-from supernet.named import named_arch
-from supernet.weights import (
+from supernet.official import named_arch
+from supernet.weights.files import (
     arch_in,
     load_weights,
     norm_eps,

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from results.errors import WeightsError
 from supernet.model import build
-from supernet.named import named_arch
-from supernet.weights import load_weights, official_state_dict, read_weights
-from supernet.wrapped import COUNTERS, NoNetworkError, network_in
+from supernet.official import named_arch
+from supernet.weights.files import load_weights, official_state_dict, read_weights
+from supernet.weights.wrapped import COUNTERS, NoNetworkError, network_in
 
 NAMES = {
     "official": ("backbone.input_stem.op_list.0.conv.weight", "head.op_list.3.linear.bias"),

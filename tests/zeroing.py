@@ -13,8 +13,8 @@ import torch
 
 from supernet.arch import HEADED, ClassificationHead
 from supernet.blocks import blocks_of
+from supernet.layers.convolutions import LocalBlock
 from supernet.model import build
-from supernet.modules import LocalBlock
 
 OWN = ("local", "mixer", "head_dim")  # fields of a stage that are no parts of a larger choice
 

@@ -1,7 +1,7 @@
 """What token mixers compute from their parameters alone, and a file therefore holds as numbers.
 
-The counterparts of what `supernet.hyena`, `supernet.retention` and `supernet.rwkv` compute at
-every call; those modules say where the formulas come from. All in float64, rounded at the end.
+The counterparts of what `hyena`, `retention` and `rwkv` of `supernet.layers` compute at every call;
+those modules say where the formulas come from. All in float64, rounded at the end.
 C channels, H height, W width, N heads, T = H * W tokens.
 """
 

@@ -21,7 +21,7 @@ from lut.builders.weights import Array, Parameters
 from supernet.blocks import Block
 
 LEAST = float(np.finfo(np.float32).tiny)
-LARGEST_SUM_FP16, LEAST_FP16 = 2.0**15, 2.0**-14  # as in supernet.mixers
+LARGEST_SUM_FP16, LEAST_FP16 = 2.0**15, 2.0**-14  # as in supernet.layers.mixers
 MAP_ELEMENTS = 2**20  # of a softmax at a time: 4 MB
 MOST_PIECES = 32
 CHUNK = 28  # tokens that one product adds up, about
@@ -29,7 +29,7 @@ MOST_UNCUT_TOKENS = 64
 
 
 def relu_linear(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Value:
-    """`supernet.mixers.LiteMLA`.
+    """`supernet.layers.mixers.LiteMLA`.
 
     Each scale attends by itself: joining scales before the attention, as published, took
     0 to 15 % more (7x7 to 28x28, C = 64 to 384, one and two scales). Batched products instead
@@ -78,7 +78,7 @@ def _relu_attention(graph: OnnxGraph, q: Value, k: Value, v: Value) -> Value:
 
 
 def _scaled_relu_attention(graph: OnnxGraph, q: Value, k: Value, v: Value) -> Value:
-    """The same in float16, scaled as `supernet.mixers` does and for its reasons."""
+    """The same in float16, scaled as `supernet.layers.mixers` does and for its reasons."""
     dim, tokens = q.shape[-2:]
     largest_q = graph.binary("Max", graph.reduce("ReduceMax", q, 2), LEAST_FP16)
     largest_k = graph.binary("Max", graph.reduce("ReduceMax", k, 2, 3), LEAST_FP16)
@@ -112,7 +112,7 @@ def _positive(graph: OnnxGraph, divisor: Value) -> Value:
 
 
 def softmax(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Value:
-    """`supernet.softmax.SoftmaxAttention`; the division by sqrt(D) is in q's weights.
+    """`supernet.layers.softmax.SoftmaxAttention`; the division by sqrt(D) is in q's weights.
 
     Queries are taken in pieces, so that a piece's map stays in the cache: at 28x28 with 8
     heads 9.6 ms instead of 10.9, at 64x64 with 2 heads 38.6 instead of 50.1. The product is
@@ -142,7 +142,7 @@ def softmax(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) ->
 
 
 def rwkv(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Value:
-    """`supernet.rwkv.RWKV`.
+    """`supernet.layers.rwkv.RWKV`.
 
     A mixture with shifted neighbours is a depthwise 3x3 convolution of two taps: at 14x14 with
     256 channels 0.04 ms for all three, by slices 0.24 ms; one projection of x and shifted x
@@ -172,7 +172,7 @@ def _mixing_kernel(mix: Array) -> Array:
 
 
 def _bi_wkv(graph: OnnxGraph, k: Value, v: Value, parameters: Parameters) -> Value:
-    """(B, C, H, W) each -> (B, C, H, W) in float32, as `supernet.rwkv.bi_wkv`.
+    """(B, C, H, W) each -> (B, C, H, W) in float32, as `supernet.layers.rwkv.bi_wkv`.
 
     Sums over the tokens before are products with triangular matrices, of all tokens where they
     are few, else of chunks of about CHUNK, and of the chunks' sums. Milliseconds of the whole:

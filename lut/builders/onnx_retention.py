@@ -17,11 +17,11 @@ from lut.builders.weights import Parameters
 from supernet.blocks import Block
 
 TILE = 8
-MOST_PARALLEL_TOKENS = 400  # as in supernet.retention; the map's decays then take <= 0.64 MB a head
+MOST_PARALLEL_TOKENS = 400  # as in layers/retention.py; decays then take <= 0.64 MB a head
 
 
 def retention(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Value:
-    """`supernet.retention.Retention`.
+    """`supernet.layers.retention.Retention`.
 
     Microseconds in ONNX Runtime, one thread, all between the projections:
 
@@ -83,7 +83,7 @@ def linear_retention(
 ) -> Value:
     """The same function as `parallel_retention`.
 
-    The tiles of `supernet.retention.linear_retention`. Instead of a recurrence, one matrix
+    The tiles of `supernet.layers.retention.linear_retention`. Instead of a recurrence, one matrix
     carries the states along all tiles of an axis: it is small, as tiles are large.
     """
     heads, dim, tokens = q.shape[1:]

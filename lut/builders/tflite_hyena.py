@@ -39,7 +39,7 @@ def hyena(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
 
 
 def clamp(ops: TfliteOps, x: int) -> int:
-    """Within +-LARGEST_GATED, as `supernet.precision.gated`."""
+    """Within +-LARGEST_GATED, as `supernet.layers.precision.gated`."""
     x = ops.binary("MINIMUM", x, LARGEST_GATED)
     return ops.binary("MAXIMUM", x, -LARGEST_GATED)
 

@@ -79,7 +79,7 @@ def _by_part(values: Array, dim: int) -> Array:
 def _linear(ops: TfliteOps, q: int, k: int, v: int) -> int:
     """q (k^T v) / q . sum(k), of q and k that are positive: (B, N, T, D) each.
 
-    Scaled as `supernet.mixers.relu_linear_attention` where float16 may be computed in; the
+    Scaled as `supernet.layers.mixers.relu_linear_attention` where float16 may be computed in; the
     result stays the same. float32 needs none of it.
     """
     tokens, dim = ops.shape(q)[2:]

@@ -70,7 +70,7 @@ def _parallel(ops: TfliteOps, q: int, k: int, v: int, height: int, width: int) -
 
 
 def _by_tiles(ops: TfliteOps, q: int, k: int, v: int, height: int, width: int) -> int:
-    """The same in the manner of `supernet.retention.linear_retention`, which explains it.
+    """The same in the manner of `supernet.layers.retention.linear_retention`, which explains it.
 
     With float16 in mind, k and q share the division by the sum of decays: by that along one
     endless axis, and by the rest.

@@ -20,7 +20,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 def rwkv(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
-    """sigmoid(r) * bi_wkv(k, v), see `supernet.rwkv`.
+    """sigmoid(r) * bi_wkv(k, v), see `supernet.layers.rwkv`.
 
     A mixture of a token and its neighbour is one depthwise 3 x 3 convolution: shifting once
     and mixing three times took as long, within 6 % either way. What a token sees of its own row

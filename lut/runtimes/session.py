@@ -238,9 +238,9 @@ def _push_packages(host: "Host", there: str) -> None:
     """What modules are made of, from the sources that run here."""
     with TemporaryDirectory(prefix="nas-code-") as name:
         for package in ("results", "supernet"):
-            target = Path(name) / package
-            target.mkdir()
-            for source in (ROOT / package).glob("*.py"):
+            for source in (ROOT / package).rglob("*.py"):
+                target = Path(name) / source.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, target)
         host.push(Path(name), there)
 

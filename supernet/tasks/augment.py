@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from supernet.tasks.pictures import IGNORED, hw
+from supernet.pictures import IGNORED, hw
 
 GREY = (124, 116, 104)  # ImageNet's mean colour, where nothing is
 ASPECTS = (3 / 4, 4 / 3)

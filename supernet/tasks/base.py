@@ -16,11 +16,11 @@ from torch.utils.data import Dataset, Subset
 from results.errors import DataError, UserError, check_choice
 from supernet.arch import Arch
 from supernet.model import IMAGENET_MEAN, IMAGENET_STD
+from supernet.pictures import normalise, to_tensor
 from supernet.tasks.class_order import listed
 from supernet.tasks.look import check_headers, check_pictures
 from supernet.tasks.loop import Metric, evaluate, read_batches
-from supernet.tasks.pictures import normalise, to_tensor
-from supernet.tasks.training import PLAIN, Augment, Draw
+from supernet.tasks.task import PLAIN, Augment, Draw
 
 NUM_TRAIN, NUM_VAL = 20_000, 2_000  # embedded pictures
 DIFFICULTY = 0.3  # of embedded pictures, 0 to 1, held-out ones too

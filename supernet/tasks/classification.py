@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from results.errors import DataError
-from supernet.tasks.class_order import by_name, in_order
-from supernet.tasks.pictures import (
+from supernet.pictures import (
     check_folder,
     contents,
     is_picture,
@@ -25,6 +24,7 @@ from supernet.tasks.pictures import (
     resize_and_crop,
     to_tensor,
 )
+from supernet.tasks.class_order import by_name, in_order
 
 LAYOUT = "DIR/val/CLASS/PICTURE or DIR/CLASS/PICTURE"
 SPLITS = ("train", "val", "validation", "test")

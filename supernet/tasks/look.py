@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+from supernet.pictures import read_rgb, read_size, stored_size
 from supernet.tasks.loop import MAX_WORKERS, num_cores
-from supernet.tasks.pictures import read_rgb, read_size, stored_size
 
 DECODED = 2**29  # pixels of pictures that are decoded to find damage: some seconds
 HEADERS = 200_000  # of pictures to train on that are read: about a minute

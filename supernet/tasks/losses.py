@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supernet.tasks.pictures import IGNORED
+from supernet.pictures import IGNORED
 
 OHEM_THRESHOLD, OHEM_LEAST = 0.7, 1 / 16
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0

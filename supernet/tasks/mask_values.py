@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from results.errors import DataError
 from results.progress import progress
+from supernet.pictures import IGNORED, other_size, read_indices
 from supernet.tasks.class_order import listed, share_of
 from supernet.tasks.look import in_threads
-from supernet.tasks.pictures import IGNORED, other_size, read_indices
 
 MANY = 1000  # masks whose reading is shown
 COUNTED_AT_ONCE = 2**22  # pixels

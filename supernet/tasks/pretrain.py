@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from results.errors import DataError
 from supernet.arch import Arch
 from supernet.model import IMAGENET_STD
+from supernet.pictures import check_folder, contents, hw, list_pictures, read_rgb
 from supernet.tasks.augment import flip, random_resized_crop
 from supernet.tasks.base import (
     IMAGENET,
@@ -38,15 +39,14 @@ from supernet.tasks.embedded_cells import draw_cells
 from supernet.tasks.embedded_leaves import draw_leaves
 from supernet.tasks.embedded_shapes import CLASSES, draw_shape
 from supernet.tasks.losses import like, masked_l1
-from supernet.tasks.pictures import check_folder, contents, hw, list_pictures, read_rgb
-from supernet.tasks.training import PLAIN, Augment, Draw
+from supernet.tasks.task import PLAIN, Augment, Draw
 
 PATCH = 32  # side of what is hidden as one, pixels
 HIDDEN = 0.6  # share of patches
 
 
 class PretrainTask(TaskBase):
-    """See `supernet.tasks.training.training_task`.
+    """See `supernet.tasks.task.training_task`.
 
     A target is (4, H, W): the normalised pixels, and 1 where they were hidden.
     """

@@ -15,6 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
 from results.errors import DataError, NotFiniteError
+from supernet.pictures import (
+    check_folder,
+    contents,
+    list_pictures,
+    pair_masks,
+    read_indices,
+    read_rgb,
+    read_turned,
+    unused_masks,
+)
 from supernet.rle import Rle, area, decode
 from supernet.tasks.coco import (
     Annotation,
@@ -27,16 +37,6 @@ from supernet.tasks.coco import (
 )
 from supernet.tasks.look import in_threads
 from supernet.tasks.loop import cure_of_not_finite
-from supernet.tasks.pictures import (
-    check_folder,
-    contents,
-    list_pictures,
-    pair_masks,
-    read_indices,
-    read_rgb,
-    read_turned,
-    unused_masks,
-)
 
 Layout = Literal["sa1b", "coco", "folder"]
 Mask = NDArray[np.bool_]
@@ -115,7 +115,7 @@ class AnnotatedPictures(Dataset[AnnotatedPicture]):
 
 
 class Prediction(Protocol):
-    """What `supernet.segment` predicts for one prompt."""
+    """What `supernet.sam.predictor` predicts for one prompt."""
 
     @property
     def masks(self) -> NDArray[Any]: ...
@@ -125,7 +125,7 @@ class Prediction(Protocol):
 
 
 class Predictor(Protocol):
-    """`supernet.segment.PromptablePredictor`, or what stands in for it."""
+    """`supernet.sam.predictor.PromptablePredictor`, or what stands in for it."""
 
     def set_image(self, image: NDArray[np.uint8]) -> None: ...
 

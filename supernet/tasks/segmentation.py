@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from results.errors import DataError
-from supernet.tasks.base import evenly
-from supernet.tasks.mask_values import check_not_negative, check_sizes, check_values, read_values
-from supernet.tasks.pictures import (
+from supernet.pictures import (
     IGNORED,
     check_folder,
     contents,
@@ -31,6 +29,8 @@ from supernet.tasks.pictures import (
     to_tensor,
     unused_masks,
 )
+from supernet.tasks.base import evenly
+from supernet.tasks.mask_values import check_not_negative, check_sizes, check_values, read_values
 
 Layout = Literal["cityscapes", "ade20k", "folder"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from results.errors import DataError
-from supernet.tasks.pictures import (
+from supernet.pictures import (
     check_folder,
     contents,
     hw,

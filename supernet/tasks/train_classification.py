@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from results.errors import DataError
 from supernet.arch import Arch
 from supernet.model import default_cfg
+from supernet.pictures import hw, read_rgb, to_tensor
 from supernet.tasks.augment import erase, flip, rand_augment, random_resized_crop
 from supernet.tasks.base import (
     IMAGENET,
@@ -32,12 +33,11 @@ from supernet.tasks.classification import ClassFolders, TopAccuracy
 from supernet.tasks.embedded_shapes import CLASSES, draw_shape
 from supernet.tasks.losses import alpha_divergence, cross_entropy, kl_divergence
 from supernet.tasks.mixing import mix_batch
-from supernet.tasks.pictures import hw, read_rgb, to_tensor
-from supernet.tasks.training import Augment, Draw
+from supernet.tasks.task import Augment, Draw
 
 
 class ClassificationTask(TaskBase):
-    """See `supernet.tasks.training.training_task`."""
+    """See `supernet.tasks.task.training_task`."""
 
     name, primary = "classification", "top1"
 

@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 
 from results.errors import DataError, WeightsError
 from supernet.arch import Arch, PromptableHead
-from supernet.sam import FOREGROUND, FRAME, PADDING, MaskDecoder, PromptEncoder, Sam
-from supernet.segment import LOW_RESOLUTION, PromptablePredictor, prepare_image, resized
+from supernet.sam.model import FOREGROUND, FRAME, PADDING, MaskDecoder, PromptEncoder, Sam
+from supernet.sam.predictor import LOW_RESOLUTION, PromptablePredictor, prepare_image, resized
 from supernet.tasks.augment import photometric
 from supernet.tasks.base import (
     NUM_TRAIN,
@@ -47,8 +47,8 @@ from supernet.tasks.promptable import (
     Numbered,
     box_of,
 )
-from supernet.tasks.training import Augment, Draw
-from supernet.weights import arch_in, load_network
+from supernet.tasks.task import Augment, Draw
+from supernet.weights.files import arch_in, load_network
 
 PROMPTS = 8  # a picture; official: 64
 POINTS = 10  # at most, of a prompt; official
@@ -71,7 +71,7 @@ class Prompts(NamedTuple):
 
 
 class PromptableTask(TaskBase):
-    """See `supernet.tasks.training.training_task`.
+    """See `supernet.tasks.task.training_task`.
 
     With a teacher the target is the picture as the teacher sees it, and the loss the mean
     square of the difference between the two image embeddings: EfficientViT-SAM's first stage.

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from results.errors import DataError
 from supernet.arch import Arch
+from supernet.pictures import IGNORED, read_indices, read_rgb, to_tensor
 from supernet.tasks.augment import flip, photometric, scaled_crop
 from supernet.tasks.base import (
     IMAGENET,
@@ -32,7 +33,6 @@ from supernet.tasks.base import (
 from supernet.tasks.embedded_cells import CLASSES, draw_cells
 from supernet.tasks.losses import alpha_divergence, kl_divergence, like, ohem_cross_entropy
 from supernet.tasks.mask_values import read_values
-from supernet.tasks.pictures import IGNORED, read_indices, read_rgb, to_tensor
 from supernet.tasks.segmentation import (
     CITYSCAPES,
     LabelledPictures,
@@ -40,13 +40,13 @@ from supernet.tasks.segmentation import (
     layout_of,
     to_classes,
 )
-from supernet.tasks.training import Augment, Draw
+from supernet.tasks.task import Augment, Draw
 
 CLASSES_OF_LAYOUT = {"cityscapes": len(CITYSCAPES), "ade20k": 150}
 
 
 class SegmentationTask(TaskBase):
-    """See `supernet.tasks.training.training_task`."""
+    """See `supernet.tasks.task.training_task`."""
 
     name, primary = "segmentation", "miou"
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from results.errors import DataError
 from supernet.arch import Arch, SuperResolutionHead
+from supernet.pictures import read_rgb, to_tensor
 from supernet.tasks.base import (
     NUM_TRAIN,
     TaskBase,
@@ -26,15 +27,14 @@ from supernet.tasks.base import (
 )
 from supernet.tasks.embedded_leaves import draw_leaves
 from supernet.tasks.losses import like
-from supernet.tasks.pictures import read_rgb, to_tensor
 from supernet.tasks.super_resolution import LargePictures, Likeness, reduce
-from supernet.tasks.training import Augment, Draw
+from supernet.tasks.task import Augment, Draw
 
 SHARE = 0.6  # share of the embedded pictures' own, as noise cannot be enlarged
 
 
 class SuperResolutionTask(TaskBase):
-    """See `supernet.tasks.training.training_task`; `Draw.size` is that of the small picture."""
+    """See `supernet.tasks.task.training_task`; `Draw.size` is that of the small picture."""
 
     name, primary = "super_resolution", "psnr_db"
 

@@ -22,14 +22,14 @@ import torch
 from results.files import write_json
 from results.record import commit, now, versions
 from supernet.arch import Arch
-from supernet.distributed import Ranks
 from supernet.model import build
-from supernet.named import official_arch
-from supernet.sandwich import OneArch, Sampler, SandwichRule
+from supernet.official import official_arch
+from supernet.sharing.supernet import Supernet
 from supernet.space import get_space
-from supernet.subnet import Supernet
-from supernet.tasks.training import training_task
-from supernet.trainer import Alone, Recipe, Trainer
+from supernet.tasks.task import training_task
+from supernet.training.distributed import Ranks
+from supernet.training.sandwich import OneArch, Sampler, SandwichRule
+from supernet.training.trainer import Alone, Recipe, Trainer
 from tests.benchmarks.models import ROOT, ratio, times_of
 from tests.benchmarks.search import machine
 

@@ -27,11 +27,11 @@ from torch.utils.data import DataLoader
 from results.files import write_json
 from results.record import RunRecord, commit, now
 from supernet.arch import Arch, ReconstructionHead, SegmentationHead
-from supernet.extremes import smallest_of
 from supernet.model import build
-from supernet.named import named_arch
+from supernet.official import named_arch
+from supernet.sharing.extremes import smallest_of
 from supernet.space import get_space
-from supernet.tasks.training import Draw, TrainingTask, training_task
+from supernet.tasks.task import Draw, TrainingTask, training_task
 from tests.benchmarks.search import cpu_name
 
 ROOT = Path(__file__).parents[2]

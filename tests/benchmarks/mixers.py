@@ -59,7 +59,7 @@ class Case:
 
 
 def main() -> None:
-    from supernet.mixers import MIXERS
+    from supernet.layers.mixers import MIXERS
 
     torch.set_num_threads(1)
     keep_memory()

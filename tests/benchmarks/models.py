@@ -42,7 +42,7 @@ def factory(name):
     """The function behind `ours` or MODULE:FUNCTION."""
     if name == "ours":
         from supernet.model import build
-        from supernet.named import named_arch
+        from supernet.official import named_arch
 
         return lambda network: build(named_arch(network))
     module, _, function = name.partition(":")

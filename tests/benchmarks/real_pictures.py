@@ -26,7 +26,7 @@ from results.files import write_json
 from results.reading import read_json
 from results.record import RunRecord, commit, now
 from supernet.arch import PromptableHead, Stem, SuperResolutionHead
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.tasks.promptable import AnnotatedPictures, box_of, iou
 from supernet.tasks.super_resolution import LargePictures, Likeness
 from tests.benchmarks.composites import CLASSES, COUNTS, SIDE, make

@@ -55,7 +55,7 @@ def the_space(name: str) -> Space:
 
 
 def sandwich(name: str) -> list[Arch]:
-    from supernet.sandwich import SandwichRule
+    from supernet.training.sandwich import SandwichRule
 
     archs = SandwichRule(the_space(name), 2, seed=0, num_steps=1).draw(0).archs
     assert len(archs) == 4
@@ -68,7 +68,7 @@ def passes(name: str, kind: str, batch: int, side: int) -> Callable[[], None]:
     import torch.nn.functional as F
 
     from supernet.model import build
-    from supernet.subnet import Supernet
+    from supernet.sharing.supernet import Supernet
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -102,10 +102,10 @@ def steps(name: str, kind: str, batch: int, side: int) -> Callable[[], None]:
     import torch
 
     from supernet.model import build
-    from supernet.sandwich import OneArch, Sampler, Sandwich
-    from supernet.subnet import Supernet
-    from supernet.tasks.training import training_task
-    from supernet.trainer import Alone, Recipe, Trainer
+    from supernet.sharing.supernet import Supernet
+    from supernet.tasks.task import training_task
+    from supernet.training.sandwich import OneArch, Sampler, Sandwich
+    from supernet.training.trainer import Alone, Recipe, Trainer
 
     class Same:
         def draw(self, step: int) -> Sandwich:

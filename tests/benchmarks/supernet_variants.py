@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from supernet.arch import Arch
-from supernet.extremes import OWN_WEIGHTS
-from supernet.initialise import initialise_weights
-from supernet.sandwich import Sampler, Sandwich, at, stream
+from supernet.layers.initialise import initialise_weights
+from supernet.sharing.extremes import OWN_WEIGHTS
+from supernet.sharing.supernet import Supernet
 from supernet.space import Space
-from supernet.subnet import Supernet
-from supernet.tasks.training import TrainingTask
+from supernet.tasks.task import TrainingTask
+from supernet.training.sandwich import Sampler, Sandwich, at, stream
 
 SAMPLED = 1000  # archs that show nearly all widths; at a new one training stops with a KeyError
 

@@ -184,7 +184,7 @@ def pictures(work: Path, processes: int) -> Path:
 
 
 def draw(numbers: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    from supernet.tasks.training import Draw, training_task
+    from supernet.tasks.task import Draw, training_task
 
     data = training_task("classification", seed=0).train_data()
     return np.stack([data[Draw(i, 0, SIZE, 0)][0].numpy().astype(np.float16) for i in numbers])
@@ -196,13 +196,13 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
         return None
     import torch
 
-    from supernet.distributed import Ranks
-    from supernet.initialise import initialise_weights
+    from supernet.layers.initialise import initialise_weights
     from supernet.model import build
-    from supernet.order import Order, seed_of
-    from supernet.sandwich import OneArch, Sampler, SandwichRule
-    from supernet.subnet import Supernet
-    from supernet.trainer import Alone, Recipe, Trainer
+    from supernet.sharing.supernet import Supernet
+    from supernet.training.batches import Order, seed_of
+    from supernet.training.distributed import Ranks
+    from supernet.training.sandwich import OneArch, Sampler, SandwichRule
+    from supernet.training.trainer import Alone, Recipe, Trainer
     from tests.benchmarks.supernet_variants import FairMixers, Labelled, OwnNorms
 
     torch.set_num_threads(1)
@@ -280,7 +280,7 @@ def recalibrated(supernet: Any, arch: Arch, x: Any, seed: int) -> Any:
     """A subnet alone, with statistics of its own."""
     import torch
 
-    from supernet.batchnorm import recalibrate
+    from supernet.evaluation.batchnorm import recalibrate
 
     network = supernet.extract(arch)
     shuffled = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
@@ -291,7 +291,7 @@ def recalibrated(supernet: Any, arch: Arch, x: Any, seed: int) -> Any:
 
 @lru_cache
 def the_task() -> Any:
-    from supernet.tasks.training import training_task
+    from supernet.tasks.task import training_task
 
     return training_task("classification", seed=0)
 

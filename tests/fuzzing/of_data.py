@@ -12,17 +12,17 @@ from PIL import Image
 from torch import nn
 
 from supernet.arch import Arch
-from supernet.checkpoint import open_supernet, resolutions_in, save_checkpoint, space_in
-from supernet.extremes import smallest_of
 from supernet.model import build_task_model
+from supernet.pictures import read_indices
 from supernet.rle import area, decode, encode
+from supernet.sharing.checkpoint import open_supernet, resolutions_in, save_checkpoint, space_in
+from supernet.sharing.extremes import smallest_of
+from supernet.sharing.supernet import Supernet
 from supernet.space import get_space
-from supernet.subnet import Supernet
 from supernet.tasks.classification import ClassFolders
-from supernet.tasks.pictures import read_indices
 from supernet.tasks.promptable import AnnotatedPictures
 from supernet.tasks.segmentation import LabelledPictures
-from supernet.weights import (
+from supernet.weights.files import (
     arch_in,
     load_weights,
     num_classes_in,

@@ -19,13 +19,13 @@ from results.errors import UserError
 from results.files import write_json
 from results.resume import flags_of
 from supernet.arch import Arch
-from supernet.archs import read_archs, resolve_arch
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
-from supernet.costs import read_costs
-from supernet.rows import SETTINGS, Rows
-from supernet.shared import SharedWork
+from supernet.evaluation.queue import SharedWork
+from supernet.evaluation.rows import SETTINGS, Rows
+from supernet.resolve import read_archs, resolve_arch
 from supernet.space import get_space
+from supernet.training.attentive import read_costs
 from tests.fuzzing import mutate
 from tests.fuzzing.check import Reader
 from tests.fuzzing.of_tables import make_table_csv
@@ -160,8 +160,8 @@ def _training(folder: Path) -> Any:
 def _without_end() -> Iterator[None]:
     """Neither evaluation nor model: their time says nothing of a reader."""
     with (
-        patch("supernet.training.Training.finish", lambda self: {}),
-        patch("supernet.train_report.print_training", lambda *_: None),
+        patch("supernet.training.run.Training.finish", lambda self: {}),
+        patch("supernet.training.report.print_training", lambda *_: None),
     ):
         yield
 
@@ -180,8 +180,8 @@ def make_snapshot(folder: Path) -> list[Path]:
 
 
 def make_curves(folder: Path) -> list[Path]:
-    from supernet.curves import Curves
-    from supernet.trainer import Report
+    from supernet.training.curves import Curves
+    from supernet.training.trainer import Report
 
     (folder / "run").mkdir()
     write_plots([a_front()], folder)  # see make_drawn_front
@@ -199,13 +199,13 @@ def use_training(path: Path) -> Any:
 
     is_record = path.suffix == ".json"
     run = path.parent if is_record else path.parent.parent
-    steps = patch("supernet.training.Training.go_on", lambda self: None)
+    steps = patch("supernet.training.run.Training.go_on", lambda self: None)
     with _without_end(), steps if is_record else contextlib.nullcontext():
         Train(resume=run, steps=3, quiet=True).run()
 
 
 def use_curves(path: Path) -> Any:
-    from supernet.curves import Curves, draw_curve
+    from supernet.training.curves import Curves, draw_curve
 
     with Curves(path.parent, 3):
         pass
@@ -241,7 +241,7 @@ def make_shared(folder: Path) -> list[Path]:
 
 
 def use_shared(path: Path) -> Any:
-    with patch("supernet.shared.time.sleep", lambda seconds: None):
+    with patch("supernet.evaluation.queue.time.sleep", lambda seconds: None):
         work = SharedWork(str(path), "study", {"task": "classification"}, pulse_s=0, grace_s=0)
         found = dict(work.rows(subnets(4, TWELVE)))
         work.errors(subnets(4, TWELVE))

@@ -32,7 +32,7 @@ from results.errors import UserError
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
-from supernet.named import named_arch
+from supernet.official import named_arch
 from supernet.space import get_space
 from tests.conftest import ROOT
 from tests.fuzzing import mutate

@@ -1,0 +1,129 @@
+"""What a network is evaluated on: a folder of pictures as a data set, and the metric for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch.utils.data import Dataset
+
+from results.errors import DataError
+from supernet.arch import (
+    Arch,
+    ClassificationHead,
+    ReconstructionHead,
+    SegmentationHead,
+    SuperResolutionHead,
+)
+from supernet.evaluation.recalibrated import order_of, task_of, was_trained_here
+from supernet.model import default_cfg
+from supernet.official import ALL_DATASETS
+from supernet.tasks.base import TaskBase
+from supernet.tasks.classification import ClassFolders, TopAccuracy
+from supernet.tasks.look import typical_size
+from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
+from supernet.tasks.segmentation import LabelledPictures, MeanIoU, input_size
+from supernet.tasks.super_resolution import LargePictures, Likeness
+from supernet.weights.header import classes_in
+
+FAR = 2.5  # times as large or small as the pictures: nobody would choose it for them
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A folder as a data set, and the metric that goes with it."""
+
+    data: Dataset[Any]
+    metric: Any  # a `supernet.tasks.loop.Metric`, or a BoxIoU
+    name: str  # of the data set where the layout tells it, else of the folder
+    is_known: bool  # the layout tells it
+    notes: tuple[str, ...] = ()  # what was assumed of the labels, or is odd
+
+
+def open_data(
+    arch: Arch,
+    weights: Path,
+    folder: Path,
+    *,
+    limit: int | None = None,
+    class_order: str | None = None,
+    silent: bool = True,
+) -> Opened:
+    """What `arch` is evaluated on, never pictures of `folder` that `weights` were trained on.
+
+    Args:
+        limit: pictures that will be looked at.
+        class_order: of class folders, where the weights name no classes.
+        silent: show no progress.
+
+    Raises DataError for a folder that it cannot be evaluated on.
+    """
+    is_pretrained = isinstance(arch.head, ReconstructionHead)
+    if not is_pretrained and not was_trained_here(weights):
+        return _all_of(arch, weights, folder, limit, class_order, silent)
+    try:
+        task = cast(TaskBase, task_of(arch, weights, folder, class_order))
+    except DataError:
+        if is_pretrained:
+            raise
+        # what cannot be trained on, as without train/, was not
+        return _all_of(arch, weights, folder, limit, class_order, silent)
+    data, metric = task.held_out(arch)
+    notes = task.check_labels(limit, silent=silent)
+    if isinstance(arch.head, SegmentationHead):
+        notes += about_size(arch, task.files_held_out())
+    return Opened(data, metric, task.dataset, task.dataset in ALL_DATASETS, notes)
+
+
+def _all_of(
+    arch: Arch,
+    weights: Path,
+    folder: Path,
+    limit: int | None,
+    class_order: str | None,
+    silent: bool,
+) -> Opened:
+    head, cfg, name = arch.head, default_cfg(arch), folder.resolve().name
+    names = classes_in(weights)
+    colours = {"mean": cfg["mean"], "std": cfg["std"]}
+    if isinstance(head, ClassificationHead):
+        classes = ClassFolders(
+            folder,
+            arch.resolution,
+            head.num_classes,
+            crop_pct=cfg["crop_pct"],
+            **colours,
+            names=names,
+            order=order_of(weights, class_order),
+        )
+        known = classes.is_imagenet
+        found = "imagenet" if known else name
+        return Opened(classes, TopAccuracy(), found, known, classes.notes)
+    if isinstance(head, SegmentationHead):
+        labelled = LabelledPictures(
+            folder, arch.resolution, head.num_classes, **colours, names=names
+        )
+        known = labelled.layout != "folder"
+        metric = MeanIoU(labelled.class_names)
+        notes = labelled.check_labels(limit, silent=silent)
+        notes += about_size(arch, [picture for picture, _ in labelled.samples])
+        return Opened(labelled, metric, labelled.layout if known else name, known, notes)
+    if isinstance(head, SuperResolutionHead):
+        pictures = LargePictures(folder, head.scale, **colours)
+        return Opened(pictures, Likeness(head.scale), name, False)
+    annotated = AnnotatedPictures(folder)
+    known = annotated.layout != "folder"
+    found = annotated.layout if known else name
+    return Opened(annotated, BoxIoU(), found, known, annotated.notes)
+
+
+def about_size(arch: Arch, pictures: Sequence[Path]) -> tuple[str, ...]:
+    """Return a line where segmentation is to see pictures at a size that is far from theirs."""
+    size = typical_size(pictures)
+    seen = input_size(size, arch.resolution)
+    if all(1 / FAR <= side / own <= FAR for side, own in zip(seen, size, strict=True)):
+        return ()
+    return (
+        f"pictures are about {size[0]}x{size[1]} px and are shown at {seen[0]}x{seen[1]} px; "
+        "--resolution gives another size",
+    )

@@ -1,0 +1,235 @@
+"""`--arch NAME|FILE|RUN#ID`: an Arch by the name, file or run that a user gives."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from results.errors import ArchError, RunError, SpaceError, nearest, shown
+from results.reading import MOST_LOG_BYTES, as_kind, parse_json, read_sheet, read_text
+from results.runs import FRONT, NetworksRecord, read_front_record
+from supernet.arch import (
+    Arch,
+    ClassificationHead,
+    SegmentationHead,
+    Task,
+    format_resolution,
+    parse_resolution,
+)
+from supernet.official import (
+    NAMES,
+    SEGMENTATION_HEADS,
+    dataset_of,
+    known_name,
+    named_arch,
+    refuse_other_family,
+    with_nearest_head,
+)
+from supernet.space import Space
+
+
+def resolve_arch(
+    text: str,
+    *,
+    task: Task | None = None,
+    dataset: str | None = None,
+    resolution: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+) -> Arch:
+    """The Arch that `text` names; it keeps its own head unless `task` or `dataset` asks for one.
+
+    `text` may also be an Arch as JSON itself.
+
+    Raises ArchError, or RunError for a run that is not there.
+    """
+    if known_name(text):
+        return named_arch(
+            text, task=task, dataset=dataset, resolution=resolution, num_classes=num_classes
+        )
+    run, hash_, number = text.rpartition("#")
+    if text.lstrip().startswith("{"):
+        arch = Arch.from_json(text)
+    elif _is_file(text):
+        try:
+            arch = Arch.from_json(read_text(Path(text), error=ArchError))
+        except ArchError as error:
+            raise ArchError(f"{text}: {error}") from None
+    elif hash_:
+        arch = _from_run(Path(run), number)
+    elif _is_folder(text):
+        last = len(_candidates_of(Path(text))) - 1
+        raise ArchError(
+            f"{text} is a run; name a candidate of it as {text}#ID, ID from 0 to {last}"
+        )
+    else:
+        refuse_other_family(text)
+        meant = nearest(text.lower().removeprefix("efficientvit_"), NAMES)
+        raise ArchError(f"no arch or file {shown(text)}{meant}, or a JSON file or RUN#ID")
+    if resolution is not None:
+        arch = replace(arch, resolution=resolution)
+    if task or dataset or arch.head is None:
+        arch = with_nearest_head(arch, dataset_of(task or arch.task, dataset), num_classes)
+    elif num_classes is not None and isinstance(arch.head, ClassificationHead | SegmentationHead):
+        arch = replace(arch, head=replace(arch.head, num_classes=num_classes))
+    return arch
+
+
+def read_archs(
+    text: str, space: Space, *, tell: Callable[[str], object] | None = None
+) -> list[Arch]:
+    """The Archs of `space` that `text` names, a run, a .csv, a .jsonl, or as for `resolve_arch`.
+
+    A .csv has a column `arch`, as `written_arch` reads it; a line of a .jsonl is an Arch, or an
+    object with one as `arch`. Networks by name take the space's resolution that is nearest to
+    their own. `tell` is given what was assumed of a .csv, in one line.
+
+    Raises ArchError, RunError; SpaceError, naming the dimension, for an Arch outside the space.
+    """
+    if text.endswith(".csv"):
+        found = list(_from_sheet(Path(text), space, tell))
+    elif text.endswith(".jsonl"):
+        found = list(_from_lines(Path(text)))
+    elif _is_folder(text):
+        found = _candidates_of(Path(text))
+    elif known_name(text):
+        found = [_at_nearest_resolution(resolve_arch(text), space)]
+    else:
+        found = [resolve_arch(text)]
+    return [arch_in_space(space, arch) for arch in found]
+
+
+def written_arch(text: str, **options: Any) -> Arch:
+    """The Arch in a cell of a CSV: a name as for `named_arch`, with its options, or JSON.
+
+    Raises ArchError.
+    """
+    if text.startswith("{"):
+        return Arch.from_json(text)
+    return named_arch(text, **options)
+
+
+def _at_nearest_resolution(arch: Arch, space: Space) -> Arch:
+    pixels = math.prod(arch.resolution)
+    known = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
+    return replace(arch, resolution=known)
+
+
+def arch_in_space(space: Space, arch: Arch) -> Arch:
+    """The backbone of `arch`, at its resolution, with the head that it has in `space`.
+
+    Raises SpaceError, naming the dimension, if the space has no such network.
+    """
+    _, part = space.part_of(arch)
+    resolutions: Any = part.dimensions["resolution"]
+    known = arch.resolution if arch.resolution in resolutions else resolutions[0]
+    chosen: dict[str, Any] = part.values(arch) | {"resolution": known}
+    if "head.widths" in part.dimensions:
+        chosen.setdefault("head.widths", part.dimensions["head.widths"][0])
+    try:
+        found = space.build(part, chosen)
+        space.encode(found)
+        return replace(found, resolution=arch.resolution)
+    except ArchError as error:
+        raise SpaceError(f"{arch.describe()} is not in space {space.name}: {error}") from None
+
+
+def trained_arch(space: Space, arch: Arch) -> Arch:
+    """`arch_in_space`, for a space that tells which resolutions its weights were trained at.
+
+    Raises SpaceError also for another one of these.
+    """
+    found = arch_in_space(space, arch)
+    trained = (space.arguments or {}).get("resolutions")
+    if trained and found.resolution not in space.resolutions:
+        size = format_resolution(found.resolution)
+        pixels = math.prod(found.resolution)
+        closest = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
+        raise SpaceError(
+            f"the weights were trained at {', '.join(trained)} px, not at {size}; give "
+            f"--resolution {format_resolution(closest)}"
+        )
+    return found
+
+
+def at_resolution(arch: Arch, resolution: str | None) -> Arch:
+    """`arch` at `--resolution`, or as it is. Raises ArchError."""
+    return replace(arch, resolution=parse_resolution(resolution)) if resolution else arch
+
+
+def _from_sheet(path: Path, space: Space, tell: Callable[[str], object] | None) -> Iterator[Arch]:
+    sheet = read_sheet(path, ("arch",), error=ArchError, most=MOST_LOG_BYTES)
+    if "arch" not in sheet.columns:
+        raise ArchError(f"{path} has no column arch")
+    if tell and sheet.remark:
+        tell(sheet.remark)
+    line = 0
+    for line, fields in sheet:
+        cell = fields.get("arch", "")
+        try:
+            arch = written_arch(cell)
+        except ArchError as error:
+            raise ArchError(f"{path}, line {line}: {error}") from None
+        yield _at_nearest_resolution(arch, space) if known_name(cell) else arch
+    if not line:
+        raise ArchError(f"{path} names no arch")
+
+
+def _from_lines(path: Path) -> Iterator[Arch]:
+    lines = enumerate(read_text(path, error=ArchError, most=MOST_LOG_BYTES).split("\n"), start=1)
+    lines_of_archs = [(number, line) for number, line in lines if line.strip()]
+    for number, line in lines_of_archs:
+        where = f"{path}, line {number}"
+        data = parse_json(line, dict[str, Any], where, error=ArchError)
+        own = as_kind(data.get("arch", data), dict[str, Any], where, error=ArchError)
+        try:
+            arch = Arch.from_dict(own)
+        except ArchError as error:
+            raise ArchError(f"{where}: {error}") from None
+        yield arch
+    if not lines_of_archs:
+        raise ArchError(f"{path} names no arch")
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # too long for a file name, say
+        return False
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:
+        return False
+
+
+def dataset_of_arch(arch: Arch) -> str:
+    """The data set whose published figures speak of networks with such a head.
+
+    "super_resolution" for those, of which no figures are published.
+    """
+    if arch.task == "super_resolution":
+        return arch.task
+    if arch.task != "segmentation":
+        return dataset_of(arch.task, None)
+    ade20k = {replace(head, num_classes=1) for head in SEGMENTATION_HEADS["ade20k"].values()}
+    head = arch.head
+    known = isinstance(head, SegmentationHead) and replace(head, num_classes=1) in ade20k
+    return "ade20k" if known else "cityscapes"
+
+
+def _from_run(run: Path, number: str) -> Arch:
+    candidates = _candidates_of(run)
+    if not number.isdecimal() or len(number) > 9 or int(number) >= len(candidates):
+        raise ArchError(f"{run} has no candidate {number[:20]!r} (ids 0 to {len(candidates) - 1})")
+    return candidates[int(number)]
+
+
+def _candidates_of(run: Path) -> list[Arch]:
+    try:
+        networks = read_front_record(run, NetworksRecord).candidates
+        return [Arch.from_dict(found.arch) for found in networks]
+    except ArchError as error:
+        raise RunError(f"{run / FRONT} is damaged: {error}") from None

@@ -1,0 +1,106 @@
+"""Which part of a wide tensor a narrower network uses.
+
+In front along every axis, the centre of a kernel, and of LiteMLA's projection the columns of
+the scales that are kept.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from supernet.blocks import Block
+from supernet.layers.mixers import Axes
+from supernet.model import module_of
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Of the tensor `name` of a block; the same name in both networks."""
+
+    name: str
+    shape: tuple[int, ...]  # of the narrower network's
+    index: tuple[slice, ...] | None  # None: the whole tensor
+    axes: tuple[int, ...] | None = None  # that `index` is along, where finer than the shape
+
+    def of(self, wide: Tensor) -> Tensor:
+        """A view, or a copy where no view has that shape; gradients reach `wide` either way."""
+        if self.index is None:
+            return wide
+        if self.axes is None:
+            return wide[self.index]
+        return wide.view(self.axes)[self.index].reshape(self.shape)
+
+    def put(self, wide: Tensor, values: Tensor) -> None:
+        """Write `values` where `of` reads."""
+        part = wide.detach()
+        if self.index is not None:
+            part = (part if self.axes is None else part.view(self.axes))[self.index]
+        part.copy_(values.reshape(part.shape))
+
+
+@lru_cache(maxsize=1 << 14)
+def slices_of(wide: Block, narrow: Block) -> tuple[Slice, ...]:
+    """Of every tensor of the module of `wide` what that of `narrow` uses, in order."""
+    have, want = _axes_of(wide), _axes_of(narrow)
+    return tuple(_slice(name, have[name], axes) for name, axes in want.items())
+
+
+def centre(kernel: Tensor, size: int) -> Tensor:
+    """(..., K, K) -> (..., size, size)."""
+    start = (kernel.shape[-1] - size) // 2
+    return kernel[..., start : start + size, start : start + size]
+
+
+@lru_cache(maxsize=1 << 14)
+def _axes_of(block: Block) -> dict[str, Axes]:
+    """Of every tensor: its shape, unless its module tells finer axes."""
+    with torch.device("meta"):
+        module = module_of(block, 1e-5)
+    found: dict[str, Axes] = {n: tuple(t.shape) for n, t in module.state_dict().items()}
+    for prefix, child in module.named_modules():
+        finer: dict[str, Axes] = getattr(child, "axes", {})
+        found |= {f"{prefix}.{name}".lstrip("."): axes for name, axes in finer.items()}
+    return found
+
+
+def _slice(name: str, have: Axes, want: Axes) -> Slice:
+    shape = _shape(want)
+    if have == want:
+        return Slice(name, shape, None)
+    index = tuple(
+        _part(h, w, is_kernel=len(have) > 3 and dim >= len(have) - 2)
+        for dim, (h, w) in enumerate(zip(have, want, strict=True))
+    )
+    sizes = tuple(len(axis) if isinstance(axis, tuple) else axis for axis in have)
+    return Slice(name, shape, index, sizes if len(sizes) != len(shape) else None)
+
+
+def _part(have: int | tuple[int, ...], want: int | tuple[int, ...], *, is_kernel: bool) -> slice:
+    if isinstance(have, tuple) and isinstance(want, tuple):
+        at = [have.index(label) for label in want]
+        steps = {b - a for a, b in pairwise(at)} or {1}
+        assert len(steps) == 1, f"{want} is no slice of {have}"
+        return slice(at[0], at[-1] + 1, steps.pop())
+    assert isinstance(have, int)
+    assert isinstance(want, int)
+    assert want <= have
+    if want == have:
+        return slice(None)  # costs nothing
+    start = (have - want) // 2 if is_kernel else 0
+    return slice(start, start + want)
+
+
+def _shape(axes: Axes) -> tuple[int, ...]:
+    """Of the tensor itself: an axis of labels and the one after it are one."""
+    shape: list[int] = []
+    times = 1
+    for axis in axes:
+        if isinstance(axis, tuple):
+            times = len(axis)
+        else:
+            shape.append(times * axis)
+            times = 1
+    return tuple(shape)
