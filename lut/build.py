@@ -89,7 +89,7 @@ class Build:
     """Print nothing but errors."""
 
     def run(self) -> None:
-        from lut.work import Work
+        from lut.measuring.work import Work
         from results.resume import flags_of, resumed
         from results.runs import RECORD, create_run_folder, locked, read_record
 
@@ -124,7 +124,7 @@ class Build:
             found = {"table": str(path), "run": str(folder), "num_rows": len(table.entries)}
             print(json.dumps({**found, "validation": validation and validation.to_dict()}))
         elif not self.quiet:
-            from lut.build_report import print_build
+            from lut.measuring.report import print_build
 
             print_build(work, table, validation, path)
 
@@ -182,7 +182,7 @@ class Build:
     def import_table(self, device: "Device") -> None:
         """Write the table that --import names. Raises TableError."""
         from lut.importers import import_table
-        from lut.work import save_table
+        from lut.measuring.work import save_table
 
         assert self.import_ is not None
         table, unknown = import_table(self.import_, device, self.batch, self.threads)
@@ -200,7 +200,7 @@ class Build:
 
 def recorded_target(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Facts of the machine that a build was begun on. Raises RunError for another protocol."""
-    from lut.work import PROTOCOL
+    from lut.measuring.work import PROTOCOL
 
     sources = record.get("sources")
     facts = sources.get("target") if isinstance(sources, dict) else None

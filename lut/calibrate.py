@@ -22,12 +22,12 @@ from results.errors import DeviceError, TableError, check_choice, printable
 from results.files import write_text
 
 if TYPE_CHECKING:
+    from lut.calibration.fit import Calibration
+    from lut.calibration.points import Point
+    from lut.calibration.transfer import Transfer
     from lut.device import Device
-    from lut.fit import Calibration
-    from lut.points import Point
     from lut.roofline import Roofline
     from lut.table import Table
-    from lut.transfer import Transfer
     from supernet.arch import Arch
     from supernet.blocks import Block
 
@@ -75,10 +75,10 @@ class Calibrate:
     """Print nothing but errors."""
 
     def run(self) -> None:
+        from lut.calibration.fit import PRIORS, fit
+        from lut.calibration.points import check_points, read_points
+        from lut.calibration.transfer import transfer
         from lut.device import user_data_dir
-        from lut.fit import PRIORS, fit
-        from lut.points import check_points, read_points
-        from lut.transfer import transfer
 
         if self.propose is not None:
             self._propose(self.propose)
@@ -120,7 +120,7 @@ class Calibrate:
                 _print(device, found, paths, moved, other)
         finally:  # last, as no picture is worth the numbers; also where nobody reads on
             if self.report is not None:
-                from lut.calibration_report import write_report
+                from lut.calibration.report import write_report
 
                 write_report(device, found, self.report)
 
@@ -137,8 +137,8 @@ class Calibrate:
         self, points: "Sequence[Point]", device: "Device"
     ) -> "tuple[Transfer, float | None]":
         """The transfer, and the error in percent of a physical fit where that is cheap."""
-        from lut.fit import PRIORS, fit
-        from lut.transfer import transfer
+        from lut.calibration.fit import PRIORS, fit
+        from lut.calibration.transfer import transfer
 
         batches = sorted({point.batch for point in points if point.fitted})
         if len(batches) > 1:
@@ -166,8 +166,8 @@ class Calibrate:
         return load_table(find_table(device, batch or device.batch_for("imagenet")))
 
     def _propose(self, count: int) -> None:
-        from lut.points import read_points
-        from lut.propose import propose
+        from lut.calibration.points import read_points
+        from lut.calibration.propose import propose
         from supernet.space import get_space
 
         if self.from_ is None:

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from lut.calibration.points import Point
 from lut.device import Device
-from lut.points import Point
 from lut.table import Table
 from supernet.arch import format_resolution
 from supernet.official import dataset_of, named_arch

@@ -1,4 +1,4 @@
-"""What a network costs beyond the sum of its blocks: read by `lut.table`, fitted by `lut.fit`."""
+"""What a network costs beyond the sum of its blocks: read by `lut.table`, fitted by calibrations."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ class NetworkTerms:
 
     All of one image. Parameters, in millions, are read once for a batch; they and the peak of
     live activations (MB of 1e6 bytes, fp32) are what blocks timed one by one tell too little of,
-    see `lut.context`. The transferred megabytes (1e6 bytes,
+    see `lut.measuring.context`. The transferred megabytes (1e6 bytes,
     fp32) are those of the input and of the last block's output, which makes the offset a
     function of resolution and head. A promptable network has `decoder_ms` on top: published rows
     include SAM's mask decoder.

@@ -15,7 +15,7 @@ from results.errors import ArchError, DeviceError, SpaceError, TableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lut.assemble import Validation
+    from lut.measuring.assemble import Validation
     from lut.table import Table
     from supernet.arch import Arch
     from supernet.space import Space
@@ -94,7 +94,7 @@ class Validate:
             told = {"table": str(path), "run": str(folder), **found.to_dict(), "remark": remark}
             print(json.dumps(told))
         elif not self.quiet:
-            from lut.build_report import print_validation
+            from lut.measuring.report import print_validation
 
             console = terminal(width=120)
             print_validation(console, found)
@@ -127,15 +127,15 @@ class Validate:
 
         Raises UserError before a run folder is made where nothing can be measured.
         """
-        from lut.assemble import validate
-        from lut.chunks import NETWORKS, references_of, wide_references_of
-        from lut.journal import JOURNAL, Journal
-        from lut.measure import Campaign
-        from lut.plan import stratified
+        from lut.measuring.assemble import validate
+        from lut.measuring.campaign import Campaign
+        from lut.measuring.chunks import NETWORKS, references_of, wide_references_of
+        from lut.measuring.journal import JOURNAL, Journal
+        from lut.measuring.plan import stratified
         from lut.runtimes.session import Setting, check_host
+        from lut.runtimes.versions import environment_of, version_remark
         from lut.sidecar import Environment, Measurement
         from lut.targets.choose import get_host
-        from lut.versions import environment_of, version_remark
         from results.files import write_json
         from results.progress import progress
         from results.record import RunRecord

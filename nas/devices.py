@@ -44,8 +44,8 @@ class Devices:
 
 def _rows() -> list[dict[str, Any]]:
     from lut.device import device_names, get_device, tables_of
+    from lut.runtimes.versions import remark_here
     from lut.table import load_table
-    from lut.versions import remark_here
     from predictors.latency import LatencyPredictor
 
     rows = []

@@ -109,7 +109,7 @@ class Predict:
 
     def _tell_version(self, latency: "LatencyPredictor") -> None:
         """Say where the table is of another version of its runtime than is here."""
-        from lut.versions import remark_here
+        from lut.runtimes.versions import remark_here
 
         text = remark_here(latency.table.sidecar)
         if text and not self.quiet:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lut.device import Device, device_names
-from lut.versions import remark_here
+from lut.runtimes.versions import remark_here
 from nas.accuracy import PUBLISHED, AccuracySource, NoAccuracy, choose_accuracy
 from nas.budgets import Budget, budgets, feasible
 from nas.front import Candidate, Front

@@ -3,7 +3,7 @@
 import random
 import zlib
 
-from lut.probes import key_of
+from lut.measuring.probes import key_of
 from results.errors import TargetError
 from supernet.cost import cost_of
 

@@ -15,9 +15,9 @@ import pytest
 
 from lut.build import UNRECORDED, Build
 from lut.device import find_table, get_device
-from lut.journal import JOURNAL
+from lut.measuring.journal import JOURNAL
+from lut.measuring.work import parse_budget_s
 from lut.table import COLUMNS, load_table
-from lut.work import parse_budget_s
 from results.errors import TableError, TargetError
 from results.resume import resumed
 from results.runs import read_record
@@ -178,9 +178,9 @@ def synthetic(monkeypatch):
                 clock[0] += sum(line.get("us", [0])) / 1e6
                 yield line
 
-        monkeypatch.setattr("lut.measure.run_session", session)
-        monkeypatch.setattr("lut.measure.time.sleep", lambda seconds: None)
-        monkeypatch.setattr("lut.measure.time.monotonic", lambda: clock[0])
+        monkeypatch.setattr("lut.measuring.campaign.run_session", session)
+        monkeypatch.setattr("lut.measuring.campaign.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("lut.measuring.campaign.time.monotonic", lambda: clock[0])
         tyro.cli(Build, args=["--device", "made-up", "--quiet", *flags]).run()
         return load_table(find_table(get_device("made-up"), 1))
 
@@ -255,7 +255,7 @@ def test_a_table_for_other_classes_covers_a_supernets_networks(synthetic, tmp_pa
 
 
 def test_what_the_runtime_refuses_is_reported(synthetic, tmp_path):
-    from lut.probes import difference_of
+    from lut.measuring.probes import difference_of
 
     bad = next(b for b in blocks_of(get_space("tiny").sample(random.Random(0))) if b.residual)
     difference = difference_of(bad)

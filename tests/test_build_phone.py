@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from lut.journal import JOURNAL
+from lut.measuring.journal import JOURNAL
 from lut.table import load_table
 from supernet.blocks import blocks_of
 from supernet.space import get_space

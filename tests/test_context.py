@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from lut.context import GROUPS, fit_context, group_of
-from lut.coverage import distinct_blocks
+from lut.measuring.context import GROUPS, fit_context, group_of
+from lut.measuring.coverage import distinct_blocks
 from lut.table import Entry, Table
 from lut.terms import NetworkTerms, params_m, peak_mb
 from supernet.blocks import blocks_of

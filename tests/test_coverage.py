@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from lut.coverage import distinct_blocks
-from lut.probes import difference_of, key_of
+from lut.measuring.coverage import distinct_blocks
+from lut.measuring.probes import difference_of, key_of
 from supernet.blocks import IMAGE, blocks_of
 from supernet.space import get_space
 from tests.strategies import SPACES

@@ -128,7 +128,7 @@ def test_a_calibration_whose_picture_cannot_be_drawn_has_its_table(tmp_path, mon
     from lut.calibrate import Calibrate
     from results.console import main
 
-    monkeypatch.setattr("lut.calibration_report.new_figure", broken)
+    monkeypatch.setattr("lut.calibration.report.new_figure", broken)
     flags = ["--device", "orin", "--out", str(tmp_path), "--report", str(tmp_path / "report")]
     with pytest.raises(SystemExit) as caught:
         main(Calibrate, "lut.calibrate", flags)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from lut.calibration.fit import PRIORS, Model, fit, summarise
+from lut.calibration.points import Point, read_points
 from lut.device import PROCESSORS
-from lut.fit import PRIORS, Model, fit, summarise
-from lut.points import Point, read_points
 from lut.roofline import Roofline
 from lut.table import Table
 from lut.terms import NetworkTerms

@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 
-from lut.assemble import Differences, complete, entries_of
-from lut.coverage import distinct_blocks
 from lut.interpolate import Interpolator, features, work
-from lut.plan import corners, rounds_of, stratified
+from lut.measuring.assemble import Differences, complete, entries_of
+from lut.measuring.coverage import distinct_blocks
+from lut.measuring.plan import corners, rounds_of, stratified
 from lut.table import Entry, Table
 from lut.terms import NetworkTerms
 from predictors.latency import LatencyPredictor

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lut.lines import check_fits, journal_line, session_line
+from lut.runtimes.lines import check_fits, journal_line, session_line
 from results.errors import RunError, TargetError
 
 SESSION: list[dict[str, Any]] = [

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from lut.assemble import differences, entries_of, network_points, reference_us
-from lut.chunks import (
+from lut.measuring.assemble import differences, entries_of, network_points, reference_us
+from lut.measuring.campaign import Campaign
+from lut.measuring.chunks import (
     BLOCKS,
     NETWORKS,
     Chunk,
@@ -19,10 +20,9 @@ from lut.chunks import (
     split,
     wide_references_of,
 )
-from lut.coverage import distinct_blocks
-from lut.journal import JOURNAL, Journal
-from lut.measure import Campaign
-from lut.probes import difference_of
+from lut.measuring.coverage import distinct_blocks
+from lut.measuring.journal import JOURNAL, Journal
+from lut.measuring.probes import difference_of
 from lut.runtimes.session import Setting
 from results.errors import RunError, TargetError, UserError
 from supernet.blocks import Block, blocks_of
@@ -42,8 +42,8 @@ def campaign(tmp_path, monkeypatch):
     """A campaign on a synthetic machine; called again, it resumes the same journal."""
 
     def campaign(machine, passes=8):
-        monkeypatch.setattr("lut.measure.run_session", machine)
-        monkeypatch.setattr("lut.measure.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("lut.measuring.campaign.run_session", machine)
+        monkeypatch.setattr("lut.measuring.campaign.time.sleep", lambda seconds: None)
         journal = Journal(tmp_path / JOURNAL)
         return Campaign(machine, SETTING, REFERENCES, journal, passes=passes)
 
@@ -220,7 +220,7 @@ def lines(tmp_path_factory):
     """The journal of a small campaign with every kind of line."""
     folder = tmp_path_factory.mktemp("journal")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lut.measure.run_session", Machine())
+        patch.setattr("lut.measuring.campaign.run_session", Machine())
         host: Any = Machine()
         found = Campaign(host, SETTING, REFERENCES[:2], Journal(folder / JOURNAL), passes=5)
         found.start()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lut.points import FITTED_KINDS, Point, check_points, read_points
+from lut.calibration.points import FITTED_KINDS, Point, check_points, read_points
 from results.errors import TableError
 from supernet.official import named_arch
 from tests.sheets import VARIANTS

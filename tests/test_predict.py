@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from lut.calibration.points import read_points
 from lut.device import SHIPPED, get_device
-from lut.points import read_points
 from lut.table import Entry, Table
 from lut.terms import NetworkTerms
 from nas.predict import Predict

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lut.agreement import agreement, scale_between
-from lut.samples import latency_of
+from lut.measuring.samples import latency_of
 
 samples = st.lists(st.floats(1, 1e6), min_size=1, max_size=200)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from lut.assemble import differences, entries_of
-from lut.chunks import BLOCKS, distinct, network_model, references_of
-from lut.journal import JOURNAL, Journal
-from lut.measure import Campaign
-from lut.probes import difference_of
+from lut.measuring.assemble import differences, entries_of
+from lut.measuring.campaign import Campaign
+from lut.measuring.chunks import BLOCKS, distinct, network_model, references_of
+from lut.measuring.journal import JOURNAL, Journal
+from lut.measuring.probes import difference_of
 from lut.runtimes.invoked import COOL_C, BenchmarkModel, time_by_invocation
 from lut.runtimes.session import (
     BY_BENCHMARK_MODEL,
@@ -451,7 +451,7 @@ def test_energy_is_a_difference_like_latency(tmp_path, monkeypatch):
     blocks = distinct(block for arch in references for block in blocks_of(arch))
 
     def campaign(machine):
-        monkeypatch.setattr("lut.measure.run_session", machine)
+        monkeypatch.setattr("lut.measuring.campaign.run_session", machine)
         journal = Journal(tmp_path / JOURNAL)
         return Campaign(machine, Setting("onnxruntime", "fp32"), references, journal, passes=5)
 
@@ -475,7 +475,7 @@ def test_energy_is_a_difference_like_latency(tmp_path, monkeypatch):
 
 
 def test_a_negative_energy_is_no_energy():
-    from lut.assemble import Differences
+    from lut.measuring.assemble import Differences
 
     blocks = distinct(blocks_of(SPACE.sample(random.Random(0))))[:3]
     ones = dict.fromkeys(blocks, 1.0)

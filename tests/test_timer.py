@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from lut.chunks import network_model
-from lut.probes import difference_of
+from lut.measuring.chunks import network_model
+from lut.measuring.probes import difference_of
 from lut.runtimes.session import Model, Setting, write_models
 from lut.runtimes.timer import Ina3221, Rapl, RefusedError, find_sensor, shuffled
 from supernet.blocks import blocks_of

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from lut.calibrate import Calibrate
+from lut.calibration.points import Point, read_points
+from lut.calibration.propose import propose
+from lut.calibration.transfer import FACTORS, GROUP_NAMES, transfer
 from lut.device import SHIPPED, find_table, get_device, user_data_dir
-from lut.points import Point, read_points
-from lut.propose import propose
 from lut.table import Entry, load_table
 from lut.terms import NetworkTerms
-from lut.transfer import FACTORS, GROUP_NAMES, transfer
 from nas.predict import Predict
 from nas.search import SearchCommand
 from results.console import main
@@ -158,7 +158,7 @@ def test_the_same_points_give_the_same_table_in_any_order():
 
 def test_leaving_out_hides_every_row_of_the_architecture(monkeypatch):
     """At one spread: its choice alone has seen, in the fits of others, what is left out."""
-    monkeypatch.setattr("lut.transfer.SPREADS", (0.8,))
+    monkeypatch.setattr("lut.calibration.transfer.SPREADS", (0.8,))
     points = [p for p in read_points(PUBLISHED / "jetson-nano.csv") if p.fitted]
     before = transfer(points, ORIN, "gpu").calibration.rows
     b2 = [i for i, point in enumerate(points) if point.name == "b2"]

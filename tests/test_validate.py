@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from lut.chunks import references_of, wide_references_of
 from lut.device import SHIPPED, find_table, get_device
-from lut.plan import stratified
+from lut.measuring.chunks import references_of, wide_references_of
+from lut.measuring.plan import stratified
 from lut.table import load_table
 from lut.validate import Validate, _alike
 from results.errors import TableError

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 
 from lut.device import find_table, get_device
-from lut.versions import remark_here, version_remark
+from lut.runtimes.versions import remark_here, version_remark
 from nas.devices import Devices
 from nas.search import SearchCommand
 

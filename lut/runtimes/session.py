@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from lut.builders.network import Format, build_network, check_builder
-from lut.lines import session_line
-from lut.probes import Probe
+from lut.measuring.probes import Probe
 from lut.runtimes.invoked import BenchmarkModel, Tool, Trtexec, time_by_invocation
+from lut.runtimes.lines import session_line
 from results.errors import DeviceError, RunError, TargetError, check_choice, shown
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lut.journal import JOURNAL
+from lut.measuring.journal import JOURNAL
 from results.files import write_json
 from results.record import RunRecord, commit, now
 from supernet.space import get_space

@@ -29,10 +29,10 @@ import numpy as np
 
 from lut.agreement import agreement, scale_between
 from lut.builders.network import build_network
-from lut.context import fit_context
+from lut.measuring.context import fit_context
+from lut.measuring.samples import low_mean
 from lut.runtimes import timer
 from lut.runtimes.session import FORMATS
-from lut.samples import low_mean
 from lut.table import Entry, Table, load_table
 from results.files import write_json
 from results.reading import read_json
@@ -207,8 +207,8 @@ def schemes(
 
     MACs get a line fitted on these very networks, which flatters them; all others one factor,
     from the reference networks in their session. Others' sums are also shown with the regression
-    of `lut.context` on the networks that our table was fitted to: what is left then is how the
-    blocks are timed.
+    of `lut.measuring.context` on the networks that our table was fitted to: what is left then is
+    how the blocks are timed.
     """
     assert table.sidecar is not None
     fitted = {

@@ -112,7 +112,7 @@ def use_search(path: Path) -> Any:
 
 def make_build(folder: Path) -> list[Path]:
     from lut.build import UNRECORDED, Build
-    from lut.work import PROTOCOL
+    from lut.measuring.work import PROTOCOL
 
     command = Build(device=("mine:onnxruntime:fp32",), space="tiny", threads=1, networks=4)
     own = replace(command, runtime="onnxruntime", precision="fp32")
@@ -137,9 +137,9 @@ def use_build(path: Path) -> Any:
 
     facts = {"machine": "x86_64", "cpu": "A processor", "memory_mb": 16000}
     with (
-        patch("lut.work.check_host"),
+        patch("lut.measuring.work.check_host"),
         patch.object(Local, "facts", lambda self: facts),
-        patch("lut.work.Work.measure", _stop),
+        patch("lut.measuring.work.Work.measure", _stop),
         contextlib.suppress(StoppedError),
     ):
         Build(resume=path.parent, quiet=True).run()

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from lut.assemble import complete, differences, entries_of
-from lut.chunks import BLOCKS, distinct, references_of
+from lut.calibration.points import read_points
 from lut.device import Device, device_names, get_device, split_spec
 from lut.importers import import_table
-from lut.journal import JOURNAL, Journal
-from lut.measure import Campaign
-from lut.points import read_points
+from lut.measuring.assemble import complete, differences, entries_of
+from lut.measuring.campaign import Campaign
+from lut.measuring.chunks import BLOCKS, distinct, references_of
+from lut.measuring.journal import JOURNAL, Journal
+from lut.measuring.work import check_one_setting, check_same_machine
 from lut.roofline import Roofline
 from lut.runtimes import benchmark_model, trtexec
 from lut.runtimes.session import Setting
@@ -26,7 +27,6 @@ from lut.targets.choose import get_host
 from lut.targets.facts import parse_facts, parse_temperature_c, parse_thermal_status
 from lut.targets.host import run_merged
 from lut.terms import NetworkTerms
-from lut.work import check_one_setting, check_same_machine
 from predictors.latency import LatencyPredictor
 from results.errors import UserError
 from supernet.arch import Arch
@@ -226,7 +226,7 @@ def _finish(campaign: Campaign) -> Any:
 
 @contextlib.contextmanager
 def _without_waiting() -> Iterator[None]:
-    with patch("lut.measure.time.sleep", lambda seconds: None):
+    with patch("lut.measuring.campaign.time.sleep", lambda seconds: None):
         yield
 
 
@@ -235,8 +235,8 @@ def _write_journal(path: Path) -> None:
     clock = itertools.count(0, 0.5)
     with (
         _without_waiting(),
-        patch("lut.measure.run_session", Machine(noise=0.01)) as machine,
-        patch("lut.measure.time.monotonic", lambda: next(clock)),
+        patch("lut.measuring.campaign.run_session", Machine(noise=0.01)) as machine,
+        patch("lut.measuring.campaign.time.monotonic", lambda: next(clock)),
     ):
         _finish(_campaign(machine, path))
 
@@ -255,7 +255,10 @@ def make_journal(folder: Path) -> list[Path]:
 
 
 def use_journal(path: Path) -> Any:
-    with _without_waiting(), patch("lut.measure.run_session", Machine(noise=0.01)) as machine:
+    with (
+        _without_waiting(),
+        patch("lut.measuring.campaign.run_session", Machine(noise=0.01)) as machine,
+    ):
         return _finish(_campaign(machine, path))
 
 

@@ -26,8 +26,17 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from lut.fit import MODEL_ERROR, PRIORS, Calibration, Chosen, Model, Prior, Row, summarise
-from lut.points import Point
+from lut.calibration.fit import (
+    MODEL_ERROR,
+    PRIORS,
+    Calibration,
+    Chosen,
+    Model,
+    Prior,
+    Row,
+    summarise,
+)
+from lut.calibration.points import Point
 from lut.roofline import Array, OpArrays, Roofline
 from lut.table import Entry, Table
 from lut.terms import NetworkTerms, transferred_mb

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lut.lines import journal_line
+from lut.runtimes.lines import journal_line
 from results.errors import RunError
 from results.reading import MOST_LOG_BYTES, read_bytes, whole_lines
 from results.runs import own_path

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lut.assemble import (
+from lut.device import Device, tables_of, user_data_dir
+from lut.interpolate import Interpolator
+from lut.measuring.assemble import (
     Validation,
     chunk_scales,
     complete,
@@ -19,7 +21,8 @@ from lut.assemble import (
     reference_us,
     validate,
 )
-from lut.chunks import (
+from lut.measuring.campaign import Campaign
+from lut.measuring.chunks import (
     BLOCKS,
     MOST_BYTES,
     MOST_SHARE,
@@ -30,16 +33,13 @@ from lut.chunks import (
     references_of,
     split,
 )
-from lut.context import Context, fit_context
-from lut.coverage import distinct_blocks
-from lut.device import Device, tables_of, user_data_dir
-from lut.interpolate import Interpolator
-from lut.journal import JOURNAL, Journal
-from lut.measure import Campaign
-from lut.plan import corners, rounds_of, stratified
-from lut.probes import difference_of
+from lut.measuring.context import Context, fit_context
+from lut.measuring.coverage import distinct_blocks
+from lut.measuring.journal import JOURNAL, Journal
+from lut.measuring.plan import corners, rounds_of, stratified
+from lut.measuring.probes import difference_of
+from lut.measuring.samples import LOW_SHARE, QUANTILES
 from lut.runtimes.session import Driver, Setting, check_host
-from lut.samples import LOW_SHARE, QUANTILES
 from lut.table import Entry, Table, load_table
 from lut.targets.choose import get_host
 from results.errors import DeviceError, RunError, TableError
@@ -369,7 +369,7 @@ class Work:
             "chunk_scales": [min(scales), max(scales)],
             "load": [min(loads), max(loads)] if loads else None,
             "temperature_c": [min(warmth), max(warmth)] if warmth else None,
-            "factors": dict(context.factors),  # of the rows, by group, see lut/context.py
+            "factors": dict(context.factors),  # of the rows, by group, see lut/measuring/context.py
             "networks": [  # references first: what terms and factors are fitted to
                 {"arch": arch.to_dict(), "measured_ms": ms} for arch, ms in points.items()
             ],

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from lut.agreement import Agreement, agreement, scale_between
-from lut.chunks import BLOCKS, NETWORKS, TERMS
 from lut.interpolate import Interpolator, work
-from lut.measure import Campaign, Measured
-from lut.probes import difference_of
+from lut.measuring.campaign import Campaign, Measured
+from lut.measuring.chunks import BLOCKS, NETWORKS, TERMS
+from lut.measuring.probes import difference_of
 from lut.table import Entry, Table
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of

@@ -8,8 +8,8 @@ from results.files import write_bytes, write_text
 from supernet.arch import format_resolution
 
 if TYPE_CHECKING:
+    from lut.calibration.fit import Calibration, Row
     from lut.device import Device
-    from lut.fit import Calibration, Row
 
 NAMED_FROM_PERCENT = 5  # rows with a larger error have their name beside them
 DRAWN_PERCENT = 30

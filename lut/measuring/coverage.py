@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from lut.probes import key_of
+from lut.measuring.probes import key_of
 from supernet.arch import Arch, ClassificationHead, Head, SegmentationHead
 from supernet.blocks import Block, blocks_of
 from supernet.official import BACKBONES, heads_of

@@ -1,8 +1,8 @@
 """Which networks to time next, so that a transfer learns most from few.
 
-A network tells about a factor of `lut.transfer` by how much its latency moves with it. Greedily
-that network is added which most shrinks the volume of what stays possible (D-optimal design,
-given what has been timed already), one from every part of the range of latency.
+A network tells about a factor of a transfer by how much its latency moves with it. Greedily that
+network is added which most shrinks the volume of what stays possible (D-optimal design, given
+what has been timed already), one from every part of the range of latency.
 """
 
 import random
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lut.fit import MODEL_ERROR
-from lut.points import Point
+from lut.calibration.fit import MODEL_ERROR
+from lut.calibration.points import Point
+from lut.calibration.transfer import Sensitivity
 from lut.roofline import Array
 from lut.table import Table
-from lut.transfer import Sensitivity
 from results.errors import TableError
 from supernet.arch import Arch
 from supernet.space import Space

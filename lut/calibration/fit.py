@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lut.points import Point
+from lut.calibration.points import Point
 from lut.roofline import Array, OpArrays, Roofline
 from lut.terms import NetworkTerms, transferred_mb
 from results.errors import TableError

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lut.probes import Probe, difference_of, key_of
+from lut.measuring.probes import Probe, difference_of, key_of
 from lut.runtimes.session import Model
 from lut.table import check_block
 from results.errors import RunError

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lut.chunks import BLOCKS, NETWORKS, REFERENCES, Chunk
-from lut.journal import Journal
-from lut.lines import check_fits
-from lut.probes import Probe
+from lut.measuring.chunks import BLOCKS, NETWORKS, REFERENCES, Chunk
+from lut.measuring.journal import Journal
+from lut.measuring.probes import Probe
+from lut.measuring.samples import LOW_SHARE, Latency, latency_of, mean_of
+from lut.runtimes.lines import check_fits
 from lut.runtimes.session import MODELS, Setting, run_session
-from lut.samples import LOW_SHARE, Latency, latency_of, mean_of
 from results.errors import RunError, TargetError, UserError
 from supernet.arch import Arch
 from supernet.blocks import Block

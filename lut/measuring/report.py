@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lut.assemble import Validation
 from lut.device import user_data_dir
+from lut.measuring.assemble import Validation
 from lut.next_command import search_command
 from lut.table import Table
 from results.console import terminal
 
 if TYPE_CHECKING:
-    from lut.work import Work
+    from lut.measuring.work import Work
 
 MOST_REMARKS = 5  # on models that ran in part elsewhere; the table's .json has more
 
