@@ -1,4 +1,4 @@
-"""What a network costs beyond the sum of its blocks: read by `lut.table`, fitted by calibrations."""
+"""What a network costs beyond the sum of its blocks: `lut.table` reads it, calibrations fit it."""
 
 import math
 from collections.abc import Mapping, Sequence
