@@ -10,7 +10,7 @@ from typing import Any
 
 from results.errors import ArchError, RunError
 from results.files import write_json, write_text
-from results.runs import FRONT, CandidateRecord, FrontRecord, read_front_record
+from results.fronts import FRONT, CandidateRecord, FrontRecord, read_front_record
 from supernet.arch import Arch, format_resolution
 
 NUMBERS = (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import msgspec
 
 from results.errors import RunError
+from results.fronts import CandidateNumbers
 from results.reading import (
     MOST_LOG_BYTES,
     Count,
@@ -24,7 +25,6 @@ from results.reading import (
     read_bytes,
     whole_lines,
 )
-from results.runs import CandidateNumbers
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -78,9 +78,14 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def command_line(module: str) -> str:
-    """The command as typed, to repeat it, but for passwords."""
+def command_line(module: str) -> str | None:
+    """Return the command as typed, to repeat it, but for passwords.
+
+    None where this process is not `python -m MODULE`: somebody calls it from Python.
+    """
     import shlex
 
+    if not sys.argv[0].removesuffix(".py").endswith(module.replace(".", "/")):
+        return None
     words = [masked_url(word) if "://" in word else word for word in sys.argv[1:]]
     return masked(shlex.join(["python", "-m", module, *words]))

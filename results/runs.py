@@ -7,18 +7,16 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from results.errors import Interrupted, RunError
-from results.reading import NotNegative, Record, read_json
-from results.record import now
+from results.files import write_json
+from results.reading import read_json
+from results.record import RunRecord, command_line, now
 
-F = TypeVar("F", "FrontRecord", "NetworksRecord")
 RECORD = "run.json"
-FRONT = "front.json"
 LOCK = ".lock"
 SEARCH = "nas.search"  # whose runs hold fronts
 RESUMABLE = (SEARCH, "lut.build", "supernet.train")
@@ -124,75 +122,6 @@ def torchrun_id(environment: Mapping[str, str] = os.environ) -> str | None:
     return f"process {os.getppid()}" if name == "none" else name
 
 
-# Bounds of what a front shows: below and above them nothing is a latency, nor can it be drawn.
-Milliseconds = Annotated[float, msgspec.Meta(ge=1e-9, le=1e15)]
-Words = Annotated[str, msgspec.Meta(max_length=10_000)]
-
-
-class CandidateNumbers(Record, frozen=True):
-    """The numbers of one network of a search, all for one image; see `nas.front.Candidate`."""
-
-    latency_ms: Milliseconds
-    latency_std_ms: NotNegative
-    accuracy: NotNegative
-    accuracy_std: NotNegative
-    params_m: NotNegative
-    macs_g: NotNegative
-    memory_mb: NotNegative
-    latency_extrapolated: bool = False
-    accuracy_extrapolated: bool = False
-
-
-class CandidateRecord(CandidateNumbers, frozen=True, kw_only=True):
-    """A network on a front, or one that it is compared with; `arch` is `Arch.to_dict`."""
-
-    arch: dict[str, Any]
-
-
-class FrontRecord(Record, frozen=True):
-    """What front.json holds."""
-
-    candidates: Annotated[tuple[CandidateRecord, ...], msgspec.Meta(min_length=1)]
-    baselines: dict[Words, CandidateRecord]
-    trials: list[tuple[NotNegative, NotNegative]]  # latency_ms, to six decimals, and accuracy
-    title: Words
-    metric: Words
-    latency_source: Words
-    accuracy_source: Words
-    accuracy_provenance: Words = "published"
-
-
-class NetworkRecord(Record, frozen=True):
-    """A network on a front; `arch` is `Arch.to_dict`."""
-
-    arch: dict[str, Any]
-
-
-class NetworksRecord(Record, frozen=True):
-    """What who names a network by RUN#ID reads of front.json."""
-
-    candidates: Annotated[tuple[NetworkRecord, ...], msgspec.Meta(min_length=1)]
-
-
-def read_front_record(folder: Path, kind: type[F]) -> F:
-    """Return front.json of a search's run, as one of the records above.
-
-    Raises RunError if there is none or it is damaged.
-    """
-    if not folder.is_dir():
-        raise RunError(f"no run folder {folder}")
-    path = folder / FRONT
-    if not path.exists() and not (folder / RECORD).exists():
-        raise RunError(f"{folder} is no run folder: it has no {RECORD}")
-    if not path.exists():
-        own = command_of(read_record(folder))
-        if own not in (None, SEARCH):
-            raise RunError(f"{folder} is a run of {own}, which has no front; name one of {SEARCH}")
-        again = f"python -m {SEARCH} --resume {shlex.quote(str(folder))}"
-        raise RunError(f"{folder} holds no front yet; go on with `{again}`")
-    return read_json(path, kind)
-
-
 @contextmanager
 def locked(folder: Path, go_on: str = "") -> Iterator[None]:
     """Hold a run folder; freed even by kill -9.
@@ -217,3 +146,75 @@ def locked(folder: Path, go_on: str = "") -> Iterator[None]:
             if go_on:
                 raise Interrupted(go_on) from None
             raise
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that this process holds, new or gone on with."""
+
+    command: str  # the module, such as "nas.search"
+    folder: Path
+    is_new: bool
+
+    @property
+    def again(self) -> str:
+        """The command line that goes on with the run."""
+        return f"python -m {self.command} --resume {shlex.quote(str(self.folder))}"
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file of the run; see `own_path`, and the errors there."""
+        return own_path(self.folder, name)
+
+    def record(
+        self,
+        settings: dict[str, Any],
+        sources: dict[str, Any],
+        seed: int,
+        **more: Any,
+    ) -> None:
+        """Write run.json: from here on the run can be resumed.
+
+        Of a run that goes on, how it was begun stays: its command line, date, commit, versions and
+        sources. Its settings and `more`, which are further fields, are written anew.
+
+        Raises OSError, or RunError where the old record is damaged.
+        """
+        path = self.folder / RECORD
+        if path.exists():
+            first = read_record(self.folder, self.command)
+            # older runs of nas.search have their command line as the command
+            started_by = {"command_line": first["command"]} if "command_line" not in first else {}
+            begun = first | started_by | {"command": self.command}
+            write_json(path, begun | {"settings": settings} | more)
+            return
+        record = RunRecord(self.command, settings, sources, seed).to_dict()
+        write_json(path, record | {"command_line": command_line(self.command)} | more)
+
+
+@contextmanager
+def open_run(
+    command: str,
+    out: Path | None,
+    name: str,
+    *,
+    resume: Path | None = None,
+    flag: str = "--out",
+) -> Iterator[Run]:
+    """Make a run folder, or take the one to `resume`, and hold it; freed even by kill -9.
+
+    Args:
+        command: the module, such as "nas.search".
+        out: the new folder; None: results/runs/NAME-TIME.
+        name: of the new folder, where `out` is None.
+        resume: the run to go on with; `read_record` tells whether it is one of `command`.
+        flag: of the command, for `out`.
+
+    Raises RunError where the folder is not empty, cannot be written, or is held by another process;
+    Interrupted, which tells how to go on, where Ctrl-C ends the work.
+    """
+    folder = resume or create_run_folder(out, name, flag)
+    run = Run(command, folder, is_new=resume is None)
+    with locked(folder, f"go on: {run.again}"):
+        if run.is_new and (folder / RECORD).exists():
+            raise RunError(f"{folder} was taken by another run; choose another {flag}")
+        yield run

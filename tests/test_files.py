@@ -174,13 +174,19 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
 def test_a_typed_password_is_in_no_command_line_nor_record(monkeypatch, password):
     url = f"mysql+pymysql://u:{password}@host/x?ssl_key=s3cret"
     for words in (["--storage", url], [f"--storage={url}"]):
-        monkeypatch.setattr("sys.argv", ["x", *words, "--out", "a b"])
+        monkeypatch.setattr("sys.argv", ["/x/supernet/evaluate.py", *words, "--out", "a b"])
         line = command_line("supernet.evaluate")
         assert "cret" not in line
         assert line.endswith("--out 'a b'")
         assert "u:***@host/x?***" in line
     record = RunRecord("x", {"storage": "mysql://u:s3cret@h/x"}, {"of": ["redis://:s3cret@h"]})
     assert "cret" not in json.dumps(record.to_dict())
+
+
+@pytest.mark.parametrize("program", ["", "-c", "/x/notebook.py", "/x/supernet/train.py"])
+def test_a_call_from_python_has_no_command_line(monkeypatch, program):
+    monkeypatch.setattr("sys.argv", [program, "--flag-of-somebody-else"])
+    assert command_line("supernet.evaluate") is None
 
 
 def test_a_lock_excludes_and_is_freed(tmp_path):

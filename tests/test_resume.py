@@ -6,10 +6,10 @@ import pytest
 
 from lut.build import Build
 from nas.search import SearchCommand
-from results.errors import RunError
+from results.errors import Interrupted, RunError
 from results.files import write_json
 from results.resume import flags_of, resumed
-from results.runs import command_of, read_record
+from results.runs import command_of, open_run, read_record
 from supernet.train import Train
 
 SETTINGS = SearchCommand(device=("orin",), max_latency_ms=2.5).settings()
@@ -107,3 +107,59 @@ def test_a_run_of_another_command_is_named_as_what_it_is(tmp_path, fails):
                 continue
             assert f"{run} is a run of {own}, not of {module}" in said
             assert (f"`python -m {own} --resume {run}`" in said) == (own != "lut.validate")
+
+
+class TestRun:
+    def test_the_first_record_stays(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("sys.argv", ["/x/lut/build.py", "--budget", "5min"])
+        folder = tmp_path / "run"
+        with open_run("lut.build", folder, "name") as run:
+            assert run.is_new
+            run.record({"budget": "5min"}, {"space": 1}, 7, outcome=None)
+        first = read_record(folder, "lut.build")
+        assert first["command"] == "lut.build"
+        assert first["command_line"] == "python -m lut.build --budget 5min"
+        assert (first["seed"], first["sources"], first["outcome"]) == (7, {"space": 1}, None)
+        monkeypatch.setattr("sys.argv", ["/x/lut/build.py", "--resume", str(folder)])
+        with open_run("lut.build", None, "name", resume=folder) as run:
+            assert not run.is_new
+            run.record({"budget": "9min"}, {"space": 2}, 8, outcome=3)
+        assert read_record(folder) == first | {"settings": {"budget": "9min"}, "outcome": 3}
+
+    def test_a_record_of_an_older_search_is_read_and_mended(self, tmp_path):
+        line = "python -m nas.search --device orin"
+        write_json(tmp_path / "run.json", {"command": line, "settings": {}, "started": "then"})
+        with open_run("nas.search", None, "x", resume=tmp_path) as run:
+            run.record({"trials": 5}, {}, 0)
+        record = read_record(tmp_path, "nas.search")
+        assert (record["command"], record["command_line"]) == ("nas.search", line)
+        assert record["started"] == "then"
+
+    def test_two_processes_cannot_hold_it(self, tmp_path):
+        with open_run("nas.search", tmp_path / "run", "x") as run:
+            run.record({}, {}, 0)
+            with (
+                pytest.raises(RunError, match="in use by another process"),
+                open_run("nas.search", None, "x", resume=run.folder),
+            ):
+                pass
+
+    def test_a_folder_taken_meanwhile_is_refused(self, tmp_path, monkeypatch):
+        def somebody_else(out, name, flag):
+            write_json(out / "run.json", {"command": "nas.search", "settings": {}})
+            return out
+
+        monkeypatch.setattr("results.runs.create_run_folder", somebody_else)
+        with (
+            pytest.raises(RunError, match="taken by another run; choose another --run-folder"),
+            open_run("lut.build", tmp_path / "run", "x", flag="--run-folder"),
+        ):
+            pass
+
+    def test_an_interruption_says_how_to_go_on(self, tmp_path):
+        folder = tmp_path / "a run"
+        with (
+            pytest.raises(Interrupted, match=r"go on: python -m nas\.search --resume '.*a run'"),
+            open_run("nas.search", folder, "x"),
+        ):
+            raise KeyboardInterrupt

@@ -1,0 +1,82 @@
+"""What a search leaves for others to read: the records in front.json."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from results.errors import RunError
+from results.reading import NotNegative, Record, read_json
+from results.runs import RECORD, SEARCH, command_of, read_record
+
+F = TypeVar("F", "FrontRecord", "NetworksRecord")
+FRONT = "front.json"
+
+# Bounds of what a front shows: below and above them nothing is a latency, nor can it be drawn.
+Milliseconds = Annotated[float, msgspec.Meta(ge=1e-9, le=1e15)]
+Words = Annotated[str, msgspec.Meta(max_length=10_000)]
+
+
+class CandidateNumbers(Record, frozen=True):
+    """The numbers of one network of a search, all for one image; see `nas.front.Candidate`."""
+
+    latency_ms: Milliseconds
+    latency_std_ms: NotNegative
+    accuracy: NotNegative
+    accuracy_std: NotNegative
+    params_m: NotNegative
+    macs_g: NotNegative
+    memory_mb: NotNegative
+    latency_extrapolated: bool = False
+    accuracy_extrapolated: bool = False
+
+
+class CandidateRecord(CandidateNumbers, frozen=True, kw_only=True):
+    """A network on a front, or one that it is compared with; `arch` is `Arch.to_dict`."""
+
+    arch: dict[str, Any]
+
+
+class FrontRecord(Record, frozen=True):
+    """What front.json holds."""
+
+    candidates: Annotated[tuple[CandidateRecord, ...], msgspec.Meta(min_length=1)]
+    baselines: dict[Words, CandidateRecord]
+    trials: list[tuple[NotNegative, NotNegative]]  # latency_ms, to six decimals, and accuracy
+    title: Words
+    metric: Words
+    latency_source: Words
+    accuracy_source: Words
+    accuracy_provenance: Words = "published"
+
+
+class NetworkRecord(Record, frozen=True):
+    """A network on a front; `arch` is `Arch.to_dict`."""
+
+    arch: dict[str, Any]
+
+
+class NetworksRecord(Record, frozen=True):
+    """What who names a network by RUN#ID reads of front.json."""
+
+    candidates: Annotated[tuple[NetworkRecord, ...], msgspec.Meta(min_length=1)]
+
+
+def read_front_record(folder: Path, kind: type[F]) -> F:
+    """Return front.json of a search's run, as one of the records above.
+
+    Raises RunError if there is none or it is damaged.
+    """
+    if not folder.is_dir():
+        raise RunError(f"no run folder {folder}")
+    path = folder / FRONT
+    if not path.exists() and not (folder / RECORD).exists():
+        raise RunError(f"{folder} is no run folder: it has no {RECORD}")
+    if not path.exists():
+        own = command_of(read_record(folder))
+        if own not in (None, SEARCH):
+            raise RunError(f"{folder} is a run of {own}, which has no front; name one of {SEARCH}")
+        again = f"python -m {SEARCH} --resume {shlex.quote(str(folder))}"
+        raise RunError(f"{folder} holds no front yet; go on with `{again}`")
+    return read_json(path, kind)
