@@ -301,7 +301,7 @@ class Setting:
 
     def _write_record(self, folder: Path, trials: int, outcome: dict[str, Any] | None) -> None:
         record = RunRecord(
-            command=command_line("nas.search"),
+            command=command_line("nas.search") or "nas.search",
             settings=self.command.settings() | {"trials": trials},
             sources=self._sources(),
             seed=self.command.seed,

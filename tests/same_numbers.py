@@ -102,10 +102,14 @@ def training(tree: Tree, shared: Path) -> Iterator[tuple[str, str]]:
 def evaluations(tree: Tree, shared: Path) -> Iterator[tuple[str, str]]:
     """Of a checkpoint that BASE trained."""
     checkpoint = shared / "training" / "model.safetensors"
-    for name, chosen in {"largest and smallest": (), "two random": ("--sample", 2)}.items():
+    sampled: dict[str, tuple[str, ...]] = {
+        "largest and smallest": (),
+        "two random": ("--sample", "2"),
+    }
+    for name, chosen in sampled.items():
         said = tree.run(
-            *("supernet.evaluate", "--weights", checkpoint, *chosen, "--limit", 64),
-            *("--recalibration-images", 64, "--workers", 0, "--json"),
+            *("supernet.evaluate", "--weights", str(checkpoint), *chosen, "--limit", "64"),
+            *("--recalibration-images", "64", "--workers", "0", "--json"),
         )
         yield f"supernet.evaluate of {name}", without_circumstances(said)
 

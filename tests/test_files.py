@@ -175,7 +175,7 @@ def test_a_typed_password_is_in_no_command_line_nor_record(monkeypatch, password
     url = f"mysql+pymysql://u:{password}@host/x?ssl_key=s3cret"
     for words in (["--storage", url], [f"--storage={url}"]):
         monkeypatch.setattr("sys.argv", ["/x/supernet/evaluate.py", *words, "--out", "a b"])
-        line = command_line("supernet.evaluate")
+        line = command_line("supernet.evaluate") or ""
         assert "cret" not in line
         assert line.endswith("--out 'a b'")
         assert "u:***@host/x?***" in line
