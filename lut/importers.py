@@ -42,15 +42,8 @@ from lut.table import (
 )
 from lut.terms import NetworkTerms
 from results.errors import RunError, TableError, printable, shown
-from results.reading import (
-    MOST_TITLE_ROWS,
-    as_kind,
-    decode,
-    parse_json,
-    parse_number,
-    parse_sheet,
-    read_bytes,
-)
+from results.reading import as_kind, decode, parse_json, read_bytes
+from results.sheets import MOST_TITLE_ROWS, parse_number, parse_sheet
 from supernet.blocks import Block
 
 MOST_BYTES = 32 * 2**20  # Once-for-All's tables have a tenth of that

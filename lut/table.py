@@ -22,15 +22,8 @@ from lut.sidecar import MOST_TITLE, Settings, Told
 from lut.terms import NetworkTerms
 from results.errors import TableError, check_choice, nearest, printable, shortened, shown
 from results.files import write_json, write_text
-from results.reading import (
-    as_kind,
-    decode,
-    parse_json,
-    parse_number,
-    parse_whole,
-    read_bytes,
-    read_sheet,
-)
+from results.reading import as_kind, decode, parse_json, read_bytes
+from results.sheets import parse_number, parse_whole, read_sheet
 from supernet.arch import HEADED
 from supernet.blocks import Activation, Block, BlockKind, Norm, UpsampleMode
 from supernet.cost import BYTES, cost_of
@@ -269,7 +262,7 @@ def load_table(path: Path) -> Table:
 
 
 def read_rows(path: Path) -> tuple[dict[Block, Entry], str]:
-    """The rows of a table's CSV, and what was assumed of it, see `results.reading.Sheet.remark`.
+    """The rows of a table's CSV, and what was assumed of it, see `results.sheets.Sheet.remark`.
 
     Raises TableError naming line and column.
     """

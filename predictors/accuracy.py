@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from predictors.scaling import Law, Point, fit_law
 from predictors.shape import MACS, RESOLUTION, Box, features
 from results.errors import PredictorError, nearest
-from results.reading import parse_sheet
+from results.sheets import parse_sheet
 from supernet.arch import Arch, Family, format_resolution, parse_resolution
 from supernet.official import BACKBONES
 

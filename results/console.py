@@ -22,7 +22,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Command(Protocol):
-    def run(self) -> None: ...
+    def run(self) -> None:
+        """Do what the flags say. Raises UserError."""
 
 
 ELSEWHERE = ("python", "benchmark_model")  # flags that name a file of a target
@@ -69,13 +70,13 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
 
 
 def fail(message: str) -> None:
-    """One line on stderr, exit code 2."""
+    """End the process with one line on stderr and exit code 2."""
     remark("error: " + one_line(message))
     sys.exit(EXIT_ERROR)
 
 
 def _unnamed(error: OSError) -> str:
-    """Where an error was that names no file: mostly in what was printed."""
+    """Return where an error was that names no file: mostly in what was printed."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -103,10 +104,10 @@ def terminal(*, width: int | None = None, soft_wrap: bool = False) -> "Console":
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # rich's own ends the process before its work is done
 
-    found = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
-    if width is not None and not found.is_terminal:
-        found.width = width
-    return found
+    console = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
+    if width is not None and not console.is_terminal:
+        console.width = width
+    return console
 
 
 def note(message: str) -> None:
@@ -136,17 +137,17 @@ def open_standard_streams() -> None:
 
 def at_home(command: C) -> C:
     """Return a command with `~/` resolved in its paths, as a shell leaves it in `--out=~/x`."""
-    found = {
+    changed = {
         field.name: _expanded(value)
         for field in fields(command)  # type: ignore[arg-type]
         if field.name not in ELSEWHERE
         if (value := getattr(command, field.name)) != _expanded(value)
     }
-    return replace(command, **found) if found else command  # type: ignore[type-var]
+    return replace(command, **changed) if changed else command  # type: ignore[type-var]
 
 
 def _expanded(value: Any) -> Any:
-    """A path, or a text that may be one, with the home folder for `~`; several in a tuple."""
+    """Return a path, or a text that may be one, with the home folder for `~`; tuples likewise."""
     if isinstance(value, tuple):
         return tuple(map(_expanded, value))
     if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~/")):

@@ -105,7 +105,7 @@ def check_choice(
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what a library raised, or what kind of error it is if it says nothing."""
+    """Return the first line of what a library raised, or its kind where it says nothing."""
     lines = str(error).strip().splitlines()
     return shortened(lines[0], 200) if lines else type(error).__name__
 
@@ -207,7 +207,7 @@ def masked_url(url: str) -> str:
 
 
 def _parts(url: str) -> tuple[str, str, str, str]:
-    """A URL up to its password, the password, up to its query, and the query."""
+    """Split a URL into what comes up to its password, the password, the rest, and its query."""
     scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
     user, at, host = rest.rpartition("@")
     name, colon, password = user.partition(":")

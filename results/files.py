@@ -38,16 +38,19 @@ def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
 
 
 def _mode(path: Path) -> int:
-    """That of a file that is there, else the usual one. Raises RunError for a device or a FIFO."""
+    """Return the mode of a file, or the usual one of a new file.
+
+    Raises RunError for a device or a FIFO.
+    """
     try:
-        found = path.stat().st_mode
+        mode = path.stat().st_mode
     except FileNotFoundError:
         umask = os.umask(0)
         os.umask(umask)
         return 0o666 & ~umask
-    if not stat.S_ISREG(found) and not stat.S_ISDIR(found):  # of a folder the system says more
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder the system says more
         raise RunError(f"cannot write {path}: it is no regular file")
-    return stat.S_IMODE(found) & 0o777
+    return stat.S_IMODE(mode) & 0o777
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -29,12 +29,12 @@ class RunRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them, with `***` for passwords in them."""
-        found: dict[str, Any] = _masked(asdict(self))
-        return found
+        plain: dict[str, Any] = _masked(asdict(self))
+        return plain
 
 
 def _masked(value: Any) -> Any:
-    """A value of JSON with the passwords in its texts masked."""
+    """Return a value of JSON with the passwords in its texts masked."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, dict):
@@ -43,22 +43,23 @@ def _masked(value: Any) -> Any:
 
 
 def now() -> datetime:
+    """Return the time, in the zone of this machine."""
     return datetime.now(UTC).astimezone()
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that a result depends on."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this code runs from, or None where it is no checkout.
+    """Return the commit of the checkout that this code runs from, or None where it is no checkout.
 
     Ends in -dirty where tracked files have been changed since.
     """

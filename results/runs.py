@@ -107,8 +107,8 @@ def read_record(folder: Path, command: str | None = None) -> dict[str, Any]:
 
 def command_of(record: Mapping[str, Any]) -> str | None:
     """Return the module whose command a run.json is of, such as "nas.search", if it tells."""
-    found = _COMMAND.match(str(record.get("command", ""))[:200])
-    return found[1] if found else None
+    match = _COMMAND.match(str(record.get("command", ""))[:200])
+    return match[1] if match else None
 
 
 # a module's name, or a whole command line
@@ -116,7 +116,7 @@ _COMMAND = re.compile(r"(?:python -m )?((?:lut|nas|supernet)\.\w+)(?:\s|$)")
 
 
 def torchrun_id(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Of the torchrun that started this process, the same where it starts it again; else None."""
+    """Name the torchrun that started this process, the same where it starts it again; else None."""
     name = environment.get("TORCHELASTIC_RUN_ID")
     # what torchrun calls all its runs that no --rdzv-id names
     return f"process {os.getppid()}" if name == "none" else name
@@ -158,7 +158,7 @@ class Run:
 
     @property
     def again(self) -> str:
-        """The command line that goes on with the run."""
+        """Return the command line that goes on with the run."""
         return f"python -m {self.command} --resume {shlex.quote(str(self.folder))}"
 
     def path(self, name: str) -> Path:

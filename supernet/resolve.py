@@ -8,7 +8,8 @@ from typing import Any
 
 from results.errors import ArchError, RunError, SpaceError, nearest, shown
 from results.fronts import FRONT, NetworksRecord, read_front_record
-from results.reading import MOST_LOG_BYTES, as_kind, parse_json, read_sheet, read_text
+from results.reading import MOST_LOG_BYTES, as_kind, parse_json, read_text
+from results.sheets import read_sheet
 from supernet.arch import (
     Arch,
     ClassificationHead,

@@ -21,16 +21,13 @@ from results.reading import (
     Record,
     decode,
     parse_json,
-    parse_number,
-    parse_sheet,
-    parse_whole,
     read_bytes,
     read_json,
-    read_sheet,
     read_text,
     read_toml,
     whole_lines,
 )
+from results.sheets import parse_number, parse_sheet, parse_whole, read_sheet
 
 COLUMNS = ("arch", "resolution", "latency_ms", "notes")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from results.errors import ArchError, TableError, check_choice, nearest, printable, shown
-from results.reading import parse_number, parse_whole, read_sheet
+from results.sheets import parse_number, parse_whole, read_sheet
 from supernet.arch import Arch, Task, format_resolution, parse_resolution
 from supernet.official import known_name
 from supernet.resolve import written_arch
@@ -74,7 +74,7 @@ class Point:
 
 
 def read_points(path: Path, *, tell: Callable[[str], object] | None = None) -> list[Point]:
-    """The points in `path`, in its order, see `results.reading.read_sheet` for what is read.
+    """The points in `path`, in its order, see `results.sheets.read_sheet` for what is read.
 
     `tell` is given what was assumed of the file, in one line. Raises TableError, naming the row
     and column.

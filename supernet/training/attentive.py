@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from results.errors import ArchError, TableError, UserError, reason_of, shown
-from results.reading import MOST_LOG_BYTES, parse_number, read_sheet
+from results.reading import MOST_LOG_BYTES
+from results.sheets import parse_number, read_sheet
 from supernet.arch import Arch, ClassificationHead, SegmentationHead
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from results.drawing import drawing, new_figure, to_png
 from results.errors import RunError, shown
 from results.files import write_bytes, write_text
-from results.reading import MOST_LOG_BYTES, parse_sheet, read_text
+from results.reading import MOST_LOG_BYTES, read_text
 from results.runs import own_path
+from results.sheets import parse_sheet
 from supernet.arch import format_resolution
 
 if TYPE_CHECKING:
