@@ -108,7 +108,7 @@ def test_the_search_itself_knows_neither_tables_nor_predictors():
     assert not {name for name in loaded if name.split(".")[0] in ("lut", "predictors", "torch")}
 
 
-@pytest.mark.parametrize("name", ["arch", "archs", "space", "blocks", "cost", "named"])
+@pytest.mark.parametrize("name", ["arch", "resolve", "space", "blocks", "cost", "official"])
 def test_descriptions_of_networks_need_no_packages(name):
     loaded = module_names(f"import supernet.{name}")
     assert loaded & {"torch", "numpy", "pandas"} == set()
