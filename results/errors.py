@@ -104,6 +104,21 @@ def check_choice(
         raise error(f"no {name} {shown(value)}{nearest(str(value), choices)}")
 
 
+def check_least(
+    name: str, value: float | None, least: float, error: type[UserError] = UserError
+) -> None:
+    """Raise `error`, which tells `name`, unless `value` is `least` or more, or None.
+
+    >>> check_least("--steps", None, 1)
+    >>> check_least("--steps", 0, 1)
+    Traceback (most recent call last):
+        ...
+    results.errors.UserError: --steps must be 1 or more, not 0
+    """
+    if value is not None and not value >= least:  # NaN is refused too
+        raise error(f"{name} must be {least} or more, not {value}")
+
+
 def reason_of(error: BaseException) -> str:
     """Return the first line of what a library raised, or its kind where it says nothing."""
     lines = str(error).strip().splitlines()

@@ -17,6 +17,7 @@ from results.errors import (
     SpaceError,
     UserError,
     check_choice,
+    check_least,
 )
 from results.extras import require
 from supernet.tasks.class_order import ORDERS
@@ -227,8 +228,7 @@ class Train:
             ("clip", self.clip, 0),
             ("weight-decay", self.weight_decay, 0),
         ):
-            if value is not None and not value >= least:
-                raise UserError(f"--{name} must be {least} or more, not {value}")
+            check_least(f"--{name}", value, least)
         if self.alpha is not None and not 0 <= self.alpha < float("inf"):
             raise UserError(f"--alpha must be 0 or more, such as 1, not {self.alpha}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
