@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lut.agreement import kendall_tau
 from lut.calibration.points import Point
 from lut.roofline import Array, OpArrays, Roofline
 from lut.terms import NetworkTerms, transferred_mb
@@ -123,7 +124,7 @@ class Summary:
     sigma: float  # root mean square of the logarithmic error: a prediction's relative std
     num_ordered_pairs: int  # pairs more than 8 % apart that keep their published order
     num_pairs: int
-    kendall_tau: float  # over all pairs; 0 with fewer than two rows
+    kendall_tau: float  # 0 with fewer than two rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,20 +165,16 @@ def fit(points: Sequence[Point], precision: str, prior: Prior) -> Calibration:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    """Errors of the rows of fitted kinds."""
+    """Judge the rows of fitted kinds by what is said of each without its architecture."""
     rows = [row for row in rows if row.point.fitted]
     logs = [math.log(row.leave_out_ms / row.point.latency_ms) for row in rows]
-    kept = total = concordant = pairs = 0
+    kept = total = 0
     for index, a in enumerate(rows):
         for b in rows[:index]:
             ratio = a.point.latency_ms / b.point.latency_ms
-            same = (ratio > 1) == (a.leave_out_ms > b.leave_out_ms)
-            if ratio != 1:
-                pairs += 1
-                concordant += 1 if same else -1
             if max(ratio, 1 / ratio) > ORDERED_APART:
                 total += 1
-                kept += same
+                kept += (ratio > 1) == (a.leave_out_ms > b.leave_out_ms)
     return Summary(
         num_rows=len(rows),
         num_architectures=len({row.point.backbone for row in rows}),
@@ -187,7 +184,9 @@ def summarise(rows: Sequence[Row]) -> Summary:
         sigma=math.sqrt(sum(log * log for log in logs) / len(logs)),
         num_ordered_pairs=kept,
         num_pairs=total,
-        kendall_tau=concordant / pairs if pairs else 0.0,
+        kendall_tau=kendall_tau(
+            [row.leave_out_ms for row in rows], [row.point.latency_ms for row in rows]
+        ),
     )
 
 
