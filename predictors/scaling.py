@@ -97,7 +97,10 @@ def fit_law(points: Sequence[Point], with_offset: bool, exponent: float | None) 
 
 
 def _minimize(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where `function` is least in [low, high], to 1e-6: a coarse scan, then golden section."""
+    """Return where `function` is least in [low, high], to 1e-6: a coarse scan, golden section.
+
+    For scipy, see docs/architecture.md: its import takes longer than all fits of a search.
+    """
     step = (high - low) / 10
     best = min((low + i * step for i in range(11)), key=function)
     low, high = max(low, best - step), min(high, best + step)
