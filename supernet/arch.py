@@ -12,10 +12,25 @@ from typing import Any, ClassVar, Literal, get_args
 from results.errors import ArchError, check_choice, nearest, reason_of, shown
 
 Family = Literal["b", "l"]
-LocalKind = Literal["mbconv", "fused_mbconv", "resblock", "dsconv"]
-Mixer = Literal["relu_linear", "softmax", "hyena", "retention", "rwkv", "none"]
+LocalKind = Literal[
+    "mbconv",  # 1x1, depthwise, 1x1
+    "fused_mbconv",  # k x k, 1x1
+    "resblock",  # k x k, k x k
+    "dsconv",  # depthwise, 1x1
+]
+MixerKind = Literal[
+    "relu_linear",  # multi-scale LiteMLA
+    "softmax",
+    "hyena",
+    "retention",
+    "rwkv",
+]
+Mixer = Literal[MixerKind, "none"]
 Task = Literal["classification", "segmentation", "super_resolution", "promptable", "pretrain"]
 
+LOCAL_KINDS: tuple[LocalKind, ...] = get_args(LocalKind)
+MIXER_KINDS: tuple[MixerKind, ...] = get_args(MixerKind)
+MIXERS: tuple[Mixer, ...] = get_args(Mixer)
 UNEXPANDED: tuple[LocalKind, ...] = ("resblock", "dsconv")  # no hidden width, so expand_ratio is 1
 MAX_CHANNELS, MAX_DEPTH, MAX_EXPAND, MAX_KERNEL, MAX_SIDE = 1_000_000, 1000, 100, 99, 65_536
 HEADED: tuple[Mixer, ...] = ("relu_linear", "softmax", "retention")  # have attention heads
@@ -49,8 +64,8 @@ class Stage:
                 raise ArchError(f"kernel_size and scales must be odd: {self}")
         if list(self.scales) != sorted(set(self.scales)):
             raise ArchError(f"scales must be different and in ascending order: {self}")
-        check_choice("local", self.local, get_args(LocalKind), ArchError)
-        check_choice("mixer", self.mixer, get_args(Mixer), ArchError)
+        check_choice("local", self.local, LOCAL_KINDS, ArchError)
+        check_choice("mixer", self.mixer, MIXERS, ArchError)
         if self.local in UNEXPANDED and self.expand_ratio != 1:
             raise ArchError(f"{self.local} has no expansion, expand_ratio must be 1: {self}")
         if self.mixer != "relu_linear" and self.scales:

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from results.errors import ArchError
 from supernet.arch import (
     UNEXPANDED,
     Arch,
     ClassificationHead,
     LocalKind,
+    MixerKind,
     PromptableHead,
     ReconstructionHead,
     SegmentationHead,
@@ -24,15 +26,8 @@ from supernet.arch import (
 
 BlockKind = Literal[
     "conv",  # convolution, normalisation, activation
-    "dsconv",  # depthwise, 1x1
-    "mbconv",  # 1x1, depthwise, 1x1
-    "fused_mbconv",  # k x k, 1x1
-    "resblock",  # k x k, k x k
-    "relu_linear",  # multi-scale LiteMLA
-    "softmax",
-    "hyena",
-    "retention",
-    "rwkv",
+    LocalKind,
+    MixerKind,
     "pool",  # global average
     "linear",
     "upsample",  # to out_height x out_width, or to the size of a second input
@@ -144,6 +139,68 @@ def blocks_of(arch: Arch) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """One convolution: zero padding kernel_size // 2, then batch normalisation and activation."""
+
+    name: str  # of its tensors, below those of the block; "" where it is the whole block
+    in_channels: int
+    out_channels: int
+    kernel_size: int = 1
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+    norm: bool = False
+    activation: Activation = "none"
+
+
+def convolutions_of(block: Block) -> tuple[Convolution, ...]:
+    """Return the convolutions of a `conv` or local block, each of which reads the one before.
+
+    The last one of a local block is normalised and has no activation. With norm="fewer" the
+    others have a bias instead of a normalisation.
+
+    Raises ArchError for a block of another kind.
+    """
+    if block.kind == "conv":
+        only = Convolution(
+            "",
+            block.in_channels,
+            block.out_channels,
+            block.kernel_size,
+            block.stride,
+            bias=block.norm == "none",
+            norm=block.norm == "batch",
+            activation=block.activation,
+        )
+        return (only,)
+    *others, last = _chain_of(block)
+    fewer = block.norm == "fewer"
+    inner = (
+        replace(conv, bias=fewer, norm=not fewer, activation=block.activation) for conv in others
+    )
+    return (*inner, replace(last, norm=True))
+
+
+def _chain_of(block: Block) -> tuple[Convolution, ...]:
+    """Return the convolutions of a local block without what follows each."""
+    mid, size, stride = block.mid_channels, block.kernel_size, block.stride
+    depth = Convolution("depth_conv", mid, mid, size, stride, groups=mid)
+    point = Convolution("point_conv", mid, block.out_channels)
+    if block.kind == "dsconv":
+        return depth, point
+    if block.kind == "mbconv":
+        return Convolution("inverted_conv", block.in_channels, mid), depth, point
+    if block.kind == "fused_mbconv":
+        return Convolution("spatial_conv", block.in_channels, mid, size, stride), point
+    if block.kind == "resblock":
+        first = Convolution("conv1", block.in_channels, mid, size, stride)
+        return first, Convolution("conv2", mid, block.out_channels, size)
+    raise ArchError(
+        f"{block.kind} is no local block; supernet/blocks.py tells what each is made of"
+    )
+
+
 def activation_of(arch: Arch) -> Activation:
     return "hswish" if arch.family == "b" else "gelu_tanh"
 
@@ -155,29 +212,29 @@ def _stem(arch: Arch) -> Iterator[Block]:
     conv = replace(conv, activation=activation, name="stem.0.conv")
     yield conv
     kind: LocalKind = "dsconv" if arch.family == "b" else "resblock"
+    local = Block(kind, width, width, *conv.out_size, kernel_size=3)
+    local = replace(local, activation=activation, residual=True)
     for i in range(1, arch.stem.depth + 1):
-        yield _local(kind, width, width, conv.out_size, activation, f"stem.{i}", residual=True)
+        yield _local(f"stem.{i}", local, 1)
 
 
 def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Block]:
     """The downsampling block, then the others; Stage.depth counts as the official lists do."""
-    activation = activation_of(arch)
     name = f"stage{number}"
-    fewer = number > len(arch.stages) - 2
-    expand = stage.expand_ratio * (4 if arch.family == "l" else 1)
-    down = _local(
+    down = Block(
         stage.local,
         before.out_channels,
         stage.width,
-        before.out_size,
-        activation,
-        f"{name}.0",
+        *before.out_size,
         kernel_size=stage.kernel_size,
-        expand_ratio=expand,
         stride=2,
-        fewer=fewer,
+        norm="fewer" if number > len(arch.stages) - 2 else "batch",
+        activation=activation_of(arch),
     )
-    yield down
+    yield _local(f"{name}.0", down, stage.expand_ratio * (4 if arch.family == "l" else 1))
+    height, width = down.out_size
+    local = replace(down, in_channels=stage.width, height=height, width=width)
+    local = replace(local, stride=1, residual=True)
     own_downsampling = arch.family == "l" or number in arch.attention_stages
     for i in range(1, stage.depth + own_downsampling):
         if stage.mixer != "none":
@@ -185,55 +242,21 @@ def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Blo
                 stage.mixer,
                 stage.width,
                 stage.width,
-                *down.out_size,
+                height,
+                width,
                 num_heads=stage.width // stage.head_dim if stage.head_dim else 0,
                 head_dim=stage.head_dim,
                 scales=stage.scales,
                 residual=True,
                 name=f"{name}.{i}.{stage.mixer}{stage.head_dim or ''}",
             )
-        yield _local(
-            stage.local,
-            stage.width,
-            stage.width,
-            down.out_size,
-            activation,
-            f"{name}.{i}",
-            kernel_size=stage.kernel_size,
-            expand_ratio=stage.expand_ratio,
-            fewer=fewer,
-            residual=True,
-        )
+        yield _local(f"{name}.{i}", local, stage.expand_ratio)
 
 
-def _local(
-    kind: LocalKind,
-    in_channels: int,
-    out_channels: int,
-    size: tuple[int, int],
-    activation: Activation,
-    position: str,
-    *,
-    kernel_size: int = 3,
-    expand_ratio: int = 1,
-    stride: int = 1,
-    fewer: bool = False,
-    residual: bool = False,
-) -> Block:
-    mid_channels = in_channels * (1 if kind in UNEXPANDED else expand_ratio)
-    return Block(
-        kind,
-        in_channels,
-        out_channels,
-        *size,
-        mid_channels=mid_channels,
-        kernel_size=kernel_size,
-        stride=stride,
-        norm="fewer" if fewer else "batch",
-        activation=activation,
-        residual=residual,
-        name=f"{position}.{kind}",
-    )
+def _local(position: str, block: Block, expand_ratio: int) -> Block:
+    """Return a local block with its hidden channels and its name at `position`: stage3.1."""
+    hidden = block.in_channels * (1 if block.kind in UNEXPANDED else expand_ratio)
+    return replace(block, mid_channels=hidden, name=f"{position}.{block.kind}")
 
 
 def _classification(head: ClassificationHead, last: Block, act: Activation) -> Iterator[Block]:
@@ -309,17 +332,7 @@ def _dense_middle(
     kind: LocalKind,
     activation: Activation,
 ) -> None:
+    local = Block(kind, head.width, head.width, *blocks[-1].out_size, kernel_size=3)
+    local = replace(local, activation=activation, residual=True)
     for i in range(head.depth):
-        before = blocks[-1]
-        blocks.append(
-            _local(
-                kind,
-                head.width,
-                head.width,
-                before.out_size,
-                activation,
-                f"head.{i}",
-                expand_ratio=head.expand_ratio,
-                residual=True,
-            )
-        )
+        blocks.append(_local(f"head.{i}", local, head.expand_ratio))

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Literal
 
 from supernet.arch import Arch
-from supernet.blocks import IMAGE, Block, blocks_of
+from supernet.blocks import IMAGE, Block, Convolution, blocks_of, convolutions_of
 
 OpKind = Literal[
     "dense",  # k x k convolution over all channels
@@ -155,26 +155,14 @@ class _Ops(list[Op]):
     def elements(self, tensor: int) -> int:
         return self[tensor].out_elements if tensor >= 0 else self.input_elements
 
-    def conv(
-        self,
-        read: int,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel_size: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        bias: bool = False,
-        norm: bool = False,
-        activation: str = "none",
-    ) -> int:
-        self.height, self.width = -(-self.height // stride), -(-self.width // stride)
-        out = out_channels * self.height * self.width
-        taps = in_channels // groups * kernel_size**2
+    def conv(self, read: int, conv: Convolution) -> int:
+        self.height, self.width = -(-self.height // conv.stride), -(-self.width // conv.stride)
+        out = conv.out_channels * self.height * self.width
+        taps = conv.in_channels // conv.groups * conv.kernel_size**2
         kind: OpKind = "pointwise"
-        if groups > 1:
-            kind = "depthwise" if groups == in_channels else "grouped"
-        elif kernel_size > 1:
+        if conv.groups > 1:
+            kind = "depthwise" if conv.groups == conv.in_channels else "grouped"
+        elif conv.kernel_size > 1:
             kind = "dense"
         self.append(
             Op(
@@ -183,10 +171,10 @@ class _Ops(list[Op]):
                 self.elements(read),
                 out,
                 macs=out * taps,
-                params=out_channels * (taps + bias + 2 * norm),
-                channels=out_channels,
-                kernel_size=kernel_size,
-                activation=activation,
+                params=conv.out_channels * (taps + conv.bias + 2 * conv.norm),
+                channels=conv.out_channels,
+                kernel_size=conv.kernel_size,
+                activation=conv.activation,
             )
         )
         return self.last
@@ -207,33 +195,10 @@ class _Ops(list[Op]):
         return self.last
 
 
-def _conv(ops: _Ops, block: Block) -> None:
-    ops.conv(
-        -1,
-        block.in_channels,
-        block.out_channels,
-        kernel_size=block.kernel_size,
-        stride=block.stride,
-        bias=block.norm == "none",
-        norm=block.norm == "batch",
-        activation=block.activation,
-    )
-
-
-def _local(ops: _Ops, block: Block) -> None:
-    """The convolutions of a local block; `norm="fewer"` leaves biases on all but the last."""
-    mid, k, s, act = block.mid_channels, block.kernel_size, block.stride, block.activation
-    fewer = block.norm == "fewer"
-    inner = {"bias": fewer, "norm": not fewer}
+def _convolutions(ops: _Ops, block: Block) -> None:
     x = -1
-    if block.kind == "mbconv":
-        x = ops.conv(x, block.in_channels, mid, activation=act, **inner)
-    if block.kind in ("mbconv", "dsconv"):
-        x = ops.conv(x, mid, mid, kernel_size=k, stride=s, groups=mid, activation=act, **inner)
-    else:
-        x = ops.conv(x, block.in_channels, mid, kernel_size=k, stride=s, activation=act, **inner)
-    last_kernel = k if block.kind == "resblock" else 1
-    ops.conv(x, mid, block.out_channels, kernel_size=last_kernel, norm=True)
+    for conv in convolutions_of(block):
+        x = ops.conv(x, conv)
 
 
 def _relu_linear(ops: _Ops, block: Block) -> None:
@@ -243,11 +208,13 @@ def _relu_linear(ops: _Ops, block: Block) -> None:
     """
     heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
     total = heads * dim
-    qkv = ops.conv(-1, block.in_channels, 3 * total)
+    qkv = ops.conv(-1, Convolution("qkv", block.in_channels, 3 * total))
     branches = [qkv]
     for scale in block.scales:
-        x = ops.conv(qkv, 3 * total, 3 * total, kernel_size=scale, groups=3 * total)
-        branches.append(ops.conv(x, 3 * total, 3 * total, groups=3 * heads))
+        name = f"aggreg.{scale}"
+        depthwise = Convolution(name, 3 * total, 3 * total, scale, groups=3 * total)
+        x = ops.conv(qkv, depthwise)
+        branches.append(ops.conv(x, Convolution(name, 3 * total, 3 * total, groups=3 * heads)))
     groups = heads * len(branches)
     size = groups * dim * tokens  # of q, k or v, all scales
     if len(branches) > 1:
@@ -262,17 +229,17 @@ def _relu_linear(ops: _Ops, block: Block) -> None:
         attention = ops.matmul(qk, qk, groups * tokens**2, macs=groups * tokens**2 * dim)
         attention = ops.other("norm", attention, groups * tokens**2)
         x = ops.matmul(qkv, attention, size, macs=groups * tokens**2 * dim)
-    ops.conv(x, total * len(branches), block.out_channels, norm=True)
+    ops.conv(x, Convolution("proj", total * len(branches), block.out_channels, norm=True))
 
 
 def _softmax(ops: _Ops, block: Block) -> None:
     """softmax(q k^T / sqrt(head_dim)) v between a 1x1 to q, k, v and a normalised 1x1."""
     heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
-    qkv = ops.conv(-1, block.in_channels, 3 * heads * dim)
+    qkv = ops.conv(-1, Convolution("qkv", block.in_channels, 3 * heads * dim))
     attention = ops.matmul(qkv, qkv, heads * tokens**2, macs=heads * tokens**2 * dim)
     attention = ops.other("norm", attention, heads * tokens**2)
     x = ops.matmul(qkv, attention, heads * dim * tokens, macs=heads * tokens**2 * dim)
-    ops.conv(x, heads * dim, block.out_channels, norm=True)
+    ops.conv(x, Convolution("proj", heads * dim, block.out_channels, norm=True))
 
 
 HYENA_FEATURES = 10  # positional features of the implicit filter
@@ -289,8 +256,8 @@ def _hyena(ops: _Ops, block: Block) -> None:
     Source: Poli et al., Hyena Hierarchy, 2023, https://arxiv.org/abs/2302.10866
     """
     channels, tokens = block.in_channels, block.height * block.width
-    x = ops.conv(-1, channels, 3 * channels)
-    x = ops.conv(x, 3 * channels, 3 * channels, kernel_size=3, groups=3 * channels)
+    x = ops.conv(-1, Convolution("qkv", channels, 3 * channels))
+    x = ops.conv(x, Convolution("short", 3 * channels, 3 * channels, 3, groups=3 * channels))
     gated = ops.elementwise(x, out=channels * tokens)
     points = 4 * tokens
     fft = channels * (5 * points * math.ceil(math.log2(points)) // 4)
@@ -303,7 +270,7 @@ def _hyena(ops: _Ops, block: Block) -> None:
     spectrum = ops.elementwise(spectrum, params=params)
     y = ops.other("fft", spectrum, channels * tokens, macs=fft)
     y = ops.elementwise(y, x, out=channels * tokens)
-    ops.conv(y, channels, block.out_channels, norm=True)
+    ops.conv(y, Convolution("proj", channels, block.out_channels, norm=True))
 
 
 def _retention(ops: _Ops, block: Block) -> None:
@@ -316,11 +283,11 @@ def _retention(ops: _Ops, block: Block) -> None:
     """
     heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
     total = heads * dim
-    qkvg = ops.conv(-1, block.in_channels, 4 * total)
+    qkvg = ops.conv(-1, Convolution("qkvg", block.in_channels, 4 * total))
     x = ops.other("scan", qkvg, total * tokens, macs=6 * total * tokens * dim)
     x = ops.other("norm", x, total * tokens, params=2 * total)
     x = ops.elementwise(x, qkvg, out=total * tokens)
-    ops.conv(x, total, block.out_channels, norm=True)
+    ops.conv(x, Convolution("proj", total, block.out_channels, norm=True))
 
 
 def _rwkv(ops: _Ops, block: Block) -> None:
@@ -333,11 +300,15 @@ def _rwkv(ops: _Ops, block: Block) -> None:
     """
     channels, tokens = block.in_channels, block.height * block.width
     size = channels * tokens
-    mixtures = [ops.elementwise(-1, params=channels) for _ in range(3)]
-    r, k, v = (ops.conv(mixture, channels, channels) for mixture in mixtures)
+    names = ("receptance", "key", "value")
+    mixtures = [ops.elementwise(-1, params=channels) for _ in names]
+    r, k, v = (
+        ops.conv(mixture, Convolution(name, channels, channels))
+        for name, mixture in zip(names, mixtures, strict=True)
+    )
     ops.append(Op("scan", (k, v), 2 * size, size, macs=8 * size, params=2 * channels))
     gated = ops.elementwise(ops.last, r)
-    ops.conv(gated, channels, block.out_channels, norm=True)
+    ops.conv(gated, Convolution("proj", channels, block.out_channels, norm=True))
 
 
 def _pool(ops: _Ops, block: Block) -> None:
@@ -370,11 +341,11 @@ def _layer_norm(ops: _Ops, block: Block) -> None:
 
 
 _BUILDERS: dict[str, Callable[[_Ops, Block], None]] = {
-    "conv": _conv,
-    "dsconv": _local,
-    "mbconv": _local,
-    "fused_mbconv": _local,
-    "resblock": _local,
+    "conv": _convolutions,
+    "dsconv": _convolutions,
+    "mbconv": _convolutions,
+    "fused_mbconv": _convolutions,
+    "resblock": _convolutions,
     "relu_linear": _relu_linear,
     "softmax": _softmax,
     "hyena": _hyena,

@@ -21,7 +21,7 @@ from supernet.arch import (
     format_resolution,
 )
 from supernet.blocks import IMAGE, Block, blocks_of
-from supernet.layers.convolutions import Conv, DSConv, FusedMBConv, MBConv, ResBlock, Residual
+from supernet.layers.convolutions import Conv, LocalBlock, Residual
 from supernet.layers.heads import (
     Add,
     ChannelNorm,
@@ -43,10 +43,10 @@ from supernet.sam.model import Sam
 
 MODULES: dict[str, Callable[[Block, float], nn.Module]] = {
     "conv": Conv,
-    "dsconv": DSConv,
-    "mbconv": MBConv,
-    "fused_mbconv": FusedMBConv,
-    "resblock": ResBlock,
+    "dsconv": LocalBlock,
+    "mbconv": LocalBlock,
+    "fused_mbconv": LocalBlock,
+    "resblock": LocalBlock,
     "pool": GlobalPool,
     "linear": LinearNormAct,
     "upsample": Upsample,

@@ -14,6 +14,7 @@ from supernet.arch import (
     HEADED,
     Arch,
     ClassificationHead,
+    Family,
     Head,
     LocalKind,
     PromptableHead,
@@ -23,6 +24,7 @@ from supernet.arch import (
     Stem,
     SuperResolutionHead,
     Task,
+    attention_stages,
 )
 from supernet.cost import backbone_cost
 
@@ -32,41 +34,43 @@ def _stages(
     depths: tuple[int, ...],
     expand_ratios: tuple[int, ...],
     locals_: tuple[LocalKind, ...],
-    attention: tuple[int, ...],
-    scales: tuple[int, ...],
-    head_dim: int,
 ) -> tuple[Stage, ...]:
     return tuple(
-        Stage(
-            width,
-            depth,
-            expand_ratio,
-            local=local,
-            mixer="relu_linear" if number in attention else "none",
-            scales=scales if number in attention else (),
-            head_dim=head_dim if number in attention else 0,
-        )
-        for number, (width, depth, expand_ratio, local) in enumerate(
-            zip(widths, depths, expand_ratios, locals_, strict=True), start=1
+        Stage(width, depth, expand_ratio, local=local)
+        for width, depth, expand_ratio, local in zip(
+            widths, depths, expand_ratios, locals_, strict=True
         )
     )
 
 
+def _attending(
+    family: Family, stages: tuple[Stage, ...], scale: int, head_dim: int
+) -> tuple[Stage, ...]:
+    """Return the stages with multi-scale linear attention where the family has attention."""
+    attention = attention_stages(family, len(stages))
+    return tuple(
+        replace(stage, mixer="relu_linear", scales=(scale,), head_dim=head_dim)
+        if number in attention
+        else stage
+        for number, stage in enumerate(stages, start=1)
+    )
+
+
 def _b(stem: int, widths: tuple[int, ...], depths: tuple[int, ...], head_dim: int) -> Arch:
-    stages = _stages(widths, depths, (4,) * 4, ("mbconv",) * 4, (3, 4), (5,), head_dim)
-    return Arch("b", (224, 224), Stem(stem, 1), stages)
+    stages = _stages(widths, depths, (4,) * 4, ("mbconv",) * 4)
+    return Arch("b", (224, 224), Stem(stem, 1), _attending("b", stages, 5, head_dim))
 
 
 def _l(stem: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> Arch:
     kinds: tuple[LocalKind, ...] = ("fused_mbconv", "fused_mbconv", "mbconv", "mbconv")
-    stages = _stages(widths, depths, (4, 4, 4, 6), kinds, (4,), (5,), 32)
-    return Arch("l", (224, 224), Stem(stem, 1), stages)
+    stages = _stages(widths, depths, (4, 4, 4, 6), kinds)
+    return Arch("l", (224, 224), Stem(stem, 1), _attending("l", stages, 5, 32))
 
 
 def _xl(stem_depth: int, depths: tuple[int, ...]) -> Arch:
     kinds: tuple[LocalKind, ...] = (*("fused_mbconv",) * 3, "mbconv", "mbconv")
-    stages = _stages((64, 128, 256, 512, 1024), depths, (4, 4, 4, 4, 6), kinds, (4, 5), (3,), 32)
-    return Arch("l", (1024, 1024), Stem(32, stem_depth), stages)
+    stages = _stages((64, 128, 256, 512, 1024), depths, (4, 4, 4, 4, 6), kinds)
+    return Arch("l", (1024, 1024), Stem(32, stem_depth), _attending("l", stages, 3, 32))
 
 
 # https://github.com/mit-han-lab/efficientvit, models/efficientvit/{backbone,sam}.py
@@ -133,7 +137,8 @@ def _sr(width_factor: float, scale: int) -> Arch:
         return round(channels * width_factor)
 
     widths = tuple(width(channels) for channels in SR_WIDTHS)
-    stages = _stages(widths, SR_DEPTHS, (4,) * 4, ("mbconv",) * 4, (3, 4), (5,), 16)
+    stages = _stages(widths, SR_DEPTHS, (4,) * 4, ("mbconv",) * 4)
+    stages = _attending("b", stages, 5, 16)
     head = SuperResolutionHead(width(64), SR_HEAD_DEPTH, 4, scale)
     return Arch("b", (256, 256), Stem(width(64), 2, stride=1), stages, head)
 

@@ -417,6 +417,6 @@ def test_an_unknown_precision_names_the_nearest():
 
 
 def test_a_network_beyond_a_file_of_protobuf_is_refused(monkeypatch):
-    monkeypatch.setattr("lut.builders.onnx_graph.MOST_BYTES", 10_000)
+    monkeypatch.setattr("lut.builders.onnx_ops.MOST_BYTES", 10_000)
     with pytest.raises(ArchError, match="try fp16"):
         build_network("onnx", NETWORKS[0])

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from lut.builders.weights import Array, Parameters, RandomWeights, Weights
 from results.errors import DeviceError, check_choice
 from supernet.arch import Arch
-from supernet.blocks import IMAGE, Activation, Block, UpsampleMode, blocks_of
+from supernet.blocks import IMAGE, Activation, Block, UpsampleMode, blocks_of, convolutions_of
 
 Format = Literal["onnx", "tflite"]
 INPUT, OUTPUT = "image", "output"  # names in the files
@@ -144,46 +144,17 @@ def _emit(
     return graph.add([y, x]) if block.residual else y
 
 
-def _conv(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
-    kernel, bias = parameters.conv(
-        "",
-        block.in_channels,
-        block.out_channels,
-        kernel_size=block.kernel_size,
-        bias=block.norm == "none",
-        norm=block.norm == "batch",
-    )
-    return graph.conv(x, kernel, bias, stride=block.stride, activation=block.activation)
-
-
-def _local(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
-    """Convolutions in a chain; `norm="fewer"` leaves biases on all but the last."""
-    mid, k, s = block.mid_channels, block.kernel_size, block.stride
-    depth = ("depth_conv", mid, mid, k, s, mid)
-    point = ("point_conv", mid, block.out_channels, 1, 1, 1)
-    convs = {
-        "dsconv": [depth, point],
-        "mbconv": [("inverted_conv", block.in_channels, mid, 1, 1, 1), depth, point],
-        "fused_mbconv": [("spatial_conv", block.in_channels, mid, k, s, 1), point],
-        "resblock": [
-            ("conv1", block.in_channels, mid, k, s, 1),
-            ("conv2", mid, block.out_channels, k, 1, 1),
-        ],
-    }[block.kind]
-    for index, (name, in_channels, out_channels, kernel_size, stride, groups) in enumerate(convs):
-        last = index == len(convs) - 1
-        fewer = block.norm == "fewer" and not last
-        kernel, bias = parameters.conv(
-            f"{name}.",
-            in_channels,
-            out_channels,
-            kernel_size=kernel_size,
-            groups=groups,
-            bias=fewer,
-            norm=not fewer,
+def _convolutions(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
+    for conv in convolutions_of(block):
+        kernel, bias = parameters.conv(conv)
+        x = graph.conv(
+            x,
+            kernel,
+            bias,
+            stride=conv.stride,
+            groups=conv.groups,
+            activation=conv.activation,
         )
-        activation: Activation = "none" if last else block.activation
-        x = graph.conv(x, kernel, bias, stride=stride, groups=groups, activation=activation)
     return x
 
 
@@ -227,11 +198,11 @@ def _mixer(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Ten
 
 
 _EMITTERS: dict[str, Callable[[Graph, Tensor, Block, Parameters], Tensor]] = {
-    "conv": _conv,
-    "dsconv": _local,
-    "mbconv": _local,
-    "fused_mbconv": _local,
-    "resblock": _local,
+    "conv": _convolutions,
+    "dsconv": _convolutions,
+    "mbconv": _convolutions,
+    "fused_mbconv": _convolutions,
+    "resblock": _convolutions,
     "pool": _pool,
     "linear": _linear,
     "layer_norm": _layer_norm,

@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lut.builders.mixer_constants import LARGEST_GATED, hyena_taps
-from lut.builders.onnx_graph import FLOAT32, OnnxGraph, Value
+from lut.builders.onnx_ops import FLOAT32, OnnxOps, Value
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 
 MOST_DIRECT_TOKENS = 100
 
 
-def hyena(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Value:
+def hyena(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
     """`supernet.layers.hyena.Hyena`.
 
     Projection and 3x3 are written once for each of x0, x1 and v. One convolution for all three
@@ -32,21 +32,22 @@ def hyena(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> V
     a block at 14x14; the operator DFT is unknown to TensorRT.
     """
     channels = block.in_channels
-    kernel, _ = parameters.conv("qkv.", channels, 3 * channels)
+    kernel, _ = parameters.conv(Convolution("qkv", channels, 3 * channels))
     short, _ = parameters.conv(
-        "short.", 3 * channels, 3 * channels, kernel_size=3, groups=3 * channels
+        Convolution("short", 3 * channels, 3 * channels, 3, groups=3 * channels)
     )
     x0, x1, v = (
-        graph.cast(graph.conv(graph.conv(x, k, None), s, None, groups=channels), FLOAT32)
+        ops.cast(ops.conv(ops.conv(x, k, None), s, None, groups=channels), FLOAT32)
         for k, s in zip(_by_part(kernel), _by_part(short), strict=True)
     )
     taps = hyena_taps(parameters, block.height, block.width, channels)
     taps[:, 0, 0] += parameters.tensor("filter.skip", (channels,))
     direct = block.height * block.width <= MOST_DIRECT_TOKENS
     convolve = depthwise_convolution if direct else transformed_convolution
-    y = graph.binary("Mul", x0, convolve(graph, graph.binary("Mul", x1, v), taps))
-    y = graph.kept(graph.cast(graph.clip(y, LARGEST_GATED), graph.dtype))
-    return graph.conv(y, *parameters.conv("proj.", channels, block.out_channels, norm=True))
+    y = ops.binary("Mul", x0, convolve(ops, ops.binary("Mul", x1, v), taps))
+    y = ops.kept(ops.cast(ops.clip(y, LARGEST_GATED), ops.dtype))
+    proj = Convolution("proj", channels, block.out_channels, norm=True)
+    return ops.conv(y, *parameters.conv(proj))
 
 
 def _by_part(kernel: Array) -> list[Array]:
@@ -54,13 +55,13 @@ def _by_part(kernel: Array) -> list[Array]:
     return [np.ascontiguousarray(kernel[part::3]) for part in range(3)]
 
 
-def depthwise_convolution(graph: OnnxGraph, x: Value, taps: Array) -> Value:
+def depthwise_convolution(ops: OnnxOps, x: Value, taps: Array) -> Value:
     """Convolve (B, C, H, W) with (C, 2H, 2W) taps in circular order."""
     channels, height, width = x.shape[1:]
     flipped = _ascending(taps)[:, None, ::-1, ::-1]  # ONNX correlates
-    return graph.node(
+    return ops.node(
         "Conv",
-        [x, graph.constant(flipped, x.dtype)],
+        [x, ops.constant(flipped, x.dtype)],
         x.shape,
         kernel_shape=flipped.shape[2:],
         pads=[height - 1, width - 1] * 2,
@@ -68,7 +69,7 @@ def depthwise_convolution(graph: OnnxGraph, x: Value, taps: Array) -> Value:
     )
 
 
-def transformed_convolution(graph: OnnxGraph, x: Value, taps: Array) -> Value:
+def transformed_convolution(ops: OnnxOps, x: Value, taps: Array) -> Value:
     """The same by Fourier transforms, each a product with a constant matrix.
 
     On (2H - 1) x (2W - 1) points, where nothing that wraps round reaches the image. Of complex
@@ -79,22 +80,22 @@ def transformed_convolution(graph: OnnxGraph, x: Value, taps: Array) -> Value:
     circular = np.roll(_ascending(taps), (1 - height, 1 - width), (1, 2))
     spectrum = np.fft.rfft2(circular.astype(np.float64))  # (C, 2H - 1, K)
     along_x = _turns(width, width, columns)
-    y = graph.matmul(x, np.concatenate((along_x.real, along_x.imag), axis=1))
-    y = graph.reshape(y, batch, channels, 2 * height, width)  # rows by y, then part
+    y = ops.matmul(x, np.concatenate((along_x.real, along_x.imag), axis=1))
+    y = ops.reshape(y, batch, channels, 2 * height, width)  # rows by y, then part
     along_y = _real(_turns(rows, height, rows)).transpose(1, 0, 2, 3)  # out: by part, frequency
-    y = graph.matmul(along_y.reshape(2 * rows, 2 * height), y)
-    real, imag = graph.split(y, 2, rows, rows)
-    by_real, by_imag = (graph.constant(s, x.dtype) for s in (spectrum.real, spectrum.imag))
+    y = ops.matmul(along_y.reshape(2 * rows, 2 * height), y)
+    real, imag = ops.split(y, 2, rows, rows)
+    by_real, by_imag = (ops.constant(s, x.dtype) for s in (spectrum.real, spectrum.imag))
     product = [
-        graph.binary("Sub", graph.binary("Mul", real, by_real), graph.binary("Mul", imag, by_imag)),
-        graph.binary("Add", graph.binary("Mul", real, by_imag), graph.binary("Mul", imag, by_real)),
+        ops.binary("Sub", ops.binary("Mul", real, by_real), ops.binary("Mul", imag, by_imag)),
+        ops.binary("Add", ops.binary("Mul", real, by_imag), ops.binary("Mul", imag, by_real)),
     ]
     back_y = _real(_turns(height, rows, rows).conj() / rows).transpose(0, 1, 3, 2)
-    y = graph.matmul(back_y.reshape(2 * height, 2 * rows), graph.concat(product, 2))
-    y = graph.reshape(y, batch, channels, height, 2 * width)
+    y = ops.matmul(back_y.reshape(2 * height, 2 * rows), ops.concat(product, 2))
+    y = ops.reshape(y, batch, channels, height, 2 * width)
     twice = np.where(np.arange(width) > 0, 2, 1)[:, None]  # for the negative frequencies
     back_x = _turns(width, width, columns).conj() * twice / columns
-    return graph.matmul(y, np.concatenate((back_x.real, -back_x.imag), axis=0))
+    return ops.matmul(y, np.concatenate((back_x.real, -back_x.imag), axis=0))
 
 
 def _ascending(taps: Array) -> Array:

@@ -14,11 +14,11 @@ from itertools import pairwise
 import numpy as np
 
 from lut.builders.mixer_constants import wkv_factors
-from lut.builders.onnx_graph import FLOAT16, FLOAT32, OnnxGraph, Value
 from lut.builders.onnx_hyena import hyena
+from lut.builders.onnx_ops import FLOAT16, FLOAT32, OnnxOps, Value
 from lut.builders.onnx_retention import retention
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 
 LEAST = float(np.finfo(np.float32).tiny)
 LARGEST_SUM_FP16, LEAST_FP16 = 2.0**15, 2.0**-14  # as in supernet.layers.mixers
@@ -28,7 +28,7 @@ CHUNK = 28  # tokens that one product adds up, about
 MOST_UNCUT_TOKENS = 64
 
 
-def relu_linear(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Value:
+def relu_linear(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
     """`supernet.layers.mixers.LiteMLA`.
 
     Each scale attends by itself: joining scales before the attention, as published, took
@@ -38,80 +38,81 @@ def relu_linear(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters
     """
     heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
     total = heads * dim
-    qkv = graph.conv(x, *parameters.conv("qkv.", block.in_channels, 3 * total))
+    qkv = ops.conv(x, *parameters.conv(Convolution("qkv", block.in_channels, 3 * total)))
     branches = [qkv]
     for scale in block.scales:
         name = f"aggreg.{scale}"
         depthwise = parameters.tensor(f"{name}.0.weight", (3 * total, 1, scale, scale))
         pointwise = parameters.tensor(f"{name}.1.weight", (3 * total, dim, 1, 1))
-        y = graph.conv(qkv, depthwise, None, groups=3 * total)
-        branches.append(graph.conv(y, pointwise, None, groups=3 * heads))
+        y = ops.conv(qkv, depthwise, None, groups=3 * total)
+        branches.append(ops.conv(y, pointwise, None, groups=3 * heads))
     outs = []
     for branch in branches:
-        branch = graph.reshape(branch, graph.batch, heads, 3 * dim, tokens)
-        q, k, v = graph.split(branch, 2, dim, dim, dim)
+        branch = ops.reshape(branch, ops.batch, heads, 3 * dim, tokens)
+        q, k, v = ops.split(branch, 2, dim, dim, dim)
         attend = _scaled_relu_attention if q.dtype == FLOAT16 else _relu_attention
-        out = attend(graph, q, k, v)
-        outs.append(graph.reshape(out, graph.batch, total, block.height, block.width))
-    y = graph.kept(graph.concat(outs, 1))
+        out = attend(ops, q, k, v)
+        outs.append(ops.reshape(out, ops.batch, total, block.height, block.width))
+    y = ops.kept(ops.concat(outs, 1))
     width = total * len(branches)
-    return graph.conv(y, *parameters.conv("proj.", width, block.out_channels, norm=True))
+    proj = Convolution("proj", width, block.out_channels, norm=True)
+    return ops.conv(y, *parameters.conv(proj))
 
 
-def _relu_attention(graph: OnnxGraph, q: Value, k: Value, v: Value) -> Value:
+def _relu_attention(ops: OnnxOps, q: Value, k: Value, v: Value) -> Value:
     """(B, N, D, T) each -> (B, N, D, T), as published, for float32's range.
 
     The guard is the least normal number, not 1e-15: small q and k keep their meaning, and 0 / 0
     becomes 0. The divisor as a product of its own and V padded by a row of ones, or joined
     to the D x D matrix as a row, take the same time within 3 %, which favours the former.
     """
-    q, k = graph.unary("Relu", q), graph.unary("Relu", k)
+    q, k = ops.unary("Relu", q), ops.unary("Relu", k)
     if q.shape[-1] > q.shape[-2]:
-        seen = graph.matmul(v, graph.transposed(k))
+        seen = ops.matmul(v, ops.transposed(k))
         batch, heads, dim, _ = q.shape
-        sums = graph.reshape(graph.reduce("ReduceSum", k, 3), batch, heads, 1, dim)
-        out, divisor = graph.matmul(seen, q), graph.matmul(sums, q)
-        return graph.binary("Div", out, graph.binary("Max", divisor, LEAST))
-    weights = graph.matmul(graph.transposed(k), q)
-    divisor = graph.binary("Max", graph.reduce("ReduceSum", weights, 2), LEAST)
-    return graph.matmul(v, graph.binary("Div", weights, divisor))
+        sums = ops.reshape(ops.reduce("ReduceSum", k, 3), batch, heads, 1, dim)
+        out, divisor = ops.matmul(seen, q), ops.matmul(sums, q)
+        return ops.binary("Div", out, ops.binary("Max", divisor, LEAST))
+    weights = ops.matmul(ops.transposed(k), q)
+    divisor = ops.binary("Max", ops.reduce("ReduceSum", weights, 2), LEAST)
+    return ops.matmul(v, ops.binary("Div", weights, divisor))
 
 
-def _scaled_relu_attention(graph: OnnxGraph, q: Value, k: Value, v: Value) -> Value:
+def _scaled_relu_attention(ops: OnnxOps, q: Value, k: Value, v: Value) -> Value:
     """The same in float16, scaled as `supernet.layers.mixers` does and for its reasons."""
     dim, tokens = q.shape[-2:]
-    largest_q = graph.binary("Max", graph.reduce("ReduceMax", q, 2), LEAST_FP16)
-    largest_k = graph.binary("Max", graph.reduce("ReduceMax", k, 2, 3), LEAST_FP16)
-    q = graph.unary("Relu", graph.binary("Div", q, largest_q))
-    k = graph.unary("Relu", graph.binary("Div", k, largest_k))
+    largest_q = ops.binary("Max", ops.reduce("ReduceMax", q, 2), LEAST_FP16)
+    largest_k = ops.binary("Max", ops.reduce("ReduceMax", k, 2, 3), LEAST_FP16)
+    q = ops.unary("Relu", ops.binary("Div", q, largest_q))
+    k = ops.unary("Relu", ops.binary("Div", k, largest_k))
     if tokens <= dim:
-        weights = graph.matmul(graph.transposed(k), q)
-        weights = graph.binary("Mul", weights, 1 / dim)
-        divisor = _positive(graph, graph.reduce("ReduceSum", weights, 2))
-        return graph.matmul(v, graph.binary("Div", weights, divisor))
-    largest_v = graph.reduce("ReduceMax", graph.unary("Abs", v), 2, 3)
-    largest_v = graph.binary("Max", largest_v, 1.0)
-    v = graph.binary("Div", v, largest_v)
+        weights = ops.matmul(ops.transposed(k), q)
+        weights = ops.binary("Mul", weights, 1 / dim)
+        divisor = _positive(ops, ops.reduce("ReduceSum", weights, 2))
+        return ops.matmul(v, ops.binary("Div", weights, divisor))
+    largest_v = ops.reduce("ReduceMax", ops.unary("Abs", v), 2, 3)
+    largest_v = ops.binary("Max", largest_v, 1.0)
+    v = ops.binary("Div", v, largest_v)
     if tokens > LARGEST_SUM_FP16:
-        k = graph.binary("Mul", k, LARGEST_SUM_FP16 / tokens)
-    k = graph.transposed(k)
+        k = ops.binary("Mul", k, LARGEST_SUM_FP16 / tokens)
+    k = ops.transposed(k)
     scale = max(1.0, LARGEST_SUM_FP16 / tokens) / dim
     out, divisor = (
-        graph.matmul(graph.binary("Mul", seen, scale), q)
-        for seen in (graph.matmul(v, k), graph.matmul(np.ones((1, tokens)), k))
+        ops.matmul(ops.binary("Mul", seen, scale), q)
+        for seen in (ops.matmul(v, k), ops.matmul(np.ones((1, tokens)), k))
     )
-    out = graph.binary("Div", out, _positive(graph, divisor))
-    return graph.binary("Mul", out, largest_v)
+    out = ops.binary("Div", out, _positive(ops, divisor))
+    return ops.binary("Mul", out, largest_v)
 
 
-def _positive(graph: OnnxGraph, divisor: Value) -> Value:
+def _positive(ops: OnnxOps, divisor: Value) -> Value:
     """1 where there is 0."""
-    zero, one = (graph.constant(number, divisor.dtype) for number in (0.0, 1.0))
-    positive = graph.node("Greater", [divisor, zero], divisor.shape, np.dtype(np.bool_))
-    return graph.node("Where", [positive, divisor, one], divisor.shape, divisor.dtype)
+    zero, one = (ops.constant(number, divisor.dtype) for number in (0.0, 1.0))
+    positive = ops.node("Greater", [divisor, zero], divisor.shape, np.dtype(np.bool_))
+    return ops.node("Where", [positive, divisor, one], divisor.shape, divisor.dtype)
 
 
-def softmax(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Value:
+def softmax(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
     """`supernet.layers.softmax.SoftmaxAttention`; the division by sqrt(D) is in q's weights.
 
     Queries are taken in pieces, so that a piece's map stays in the cache: at 28x28 with 8
@@ -122,26 +123,27 @@ def softmax(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) ->
     """
     heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
     total = heads * dim
-    kernel, _ = parameters.conv("qkv.", block.in_channels, 3 * total)
+    kernel, _ = parameters.conv(Convolution("qkv", block.in_channels, 3 * total))
     scales = np.tile(np.repeat([dim**-0.5, 1, 1], dim), heads).astype(np.float32)
-    qkv = graph.conv(x, kernel * scales[:, None, None, None], None)
-    qkv = graph.cast(graph.reshape(qkv, graph.batch, heads, 3 * dim, tokens), FLOAT32)
-    q, k, v = graph.split(qkv, 2, dim, dim, dim)
-    v = graph.transposed(v)
+    qkv = ops.conv(x, kernel * scales[:, None, None, None], None)
+    qkv = ops.cast(ops.reshape(qkv, ops.batch, heads, 3 * dim, tokens), FLOAT32)
+    q, k, v = ops.split(qkv, 2, dim, dim, dim)
+    v = ops.transposed(v)
     pieces = min(MOST_PIECES, math.ceil(heads * tokens**2 / MAP_ELEMENTS), tokens)
     ends = [tokens * piece // pieces for piece in range(pieces + 1)]
     sizes = [end - start for start, end in pairwise(ends)]
     outs = []
-    for queries in graph.split(q, 3, *sizes) if pieces > 1 else [q]:
-        weights = graph.matmul(graph.transposed(queries), k)
-        weights = graph.unary("Softmax", weights, axis=-1)
-        outs.append(graph.matmul(weights, v))
-    y = graph.cast(graph.transposed(graph.concat(outs, 2)), graph.dtype)
-    y = graph.kept(graph.reshape(y, graph.batch, total, block.height, block.width))
-    return graph.conv(y, *parameters.conv("proj.", total, block.out_channels, norm=True))
+    for queries in ops.split(q, 3, *sizes) if pieces > 1 else [q]:
+        weights = ops.matmul(ops.transposed(queries), k)
+        weights = ops.unary("Softmax", weights, axis=-1)
+        outs.append(ops.matmul(weights, v))
+    y = ops.cast(ops.transposed(ops.concat(outs, 2)), ops.dtype)
+    y = ops.kept(ops.reshape(y, ops.batch, total, block.height, block.width))
+    proj = Convolution("proj", total, block.out_channels, norm=True)
+    return ops.conv(y, *parameters.conv(proj))
 
 
-def rwkv(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Value:
+def rwkv(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
     """`supernet.layers.rwkv.RWKV`.
 
     A mixture with shifted neighbours is a depthwise 3x3 convolution of two taps: at 14x14 with
@@ -151,15 +153,16 @@ def rwkv(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Va
     channels = block.in_channels
     mixes = parameters.tensor("mix", (3, channels))
     r, k, v = (
-        graph.conv(
-            graph.conv(x, _mixing_kernel(mix), None, groups=channels),
-            *parameters.conv(f"{name}.", channels, channels),
+        ops.conv(
+            ops.conv(x, _mixing_kernel(mix), None, groups=channels),
+            *parameters.conv(Convolution(name, channels, channels)),
         )
         for name, mix in zip(("receptance", "key", "value"), mixes, strict=True)
     )
-    wkv = graph.cast(_bi_wkv(graph, k, v, parameters), graph.dtype)
-    y = graph.kept(graph.binary("Mul", graph.unary("Sigmoid", r), wkv))
-    return graph.conv(y, *parameters.conv("proj.", channels, block.out_channels, norm=True))
+    wkv = ops.cast(_bi_wkv(ops, k, v, parameters), ops.dtype)
+    y = ops.kept(ops.binary("Mul", ops.unary("Sigmoid", r), wkv))
+    proj = Convolution("proj", channels, block.out_channels, norm=True)
+    return ops.conv(y, *parameters.conv(proj))
 
 
 def _mixing_kernel(mix: Array) -> Array:
@@ -171,7 +174,7 @@ def _mixing_kernel(mix: Array) -> Array:
     return kernel
 
 
-def _bi_wkv(graph: OnnxGraph, k: Value, v: Value, parameters: Parameters) -> Value:
+def _bi_wkv(ops: OnnxOps, k: Value, v: Value, parameters: Parameters) -> Value:
     """(B, C, H, W) each -> (B, C, H, W) in float32, as `supernet.layers.rwkv.bi_wkv`.
 
     Sums over the tokens before are products with triangular matrices, of all tokens where they
@@ -186,35 +189,35 @@ def _bi_wkv(graph: OnnxGraph, k: Value, v: Value, parameters: Parameters) -> Val
     shape = k.shape
     batch, channels = shape[:2]
     tokens = shape[2] * shape[3]
-    k, v = (graph.cast(graph.reshape(x, batch, channels, tokens), FLOAT32) for x in (k, v))
+    k, v = (ops.cast(ops.reshape(x, batch, channels, tokens), FLOAT32) for x in (k, v))
     factors = wkv_factors(parameters, channels, tokens)
-    weight = graph.unary("Exp", graph.binary("Sub", k, graph.reduce("ReduceMax", k, 2)))
-    both = (graph.binary("Mul", weight, v), weight)  # numerator and denominator
-    terms = graph.concat([graph.reshape(x, batch, 1, channels, tokens) for x in both], 1)
-    before = _sums_before(graph, graph.binary("Mul", terms, factors.grow), reverse=False)
-    after = _sums_before(graph, graph.binary("Mul", terms, factors.fade), reverse=True)
-    total = graph.binary(
+    weight = ops.unary("Exp", ops.binary("Sub", k, ops.reduce("ReduceMax", k, 2)))
+    both = (ops.binary("Mul", weight, v), weight)  # numerator and denominator
+    terms = ops.concat([ops.reshape(x, batch, 1, channels, tokens) for x in both], 1)
+    before = _sums_before(ops, ops.binary("Mul", terms, factors.grow), reverse=False)
+    after = _sums_before(ops, ops.binary("Mul", terms, factors.fade), reverse=True)
+    total = ops.binary(
         "Add",
-        graph.binary("Mul", before, factors.fade_after),
-        graph.binary("Mul", after, factors.grow_after),
+        ops.binary("Mul", before, factors.fade_after),
+        ops.binary("Mul", after, factors.grow_after),
     )
-    total = graph.binary("Add", total, graph.binary("Mul", terms, factors.itself))
-    above, below = graph.split(total, 1, 1, 1)
-    return graph.reshape(graph.binary("Div", above, below), *shape)
+    total = ops.binary("Add", total, ops.binary("Mul", terms, factors.itself))
+    above, below = ops.split(total, 1, 1, 1)
+    return ops.reshape(ops.binary("Div", above, below), *shape)
 
 
-def _sums_before(graph: OnnxGraph, x: Value, *, reverse: bool) -> Value:
+def _sums_before(ops: OnnxOps, x: Value, *, reverse: bool) -> Value:
     """(..., T): at t the sum over all i < t, or where `reverse`, i > t."""
     *outer, tokens = x.shape
     chunk = _chunk(tokens)
     if chunk == tokens:
-        return graph.matmul(x, _triangle(tokens, reverse))
+        return ops.matmul(x, _triangle(tokens, reverse))
     number = tokens // chunk
-    x = graph.reshape(x, *outer, number, chunk)
-    within = graph.matmul(x, _triangle(chunk, reverse))
-    sums = graph.reshape(graph.reduce("ReduceSum", x, -1), *outer, number)
-    sums = graph.reshape(graph.matmul(sums, _triangle(number, reverse)), *outer, number, 1)
-    return graph.reshape(graph.binary("Add", within, sums), *outer, tokens)
+    x = ops.reshape(x, *outer, number, chunk)
+    within = ops.matmul(x, _triangle(chunk, reverse))
+    sums = ops.reshape(ops.reduce("ReduceSum", x, -1), *outer, number)
+    sums = ops.reshape(ops.matmul(sums, _triangle(number, reverse)), *outer, number, 1)
+    return ops.reshape(ops.binary("Add", within, sums), *outer, tokens)
 
 
 def _chunk(tokens: int) -> int:
@@ -230,7 +233,7 @@ def _triangle(size: int, reverse: bool) -> Array:
     return np.tril(ones, -1) if reverse else np.triu(ones, 1)
 
 
-MIXERS: dict[str, Callable[[OnnxGraph, Value, Block, Parameters], Value]] = {
+MIXERS: dict[str, Callable[[OnnxOps, Value, Block, Parameters], Value]] = {
     "relu_linear": relu_linear,
     "softmax": softmax,
     "hyena": hyena,

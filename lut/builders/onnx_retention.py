@@ -12,15 +12,15 @@ from lut.builders.mixer_constants import (
     retention_decay_sums,
     retention_decays,
 )
-from lut.builders.onnx_graph import FLOAT32, OnnxGraph, Value
+from lut.builders.onnx_ops import FLOAT32, OnnxOps, Value
 from lut.builders.weights import Parameters
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 
 TILE = 8
 MOST_PARALLEL_TOKENS = 400  # as in layers/retention.py; decays then take <= 0.64 MB a head
 
 
-def retention(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) -> Value:
+def retention(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
     """`supernet.layers.retention.Retention`.
 
     Microseconds in ONNX Runtime, one thread, all between the projections:
@@ -37,28 +37,29 @@ def retention(graph: OnnxGraph, x: Value, block: Block, parameters: Parameters) 
     """
     heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
     total = heads * dim
-    qkvg = graph.conv(x, *parameters.conv("qkvg.", block.in_channels, 4 * total))
-    qkvg = graph.cast(graph.reshape(qkvg, graph.batch, heads, 4 * dim, tokens), FLOAT32)
-    q, k, v, g = graph.split(qkvg, 2, dim, dim, dim, dim)
+    qkvg = ops.conv(x, *parameters.conv(Convolution("qkvg", block.in_channels, 4 * total)))
+    qkvg = ops.cast(ops.reshape(qkvg, ops.batch, heads, 4 * dim, tokens), FLOAT32)
+    q, k, v, g = ops.split(qkvg, 2, dim, dim, dim, dim)
     parallel = tokens <= MOST_PARALLEL_TOKENS
     retain = parallel_retention if parallel else linear_retention
-    y = retain(graph, q, k, v, block.height, block.width)
+    y = retain(ops, q, k, v, block.height, block.width)
     plain = (np.ones(dim), np.zeros(dim))
-    inputs = [y, *(graph.constant(values, FLOAT32) for values in plain)]
-    y = graph.node("LayerNormalization", inputs, y.shape, axis=-1, epsilon=parameters.eps)
+    inputs = [y, *(ops.constant(values, FLOAT32) for values in plain)]
+    y = ops.node("LayerNormalization", inputs, y.shape, axis=-1, epsilon=parameters.eps)
     weight, bias = (
         parameters.tensor(f"norm.{part}", (total,)).reshape(heads, 1, dim)
         for part in ("weight", "bias")
     )
-    y = graph.transposed(graph.binary("Add", graph.binary("Mul", y, weight), bias))
-    gate = graph.binary("Mul", g, graph.unary("Sigmoid", g))
-    y = graph.cast(graph.clip(graph.binary("Mul", gate, y), LARGEST_GATED), graph.dtype)
-    y = graph.kept(graph.reshape(y, graph.batch, total, block.height, block.width))
-    return graph.conv(y, *parameters.conv("proj.", total, block.out_channels, norm=True))
+    y = ops.transposed(ops.binary("Add", ops.binary("Mul", y, weight), bias))
+    gate = ops.binary("Mul", g, ops.unary("Sigmoid", g))
+    y = ops.cast(ops.clip(ops.binary("Mul", gate, y), LARGEST_GATED), ops.dtype)
+    y = ops.kept(ops.reshape(y, ops.batch, total, block.height, block.width))
+    proj = Convolution("proj", total, block.out_channels, norm=True)
+    return ops.conv(y, *parameters.conv(proj))
 
 
 def parallel_retention(
-    graph: OnnxGraph, q: Value, k: Value, v: Value, height: int, width: int
+    ops: OnnxOps, q: Value, k: Value, v: Value, height: int, width: int
 ) -> Value:
     """(B, N, D, T) each -> (B, N, T, D), divided by sqrt(D) and the sums of decays."""
     heads, dim, tokens = q.shape[1:]
@@ -66,9 +67,9 @@ def parallel_retention(
     rows, columns = decay_matrix(gamma, height), decay_matrix(gamma, width)
     decay = rows[:, :, None, :, None] * columns[:, None, :, None, :]
     divisors = _divisors(gamma, dim, height, width)
-    weights = graph.matmul(graph.transposed(q), k)
-    weights = graph.binary("Mul", weights, decay.reshape(heads, tokens, tokens) / divisors)
-    return graph.matmul(weights, graph.transposed(v))
+    weights = ops.matmul(ops.transposed(q), k)
+    weights = ops.binary("Mul", weights, decay.reshape(heads, tokens, tokens) / divisors)
+    return ops.matmul(weights, ops.transposed(v))
 
 
 def _divisors(gamma: Float64, dim: int, height: int, width: int) -> Float64:
@@ -78,9 +79,7 @@ def _divisors(gamma: Float64, dim: int, height: int, width: int) -> Float64:
     return divisors
 
 
-def linear_retention(
-    graph: OnnxGraph, q: Value, k: Value, v: Value, height: int, width: int
-) -> Value:
+def linear_retention(ops: OnnxOps, q: Value, k: Value, v: Value, height: int, width: int) -> Value:
     """The same function as `parallel_retention`.
 
     The tiles of `supernet.layers.retention.linear_retention`. Instead of a recurrence, one matrix
@@ -88,55 +87,55 @@ def linear_retention(
     """
     heads, dim, tokens = q.shape[1:]
     gamma = retention_decays(heads)
-    q, k, v = (graph.transposed(x) for x in (q, k, v))
-    q = graph.binary("Mul", q, 1 / _divisors(gamma, dim, height, width))
-    q, k, v = (_padded(graph, x, height, width) for x in (q, k, v))
-    out = graph.binary(
+    q, k, v = (ops.transposed(x) for x in (q, k, v))
+    q = ops.binary("Mul", q, 1 / _divisors(gamma, dim, height, width))
+    q, k, v = (_padded(ops, x, height, width) for x in (q, k, v))
+    out = ops.binary(
         "Add",
-        _within_tiles(graph, q, k, v, gamma),
-        _from_sides(graph, q, k, v, gamma, whole_columns=True),
+        _within_tiles(ops, q, k, v, gamma),
+        _from_sides(ops, q, k, v, gamma, whole_columns=True),
     )
-    q, k, v = (graph.transpose(x, 0, 1, 3, 2, 4) for x in (q, k, v))
-    turned = _from_sides(graph, q, k, v, gamma, whole_columns=False)
-    out = graph.binary("Add", out, graph.transpose(turned, 0, 1, 3, 2, 4))
+    q, k, v = (ops.transpose(x, 0, 1, 3, 2, 4) for x in (q, k, v))
+    turned = _from_sides(ops, q, k, v, gamma, whole_columns=False)
+    out = ops.binary("Add", out, ops.transpose(turned, 0, 1, 3, 2, 4))
     if out.shape[2:4] != (height, width):
-        cut = [graph.constant(np.array(numbers)) for numbers in ((0, 0), (height, width), (2, 3))]
-        out = graph.node("Slice", [out, *cut], (graph.batch, heads, height, width, dim))
-    return graph.reshape(out, graph.batch, heads, tokens, dim)
+        cut = [ops.constant(np.array(numbers)) for numbers in ((0, 0), (height, width), (2, 3))]
+        out = ops.node("Slice", [out, *cut], (ops.batch, heads, height, width, dim))
+    return ops.reshape(out, ops.batch, heads, tokens, dim)
 
 
-def _padded(graph: OnnxGraph, x: Value, height: int, width: int) -> Value:
+def _padded(ops: OnnxOps, x: Value, height: int, width: int) -> Value:
     """(B, N, T, D) -> (B, N, H, W, D), H and W multiples of S."""
     batch, heads, _, dim = x.shape
-    x = graph.reshape(x, batch, heads, height, width, dim)
+    x = ops.reshape(x, batch, heads, height, width, dim)
     below, right = -height % TILE, -width % TILE
     if not (below or right):
         return x
-    pads = graph.constant(np.array([0, 0, 0, 0, 0, 0, 0, below, right, 0]))
-    return graph.node("Pad", [x, pads], (batch, heads, height + below, width + right, dim))
+    pads = ops.constant(np.array([0, 0, 0, 0, 0, 0, 0, below, right, 0]))
+    return ops.node("Pad", [x, pads], (batch, heads, height + below, width + right, dim))
 
 
-def _within_tiles(graph: OnnxGraph, q: Value, k: Value, v: Value, gamma: Float64) -> Value:
+def _within_tiles(ops: OnnxOps, q: Value, k: Value, v: Value, gamma: Float64) -> Value:
     """What comes from the S x S tile of each token, (B, N, H, W, D)."""
     batch, heads, height, width, dim = q.shape
     across, down = width // TILE, height // TILE
 
     def tiles(x: Value) -> Value:
-        x = graph.reshape(x, batch, heads, down, TILE, across, TILE, dim)
-        x = graph.transpose(x, 0, 1, 2, 4, 3, 5, 6)
-        return graph.reshape(x, batch, heads, down * across, TILE * TILE, dim)
+        x = ops.reshape(x, batch, heads, down, TILE, across, TILE, dim)
+        x = ops.transpose(x, 0, 1, 2, 4, 3, 5, 6)
+        return ops.reshape(x, batch, heads, down * across, TILE * TILE, dim)
 
     axis = decay_matrix(gamma, TILE)
     decay = axis[:, :, None, :, None] * axis[:, None, :, None, :]
-    weights = graph.matmul(tiles(q), graph.transposed(tiles(k)))
-    weights = graph.binary("Mul", weights, decay.reshape(heads, 1, TILE**2, TILE**2))
-    out = graph.matmul(weights, tiles(v))
-    out = graph.reshape(out, batch, heads, down, across, TILE, TILE, dim)
-    return graph.reshape(graph.transpose(out, 0, 1, 2, 4, 3, 5, 6), *q.shape)
+    weights = ops.matmul(tiles(q), ops.transposed(tiles(k)))
+    weights = ops.binary("Mul", weights, decay.reshape(heads, 1, TILE**2, TILE**2))
+    out = ops.matmul(weights, tiles(v))
+    out = ops.reshape(out, batch, heads, down, across, TILE, TILE, dim)
+    return ops.reshape(ops.transpose(out, 0, 1, 2, 4, 3, 5, 6), *q.shape)
 
 
 def _from_sides(
-    graph: OnnxGraph, q: Value, k: Value, v: Value, gamma: Float64, *, whole_columns: bool
+    ops: OnnxOps, q: Value, k: Value, v: Value, gamma: Float64, *, whole_columns: bool
 ) -> Value:
     """What comes from the tiles left and right of each token's own, (B, N, H, W, D).
 
@@ -146,8 +145,8 @@ def _from_sides(
     across = width // TILE
 
     def strips(x: Value) -> Value:  # (B, N, W / S, H, S, D)
-        x = graph.reshape(x, batch, heads, height, across, TILE, dim)
-        return graph.transpose(x, 0, 1, 3, 2, 4, 5)
+        x = ops.reshape(x, batch, heads, height, across, TILE, dim)
+        return ops.transpose(x, 0, 1, 3, 2, 4, 5)
 
     q, k, v = strips(q), strips(k), strips(v)
     t = np.arange(TILE)
@@ -158,19 +157,19 @@ def _from_sides(
     spread = decay_matrix(gamma, height if whole_columns else TILE)
     outs = []
     for to_edge, carry, from_edge in (left, right):
-        k_at_edge = graph.binary("Mul", k, _powers(gamma, to_edge))
-        states = graph.matmul(graph.transposed(k_at_edge), v)  # (B, N, W / S, H, D, D)
-        states = graph.reshape(states, batch, heads, across, height * dim * dim)
-        states = graph.matmul(carry, states)
-        states = graph.reshape(
+        k_at_edge = ops.binary("Mul", k, _powers(gamma, to_edge))
+        states = ops.matmul(ops.transposed(k_at_edge), v)  # (B, N, W / S, H, D, D)
+        states = ops.reshape(states, batch, heads, across, height * dim * dim)
+        states = ops.matmul(carry, states)
+        states = ops.reshape(
             states, batch, heads, across, -(-height // spread.shape[-1]), spread.shape[-1], dim**2
         )
-        states = graph.matmul(spread[:, None, None], states)
-        states = graph.reshape(states, batch, heads, across, height, dim, dim)
-        q_at_edge = graph.binary("Mul", q, _powers(gamma, from_edge))
-        outs.append(graph.matmul(q_at_edge, states))
-    out = graph.transpose(graph.binary("Add", *outs), 0, 1, 3, 2, 4, 5)
-    return graph.reshape(out, batch, heads, height, width, dim)
+        states = ops.matmul(spread[:, None, None], states)
+        states = ops.reshape(states, batch, heads, across, height, dim, dim)
+        q_at_edge = ops.binary("Mul", q, _powers(gamma, from_edge))
+        outs.append(ops.matmul(q_at_edge, states))
+    out = ops.transpose(ops.binary("Add", *outs), 0, 1, 3, 2, 4, 5)
+    return ops.reshape(out, batch, heads, height, width, dim)
 
 
 def _powers(gamma: Float64, exponents: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float64:

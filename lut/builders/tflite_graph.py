@@ -10,7 +10,7 @@ import numpy as np
 
 from lut.builders.bicubic import bicubic_matrix
 from lut.builders.tflite_mixers import MIXERS
-from lut.builders.tflite_ops import TfliteOps
+from lut.builders.tflite_ops import ConvolutionForm, TfliteOps
 from lut.builders.weights import Array, Parameters
 from supernet.blocks import Activation, Block, UpsampleMode
 
@@ -47,7 +47,7 @@ class TfliteGraph:
         groups: int = 1,
         activation: Activation = "none",
     ) -> int:
-        y = self._ops.conv(x, kernel, bias, stride=stride, groups=groups)
+        y = self._ops.conv(x, kernel, bias, ConvolutionForm(stride, groups))
         return self.activate(y, activation)
 
     def add(self, inputs: Sequence[int]) -> int:
@@ -132,7 +132,7 @@ def _bicubic_conv(ops: TfliteOps, x: int, factor: int) -> int:
     taps = bicubic_matrix(5, 5 * factor)[2 * factor : 3 * factor]  # of a pixel far from borders
     kernel = np.einsum("yk,xl,cd->yxcdkl", taps, taps, np.eye(channels))
     kernel = kernel.reshape(-1, channels, 5, 5).astype(np.float32)
-    y = ops.conv(x, kernel, padded=True)
+    y = ops.conv(x, kernel, form=ConvolutionForm(padded=True))
     batch, height, width, _ = ops.shape(y)
     out = ops.like(y, (batch, height * factor, width * factor, channels))
     return ops.operator("DEPTH_TO_SPACE", [y], out, "DepthToSpace", blockSize=factor)

@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from lut.builders.mixer_constants import LARGEST_GATED, hyena_taps
-from lut.builders.tflite_ops import TfliteOps
+from lut.builders.tflite_ops import ConvolutionForm, TfliteOps
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 
 
 def hyena(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
@@ -27,15 +27,16 @@ def hyena(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
     channels, height, width = block.in_channels, block.height, block.width
     qkv = parameters.tensor("qkv.conv.weight", (3 * channels, channels, 1, 1))
     short = parameters.tensor("short.conv.weight", (3 * channels, 1, 3, 3))
+    depthwise = ConvolutionForm(groups=channels)
     x0, x1, v = (
-        ops.conv(ops.conv(x, qkv[part::3]), short[part::3], groups=channels) for part in range(3)
+        ops.conv(ops.conv(x, qkv[part::3]), short[part::3], form=depthwise) for part in range(3)
     )
     taps = hyena_taps(parameters, height, width, channels)
     taps[:, 0, 0] += parameters.tensor("filter.skip", (channels,))
     y = _long_convolution(ops, ops.binary("MUL", x1, v), taps)
     y = clamp(ops, ops.binary("MUL", x0, y))
-    kernel, bias = parameters.conv("proj.", channels, block.out_channels, norm=True)
-    return ops.conv(y, kernel, bias)
+    proj = Convolution("proj", channels, block.out_channels, norm=True)
+    return ops.conv(y, *parameters.conv(proj))
 
 
 def clamp(ops: TfliteOps, x: int) -> int:

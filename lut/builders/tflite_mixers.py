@@ -18,11 +18,11 @@ from collections.abc import Callable
 import numpy as np
 
 from lut.builders.tflite_hyena import hyena
-from lut.builders.tflite_ops import LEAST, TfliteOps
+from lut.builders.tflite_ops import LEAST, ConvolutionForm, TfliteOps
 from lut.builders.tflite_retention import retention
 from lut.builders.tflite_rwkv import rwkv
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 
 LARGEST_SUM = 2.0**15  # what sums of float16 may reach
 TINY = 1e-30  # a divisor where a token sees nothing; the dividend is 0 there
@@ -45,7 +45,7 @@ def relu_linear(ops: TfliteOps, x: int, block: Block, parameters: Parameters) ->
     kernels = _by_part(parameters.tensor("qkv.conv.weight", (3 * total, block.in_channels)), dim)
     alone = not block.scales
     qkv = [
-        ops.conv(x, kernel[:, :, None, None], relu=alone and part < 2)
+        ops.conv(x, kernel[:, :, None, None], form=ConvolutionForm(relu=alone and part < 2))
         for part, kernel in enumerate(kernels)
     ]
     branches = [qkv if alone else [ops.unary("RELU", qkv[0]), ops.unary("RELU", qkv[1]), qkv[2]]]
@@ -56,8 +56,9 @@ def relu_linear(ops: TfliteOps, x: int, block: Block, parameters: Parameters) ->
         parts = zip(_by_part(depthwise, dim), _by_part(grouped, dim), strict=True)
         branch = []
         for part, (first, second) in enumerate(parts):
-            y = ops.conv(qkv[part], first, groups=total)
-            branch.append(ops.conv(y, second, groups=heads, relu=part < 2))
+            y = ops.conv(qkv[part], first, form=ConvolutionForm(groups=total))
+            form = ConvolutionForm(groups=heads, relu=part < 2)
+            branch.append(ops.conv(y, second, form=form))
         branches.append(branch)
     outputs = []
     for branch in branches:
@@ -65,8 +66,8 @@ def relu_linear(ops: TfliteOps, x: int, block: Block, parameters: Parameters) ->
         attend = _linear if ops.shape(q)[2] > dim else _quadratic
         y = ops.to_int8(attend(ops, q, k, v))
         outputs.append(ops.merge_heads(y, block.height, block.width))
-    kernel, bias = parameters.conv("proj.", total * len(branches), block.out_channels, norm=True)
-    return ops.conv(ops.concat(outputs, 3), kernel, bias)
+    proj = Convolution("proj", total * len(branches), block.out_channels, norm=True)
+    return ops.conv(ops.concat(outputs, 3), *parameters.conv(proj))
 
 
 def _by_part(values: Array, dim: int) -> Array:
@@ -145,8 +146,8 @@ def softmax(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int
     )
     weights = ops.unary("SOFTMAX", ops.matmul(q, k, adj_b=True), "Softmax", beta=1.0)
     y = ops.merge_heads(ops.to_int8(ops.matmul(weights, v)), block.height, block.width)
-    kernel, bias = parameters.conv("proj.", heads * dim, block.out_channels, norm=True)
-    return ops.conv(y, kernel, bias)
+    proj = Convolution("proj", heads * dim, block.out_channels, norm=True)
+    return ops.conv(y, *parameters.conv(proj))
 
 
 MIXERS: dict[str, Callable[[TfliteOps, int, Block, Parameters], int]] = {

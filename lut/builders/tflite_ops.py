@@ -7,6 +7,7 @@ anything else makes its inputs float. Images are (B, H, W, C) here.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,20 @@ OPTIONS = {
     "NEG": "Neg",
     "HARD_SWISH": "HardSwish",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionForm:
+    """How a kernel is applied."""
+
+    stride: int = 1
+    groups: int = 1
+    relu: bool = False  # of the output
+    padded: bool = False  # the input is, so that nothing is added around it
+    in_float: bool = False  # whatever the precision
+
+
+PLAIN = ConvolutionForm()
 
 
 class TfliteOps(TfliteFile):
@@ -171,24 +186,21 @@ class TfliteOps(TfliteFile):
         x: int,
         kernel: Array,
         bias: Array | None = None,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        relu: bool = False,
-        padded: bool = False,
-        in_float: bool = False,
+        form: ConvolutionForm = PLAIN,
     ) -> int:
-        """(B, H, W, I) -> (B, ceil(H / stride), ceil(W / stride), O), kernel (O, I / groups, k, l).
+        """Convolve (B, H, W, I) with a kernel (O, I / groups, k, l), k and l odd, and add a bias.
 
-        k and l are odd, the padding is k // 2 and l // 2 as PyTorch's, unless x is `padded`.
-        TFLite's SAME is that but for even sizes at a stride, where it puts less on top and left.
-        `in_float`: whatever the precision.
+        The padding is k // 2 and l // 2 as PyTorch's, unless x is padded already. TFLite's SAME
+        is that but for even sizes at a stride, where it puts less on top and left.
+
+        Returns (B, ceil(H / stride), ceil(W / stride), O).
         """
-        x = self.to_float(x) if in_float else self.to_int8(x)
+        x = self.to_float(x) if form.in_float else self.to_int8(x)
+        stride, groups = form.stride, form.groups
         out_channels, _, *window = kernel.shape
         sizes = zip(self.shape(x)[1:3], window, strict=True)
-        same = not padded and all(_same_is_even(size, taps, stride) for size, taps in sizes)
-        if not same and not padded:
+        same = not form.padded and all(_same_is_even(size, taps, stride) for size, taps in sizes)
+        if not same and not form.padded:
             x = self.pad(x, ((0, 0), *((taps // 2,) * 2 for taps in window), (0, 0)))
         batch, *sides, in_channels = self.shape(x)
         lost = (0, 0) if same else (window[0] - 1, window[1] - 1)
@@ -200,7 +212,7 @@ class TfliteOps(TfliteFile):
             "strideW": stride,
             "dilationHFactor": 1,
             "dilationWFactor": 1,
-            "fusedActivationFunction": schema.ActivationFunctionType.RELU if relu else 0,
+            "fusedActivationFunction": schema.ActivationFunctionType.RELU if form.relu else 0,
         }
         if bias is None:
             bias = np.zeros(out_channels, np.float32)  # XNNPACK wants one

@@ -12,7 +12,7 @@ from lut.builders.mixer_constants import decay_matrix, retention_decay_sums, ret
 from lut.builders.tflite_hyena import clamp
 from lut.builders.tflite_ops import TfliteOps
 from lut.builders.weights import Parameters
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 
 MOST_MAP_TOKENS = 400  # up to here the decays are a constant of N T^2 numbers
 MOST_TOKENS_A_DIM = 40  # T / D up to where the T x T map is as fast as tiles or faster
@@ -46,8 +46,8 @@ def retention(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> i
     y = ops.binary("ADD", y, ops.weights(parameters.tensor("norm.bias", (total,))))
     gate = ops.binary("MUL", g, ops.unary("LOGISTIC", g))
     y = clamp(ops, ops.binary("MUL", gate, y))
-    kernel, bias = parameters.conv("proj.", total, block.out_channels, norm=True)
-    return ops.conv(y, kernel, bias)
+    proj = Convolution("proj", total, block.out_channels, norm=True)
+    return ops.conv(y, *parameters.conv(proj))
 
 
 def _parallel(ops: TfliteOps, q: int, k: int, v: int, height: int, width: int) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lut.builders.mixer_constants import LARGEST_EXPONENT
-from lut.builders.tflite_ops import LEAST, TfliteOps
+from lut.builders.tflite_ops import LEAST, ConvolutionForm, TfliteOps
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 
 LARGEST_WEIGHTS = 2.0**11  # of all tokens together; leaves float16 a factor of 32 for v
 NEIGHBOURS = ((1, 0), (1, 2), (0, 1), (2, 1))  # left, right, above, below in a 3 x 3 kernel
@@ -32,9 +32,10 @@ def rwkv(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
     """
     channels = block.in_channels
     mix = parameters.tensor("mix", (3, channels))
+    depthwise = ConvolutionForm(groups=channels)
     r, k, v = (
         ops.conv(
-            ops.conv(x, _mixture(mix[part]), groups=channels),
+            ops.conv(x, _mixture(mix[part]), form=depthwise),
             parameters.tensor(f"{name}.conv.weight", (channels, channels, 1, 1)),
         )
         for part, name in enumerate(("receptance", "key", "value"))
@@ -45,8 +46,8 @@ def rwkv(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
     if ops.half:  # where all that a token sees has vanished, so has `above`
         below = ops.binary("MAXIMUM", below, LEAST)
     y = ops.binary("MUL", ops.unary("LOGISTIC", r), ops.binary("DIV", above, below))
-    kernel, bias = parameters.conv("proj.", channels, block.out_channels, norm=True)
-    return ops.conv(y, kernel, bias)
+    proj = Convolution("proj", channels, block.out_channels, norm=True)
+    return ops.conv(y, *parameters.conv(proj))
 
 
 def _mixture(mix: Array) -> Array:
@@ -108,7 +109,8 @@ class _Seen:
         terms = ops.binary("MUL", terms, side.inner)
         own_row = ops.matmul(side.own_row, terms)
         sums = ops.reduce("SUM", terms, 2)  # (B, H, 1, C)
-        other_rows = ops.conv(sums, side.other_rows, groups=self._channels, in_float=True)
+        form = ConvolutionForm(groups=self._channels, in_float=True)
+        other_rows = ops.conv(sums, side.other_rows, form=form)
         if side.scaled is None:
             return ops.binary("MUL", ops.binary("ADD", own_row, other_rows), side.outer)
         own_row = ops.binary("MUL", own_row, side.scaled)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from results.errors import WeightsError
+from supernet.blocks import Convolution
 
 Array = npt.NDArray[np.float32]
 PERIOD = 1009  # prime; 4 kB of fp32, within the window of gzip
@@ -88,28 +89,20 @@ class Parameters:
     def tensor(self, name: str, shape: tuple[int, ...]) -> Array:
         return self.weights.tensor(self.prefix + name, shape)
 
-    def conv(
-        self,
-        name: str,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel_size: int = 1,
-        groups: int = 1,
-        bias: bool = False,
-        norm: bool = False,
-    ) -> tuple[Array, Array | None]:
-        """A `ConvNormAct` called `name` as kernel (O, I / groups, k, k) and bias (O,) or None.
+    def conv(self, conv: Convolution) -> tuple[Array, Array | None]:
+        """Return the kernel (O, I / groups, k, k) and the bias (O,) or None of a `ConvNormAct`.
 
         Batch normalisation is folded in, in float64. With both, which no block has: ValueError.
         """
-        if bias and norm:
-            raise ValueError(f"{name}: a convolution has a bias or a normalisation")
-        shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
+        name = f"{conv.name}." if conv.name else ""
+        if conv.bias and conv.norm:
+            raise ValueError(f"{conv.name}: a convolution has a bias or a normalisation")
+        out_channels, size = conv.out_channels, conv.kernel_size
+        shape = (out_channels, conv.in_channels // conv.groups, size, size)
         kernel = self.tensor(f"{name}conv.weight", shape)
-        if bias:
+        if conv.bias:
             return kernel, self.tensor(f"{name}conv.bias", (out_channels,))
-        if not norm:
+        if not conv.norm:
             return kernel, None
         if not self.weights.has_norm(self.prefix + name):
             return kernel, self.tensor(f"{name}norm.bias", (out_channels,))

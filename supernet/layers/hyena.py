@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 from supernet.cost import HYENA_FEATURES, HYENA_HIDDEN
 from supernet.layers.convolutions import ConvNormAct
 from supernet.layers.precision import gated, without_autocast
@@ -125,12 +125,12 @@ class Hyena(nn.Module):
     def __init__(self, block: Block, eps: float) -> None:
         super().__init__()
         channels = block.in_channels
-        self.qkv = ConvNormAct(channels, 3 * channels, norm=False)
+        self.qkv = ConvNormAct(Convolution("qkv", channels, 3 * channels), eps)
         self.short = ConvNormAct(
-            3 * channels, 3 * channels, kernel_size=3, groups=3 * channels, norm=False
+            Convolution("short", 3 * channels, 3 * channels, 3, groups=3 * channels), eps
         )
         self.filter = ImplicitFilter(channels)
-        self.proj = ConvNormAct(channels, block.out_channels, eps=eps)
+        self.proj = ConvNormAct(Convolution("proj", channels, block.out_channels, norm=True), eps)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.short(self.qkv(x))

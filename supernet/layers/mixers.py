@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 from supernet.layers.convolutions import ConvNormAct
 from supernet.layers.hyena import Hyena
 from supernet.layers.retention import Retention
@@ -101,7 +101,7 @@ class LiteMLA(nn.Module):
         super().__init__()
         self.head_dim = block.head_dim
         total = block.num_heads * block.head_dim
-        self.qkv = ConvNormAct(block.in_channels, 3 * total, norm=False)
+        self.qkv = ConvNormAct(Convolution("qkv", block.in_channels, 3 * total), eps)
         self.aggreg = nn.ModuleDict(
             {
                 str(scale): nn.Sequential(
@@ -112,7 +112,7 @@ class LiteMLA(nn.Module):
             }
         )
         width = total * (1 + len(block.scales))
-        self.proj = ConvNormAct(width, block.out_channels, eps=eps)
+        self.proj = ConvNormAct(Convolution("proj", width, block.out_channels, norm=True), eps)
 
     @property
     def axes(self) -> dict[str, Axes]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 from supernet.layers.convolutions import ConvNormAct
 from supernet.layers.precision import gated, without_autocast
 
@@ -205,9 +205,9 @@ class Retention(nn.Module):
         super().__init__()
         self.head_dim = block.head_dim
         total = block.num_heads * block.head_dim
-        self.qkvg = ConvNormAct(block.in_channels, 4 * total, norm=False)
+        self.qkvg = ConvNormAct(Convolution("qkvg", block.in_channels, 4 * total), eps)
         self.norm = nn.GroupNorm(block.num_heads, total, eps=eps)
-        self.proj = ConvNormAct(total, block.out_channels, eps=eps)
+        self.proj = ConvNormAct(Convolution("proj", total, block.out_channels, norm=True), eps)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.qkvg(x)

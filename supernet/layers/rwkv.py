@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 from supernet.layers.convolutions import ConvNormAct
 
 LARGEST_EXPONENT = 40.0  # of decay and bonus: e^40 squared still is within float32
@@ -79,12 +79,12 @@ class RWKV(nn.Module):
         channels = block.in_channels
         ramp = (torch.arange(channels) * 89 % 144) / 144  # even over any leading channels
         self.mix = nn.Parameter(torch.stack((ramp.sqrt(), ramp, ramp)))  # of r, k and v
-        self.receptance = ConvNormAct(channels, channels, norm=False)
-        self.key = ConvNormAct(channels, channels, norm=False)
-        self.value = ConvNormAct(channels, channels, norm=False)
+        self.receptance = ConvNormAct(Convolution("receptance", channels, channels), eps)
+        self.key = ConvNormAct(Convolution("key", channels, channels), eps)
+        self.value = ConvNormAct(Convolution("value", channels, channels), eps)
         self.decay = nn.Parameter(8 * ramp**0.7 - 5)
         self.bonus = nn.Parameter(torch.arange(channels) % 3 * 0.5 - 0.5 + torch.tensor(0.3).log())
-        self.proj = ConvNormAct(channels, block.out_channels, eps=eps)
+        self.proj = ConvNormAct(Convolution("proj", channels, block.out_channels, norm=True), eps)
 
     def forward(self, x: Tensor) -> Tensor:
         shifted = quad_shift(x)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernet.blocks import Block
+from supernet.blocks import Block, Convolution
 from supernet.layers.convolutions import ConvNormAct
 
 
@@ -44,8 +44,8 @@ class SoftmaxAttention(nn.Module):
         super().__init__()
         self.head_dim = block.head_dim
         total = block.num_heads * block.head_dim
-        self.qkv = ConvNormAct(block.in_channels, 3 * total, norm=False)
-        self.proj = ConvNormAct(total, block.out_channels, eps=eps)
+        self.qkv = ConvNormAct(Convolution("qkv", block.in_channels, 3 * total), eps)
+        self.proj = ConvNormAct(Convolution("proj", total, block.out_channels, norm=True), eps)
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(x)

@@ -1,0 +1,262 @@
+"""ONNX's operators with their shapes worked out: no exporter, no checker, no shape inference.
+
+Operators of opset 20 alone, which ONNX Runtime and TensorRT 10 both take. Every size is fixed,
+batch included. B batch, C channels, H height, W width.
+
+int8 is written as pairs of QuantizeLinear and DequantizeLinear around operators of float, which
+ONNX Runtime fuses to integer operators. Weights are int8 with a scale for each output channel,
+activations uint8 around 128: with int8 activations ONNX Runtime took six times as long on x86,
+or left half of the convolutions in float. TensorRT takes no uint8; give it fp16.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from lut.builders.weights import Array
+from results.errors import ArchError, check_choice
+from supernet.blocks import Activation
+
+OPSET, IR_VERSION = 20, 9
+PRECISIONS = ("fp32", "fp16", "int8")
+MOST_BYTES = 2_100_000_000  # protobuf ends at 2^31
+SCALE, ZERO_POINT = np.float32(1 / 16), np.uint8(128)  # of all int8 activations: -8 to 8
+FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
+INT8, UINT8 = np.dtype(np.int8), np.dtype(np.uint8)
+TYPES = {
+    FLOAT32: onnx.TensorProto.FLOAT,
+    FLOAT16: onnx.TensorProto.FLOAT16,
+    INT8: onnx.TensorProto.INT8,
+    UINT8: onnx.TensorProto.UINT8,
+    np.dtype(np.int32): onnx.TensorProto.INT32,
+    np.dtype(np.int64): onnx.TensorProto.INT64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of the graph."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class OnnxOps:
+    """A file whose operators are methods: those whose resulting shape needs some thought."""
+
+    def __init__(self, precision: str, batch: int) -> None:
+        check_choice("precision", precision, PRECISIONS)
+        self.precision, self.batch = precision, batch
+        self.dtype = FLOAT16 if precision == "fp16" else FLOAT32
+        self.model = onnx.ModelProto(ir_version=IR_VERSION)
+        self.model.opset_import.append(helper.make_opsetid("", OPSET))
+        self.graph = self.model.graph  # written in place: protobuf copies what is appended
+        self.graph.name = "network"
+        self._known: dict[tuple[Any, ...], Value] = {}  # small constants, each stored once
+        self._bytes = 0  # of constants
+
+    def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Value:
+        """Floats are stored in the graph's own dtype, unless `dtype` says otherwise.
+
+        Raises ArchError where the file becomes too large.
+        """
+        array = np.asarray(values)
+        if dtype is None and array.dtype.kind == "f":
+            dtype = self.dtype
+        array = np.asarray(array, dtype, order="C")
+        key = (array.shape, array.dtype.char, array.tobytes()) if array.size <= 64 else None
+        if key in self._known:
+            return self._known[key]
+        value = Value(f"c{len(self.graph.initializer)}", array.shape, array.dtype)
+        self._bytes += array.nbytes
+        if self._bytes > MOST_BYTES:
+            raise ArchError(
+                f"an ONNX file holds at most {MOST_BYTES / 1e9:.1f} GB, too little for this "
+                f"network in {self.precision}; try fp16, or an arch with fewer parameters"
+            )
+        self.graph.initializer.add(
+            name=value.name,
+            data_type=TYPES[array.dtype],
+            dims=array.shape,
+            raw_data=array.tobytes(),
+        )
+        if key:
+            self._known[key] = value
+        return value
+
+    def node(
+        self,
+        kind: str,
+        inputs: Sequence[Value],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any] | None = None,
+        **attributes: Any,
+    ) -> Value:
+        """One operator with one output, by default of the first input's dtype."""
+        value = Value(f"t{self._count}", shape, dtype or inputs[0].dtype)
+        self._append(kind, inputs, [value.name], attributes)
+        return value
+
+    def _append(
+        self, kind: str, inputs: Sequence[Value], outputs: list[str], attributes: dict[str, Any]
+    ) -> None:
+        self.graph.node.add(
+            op_type=kind,
+            name=f"{kind}{self._count}",
+            input=[value.name for value in inputs],
+            output=outputs,
+            attribute=[helper.make_attribute(name, value) for name, value in attributes.items()],
+        )
+
+    @property
+    def _count(self) -> int:
+        return len(self.graph.node)
+
+    def binary(self, kind: str, a: Value, b: Value | npt.ArrayLike) -> Value:
+        """Add, Mul, ...; numbers take the dtype of `a`."""
+        if not isinstance(b, Value):
+            b = self.constant(b, a.dtype)
+        return self.node(kind, [a, b], np.broadcast_shapes(a.shape, b.shape))
+
+    def clip(self, x: Value, bound: float) -> Value:
+        """Within +-bound."""
+        low, high = (self.constant(number, x.dtype) for number in (-bound, bound))
+        return self.node("Clip", [x, low, high], x.shape)
+
+    def unary(self, kind: str, x: Value, **attributes: Any) -> Value:
+        return self.node(kind, [x], x.shape, **attributes)
+
+    def reduce(self, kind: str, x: Value, *axes: int) -> Value:
+        """ReduceMax, ReduceSum, ...; the axes stay, with one element each."""
+        shape = list(x.shape)
+        for axis in axes:
+            shape[axis] = 1
+        return self.node(kind, [x, self.constant(np.array(axes))], tuple(shape), keepdims=1)
+
+    def cast(self, x: Value, dtype: np.dtype[Any]) -> Value:
+        if x.dtype == dtype:
+            return x
+        return self.node("Cast", [x], x.shape, dtype, to=TYPES[dtype])
+
+    def reshape(self, x: Value, *shape: int) -> Value:
+        assert prod(shape) == prod(x.shape), (x.shape, shape)
+        return self.node("Reshape", [x, self.constant(np.array(shape))], shape)
+
+    def transpose(self, x: Value, *axes: int) -> Value:
+        shape = tuple(x.shape[axis] for axis in axes)
+        return self.node("Transpose", [x], shape, perm=axes)
+
+    def transposed(self, x: Value) -> Value:
+        """The last two axes exchanged, which a MatMul that reads the result does on the way."""
+        last = len(x.shape) - 1
+        return self.transpose(x, *range(last - 1), last, last - 1)
+
+    def matmul(self, a: Value | npt.ArrayLike, b: Value | npt.ArrayLike) -> Value:
+        """Of two Values, or of one and numbers, which take its dtype."""
+        if not isinstance(a, Value):
+            assert isinstance(b, Value)
+            a = self.constant(a, b.dtype)
+        if not isinstance(b, Value):
+            b = self.constant(b, a.dtype)
+        assert a.shape[-1] == b.shape[-2], (a.shape, b.shape)
+        batches = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        return self.node("MatMul", [a, b], (*batches, a.shape[-2], b.shape[-1]))
+
+    def concat(self, inputs: Sequence[Value], axis: int) -> Value:
+        if len(inputs) == 1:
+            return inputs[0]
+        shape = list(inputs[0].shape)
+        shape[axis] = sum(value.shape[axis] for value in inputs)
+        return self.node("Concat", inputs, tuple(shape), axis=axis)
+
+    def split(self, x: Value, axis: int, *sizes: int) -> list[Value]:
+        assert sum(sizes) == x.shape[axis], (x.shape, sizes)
+        shape = list(x.shape)
+        values = []
+        for index, size in enumerate(sizes):
+            shape[axis] = size
+            values.append(Value(f"t{self._count}_{index}", tuple(shape), x.dtype))
+        inputs = [x, self.constant(np.array(sizes))]
+        self._append("Split", inputs, [value.name for value in values], {"axis": axis})
+        return values
+
+    def kept(self, x: Value) -> Value:
+        """`x` as it is passed between operators of the network: in int8 quantised."""
+        if self.precision != "int8":
+            return x
+        return self._dequantised(self._quantised(x, SCALE, ZERO_POINT), SCALE, ZERO_POINT)
+
+    def _quantised(self, x: Value, scale: float | np.float32, zero: np.uint8) -> Value:
+        inputs = [x, self.constant(scale, FLOAT32), self.constant(zero)]
+        return self.node("QuantizeLinear", inputs, x.shape, UINT8)
+
+    def _dequantised(self, x: Value, scale: float | np.float32, zero: np.uint8) -> Value:
+        inputs = [x, self.constant(scale, FLOAT32), self.constant(zero)]
+        return self.node("DequantizeLinear", inputs, x.shape, FLOAT32)
+
+    def weight(self, values: Array) -> Value:
+        """A weight whose first axis are output channels: in int8 with one scale for each."""
+        if self.precision != "int8":
+            return self.constant(values)
+        largest = np.abs(values).reshape(len(values), -1).max(1)
+        scale = np.maximum(largest, np.finfo(np.float32).tiny * 127) / 127
+        steps = np.rint(values / scale.reshape(-1, *[1] * (values.ndim - 1)))
+        inputs = [
+            self.constant(steps, INT8),
+            self.constant(scale),
+            self.constant(np.zeros(len(values)), INT8),
+        ]
+        return self.node("DequantizeLinear", inputs, values.shape, FLOAT32, axis=0)
+
+    def conv(
+        self,
+        x: Value,
+        kernel: Array,
+        bias: Array | None,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Activation = "none",
+    ) -> Value:
+        batch, _, height, width = x.shape
+        size = kernel.shape[-1]
+        inputs = [x, self.weight(kernel)]
+        if bias is not None:
+            inputs.append(self.constant(bias))
+        y = self.node(
+            "Conv",
+            inputs,
+            (batch, len(kernel), -(-height // stride), -(-width // stride)),
+            kernel_shape=[size, size],
+            strides=[stride, stride],
+            pads=[size // 2] * 4,
+            group=groups,
+        )
+        return self.activate(self.kept(y), activation)
+
+    def activate(self, x: Value, activation: Activation) -> Value:
+        if activation == "hswish" and self.precision == "int8":
+            return self._integer_hardswish(x)
+        if activation == "hswish":
+            return self.kept(self.unary("HardSwish", x))
+        if activation == "gelu_tanh":
+            return self.kept(self.unary("Gelu", x, approximate="tanh"))
+        return x
+
+    def _integer_hardswish(self, x: Value) -> Value:
+        """x times (x + 3, within 0 and 6) / 6, where quantising does the clipping.
+
+        And reading the result at a sixth of its scale does the division. There is no integer
+        HardSwish; one in float between two conversions makes B1 take 1.4 times as long.
+        """
+        three, none = np.uint8(ZERO_POINT + 3 / SCALE), np.uint8(0)
+        y = self.binary("Add", x, self._dequantised(self.constant(three), SCALE, ZERO_POINT))
+        y = self._dequantised(self._quantised(y, 6 / 255, none), 1 / 255, none)
+        return self.kept(self.binary("Mul", x, y))
