@@ -168,7 +168,7 @@ class Calibrate:
     def _propose(self, count: int) -> None:
         from lut.calibration.points import read_points
         from lut.calibration.propose import propose
-        from supernet.space import get_space
+        from supernet.spaces import get_space
 
         if self.from_ is None:
             raise TableError(
@@ -439,7 +439,7 @@ def _official_blocks(datasets: Iterable[str]) -> "list[Block]":
 
 def _official(dataset: str) -> "list[Arch]":
     from supernet.official import DATASETS, heads_of, named_arch
-    from supernet.space import get_space
+    from supernet.spaces import get_space
 
     task = next(task for task, datasets in DATASETS.items() if dataset in datasets)
     archs = []

@@ -106,7 +106,7 @@ class Validate:
         """The space that the flags name, by default the one that the table was measured for."""
         from lut.sidecar import SpaceFlags
         from supernet.official import check_task, dataset_of
-        from supernet.space import get_space
+        from supernet.spaces import get_space
 
         flags = table.told.space_flags or SpaceFlags()
         task = check_task(self.task or flags.task or "classification")

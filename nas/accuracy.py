@@ -19,7 +19,8 @@ from results.errors import (
 )
 from supernet.arch import Arch, Task, format_resolution
 from supernet.official import DATASETS, dataset_of
-from supernet.space import SPACES, Space, get_space
+from supernet.space import Freeze, Space
+from supernet.spaces import SPACES, get_space
 
 if TYPE_CHECKING:
     from lut.sidecar import SpaceFlags
@@ -76,9 +77,9 @@ def choose_accuracy(
         dataset = dataset_of(task, command.dataset)
         name, frozen, classes = command.space, command.freeze, command.num_classes
         if name is None and (measured := _measured(table, task, dataset)):
-            asked = {setting.partition("=")[0].strip() for setting in frozen}
+            asked = {freeze.dimension for freeze in map(Freeze.parse, frozen)}
             own = measured.freeze or []
-            kept = (f for f in own if f.partition("=")[0].strip() not in asked)
+            kept = (text for text in own if Freeze.parse(text).dimension not in asked)
             name, frozen = measured.space, (*kept, *frozen)
             classes = classes or measured.num_classes
         space = get_space(
@@ -208,8 +209,8 @@ def check_asked(
     command: "SearchCommand | Predict", task: Task, path: Path, dataset: str, space: Space
 ) -> None:
     """Raises ArchError or SearchError where a flag asks for something else than a file is of."""
-    arguments: dict[str, Any] = space.arguments or {}
-    own: Task = arguments.get("task", task)
+    spec = space.spec
+    own = spec.task if spec else task
     if own == "pretrain":
         raise ArchError(
             f"{path} was pre-trained and performs no task; train it on one by `python -m "
@@ -220,7 +221,7 @@ def check_asked(
     for flag, asked, known in (
         ("dataset", command.dataset, (dataset, space.dataset)),
         ("space", command.space, (space.name,)),
-        ("num-classes", command.num_classes, (arguments.get("num_classes"),)),
+        ("num-classes", command.num_classes, (spec.num_classes if spec else None,)),
     ):
         if asked is not None and asked not in known:
             raise SearchError(f"{path} is of --{flag} {known[0]}, not {asked}; leave --{flag} out")

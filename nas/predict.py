@@ -172,7 +172,7 @@ class Predict:
     def _space(self) -> "Space":
         from nas.accuracy import DEFAULT_SPACE
         from supernet.official import check_task
-        from supernet.space import get_space
+        from supernet.spaces import get_space
 
         return get_space(
             self.space or DEFAULT_SPACE,

@@ -141,13 +141,14 @@ def trained_arch(space: Space, arch: Arch) -> Arch:
     Raises SpaceError also for another one of these.
     """
     found = arch_in_space(space, arch)
-    trained = (space.arguments or {}).get("resolutions")
+    trained = space.spec.resolutions if space.spec else ()
     if trained and found.resolution not in space.resolutions:
         size = format_resolution(found.resolution)
+        sizes = ", ".join(map(format_resolution, trained))
         pixels = math.prod(found.resolution)
         closest = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
         raise SpaceError(
-            f"the weights were trained at {', '.join(trained)} px, not at {size}; give "
+            f"the weights were trained at {sizes} px, not at {size}; give "
             f"--resolution {format_resolution(closest)}"
         )
     return found

@@ -2,7 +2,7 @@
 
 A space is a union of parts, one for each family. A part is a product of dimensions
 (`stage3.width` → 64, 96, …); the genes of the union are those of all parts by name, so that
-a crossover between families keeps what they share. Where parts have a different number of
+families keep what they share. Where parts have a different number of
 choices, a gene counts in the longest list and is scaled to the shorter one, in order.
 """
 
@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from results.errors import SpaceError, check_choice, nearest
+from results.errors import SpaceError, nearest
 from supernet.arch import (
     HEADED,
     UNEXPANDED,
@@ -24,21 +24,58 @@ from supernet.arch import (
     Stage,
     Stem,
     Task,
-    attention_stages,
     format_resolution,
-    parse_resolution,
 )
-from supernet.official import BACKBONES, ENLARGED, PIXELS, dataset_of, with_head, with_nearest_head
+from supernet.official import with_head, with_nearest_head
 
 Value = int | str | tuple[int, ...]
-SPACES = ("family", "b", "l", "all", "tiny")
-RESOLUTIONS: dict[str, tuple[Value, ...]] = {  # replace a space's own for a dense task
-    "cityscapes": tuple((h, 2 * h) for h in (512, 768, 896, 960, 1024, 1184)),
-    "ade20k": tuple((side, side) for side in (384, 448, 480, 512)),
-    "sa1b": ((512, 512), (1024, 1024)),
-}
 # The published results say nothing about these; see `Space.fixed_as_published`.
 UNPUBLISHED = ("kernel_size", "local", "mixer", "scales")
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """One `--freeze`: a dimension and the only values that it keeps, as `format_value` writes."""
+
+    dimension: str
+    values: tuple[str, ...]
+    text: str  # as it was given
+
+    @classmethod
+    def parse(cls, text: str) -> "Freeze":
+        """Read `resolution=128,160`. Raises SpaceError."""
+        dimension, _, listed = text.partition("=")
+        values = tuple(value.strip() for value in listed.split(",") if value.strip())
+        if not values:
+            raise SpaceError(f"--freeze {text!r} is not DIMENSION=VALUE[,VALUE...]")
+        return cls(dimension.strip(), values, text)
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceSpec:
+    """What is asked of a space: enough to make it again, see `supernet.spaces.make_space`."""
+
+    name: str
+    task: Task = "classification"
+    dataset: str | None = None  # None: the task's first
+    freeze: tuple[Freeze, ...] = ()
+    nearest_head: bool = True
+    num_classes: int | None = None  # None: the data set's
+    resolutions: tuple[tuple[int, int], ...] = ()  # instead of the space's own; (): those
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a supernet's file has them."""
+        fields: dict[str, Any] = {
+            "name": self.name,
+            "task": self.task,
+            "dataset": self.dataset,
+            "freeze": [freeze.text for freeze in self.freeze],
+            "nearest_head": self.nearest_head,
+            "num_classes": self.num_classes,
+        }
+        if self.resolutions:
+            fields["resolutions"] = [format_resolution(size) for size in self.resolutions]
+        return fields
 
 
 @dataclass(frozen=True)
@@ -144,7 +181,7 @@ class Space:
     parts: tuple[Part, ...]
     dataset: str | None = None
     num_classes: int | None = None
-    arguments: dict[str, Any] | None = field(default=None, compare=False)  # of `get_space`
+    spec: SpaceSpec | None = field(default=None, compare=False)  # None: narrowed otherwise
 
     @property
     def size(self) -> int:
@@ -221,11 +258,6 @@ class Space:
                     seen.add(neighbour)
                     yield neighbour
 
-    def crossover(self, a: Arch, b: Arch, rng: random.Random) -> Arch:
-        """A child with every gene from either parent, uniformly."""
-        pairs = zip(self.encode(a), self.encode(b), strict=True)
-        return self.decode([rng.choice(pair) for pair in pairs])
-
     def enumerate(self) -> Iterator[Arch]:
         """Every distinct Arch; for small spaces."""
         seen: set[Arch] = set()
@@ -248,16 +280,16 @@ class Space:
         A part that is left without a choice is dropped. Raises SpaceError for an unknown
         dimension, and for a value that no part is left with.
         """
+        return self.keep(tuple(map(Freeze.parse, settings)))
+
+    def keep(self, freezes: tuple[Freeze, ...]) -> "Space":
+        """Keep only the values of `freezes`, like `freeze`."""
         space = self
-        for setting in settings:
-            name, _, text = setting.partition("=")
-            wanted = [value.strip() for value in text.split(",") if value.strip()]
-            if not wanted:
-                raise SpaceError(f"--freeze {setting!r} is not DIMENSION=VALUE[,VALUE...]")
-            space = space._narrow(name.strip(), wanted)
-        if self.arguments is not None:
-            frozen = [*self.arguments["freeze"], *settings]
-            space = replace(space, arguments=self.arguments | {"freeze": frozen})
+        for freeze in freezes:
+            space = space._narrow(freeze)
+        if self.spec is not None:
+            spec = replace(self.spec, freeze=(*self.spec.freeze, *freezes))
+            space = replace(space, spec=spec)
         return space
 
     def at_resolutions(self, sizes: Iterable[tuple[int, int]]) -> "Space":
@@ -265,23 +297,22 @@ class Space:
 
         Frozen resolutions do not count any more; later ones narrow the new.
         """
-        choices: tuple[Value, ...] = tuple(sorted(set(sizes)))
+        choices = tuple(sorted(set(sizes)))
         if not choices:
             raise SpaceError(f"space {self.name} needs a resolution")
         parts = tuple(
             replace(part, dimensions=part.dimensions | {"resolution": choices})
             for part in self.parts
         )
-        arguments = self.arguments
-        if arguments is not None:
-            kept = [f for f in arguments["freeze"] if f.partition("=")[0].strip() != "resolution"]
-            named = [format_resolution(size) for size in choices]  # type: ignore[arg-type]
-            arguments = arguments | {"freeze": kept, "resolutions": named}
-        return replace(self, parts=parts, arguments=arguments)
+        spec = self.spec
+        if spec is not None:
+            kept = tuple(f for f in spec.freeze if f.dimension != "resolution")
+            spec = replace(spec, freeze=kept, resolutions=choices)
+        return replace(self, parts=parts, spec=spec)
 
     def fixed_as_published(self, settings: Sequence[str] = ()) -> "Space":
         """Fix what no published result tells apart, except the dimensions named in `settings`."""
-        chosen = {setting.partition("=")[0].strip() for setting in settings}
+        chosen = {freeze.dimension for freeze in map(Freeze.parse, settings)}
         parts = []
         for part in self.parts:
             fixed: dict[str, tuple[Value, ...]] = {
@@ -292,7 +323,7 @@ class Space:
                 and part.official(name) in choices
             }
             parts.append(replace(part, dimensions=part.dimensions | fixed))
-        return replace(self, parts=tuple(parts), arguments=None)
+        return replace(self, parts=tuple(parts), spec=None)
 
     def to_dict(self) -> dict[str, Any]:
         """For a run's record: every dimension with its choices."""
@@ -312,7 +343,7 @@ class Space:
         if not self.dataset:
             return arch
         arch = with_nearest_head(arch, self.dataset, self.num_classes)
-        chosen = {name: value for name, value in values.items() if _of_head(name)}
+        chosen = {name: value for name, value in values.items() if of_head(name)}
         if not chosen:
             return arch
         own = part.build(part.values(arch) | chosen, self.num_classes or 1000)
@@ -344,7 +375,8 @@ class Space:
             f"space {self.name} has no arch of family {arch.family} with {len(arch.stages)} stages"
         )
 
-    def _narrow(self, name: str, wanted: list[str]) -> "Space":
+    def _narrow(self, freeze: Freeze) -> "Space":
+        name, wanted = freeze.dimension, freeze.values
         if name == "family":
             names = [part.name for part in self.parts]
             _check_wanted(name, wanted, names)
@@ -365,68 +397,6 @@ class Space:
         return replace(self, parts=tuple(parts))
 
 
-def get_space(
-    name: str,
-    *,
-    task: Task = "classification",
-    dataset: str | None = None,
-    freeze: Sequence[str] = (),
-    nearest_head: bool = True,
-    num_classes: int | None = None,
-    resolutions: Sequence[str] = (),
-) -> Space:
-    """A space by name, for a task.
-
-    Args:
-        freeze: settings for `Space.freeze`.
-        resolutions: instead of the space's own, such as 96 or 64x128; see `at_resolutions`.
-        nearest_head: give every Arch the head (and in family b the head dim) of the nearest
-            official network, but for what `freeze` sets, instead of searching them; dense tasks
-            always do.
-
-    Raises SpaceError for an unknown name or setting, and where the task has no such family.
-    """
-    check_choice("space", name, SPACES, SpaceError)
-    arguments: dict[str, Any] = {
-        "name": name,
-        "task": task,
-        "dataset": dataset,
-        "freeze": [],
-        "nearest_head": nearest_head,
-        "num_classes": num_classes,
-    }
-    dataset = _heads_from(task, dataset)
-    parts = _PARTS[name]()
-    if dataset in RESOLUTIONS:
-        own = {"resolution": RESOLUTIONS[dataset]}
-        parts = [replace(p, dimensions=p.dimensions | own) for p in parts]
-    if dataset == "sa1b" or dataset in ENLARGED:
-        family = "l" if dataset == "sa1b" else "b"
-        parts = [part for part in parts if part.family == family]
-        if not parts:
-            raise SpaceError(f"space {name} has no network for {task}; choose --space {family}")
-    if dataset == "sa1b":
-        parts.append(_xl(name == "all"))
-    space = Space(name, tuple(parts), None, num_classes, arguments)
-    if nearest_head or task != "classification":
-        asked = {setting.partition("=")[0].strip() for setting in freeze}
-        parts = [_without_head(part, asked, task == "classification") for part in parts]
-        space = replace(space, parts=tuple(parts), dataset=dataset)
-    if resolutions:
-        space = space.at_resolutions(map(parse_resolution, resolutions))
-    return space.freeze(freeze)
-
-
-def _heads_from(task: Task, dataset: str | None) -> str:
-    """What `Space.dataset` names; super-resolution doubles height and width by default."""
-    if task == "pretrain":
-        return PIXELS
-    if task != "super_resolution":
-        return dataset_of(task, dataset)
-    check_choice("dataset", dataset or ENLARGED[0], ENLARGED, SpaceError)
-    return dataset or ENLARGED[0]
-
-
 def format_value(name: str, value: Any) -> str:
     """As written in `--freeze`: 224 or 1024x2048, relu_linear, 3+5, none for ()."""
     if name == "resolution":
@@ -436,7 +406,7 @@ def format_value(name: str, value: Any) -> str:
     return str(value)
 
 
-def _check_wanted(name: str, wanted: list[str], choices: list[str]) -> None:
+def _check_wanted(name: str, wanted: Sequence[str], choices: list[str]) -> None:
     for value in wanted:
         if value not in choices:
             raise SpaceError(f"{name}={value} is no choice{nearest(value, choices)}")
@@ -452,144 +422,6 @@ def _meaningless(name: str, values: dict[str, Value]) -> bool:
     return bool(canonical(marked)[field] == stage[field])
 
 
-def _of_head(name: str) -> bool:
+def of_head(name: str) -> bool:
+    """Tell whether a dimension goes with the head of the nearest official network."""
     return name == "head.widths" or name.endswith(".head_dim")
-
-
-def _without_head(part: Part, asked: set[str], classification: bool) -> Part:
-    """Leave head and head dims to the nearest official network, but for those asked for."""
-    searched = {
-        name: choices
-        for name, choices in part.dimensions.items()
-        if not _of_head(name) or (name in asked and (classification or name != "head.widths"))
-    }
-    return replace(part, dimensions=searched)
-
-
-_SCALES: tuple[Value, ...] = ((), (3,), (5,), (3, 5))
-_LOCALS: tuple[Value, ...] = ("mbconv", "fused_mbconv", "resblock", "dsconv")
-_MIXERS: tuple[Value, ...] = ("relu_linear", "softmax", "hyena", "retention", "rwkv", "none")
-
-
-def _range(first: int, last: int, step: int = 1) -> tuple[Value, ...]:
-    return tuple(range(first, last + 1, step))
-
-
-def _squares(first: int, last: int) -> tuple[Value, ...]:
-    return tuple((side, side) for side in range(first, last + 1, 32))
-
-
-def _part(
-    name: str,
-    reference: Arch,
-    resolutions: tuple[Value, ...],
-    stem: tuple[tuple[Value, ...], tuple[Value, ...]],
-    widths: Sequence[tuple[Value, ...]],
-    depths: Sequence[tuple[Value, ...]],
-    expand_ratios: tuple[Value, ...],
-    kernel_sizes: tuple[Value, ...],
-    head_dims: tuple[Value, ...],
-    head_widths: tuple[Value, ...],
-    every_block: bool,
-) -> Part:
-    dimensions: dict[str, tuple[Value, ...]] = {"resolution": resolutions}
-    dimensions["stem.width"], dimensions["stem.depth"] = stem
-    attention = attention_stages(reference.family, len(reference.stages))
-    for number, stage in enumerate(reference.stages, start=1):
-        key = f"stage{number}"
-        dimensions[f"{key}.width"] = widths[number - 1]
-        dimensions[f"{key}.depth"] = depths[number - 1]
-        dimensions[f"{key}.expand_ratio"] = expand_ratios
-        dimensions[f"{key}.kernel_size"] = kernel_sizes
-        dimensions[f"{key}.local"] = _LOCALS if every_block else (stage.local,)
-        if number in attention:
-            dimensions[f"{key}.mixer"] = _MIXERS if every_block else ("relu_linear",)
-            dimensions[f"{key}.scales"] = _SCALES
-            dimensions[f"{key}.head_dim"] = head_dims
-    dimensions["head.widths"] = head_widths
-    return Part(name, reference, dimensions)
-
-
-def _b(every_block: bool = False) -> Part:
-    return _part(
-        "b",
-        BACKBONES["b1"],
-        _squares(128, 320),
-        ((8, 16, 24, 32), (1, 2)),
-        (
-            (16, 24, 32, 48, 64),
-            (32, 48, 64, 96, 128),
-            (64, 96, 128, 192, 256),
-            (128, 192, 256, 384, 512),
-        ),
-        (_range(1, 4), _range(1, 6), _range(1, 6), _range(1, 9)),
-        (3, 4, 6),
-        (3, 5, 7),
-        (16, 32),
-        ((1024, 1280), (1536, 1600), (2304, 2560)),
-        every_block,
-    )
-
-
-def _l(every_block: bool = False) -> Part:
-    return _part(
-        "l",
-        BACKBONES["l1"],
-        _squares(160, 512),
-        ((32, 48, 64), (1,)),
-        ((64, 96, 128), (128, 192, 256), (256, 384, 512), (512, 768, 1024)),
-        (_range(1, 2), _range(1, 3), _range(2, 8), _range(2, 8)),
-        (4, 6),
-        (3, 5),
-        (32,),
-        ((3072, 3200), (6144, 6400)),
-        every_block,
-    )
-
-
-def _xl(every_block: bool = False) -> Part:
-    """Around SAM-XL0 and XL1, whose fifth stage halves the resolution once more."""
-    return _part(
-        "xl",
-        BACKBONES["sam_xl1"],
-        RESOLUTIONS["sa1b"][1:],
-        ((32, 48, 64), (0, 1)),
-        ((64, 96, 128), (128, 192, 256), (256, 384, 512), (512, 768), (1024,)),
-        (_range(1, 2), _range(1, 2), _range(2, 4), _range(3, 6), _range(3, 6)),
-        (4, 6),
-        (3, 5),
-        (32,),
-        (),
-        every_block,
-    )
-
-
-def _tiny() -> Part:
-    """3,072 archs around B0's lower half, for tests and small pictures."""
-    part = _b()
-    fixed = {name: choices[:1] for name, choices in part.dimensions.items()}
-    chosen: dict[str, tuple[Value, ...]] = {
-        "resolution": ((64, 64), (96, 96)),
-        "stage1.kernel_size": (3, 5),
-        "stage2.width": (16, 32),
-        "stage2.depth": (1, 2),
-        "stage3.width": (32, 64),
-        "stage3.depth": (1, 2),
-        "stage3.mixer": ("relu_linear", "none"),
-        "stage3.scales": ((), (5,)),
-        "stage4.width": (64, 128),
-        "stage4.depth": (1, 2),
-        "stage4.mixer": ("relu_linear", "softmax", "none"),
-        "stage4.scales": ((), (5,)),
-    }
-    expand: dict[str, tuple[Value, ...]] = {f"stage{n}.expand_ratio": (4,) for n in range(1, 5)}
-    return Part("b", BACKBONES["b0"], fixed | expand | chosen)
-
-
-_PARTS = {
-    "family": lambda: [_b(), _l()],
-    "b": lambda: [_b()],
-    "l": lambda: [_l()],
-    "all": lambda: [_b(True), _l(True)],
-    "tiny": lambda: [_tiny()],
-}

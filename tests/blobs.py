@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.tasks.task import Draw
 
 NUM_CLASSES, NUM_TRAIN = 4, 48

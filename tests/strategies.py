@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from supernet.arch import Arch
 from supernet.official import SUPER_RESOLUTION, named_arch
-from supernet.space import Space, get_space
+from supernet.space import Space
+from supernet.spaces import get_space
 
 SPACES = {
     "family": get_space("family"),

@@ -22,7 +22,7 @@ from results.errors import TableError, TargetError
 from results.resume import resumed
 from results.runs import read_record
 from supernet.blocks import blocks_of
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.conftest import ROOT
 from tests.synthetic import START_US, Machine, true_us
 

@@ -8,7 +8,7 @@ import pytest
 from lut.measuring.journal import JOURNAL
 from lut.table import load_table
 from supernet.blocks import blocks_of
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.test_adb import Phone, server
 
 __all__ = ["server"]  # a fixture

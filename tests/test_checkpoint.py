@@ -21,7 +21,7 @@ from supernet.sharing.checkpoint import (
 )
 from supernet.sharing.extremes import smallest_of
 from supernet.sharing.supernet import Supernet
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.weights.files import official_state_dict, save_weights, set_norm_eps
 
 TINY: dict[str, Any] = {"name": "tiny", "num_classes": 7}
@@ -98,7 +98,9 @@ def test_what_is_wrong_with_a_file_is_named(path, tmp_path):
         open_supernet(path, expected=get_space("b", task="segmentation"))
     with pytest.raises(WeightsError, match="cannot read"):
         open_supernet(tmp_path / "none.safetensors")
-    metadata = {"space": json.dumps(get_space(**TINY).arguments), "kernel_transform": "false"}
+    spec = get_space(**TINY).spec
+    assert spec is not None
+    metadata = {"space": json.dumps(spec.to_dict()), "kernel_transform": "false"}
     state = load_file(path)
     for name, change in (("missing", None), ("shape", torch.zeros(3))):
         first = sorted(state)[0]

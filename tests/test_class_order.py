@@ -21,7 +21,7 @@ from supernet.model import build
 from supernet.official import named_arch
 from supernet.sharing.checkpoint import open_supernet, save_checkpoint
 from supernet.sharing.supernet import Supernet
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.tasks.class_order import AS_TRAINED, by_name, in_order
 from supernet.tasks.task import training_task
 from supernet.train import Train

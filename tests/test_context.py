@@ -11,7 +11,7 @@ from lut.table import Entry, Table
 from lut.terms import NetworkTerms, params_m, peak_mb
 from supernet.blocks import blocks_of
 from supernet.cost import cost_of, network_cost, peak_activations
-from supernet.space import get_space
+from supernet.spaces import get_space
 
 SPACE = get_space("b", freeze=["resolution=128,224"])
 ENTRIES = {

@@ -7,7 +7,7 @@ import pytest
 from lut.measuring.coverage import distinct_blocks
 from lut.measuring.probes import difference_of, key_of
 from supernet.blocks import IMAGE, blocks_of
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.strategies import SPACES
 
 NARROWED = {

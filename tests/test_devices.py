@@ -18,7 +18,7 @@ from results.console import main
 from results.errors import DeviceError, TableError
 from supernet.blocks import blocks_of
 from supernet.official import named_arch
-from supernet.space import SPACES, get_space
+from supernet.spaces import SPACES, get_space
 
 POINTS = """arch,resolution,latency_ms
 b0,224,4.1

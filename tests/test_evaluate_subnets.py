@@ -30,7 +30,7 @@ from supernet.resolve import arch_in_space, read_archs
 from supernet.sharing.checkpoint import open_supernet, save_checkpoint
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.sharing.supernet import Supernet
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.tasks.task import training_task
 from supernet.weights.files import arch_in, load_weights, metadata_in, sha256_of
 from tests.sheets import VARIANTS

@@ -13,7 +13,7 @@ from lut.importers import MOST_BYTES, import_table
 from lut.table import load_table
 from results.errors import TableError
 from supernet.blocks import Block, blocks_of
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.sheets import VARIANTS, WITH_DECIMAL_COMMAS
 from tests.test_table import a_table
 

@@ -10,7 +10,7 @@ from supernet.layers.initialise import initialise_weights
 from supernet.model import build
 from supernet.official import named_arch
 from supernet.sharing.supernet import Supernet
-from supernet.space import get_space
+from supernet.spaces import get_space
 
 
 def test_every_residual_block_is_the_identity():

@@ -17,7 +17,7 @@ from results.errors import TableError
 from supernet.blocks import Block, blocks_of
 from supernet.cost import cost_of, network_cost
 from supernet.official import named_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 
 SPACE = get_space("b", freeze=["resolution=160,224"])
 BLOCKS = [b for b in distinct_blocks(SPACE) if b.kind != "pool"]

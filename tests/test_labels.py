@@ -495,7 +495,7 @@ def test_an_interrupted_evaluation_says_what_is_kept(tmp_path, monkeypatch, caps
     from supernet.evaluation.subnets import SubnetEvaluator
     from supernet.sharing.checkpoint import save_checkpoint
     from supernet.sharing.supernet import Supernet
-    from supernet.space import get_space
+    from supernet.spaces import get_space
 
     weights, out = tmp_path / "s.safetensors", tmp_path / "subnets.jsonl"
     frozen = ["resolution=64", "stage4.mixer=none"]

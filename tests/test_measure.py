@@ -28,7 +28,7 @@ from results.errors import RunError, TargetError, UserError
 from supernet.blocks import Block, blocks_of
 from supernet.cost import network_cost
 from supernet.official import named_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.synthetic import START_US, Machine, true_us
 
 SPACE = get_space("tiny")

@@ -30,7 +30,7 @@ from supernet.arch import (
 from supernet.blocks import Block, blocks_of
 from supernet.model import build, module_of
 from supernet.official import named_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.seeded import seeded_picture, seeded_state
 
 ort = pytest.importorskip("onnxruntime")

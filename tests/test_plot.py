@@ -16,7 +16,7 @@ from nas.pareto import pareto_front
 from nas.plot import Plot
 from nas.summary import gains_over, print_front
 from supernet.official import named_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 

@@ -18,7 +18,7 @@ from supernet.arch import Arch, ClassificationHead
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.official import named_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.conftest import ROOT
 from tests.test_cost import slow_peak
 

@@ -15,7 +15,7 @@ from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.official import named_arch
 from supernet.sharing.extremes import largest_of, smallest_of
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.training.attentive import CONTENDERS, Costs, Row, read_costs
 from supernet.training.sandwich import OneArch, SandwichRule
 from supernet.training.shrinking import SHARE, opened
@@ -45,7 +45,7 @@ def test_a_step_trains_largest_smallest_and_random_ones_at_one_size():
 def test_draws_are_the_same_in_another_process():
     code = """
 from supernet.training.sandwich import SandwichRule
-from supernet.space import get_space
+from supernet.spaces import get_space
 rule = SandwichRule(get_space("family"), 2, seed=7, num_steps=10)
 print([arch.to_json() for step in (3, 9) for arch in rule.draw(step).archs])
 """

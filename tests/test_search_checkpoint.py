@@ -25,7 +25,7 @@ from supernet.model import build_task_model
 from supernet.official import DATASETS
 from supernet.sharing.checkpoint import open_supernet, save_checkpoint
 from supernet.sharing.supernet import Supernet
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.tasks.task import training_task
 from supernet.weights.files import save_weights
 from tests.conftest import ROOT

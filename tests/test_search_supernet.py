@@ -18,7 +18,7 @@ from predictors.evaluations import read_evaluations
 from results.console import main
 from supernet.arch import Arch, format_resolution
 from supernet.blocks import blocks_of
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.conftest import ROOT
 from tests.test_architecture import module_names
 from tests.test_subnets import TINY, additive, row, subnets, write
@@ -183,8 +183,8 @@ def test_freezing_narrows_the_files_space(rows, tmp_path):
         get_space("family", task="segmentation", dataset="ade20k"),
         get_space("b", task="segmentation", num_classes=6),
         get_space("l", task="promptable"),
-        get_space("tiny", num_classes=12, resolutions=["160", "192x224"]),
-        get_space("b", task="segmentation", num_classes=6, resolutions=["64", "96"]),
+        get_space("tiny", num_classes=12).at_resolutions([(160, 160), (192, 224)]),
+        get_space("b", task="segmentation", num_classes=6).at_resolutions([(64, 64), (96, 96)]),
     ],
 )
 def test_the_space_is_the_files(tmp_path, space):

@@ -40,7 +40,7 @@ from lut.targets.ssh import Ssh
 from lut.terms import NetworkTerms
 from results.errors import DeviceError, TargetError
 from supernet.blocks import blocks_of
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests import stand_ins
 from tests.sshd import SSHD, Sshd
 from tests.synthetic import Machine

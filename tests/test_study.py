@@ -15,7 +15,7 @@ from nas.study import Search
 from results.errors import RunError
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
-from supernet.space import get_space
+from supernet.spaces import get_space
 
 TINY = get_space("tiny", nearest_head=False)
 

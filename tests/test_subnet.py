@@ -18,7 +18,7 @@ from supernet.official import named_arch, params_at_head_dim_16
 from supernet.sam.model import Sam
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.sharing.supernet import Supernet, skeleton
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.zeroing import calibrate, whole_network, widest, zeroed
 
 SIZE = (64, 96)  # 24 and 6 tokens in stages 3 and 4: LiteMLA's two forms

@@ -16,7 +16,7 @@ from predictors.subnets import FOLDS, fit_subnets, rows_for
 from results.errors import PredictorError, SpaceError
 from supernet.arch import Arch
 from supernet.official import named_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 
 TINY = get_space("tiny", num_classes=12)
 

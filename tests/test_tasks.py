@@ -22,7 +22,7 @@ from results.errors import DataError, UserError
 from supernet import pictures
 from supernet.pictures import read_indices, read_rgb, resize_and_crop, resize_bicubic
 from supernet.rle import encode
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.tasks import loop
 from supernet.tasks.classification import ClassFolders, TopAccuracy
 from supernet.tasks.loop import core_for_readers, evaluate, read_batches

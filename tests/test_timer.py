@@ -17,7 +17,7 @@ from lut.runtimes.session import Model, Setting, write_models
 from lut.runtimes.timer import Ina3221, Rapl, RefusedError, find_sensor, shuffled
 from supernet.blocks import blocks_of
 from supernet.official import named_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests import stand_ins
 from tests.conftest import ROOT
 from tests.stand_ins import ONNXRUNTIME, TIMER, passes_of, run_timer

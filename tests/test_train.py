@@ -30,7 +30,7 @@ from supernet.official import with_head
 from supernet.sharing.checkpoint import open_supernet, save_checkpoint
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.sharing.supernet import Supernet
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.train import MAY_CHANGE, UNRECORDED, Train
 from supernet.training.curves import CURVE, EVALUATIONS, PICTURE, read_rows
 from supernet.training.plan import gather

@@ -34,7 +34,7 @@ from supernet.model import IMAGENET_MEAN, IMAGENET_STD, build, build_task_model
 from supernet.official import dataset_of
 from supernet.sam.model import FRAME, Sam
 from supernet.sharing.supernet import Supernet
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.tasks import augment
 from supernet.tasks import task as training
 from supernet.tasks.base import evenly

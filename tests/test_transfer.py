@@ -23,7 +23,7 @@ from results.console import main
 from results.errors import TableError
 from supernet.blocks import blocks_of
 from supernet.official import named_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "points"
 SPACE = get_space("b")

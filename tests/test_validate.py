@@ -13,7 +13,7 @@ from lut.table import load_table
 from lut.validate import Validate, _alike
 from results.errors import TableError
 from supernet.blocks import blocks_of
-from supernet.space import get_space
+from supernet.spaces import get_space
 
 SPACE = get_space("b", freeze=["resolution=128,160,192,224,256,288"])
 

@@ -106,15 +106,6 @@ def wkv_factors(parameters: Parameters, channels: int, tokens: int) -> WkvFactor
     return WkvFactors(*(factor.astype(np.float32) for factor in factors))
 
 
-def wkv_matrix(parameters: Parameters, channels: int, tokens: int) -> Array:
-    """(C, T, T), float32, symmetric: how much of exp(k_i) token t sees, at [t, i]."""
-    decay, bonus = _decay_and_bonus(parameters, channels)
-    i = np.arange(tokens)
-    by_distance = np.exp(-decay * (i - 1) / tokens)  # (C, T)
-    by_distance[:, :1] = np.exp(bonus)
-    return by_distance.astype(np.float32)[:, np.abs(i[:, None] - i)]
-
-
 def _decay_and_bonus(parameters: Parameters, channels: int) -> tuple[Float64, Float64]:
     """(C, 1) each, within +-LARGEST_EXPONENT."""
     decay, bonus = (

@@ -51,7 +51,8 @@ from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 from supernet.cost import network_cost
 from supernet.official import check_task, dataset_of
-from supernet.space import Space, get_space
+from supernet.space import Space
+from supernet.spaces import get_space
 
 if TYPE_CHECKING:
     from lut.build import Build

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import torch
@@ -11,12 +11,13 @@ from torch import nn
 
 from results.errors import ArchError, SpaceError, WeightsError
 from results.reading import Record
-from supernet.arch import MAX_CHANNELS, MAX_SIDE, Arch, Task, parse_resolution
+from supernet.arch import MAX_CHANNELS, MAX_SIDE, Arch, Task, format_resolution, parse_resolution
 from supernet.model import build_task_model
 from supernet.official import NAMES, named_arch
 from supernet.resolve import arch_in_space
 from supernet.sharing.supernet import Supernet
-from supernet.space import Space, get_space
+from supernet.space import Freeze, Space, SpaceSpec
+from supernet.spaces import make_space
 from supernet.weights.files import (
     arch_in,
     is_kind_of,
@@ -40,7 +41,7 @@ Texts = Annotated[list[str], msgspec.Meta(max_length=1000)]
 
 
 class SpaceArguments(Record, frozen=True, forbid_unknown_fields=True):
-    """Those of `get_space`, as a supernet's file has them."""
+    """Those of a SpaceSpec, as a supernet's file has them."""
 
     name: str
     task: Task = "classification"
@@ -49,6 +50,18 @@ class SpaceArguments(Record, frozen=True, forbid_unknown_fields=True):
     nearest_head: bool = True
     num_classes: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHANNELS)] | None = None
     resolutions: Texts = msgspec.field(default_factory=list)
+
+    def spec(self) -> SpaceSpec:
+        """Return them parsed. Raises SpaceError or ArchError."""
+        return SpaceSpec(
+            self.name,
+            self.task,
+            self.dataset,
+            tuple(map(Freeze.parse, self.freeze)),
+            self.nearest_head,
+            self.num_classes,
+            tuple(map(parse_resolution, self.resolutions)),
+        )
 
 
 def save_checkpoint(
@@ -63,11 +76,11 @@ def save_checkpoint(
     if not isinstance(model, Supernet):
         save_weights(model, path, **metadata)
         return
-    if model.space.arguments is None:
+    if model.space.spec is None:
         raise WeightsError("the space was narrowed by hand; make it by get_space(freeze=...)")
     own = {
         "format": "pt",
-        SPACE: json.dumps(model.space.arguments),
+        SPACE: json.dumps(model.space.spec.to_dict()),
         TRANSFORM: json.dumps(model.kernel_transform),
     }
     taken = sorted(own.keys() & metadata.keys())
@@ -98,7 +111,7 @@ def space_in(path: Path | str) -> Space:
     arguments = value_in(path, SPACE, SpaceArguments)
     assert arguments is not None
     try:
-        space, sizes = get_space(**msgspec.structs.asdict(arguments)), resolutions_in(path)
+        space, sizes = make_space(arguments.spec()), resolutions_in(path)
         space = space.at_resolutions(sizes) if sizes else space
         _check_sizes(space.resolutions)
         return space
@@ -235,15 +248,16 @@ def _fits(state: State, arch: Arch) -> bool:
 
 def _named(space: Space) -> str:
     """The flags that make a space."""
-    arguments: dict[str, Any] = space.arguments or {"name": space.name}
-    flags = [f"space {arguments['name']}"]
-    if arguments.get("task", "classification") != "classification":
-        flags.append(f"--task {arguments['task']}")
-    for flag in ("dataset", "num_classes"):
-        if arguments.get(flag) is not None:
-            flags.append(f"--{flag.replace('_', '-')} {arguments[flag]}")
-    flags += [f"--resolution {size}" for size in arguments.get("resolutions", ())]
-    flags += [f"--freeze {setting}" for setting in arguments.get("freeze", ())]
-    if not arguments.get("nearest_head", True):
+    spec = space.spec or SpaceSpec(space.name)
+    flags = [f"space {spec.name}"]
+    if spec.task != "classification":
+        flags.append(f"--task {spec.task}")
+    if spec.dataset is not None:
+        flags.append(f"--dataset {spec.dataset}")
+    if spec.num_classes is not None:
+        flags.append(f"--num-classes {spec.num_classes}")
+    flags += [f"--resolution {format_resolution(size)}" for size in spec.resolutions]
+    flags += [f"--freeze {freeze.text}" for freeze in spec.freeze]
+    if not spec.nearest_head:
         flags.append("with a searched head")
     return " ".join(flags)

@@ -29,7 +29,8 @@ from supernet.sam.model import Sam
 from supernet.sharing.checkpoint import init_from, is_supernet, open_supernet, space_in
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.sharing.supernet import Supernet, is_transform
-from supernet.space import Space, get_space
+from supernet.space import Freeze, Space
+from supernet.spaces import get_space
 from supernet.tasks.class_order import AS_TRAINED, check_order
 from supernet.tasks.class_order import listed as quoted
 from supernet.tasks.look import sides_for, typical_size
@@ -295,7 +296,7 @@ def _sizes_of(
     command: "Train", task: TrainingTask
 ) -> tuple[tuple[Resolution, ...], tuple[str, ...]]:
     """What to train at where only the pictures tell, (): the space's or arch's; and a line."""
-    asked = any(setting.partition("=")[0].strip() == "resolution" for setting in command.freeze)
+    asked = any(Freeze.parse(text).dimension == "resolution" for text in command.freeze)
     if command.data is None or asked or (command.arch and not _is_named(command)):
         return (), ()
     if task.name != "segmentation" or layout_of(command.data) != "folder":

@@ -25,7 +25,7 @@ from supernet.arch import Arch
 from supernet.model import build
 from supernet.official import official_arch
 from supernet.sharing.supernet import Supernet
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.tasks.task import training_task
 from supernet.training.distributed import Ranks
 from supernet.training.sandwich import OneArch, Sampler, SandwichRule

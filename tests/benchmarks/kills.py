@@ -16,7 +16,7 @@ from typing import Any
 from lut.measuring.journal import JOURNAL
 from results.files import write_json
 from results.record import RunRecord, commit, now
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.benchmarks.search import ROOT, machine
 from tests.benchmarks.tables import agreement_of_tables
 from tests.test_build import killed_build

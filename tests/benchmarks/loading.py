@@ -30,7 +30,7 @@ from supernet.arch import Arch, ReconstructionHead, SegmentationHead
 from supernet.model import build
 from supernet.official import named_arch
 from supernet.sharing.extremes import smallest_of
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.tasks.task import Draw, TrainingTask, training_task
 from tests.benchmarks.search import cpu_name
 

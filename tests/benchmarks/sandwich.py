@@ -27,7 +27,8 @@ from unittest.mock import MagicMock
 from results.files import write_json
 from results.record import commit, now, versions
 from supernet.arch import Arch
-from supernet.space import Space, get_space
+from supernet.space import Space
+from supernet.spaces import get_space
 from tests.benchmarks.models import HEAP, ROOT, peak_of, ratio, times_of
 from tests.benchmarks.search import machine
 

@@ -33,7 +33,8 @@ from results.record import RunRecord, commit, now
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
-from supernet.space import Space, Value, get_space
+from supernet.space import Space, Value
+from supernet.spaces import get_space
 from tests.benchmarks.search import ROOT, machine
 
 NUM_ARCHS, SEEDS = 24, (0, 1, 2)

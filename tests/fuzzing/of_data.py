@@ -18,7 +18,7 @@ from supernet.rle import area, decode, encode
 from supernet.sharing.checkpoint import open_supernet, resolutions_in, save_checkpoint, space_in
 from supernet.sharing.extremes import smallest_of
 from supernet.sharing.supernet import Supernet
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.tasks.classification import ClassFolders
 from supernet.tasks.promptable import AnnotatedPictures
 from supernet.tasks.segmentation import LabelledPictures

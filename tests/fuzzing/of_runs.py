@@ -24,7 +24,7 @@ from supernet.cost import network_cost
 from supernet.evaluation.queue import SharedWork
 from supernet.evaluation.rows import SETTINGS, Rows
 from supernet.resolve import read_archs, resolve_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 from supernet.training.attentive import read_costs
 from tests.fuzzing import mutate
 from tests.fuzzing.check import Reader

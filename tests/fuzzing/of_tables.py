@@ -33,7 +33,7 @@ from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.official import named_arch
-from supernet.space import get_space
+from supernet.spaces import get_space
 from tests.conftest import ROOT
 from tests.fuzzing import mutate
 from tests.fuzzing.check import Reader
