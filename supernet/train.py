@@ -5,159 +5,33 @@ torchrun --nproc-per-node 8 -m supernet.train --space b --data imagenet --out ru
 """
 
 import json
-import os
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, fields
 
 from results.console import main as console_main
-from results.errors import (
-    DataError,
-    DeviceError,
-    RunError,
-    SpaceError,
-    UserError,
-    check_choice,
-    check_least,
-)
 from results.extras import require
-from supernet.tasks.class_order import ORDERS
-
-ACCELERATORS = ("cpu", "cuda")
-PRECISIONS = ("fp32", "fp16", "bf16")
-TASKS = ("classification", "segmentation", "super_resolution", "promptable", "pretrain")
-OLD = {"class_order": "text"}  # flags that older versions lacked, and what they did
-AUGMENTS = ("official", "embedded", "plain")
-UNRECORDED = ("out", "resume", "compile", "json", "quiet")  # no part of the run
-MAY_CHANGE = (  # in a resumed run
-    *("epochs", "steps"),  # the amount of work
-    *("workers", "checkpoint_every", "eval_every", "limit"),  # what leaves weights alone
-    "recalibration_images",
-    "accumulate",  # the cure of too little memory
-    *("lr", "clip", "precision"),  # the cures of a loss that is not finite
-)
-DEFAULTS = {"accumulate": 1, "lr": 1e-3, "clip": 2.0, "precision": "fp32"}
-OF_SUPERNETS = {"random_subnets": 2, "recalibration_images": 512}
+from supernet.training.options import Messages, TrainingOptions
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(TrainingOptions):
     """Train a supernet, or one network alone."""
 
-    space: str | None = None
-    """Train all subnets of a space: family, b, l, tiny or all."""
-    arch: str | None = None
-    """Train this one network alone: b0, ..., a JSON file, or RUN#ID."""
-    task: str | None = None
-    """classification, segmentation, super_resolution, promptable, or pretrain on pictures without
-    labels; by default the arch's, else classification."""
-    data: Path | None = None
-    """Folder of pictures, in the layout of the data set; by default pictures made here."""
-    dataset: str | None = None
-    """imagenet, cityscapes, ade20k or sa1b: whose heads networks get, and the folder's layout; x2
-    or x4: how much super-resolution enlarges."""
-    num_classes: int | None = None
-    """Classes of the head; by default the data set's."""
-    class_order: str | None = None
-    """How folders of classes are numbered: number or text; by default number where all are
-    integers, else text. Where --init names its classes, as they are there."""
-    num_train: int | None = None
-    """Train on this many pictures, evenly spread over all."""
-    freeze: tuple[str, ...] = ()
-    """Of a space: DIMENSION=VALUE[,VALUE...], such as resolution=128,160; repeatable."""
-    resolution: tuple[str, ...] = ()
-    """Sizes that steps are trained at, 128 or HEIGHTxWIDTH; repeatable. By default the space's,
-    or the arch's."""
-    augment: str | None = None
-    """official, embedded or plain; by default official for a folder."""
-
-    init: Path | None = None
-    """Weights to begin with: a supernet or one network, official ones too."""
-    kernel_transform: bool = False
-    """Smaller kernels are learned maps of larger ones' centres, as in Once-for-All."""
-    random_subnets: int | None = None
-    """Beside the largest and the smallest subnet, in every step; by default 2."""
-    costs: Path | None = None
-    """CSV of archs and latencies, of nas.predict: subnets good for their latency train more."""
-    shrink: bool = False
-    """Begin with the largest subnet and open the space step by step (progressive shrinking)."""
-    teacher: Path | None = None
-    """A trained network that the largest subnet, and all others instead of from it, learn from."""
-    alpha: float | None = None
-    """Subnets learn classes by AlphaNet's divergence of this alpha, 0 or more; by default
-    Kullback-Leibler's."""
-
-    epochs: int | None = None
-    """Times that every picture is seen; by default 20."""
-    steps: int | None = None
-    """Moves of the weights, instead of epochs."""
-    batch_size: int = 64
-    """Pictures a step, over all processes."""
-    accumulate: int | None = None
-    """Run each process's share of a batch in this many parts, to save memory; by default 1."""
-    lr: float | None = None
-    """Learning rate at its peak, by default 0.001; it ends at 0, by a cosine."""
-    warmup: int | None = None
-    """Steps that the learning rate rises in; by default a twentieth of all."""
-    weight_decay: float = 0.05
-    """Of AdamW; norms and biases have none."""
-    clip: float | None = None
-    """Largest norm of the gradients, by default 2; 0: any."""
-    ema: float | None = None
-    """Keep an average of the weights of this decay, such as 0.9998, and use it in the end."""
-
-    accelerator: str = "cpu"
-    """Where PyTorch computes: cpu or cuda."""
-    precision: str | None = None
-    """fp32, bf16 or fp16 of activations, by default fp32; weights are always fp32."""
-    compile: bool = False
-    """Compile the largest and the smallest subnet, or the one network, for each resolution; takes
-    minutes, slows steps on a CPU (docs/training.md), and is given again with --resume."""
-    workers: int | None = None
-    """Processes that read pictures; by default one a core, up to 8."""
-    seed: int = 0
-    """Of first weights, subnets, order and augmentation."""
-
-    checkpoint_every: int | None = None
-    """Steps between checkpoints; by default there is one every two minutes."""
-    eval_every: int | None = None
-    """Steps between evaluations, on up to 1000 pictures; there is one in the end, on all."""
-    limit: int | None = None
-    """Evaluate on this many held-out pictures, evenly spread over all."""
-    recalibration_images: int | None = None
-    """Of a supernet: training pictures that a subnet's BatchNorm statistics are computed on, by
-    default 512."""
-    out: Path | None = None
-    """Folder of the run; by default results/runs/train-NAME-TIME."""
-    resume: Path | None = None
-    """Go on with the run in this folder; its other flags come from its run.json."""
     json: bool = False
     """Print one JSON object."""
     quiet: bool = False
     """Print nothing but errors."""
 
     def run(self) -> None:
-        from results.resume import flags_of, resumed
-        from results.runs import read_record
-
+        """Train, and print what was reached. Raises UserError."""
         require("torch", "torch", "safetensors", "PIL", "tensorboard")
-        run, command = self._resumes(), self
-        if run is not None:
-            record = read_record(run, "supernet.train")
-            flags = OLD | record["settings"]
-            command = resumed(self, flags, run, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
-            if None not in (self.steps, self.epochs):
-                raise UserError("give --steps or --epochs, not both")
-            if self.steps is not None or self.epochs is not None:
-                command = replace(command, steps=self.steps, epochs=self.epochs)
-        command.check()
-        command = command.filled()
-
-        from supernet.training.distributed import joined
         from supernet.training.run import train
 
-        with joined(self.accelerator if run is None else command.accelerator) as ranks:
-            answer = train(command, flags_of(command, UNRECORDED), run, ranks)
-        if not ranks.is_first:
+        if self.quiet:
+            messages = Messages.TROUBLE
+        else:
+            messages = Messages.NOTES if self.json else Messages.PROGRESS
+        answer = train(self.options(), messages)
+        if not answer:  # of all processes but the first
             return
         if self.json:
             print(json.dumps(answer, allow_nan=False))
@@ -166,96 +40,15 @@ class Train:
 
             print_training(answer)
 
-    def _resumes(self) -> Path | None:
-        """The run to go on with: also that in --out where torchrun started us once more."""
-        from results.runs import RECORD
-
-        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        if self.resume is None and restarted:
-            if self.out is None:
-                raise RunError("torchrun can only start a training again that has an --out DIR")
-            return self.out if (self.out / RECORD).exists() and self._is_ours(self.out) else None
-        return self.resume
-
-    def _is_ours(self, run: Path) -> bool:
-        """Whether this torchrun began the run. Raises RunError on the first process if not."""
-        from results.runs import read_record, torchrun_id
-
-        first = os.environ.get("RANK", "0") == "0"  # others may have another torchrun as parent
-        if first and read_record(run).get("torchrun") != torchrun_id():
-            raise RunError(f"{run} holds another run; choose another --out, or --resume {run}")
-        return True
-
-    def filled(self) -> "Train":
-        """With the defaults of flags that were not given, as a resumed run must tell these."""
-        defaults = DEFAULTS | (OF_SUPERNETS if self.arch is None else {})
-        left = {name: v for name, v in defaults.items() if getattr(self, name) is None}
-        return replace(self, **left)  # type: ignore[arg-type]
-
-    def check(self) -> None:
-        """What can be told without PyTorch and without data. Raises UserError."""
-        if (self.space is None) == (self.arch is None):
-            raise SpaceError(
-                "give --space NAME (family, b, l, tiny or all) to train a supernet, or --arch to "
-                "train one network alone"
-            )
-        check_choice("accelerator", self.accelerator, ACCELERATORS, DeviceError)
-        if self.precision is not None:
-            check_choice("precision", self.precision, PRECISIONS, DeviceError)
-        if self.task is not None:
-            check_choice("task", self.task, TASKS)
-        if self.augment is not None:
-            check_choice("augment", self.augment, AUGMENTS, DataError)
-        if self.class_order is not None:
-            check_choice("class order", self.class_order, ORDERS, DataError)
-        if self.steps is not None and self.epochs is not None:
-            raise UserError("give --steps or --epochs, not both")
-        for name, value, least in (
-            ("steps", self.steps, 1),
-            ("epochs", self.epochs, 1),
-            ("batch-size", self.batch_size, 1),
-            ("accumulate", self.accumulate, 1),
-            ("warmup", self.warmup, 0),
-            ("random-subnets", self.random_subnets, 0),
-            ("num-train", self.num_train, 1),
-            ("num-classes", self.num_classes, 1),
-            ("workers", self.workers, 0),
-            ("checkpoint-every", self.checkpoint_every, 1),
-            ("eval-every", self.eval_every, 1),
-            ("limit", self.limit, 1),
-            ("recalibration-images", self.recalibration_images, 1),
-            ("seed", self.seed, 0),
-            ("clip", self.clip, 0),
-            ("weight-decay", self.weight_decay, 0),
-        ):
-            check_least(f"--{name}", value, least)
-        if self.alpha is not None and not 0 <= self.alpha < float("inf"):
-            raise UserError(f"--alpha must be 0 or more, such as 1, not {self.alpha}")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise UserError(f"--lr must be above 0, not {self.lr}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise UserError(f"--ema must be between 0 and 1, such as 0.9998, not {self.ema}")
-        if self.costs is not None and self.shrink:
-            raise UserError("--costs and --shrink both choose the subnets; leave one out")
-        if self.arch is not None:
-            for name, given in (
-                ("freeze", bool(self.freeze)),
-                ("costs", self.costs is not None),
-                ("shrink", self.shrink),
-                ("kernel-transform", self.kernel_transform),
-                ("random-subnets", self.random_subnets is not None),
-                ("recalibration-images", self.recalibration_images is not None),
-            ):
-                if given:
-                    raise UserError(f"--{name} is of supernets; leave it out, or --arch")
-            if self.alpha is not None and self.teacher is None:
-                raise UserError(
-                    "--alpha is of what learns from another network; leave it out, or add "
-                    "--teacher FILE"
-                )
+    def options(self) -> TrainingOptions:
+        """Return what is trained, without how it is printed."""
+        return TrainingOptions(
+            **{field.name: getattr(self, field.name) for field in fields(TrainingOptions)}
+        )
 
 
 def main() -> None:
+    """Run the command."""
     console_main(Train, "supernet.train")
 
 

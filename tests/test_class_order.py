@@ -25,7 +25,7 @@ from supernet.spaces import get_space
 from supernet.tasks.class_order import AS_TRAINED, by_name, in_order
 from supernet.tasks.task import training_task
 from supernet.train import Train
-from supernet.training.plan import gather
+from supernet.training.plan import plan_training
 from supernet.weights.files import arch_in, save_weights
 from supernet.weights.header import classes_in, classes_text
 
@@ -340,7 +340,7 @@ class TestTraining:
         arch = get_space("tiny", freeze=FROZEN, num_classes=11).sample(random.Random(0))
         save_weights(build(arch), old, steps="5")
         for flag in ("teacher", "init"):
-            task = gather(replace(QUICK, data=folder, **{flag: old})).task
+            task = plan_training(replace(QUICK, data=folder, **{flag: old})).task
             assert task.classes == tuple(sorted(self.COUNTS))
             assert "as in the training of the weights" in task.check_labels()[0]
 

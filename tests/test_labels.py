@@ -19,7 +19,7 @@ from supernet.official import named_arch
 from supernet.tasks.look import check_headers, check_pictures, sides_for, typical_size
 from supernet.tasks.segmentation import CITYSCAPES, LabelledPictures
 from supernet.train import Train
-from supernet.training.plan import gather
+from supernet.training.plan import plan_training
 from supernet.weights.files import save_weights
 
 COLOURS: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
@@ -133,7 +133,7 @@ class TestOwnMasks:
             look(folder, 2)
         many = own(tmp_path / "many", [blocks(*range(301), side=301, dtype=np.uint16)])
         with pytest.raises(DataError, match=r"store classes as 0 to N - 1$"):
-            gather(replace(QUICK, data=many))
+            plan_training(replace(QUICK, data=many))
         assert look(own(tmp_path / "sound", [blocks(0, 1, dtype=np.uint16)]), 2) == ()
 
     def test_a_class_without_a_pixel_is_named(self, tmp_path):
@@ -409,30 +409,32 @@ class TestSizes:
     def test_own_pictures_are_not_trained_at_the_sizes_of_cityscapes(self, tmp_path):
         folder = self.big(tmp_path / "data")
         command = replace(QUICK, resolution=(), data=folder, num_classes=3)
-        space = replace(command, arch=None, space="tiny").filled()
-        found = gather(space)
+        space = replace(command, arch=None, space="tiny")
+        found = plan_training(space)
         assert found.resolutions == ((96, 96), (160, 160), (192, 192))
-        assert found.subnets["largest"].resolution == (192, 192)
+        assert found.evaluated_subnets["largest"].resolution == (192, 192)
         assert (
             "about 200x200 px, and are trained at 96, 160, 192 px; --resolution" in found.notes[0]
         )
-        alone = gather(command)
-        assert alone.subnets["arch"].resolution == (192, 192)
-        assert gather(replace(space, resolution=("64",))).resolutions == ((64, 64),)
-        assert gather(replace(space, freeze=("resolution=512x1024",))).resolutions == ()
+        alone = plan_training(command)
+        assert alone.evaluated_subnets["arch"].resolution == (192, 192)
+        assert plan_training(replace(space, resolution=("64",))).resolutions == ((64, 64),)
+        assert plan_training(replace(space, freeze=("resolution=512x1024",))).resolutions == ()
 
     def test_a_network_of_a_run_brings_its_classes_and_size(self, tmp_path):
         folder, path = self.big(tmp_path / "data"), tmp_path / "arch.json"
         arch = named_arch("b0", task="segmentation", dataset="cityscapes", num_classes=3)
         path.write_text(replace(arch, resolution=(96, 96)).to_json())
         with pytest.raises(DataError, match="add --num-classes 3, as its masks hold 0 to 2"):
-            gather(replace(QUICK, data=folder))
+            plan_training(replace(QUICK, data=folder))
         run = tmp_path / "run"
         run.mkdir()
         network = Candidate(Arch.from_json(path.read_text()), 1.0, 0.1, 60.0, 0.5, 1.0, 1.0, 1.0)
         Front((network,), {}, [(1.0, 60.0)], "Bench", "mIoU", "measured", "published").write(run)
         for name in (path, f"{run}#0"):
-            found = gather(replace(QUICK, arch=str(name), resolution=(), data=folder, task=None))
+            found = plan_training(
+                replace(QUICK, arch=str(name), resolution=(), data=folder, task=None)
+            )
             assert found.task.num_classes == 3
             assert found.arch is not None
             assert found.arch.resolution == (96, 96)
@@ -441,7 +443,7 @@ class TestSizes:
     def test_first_weights_bring_their_classes(self, tmp_path):
         folder = self.big(tmp_path / "data")
         init = segmenter(tmp_path / "w.safetensors", 3)
-        found = gather(replace(QUICK, data=folder, init=init))
+        found = plan_training(replace(QUICK, data=folder, init=init))
         assert found.task.num_classes == 3
 
     def test_many_large_pictures_are_decoded_in_part(self, tmp_path, monkeypatch):

@@ -31,11 +31,14 @@ from supernet.sharing.checkpoint import open_supernet, save_checkpoint
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
-from supernet.train import MAY_CHANGE, UNRECORDED, Train
+from supernet.train import Train
 from supernet.training.curves import CURVE, EVALUATIONS, PICTURE, read_rows
-from supernet.training.plan import gather
+from supernet.training.evaluation import evaluate_subnet
+from supernet.training.networks import first_model, sampler_of
+from supernet.training.options import MAY_CHANGE, UNRECORDED, Messages, TrainingOptions
+from supernet.training.plan import plan_training
 from supernet.training.report import print_training
-from supernet.training.run import Training
+from supernet.training.run import train
 from supernet.training.snapshots import load_snapshot, save_snapshot, snapshots
 from supernet.training.trainer import Trainer
 from supernet.weights.files import (
@@ -242,6 +245,43 @@ def test_a_finished_run_says_what_comes_next(whole, capsys):
     )
 
 
+def test_it_is_called_from_python(whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = replace(QUICK.options(), out=run, steps=2)
+    assert train(options)["steps"] == 2
+    answer = train(TrainingOptions(resume=run, steps=3))
+    assert json.loads(json.dumps(answer)) == json.loads((run / "evaluation.json").read_text())
+    assert [row["subnet"] for row in answer["evaluations"]] == ["largest", "smallest"]
+    assert len(curve(run)) == 3
+    assert capsys.readouterr() == ("", "")
+    record = json.loads((run / "run.json").read_text())
+    assert (
+        record["settings"].keys() == json.loads((whole / "run.json").read_text())["settings"].keys()
+    )
+    with pytest.raises(RunError, match=f"go on with it by --resume {run}"):
+        train(options)
+    with pytest.raises(UserError, match="--lr must be above 0"):
+        train(replace(options, lr=-1.0))
+
+
+@pytest.mark.parametrize("messages", list(Messages))
+def test_it_says_as_much_as_it_is_asked_for(tmp_path, capsys, monkeypatch, messages):
+    def broken(*_, **__):
+        raise ValueError("no such font")
+
+    monkeypatch.setattr("supernet.training.curves.new_figure", broken)
+    costs = tmp_path / "costs.csv"
+    arch = get_space("tiny", freeze=FROZEN).sample(random.Random(0)).to_json().replace('"', '""')
+    costs.write_text(f'arch;latency_ms\n"{arch}";1,5\n')  # with a decimal comma, which is said
+    options = replace(QUICK.options(), out=tmp_path / "run", steps=1, costs=costs)
+    train(options, messages)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert ("no such font" in said.err) == (messages >= Messages.TROUBLE)
+    assert ("decimal points" in said.err) == (messages >= Messages.NOTES)
+    assert ("1/1 steps" in said.err) == (messages >= Messages.PROGRESS)
+
+
 def test_two_processes_run_the_command(whole, tmp_path):
     run = tmp_path / "run"
     with started(
@@ -382,24 +422,29 @@ def test_other_pictures_or_first_weights_than_at_the_start_are_named(whole, fail
 
 
 def test_every_flag_survives_a_resume(tmp_path):
-    flags = json.loads(json.dumps(flags_of(QUICK, UNRECORDED)))
-    again = resumed(
-        Train(resume=tmp_path), flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE
-    )
-    assert replace(again, resume=None, quiet=True) == QUICK
+    def go_on(options):
+        return resumed(options, flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
+
+    flags = json.loads(json.dumps(flags_of(QUICK.options(), UNRECORDED)))
+    again = go_on(TrainingOptions(resume=tmp_path))
+    assert replace(again, resume=None) == QUICK.options()
     with pytest.raises(RunError, match="--seed cannot change"):
-        resumed(Train(seed=3), flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
+        go_on(TrainingOptions(seed=3))
 
 
 def test_flags_at_their_defaults_count_where_they_are_given(tmp_path):
-    begun = replace(QUICK, lr=3e-3, clip=1.0, accumulate=2, precision="bf16", resolution=("32",))
-    flags = json.loads(json.dumps(flags_of(begun.filled(), UNRECORDED)))
-    given = Train(lr=1e-3, clip=2.0, accumulate=1, precision="fp32", recalibration_images=512)
-    again = resumed(given, flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
+    def go_on(options):
+        return resumed(options, flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
+
+    begun = replace(QUICK.options(), lr=3e-3, clip=1.0, accumulate=2, precision="bf16")
+    flags = json.loads(json.dumps(flags_of(begun.with_defaults(), UNRECORDED)))
+    given = TrainingOptions(
+        lr=1e-3, clip=2.0, accumulate=1, precision="fp32", recalibration_images=512
+    )
+    again = go_on(given)
     names = ("lr", "clip", "accumulate", "precision", "recalibration_images")
     assert all(getattr(again, name) == getattr(given, name) for name in names)
-    kept = resumed(Train(), flags, tmp_path, unrecorded=UNRECORDED, may_change=MAY_CHANGE)
-    assert kept == replace(begun.filled(), quiet=False)
+    assert go_on(TrainingOptions()) == begun.with_defaults()
 
 
 def test_a_resumed_run_takes_the_cure_that_it_printed(tmp_path):
@@ -415,13 +460,13 @@ def test_a_resumed_run_takes_the_cure_that_it_printed(tmp_path):
 def test_an_interrupted_evaluation_is_made_again(tmp_path, monkeypatch):
     calls = []
 
-    def evaluate(self, arch, limit, run=Training.evaluate):
-        calls.append(arch)
+    def evaluate(*arguments):
+        calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return run(self, arch, limit)
+        return evaluate_subnet(*arguments)
 
-    monkeypatch.setattr(Training, "evaluate", evaluate)
+    monkeypatch.setattr("supernet.training.run.evaluate_subnet", evaluate)
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         replace(QUICK, out=run, steps=3, eval_every=2, checkpoint_every=1).run()
@@ -432,10 +477,10 @@ def test_an_interrupted_evaluation_is_made_again(tmp_path, monkeypatch):
 
 
 def test_no_memory_to_evaluate_leaves_the_weights(fails, tmp_path, monkeypatch):
-    def evaluate(self, arch, limit):
+    def evaluate(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Training, "evaluate", evaluate)
+    monkeypatch.setattr("supernet.training.run.evaluate_subnet", evaluate)
     model = tmp_path / "run" / "model.safetensors"
     flags = [*FLAGS, "--steps", "1", "--quiet", "--out", tmp_path / "run"]
     said = fails(Train, "supernet.train", *flags)
@@ -574,11 +619,10 @@ def test_one_picture_that_is_one_position_is_told_with_the_cure(fails, tmp_path)
 
 
 def test_a_promptable_network_is_built_at_the_size_that_is_asked_for(fails, tmp_path):
-    command = Train(arch="sam_l0", resolution=("256",), num_train=4)
-    found = gather(command)
-    assert found.arch is not None
-    assert found.arch.resolution == (256, 256)
-    assert found.sampler(command, 1).draw(0).archs == (found.arch,)
+    plan = plan_training(TrainingOptions(arch="sam_l0", resolution=("256",), num_train=4))
+    assert plan.arch is not None
+    assert plan.arch.resolution == (256, 256)
+    assert sampler_of(plan).draw(0).archs == (plan.arch,)
     flags = ["--arch", "sam_l0", "--resolution", "256", "--resolution", "512"]
     said = fails(Train, "supernet.train", *flags, "--out", tmp_path / "run")
     assert "a promptable network is of one size; give one --resolution" in said
@@ -591,10 +635,10 @@ def test_an_encoder_begins_a_promptable_network(tmp_path):
     pretrained = build(with_head(arch, ReconstructionHead()))
     save_weights(pretrained, tmp_path / "pretrained.safetensors")
     (tmp_path / "arch.json").write_text(arch.to_json())
-    command = Train(
+    options = TrainingOptions(
         arch=str(tmp_path / "arch.json"), init=tmp_path / "pretrained.safetensors", num_train=4
     )
-    model = gather(command).model(command, initialise=True)
+    model = first_model(plan_training(options))
     save_weights(model.get_submodule("network"), tmp_path / "whole.safetensors")
     own = model.get_submodule("network.image_encoder").state_dict()
     had = pretrained.state_dict()
@@ -609,10 +653,10 @@ def test_a_network_keeps_the_epsilon_of_its_first_weights(tmp_path):
     set_norm_eps(pretrained, 2 * arch.norm_eps)
     save_weights(pretrained, tmp_path / "pretrained.safetensors")
     (tmp_path / "arch.json").write_text(arch.to_json())
-    command = Train(
+    options = TrainingOptions(
         arch=str(tmp_path / "arch.json"), init=tmp_path / "pretrained.safetensors", num_train=4
     )
-    model = gather(command).model(command, initialise=True)
+    model = first_model(plan_training(options))
     assert norm_eps(model) == 2 * arch.norm_eps
 
 

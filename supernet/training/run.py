@@ -1,33 +1,34 @@
-"""A training from its flags to its evaluated weights, in a run folder that it goes on from."""
+"""A training from its options to its evaluated weights, in a run folder that it goes on from."""
 
-import copy
+import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from results.console import note
 from results.errors import PictureError, RunError, UserError
 from results.files import write_json
 from results.progress import progress, remark
-from results.record import RunRecord, command_line
-from results.runs import RECORD, create_run_folder, locked, read_record, torchrun_id
+from results.resume import flags_of, resumed
+from results.runs import RECORD, open_run, read_record, torchrun_id
 from supernet.arch import Arch, format_resolution
-from supernet.evaluation.batchnorm import recalibrate
-from supernet.evaluation.recalibrated import Recalibration
 from supernet.memory import is_out_of_memory, within_memory
 from supernet.sharing.checkpoint import RESOLUTIONS, save_checkpoint
 from supernet.sharing.supernet import Supernet
 from supernet.tasks.loop import core_for_readers
 from supernet.training.batches import Order, read_parts
 from supernet.training.curves import Curves, draw_curve
-from supernet.training.distributed import Ranks
-from supernet.training.plan import Ingredients, gather
+from supernet.training.distributed import Ranks, joined
+from supernet.training.evaluation import evaluate_subnet, pictures_at_once, row_of
+from supernet.training.networks import first_model, load_teacher, sampler_of, shapes_of
+from supernet.training.options import MAY_CHANGE, UNRECORDED, Messages, TrainingOptions
+from supernet.training.plan import TrainingPlan, plan_training
 from supernet.training.snapshots import (
     Facts,
     load_snapshot,
@@ -37,114 +38,145 @@ from supernet.training.snapshots import (
     without,
 )
 from supernet.training.sources import begun_with, check_sources, sources_of
-from supernet.training.trainer import Alone, Recipe, Trainer, check_alike
+from supernet.training.trainer import Trainer, check_alike
 from supernet.weights.files import sha256_of
 from supernet.weights.header import classes_text
 
-if TYPE_CHECKING:
-    from supernet.train import Train
-
+COMMAND = "supernet.train"
 MODEL, ANSWER = "model.safetensors", "evaluation.json"
-EPOCHS = 20  # by default
+OLD = {"class_order": "text"}  # options that older versions lacked, and what they did
 CHECKPOINT_S = 120.0
 EVALUATED = 1000  # pictures, between steps
 
 
-def train(
-    command: "Train", settings: dict[str, Any], run: Path | None, ranks: Ranks
-) -> dict[str, Any]:
-    """Train, or go on with `run`; what the trained weights reach, on the first rank, else {}.
+def train(options: TrainingOptions, messages: Messages = Messages.NONE) -> dict[str, Any]:
+    """Train as `options` say, or go on with the run that they name.
+
+    With `options.resume` its other options come from that run, but for those of MAY_CHANGE that
+    are given. Processes that torchrun starts train together, see `supernet.training.distributed`.
+
+    Returns:
+        What evaluation.json holds: the run's folder, the weights' file, and what the evaluated
+        subnets reach, a row each. Of all processes but the first {}.
 
     Raises UserError; what was trained until then is in the run folder.
     """
-    ingredients = gather(command, begun_with(run) if run else None)
+    run = _run_to_resume(options)
     if run is not None:
-        check_sources(command, ingredients, run, begun=bool(snapshots(run)))
-    training = Training(command, ingredients, ranks, run)  # before a folder: it may be refused
-    if not ranks.is_first:
-        training.go_on()
-        return {}
-    training.look()
-    folder = run or create_run_folder(command.out, f"train-{command.space or 'arch'}")
-    training.folder = folder
-    again = f"python -m supernet.train --resume {shlex.quote(str(folder))}"
-    with locked(folder, f"go on: {again}"):
-        _record(command, settings, ingredients, folder, is_new=run is None)
-        training.go_on()
-        return training.finish()
+        options = _resumed(options, run)
+    options.check()
+    with joined(options.accelerator) as ranks:
+        plan = plan_training(options, begun_with(run) if run else None)
+        if run is not None:
+            check_sources(plan, run, begun=bool(snapshots(run)))
+        training = TrainingRun(plan, ranks, run, messages)  # before a folder: it may be refused
+        if not ranks.is_first:
+            training.go_on()
+            return {}
+        training.look()
+        name = f"train-{options.space or 'arch'}"
+        with open_run(COMMAND, options.out, name, resume=run) as held:
+            begun = {"torchrun": torchrun_id()} if held.is_new else {}
+            sources = sources_of(plan) if held.is_new else {}
+            held.record(flags_of(plan.options, UNRECORDED), sources, options.seed, **begun)
+            training.folder = held.folder
+            training.go_on()
+            return training.finish()
 
 
-def _record(
-    command: "Train",
-    settings: dict[str, Any],
-    ingredients: Ingredients,
-    folder: Path,
-    *,
-    is_new: bool,
-) -> None:
-    """Write run.json, or what a resumed run changes in it: from here on it can be resumed."""
-    if not is_new:
-        write_json(folder / RECORD, read_record(folder) | {"settings": settings})
-        return
-    if (folder / RECORD).exists():
-        raise RunError(f"{folder} was taken by another run; choose another --out")
-    record = RunRecord("supernet.train", settings, sources_of(command, ingredients), command.seed)
-    start = {"command_line": command_line("supernet.train"), "torchrun": torchrun_id()}
-    write_json(folder / RECORD, record.to_dict() | start)
+def _run_to_resume(options: TrainingOptions) -> Path | None:
+    """Return the run to go on with: also that in --out where torchrun started us once more."""
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if options.resume is not None or not restarted:
+        return options.resume
+    run = options.out
+    if run is None:
+        raise RunError("torchrun can only start a training again that has an --out DIR")
+    if not (run / RECORD).exists():
+        return None
+    first = os.environ.get("RANK", "0") == "0"  # others may have another torchrun as parent
+    if first and read_record(run).get("torchrun") != torchrun_id():
+        raise RunError(f"{run} holds another run; choose another --out, or --resume {run}")
+    return run
 
 
-class Training:
-    """A run of training, at its last checkpoint."""
+def _resumed(options: TrainingOptions, run: Path) -> TrainingOptions:
+    """Return the options of `run`, with those in `options` that may change.
+
+    Raises RunError where others are given, or `run` is none of a training.
+    """
+    steps, epochs = options.steps, options.epochs
+    options = resumed(
+        options,
+        OLD | read_record(run, COMMAND)["settings"],
+        run,
+        unrecorded=UNRECORDED,
+        may_change=MAY_CHANGE,
+    )
+    if steps is not None and epochs is not None:
+        raise UserError("give --steps or --epochs, not both")
+    if steps is not None or epochs is not None:
+        options = replace(options, steps=steps, epochs=epochs)
+    return options
+
+
+class TrainingRun:
+    """A training at its last checkpoint, and how it goes on."""
 
     def __init__(
-        self, command: "Train", ingredients: Ingredients, ranks: Ranks, folder: Path | None
+        self,
+        plan: TrainingPlan,
+        ranks: Ranks,
+        folder: Path | None,
+        messages: Messages = Messages.NONE,
     ) -> None:
-        """`folder` may be None on ranks that write nothing and begin anew."""
-        self.command = command
-        self.task = ingredients.task
-        self.subnets = ingredients.subnets
-        self.resolutions = ingredients.resolutions
-        self.notes = ingredients.notes
+        """`folder` holds the checkpoints to go on from; None: begin with the first step.
+
+        Raises UserError where the plan cannot be carried out by these processes or files.
+        """
+        self.plan = plan
         self.ranks = ranks
         self.folder = folder
-        self.silent = command.json or command.quiet or not ranks.is_first
-        if command.compile and ranks.world > 1:
+        self.messages = messages if ranks.is_first else Messages.NONE
+        self.notes = plan.notes
+        options, recipe = plan.options, plan.recipe
+        if recipe.compile and ranks.world > 1:
             raise UserError("--compile is for one process; leave it out under torchrun")
-        self.recipe = _recipe(command, self.task.num_train)
-        parts = ranks.world * self.recipe.accumulate
-        if command.batch_size % parts:
+        parts = ranks.world * recipe.accumulate
+        if options.batch_size % parts:
             raise UserError(
-                f"--batch-size {command.batch_size} does not split into {parts} equal parts, "
-                f"{self.recipe.accumulate} on each of {ranks.world} processes; nearest is "
-                f"--batch-size {max(round(command.batch_size / parts), 1) * parts}"
+                f"--batch-size {options.batch_size} does not split into {parts} equal parts, "
+                f"{recipe.accumulate} on each of {ranks.world} processes; nearest is "
+                f"--batch-size {max(round(options.batch_size / parts), 1) * parts}"
             )
-        tell = note if ranks.is_first and not command.quiet else None
-        self.sampler = ingredients.sampler(command, self.recipe.num_steps, tell=tell)
-        self.found = snapshots(folder) if folder else []
-        state = None
-        if self.found:
-            state = state_of(self.found[-1], ingredients.shapes(command))
-        model = ingredients.model(command, initialise=not self.found)
-        self.trainer = Trainer(
-            model, self.task, self.sampler, self.recipe, ranks, ingredients.teacher(command)
-        )
+        tell = note if self.messages >= Messages.NOTES else None
+        self.sampler = sampler_of(plan, tell)
+        taken = snapshots(folder) if folder else []
+        state = state_of(taken[-1], shapes_of(plan)) if taken else None
+        model = first_model(plan, with_init=not taken)
+        self.trainer = Trainer(model, plan.task, self.sampler, recipe, ranks, load_teacher(plan))
         if state is not None:
-            take_up(self.trainer, self.found[-1], state)
+            take_up(self.trainer, taken[-1], state)
+
+    @property
+    def silent(self) -> bool:
+        """Whether neither progress nor the notes of the answer are shown."""
+        return self.messages < Messages.PROGRESS
 
     def look(self) -> None:
         """Look over the folder before the first step, and say what was assumed or is odd.
 
         Raises DataError for labels and held-out pictures that cannot be used.
         """
-        if self.trainer.done < self.recipe.num_steps:
-            self.notes += self.task.check_files()
-        limit = self.command.limit
-        self.notes += self.task.check_labels(limit, training=True, silent=self.silent)
+        task, limit = self.plan.task, self.plan.options.limit
+        if self.trainer.done < self.plan.recipe.num_steps:
+            self.notes += task.check_files()
+        self.notes += task.check_labels(limit, training=True, silent=self.silent)
         for text in () if self.silent else self.notes:
             note(text)
 
     def go_on(self) -> None:
-        """All steps that are left. Raises UserError."""
+        """Make all steps that are left. Raises UserError."""
         self.ranks.check_together(self.trainer.done)
         try:
             self._go_on()
@@ -155,7 +187,7 @@ class Training:
                     f"out of memory at step {self.trainer.done + 1}, {size} px; try "
                     f"{self._smaller()}{self._kept()}"
                 ) from None
-            if self.command.compile and _is_of_compiler(error):
+            if self.plan.recipe.compile and _is_of_compiler(error):
                 said = str(error).strip().partition("\n")[0]
                 raise UserError(
                     f"--compile failed: {said}; leave --compile out{self._kept()}"
@@ -172,9 +204,9 @@ class Training:
             raise type(error)(f"{error}{self._kept()}") from None
 
     def _smaller(self) -> str:
-        """The flags that save memory."""
-        share = self.command.batch_size // self.ranks.world
-        more = range(self.recipe.accumulate + 1, share + 1)
+        """Return the flags that save memory."""
+        share = self.plan.options.batch_size // self.ranks.world
+        more = range(self.plan.recipe.accumulate + 1, share + 1)
         parts = next((n for n in more if share % n == 0), None)
         fewer = "a smaller --batch-size or --resolution in a new run"
         if parts is None:
@@ -182,32 +214,32 @@ class Training:
         return f"--accumulate {parts}, whose parts mix and normalise on their own, or {fewer}"
 
     def _kept(self) -> str:
-        """What is not lost, as the end of an error."""
+        """Return what is not lost, as the end of an error."""
         if self.folder is None:
             return ""
-        found = snapshots(self.folder)
-        if not found:
+        taken = snapshots(self.folder)
+        if not taken:
             return f"; no checkpoint was due in {self.folder}"
-        return f"; {step_of(found[-1])} steps are kept, go on with --resume {self.folder}"
+        return f"; {step_of(taken[-1])} steps are kept, go on with --resume {self.folder}"
 
     def _go_on(self) -> None:
-        command, trainer = self.command, self.trainer
-        steps = range(trainer.done, self.recipe.num_steps)
+        plan, options, trainer = self.plan, self.plan.options, self.trainer
+        total = plan.recipe.num_steps
+        steps = range(trainer.done, total)
         if not steps:
             return
         batches = read_parts(
-            self.task,
+            plan.task,
             self.sampler,
-            Order(self.task.num_train, command.batch_size, command.seed),
+            Order(plan.task.num_train, options.batch_size, options.seed),
             steps,
             parts=trainer.parts,
             num_parts=trainer.num_parts,
-            workers=command.workers,
+            workers=options.workers,
             pin_memory=self.ranks.device.type == "cuda",
         )
-        total = self.recipe.num_steps
         bar = progress(total, silent=self.silent, label="training", unit="steps")
-        with core_for_readers(command.workers), self._logs() as logs, bar as show:
+        with core_for_readers(options.workers), self._logs() as logs, bar as show:
             saved = started = time.perf_counter()
             for _, batch in zip(steps, batches, strict=True):
                 with within_memory():
@@ -216,21 +248,25 @@ class Training:
                     continue
                 logs.step(report, time.perf_counter() - started)
                 show(report.step, f"loss {report.loss:.3f}")
-                every, limit = command.eval_every, min(command.limit or EVALUATED, EVALUATED)
+                every = options.eval_every
                 if every and report.step % every == 0 and report.step < total:
-                    for name, arch in self.subnets.items():
-                        logs.figures(report.step, name, self.evaluate(arch, limit))
+                    self._log_figures(logs, report.step)
                 # after the figures: a run that goes on from here has them all
                 if self._is_due(report.step, time.perf_counter() - saved):
                     self._save()
                     saved = time.perf_counter()
                 started = time.perf_counter()
 
+    def _log_figures(self, logs: Curves, step: int) -> None:
+        limit = min(self.plan.options.limit or EVALUATED, EVALUATED)
+        for name, arch in self.plan.evaluated_subnets.items():
+            logs.figures(step, name, evaluate_subnet(self.trainer, self.plan, arch, limit))
+
     def finish(self) -> dict[str, Any]:
-        """Write the model, evaluate it, draw the curve; everything about it, for JSON."""
+        """Write the model, evaluate it, draw the curve; return everything about it, for JSON."""
         assert self.folder is not None
-        model = self.folder / MODEL
-        with self._averaged():
+        plan, task, model = self.plan, self.plan.task, self.folder / MODEL
+        with self.trainer.averaged():
             trained = self.trainer.model
             save_checkpoint(
                 model,
@@ -239,115 +275,65 @@ class Training:
             )
         sha256, rows, done = sha256_of(model), [], self.trainer.done
         with Curves(self.folder, done, figured=done - 1) as logs:  # these come now, once
-            for name, arch in self.subnets.items():
+            for name, arch in plan.evaluated_subnets.items():
                 figures = self._finally(arch, model)
                 logs.figures(done, name, figures)
-                rows.append(self._row(name, arch, figures, sha256))
+                circumstances = {"seed": plan.options.seed, "weights_sha256": sha256}
+                rows.append(row_of(name, arch, figures, task, circumstances))
         answer: dict[str, Any] = {
             "run": str(self.folder),
             "model": str(model),
             "curve": None,
-            "task": self.task.name,
-            "dataset": self.task.dataset,
-            "data": str(self.command.data) if self.command.data else None,
-            "space": self.command.space,
+            "task": task.name,
+            "dataset": task.dataset,
+            "data": str(plan.options.data) if plan.options.data else None,
+            "space": plan.options.space,
             "steps": done,
-            "primary": self.task.primary,
+            "primary": task.primary,
             "evaluations": rows,
         }
         if self.notes:
             answer["notes"] = list(self.notes)
         write_json(self.folder / ANSWER, answer)
         try:
-            if curve := draw_curve(self.folder, self.task.primary):
+            if curve := draw_curve(self.folder, task.primary):
                 answer["curve"] = str(curve)
                 write_json(self.folder / ANSWER, answer)
         except PictureError as error:  # figures and weights are there without it
-            remark(str(error))
+            if self.messages >= Messages.TROUBLE:
+                remark(str(error))
         return answer
 
     def _metadata(self) -> dict[str, str]:
-        """What tells the pictures that the weights were trained on."""
-        found: dict[str, object] = {"steps": self.trainer.done, "seed": self.command.seed}
-        if self.command.num_train is not None:
-            found["num_train"] = self.command.num_train
-        found |= classes_text(self.task.classes)
-        if self.resolutions:
-            found[RESOLUTIONS] = ",".join(map(format_resolution, self.resolutions))
-        return {name: str(value) for name, value in found.items()}
+        """Return what tells the pictures that the weights were trained on."""
+        options = self.plan.options
+        facts: dict[str, object] = {"steps": self.trainer.done, "seed": options.seed}
+        if options.num_train is not None:
+            facts["num_train"] = options.num_train
+        facts |= classes_text(self.plan.task.classes)
+        if self.plan.resolutions:
+            facts[RESOLUTIONS] = ",".join(map(format_resolution, self.plan.resolutions))
+        return {name: str(value) for name, value in facts.items()}
 
     def _finally(self, arch: Arch, model: Path) -> dict[str, float]:
-        """`evaluate`; the weights in `model` are not lost where memory is short."""
+        """Return the last figures; the weights in `model` are not lost where memory is short."""
         try:
-            return self.evaluate(arch, self.command.limit)
+            return evaluate_subnet(self.trainer, self.plan, arch, self.plan.options.limit)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            folder = self.command.data
+            folder = self.plan.options.data
             data = f" --data {shlex.quote(str(folder))}" if folder else ""
             raise UserError(
                 f"out of memory in the last evaluation; the weights are in {model}, evaluate them "
                 f"by python -m supernet.evaluate --weights {shlex.quote(str(model))}{data} "
-                f"--batch-size {max(1, self._evaluated_at_once // 2)}"
+                f"--batch-size {max(1, pictures_at_once(self.trainer, self.plan) // 2)}"
             ) from None
 
-    @property
-    def _evaluated_at_once(self) -> int:
-        """Pictures."""
-        return max(1, self.command.batch_size // self.trainer.num_parts)
-
-    def evaluate(self, arch: Arch, limit: int | None) -> dict[str, float]:
-        """What a subnet reaches on held-out pictures, statistics computed anew; see the task."""
-        device = self.ranks.device
-        with within_memory():
-            with self._averaged():
-                model = self._alone(arch)
-            return self.task.evaluate(
-                model.eval(),
-                arch,
-                limit=limit,
-                batch_size=self._evaluated_at_once,
-                workers=self.command.workers,
-                device=device,
-                dtype=torch.float32,
-            )
-
-    def _alone(self, arch: Arch) -> nn.Module:
-        trained = self.trainer.model
-        if isinstance(trained, Alone):
-            network: nn.Module = copy.deepcopy(trained.network)
-            return network
-        model = trained.extract(arch)
-        assert self.command.recalibration_images is not None
-        # as supernet.evaluate does, so that it finds the same figures
-        chosen = Recalibration(self.command.recalibration_images)
-        pictures = self.task.recalibration_batches(
-            arch, chosen.num_images, chosen.even_batch, chosen.seed, self.command.workers
-        )
-        recalibrate(model, pictures)
-        return model
-
-    def _row(self, name: str, arch: Arch, figures: dict[str, float], sha256: str) -> dict[str, Any]:
-        primary = self.task.primary
-        return {
-            "subnet": name,
-            "arch": arch.to_dict(),
-            "metric": primary,
-            "value": figures[primary],
-            "stderr": figures.get(f"{primary}_stderr"),
-            "n": int(figures["n"]),
-            "seed": self.command.seed,
-            "weights_sha256": sha256,
-            "task": self.task.name,
-            "dataset": self.task.dataset,
-            "resolution": format_resolution(arch.resolution),
-            "metrics": figures,
-        }
-
     def _is_due(self, step: int, since_s: float) -> bool:
-        if step == self.recipe.num_steps:
+        if step == self.plan.recipe.num_steps:
             return True
-        every = self.command.checkpoint_every
+        every = self.plan.options.checkpoint_every
         return step % every == 0 if every else since_s > CHECKPOINT_S
 
     def _save(self) -> None:
@@ -358,19 +344,6 @@ class Training:
         if self.folder is None or not self.ranks.is_first:
             return nullcontext()
         return Curves(self.folder, self.trainer.done)
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The average of the weights in their place, where there is one."""
-        average, model = self.trainer.average, self.trainer.model
-        if average is None:
-            yield
-            return
-        average.swap(model)
-        try:
-            yield
-        finally:
-            average.swap(model)
 
 
 def state_of(path: Path, shapes: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Facts]:
@@ -394,29 +367,6 @@ def take_up(
         trainer.load(*(state or load_snapshot(path)))
     except ValueError as error:
         raise without(RunError(f"{path} is damaged: {error}")) from None
-
-
-def _recipe(command: "Train", num_train: int) -> Recipe:
-    """Of flags that are filled."""
-    epochs = command.epochs or EPOCHS
-    num_steps = command.steps or -(-epochs * num_train // command.batch_size)
-    warmup = command.warmup if command.warmup is not None else num_steps // 20
-    assert command.lr is not None
-    assert command.accumulate is not None
-    assert command.precision is not None
-    return Recipe(
-        num_steps=num_steps,
-        lr=command.lr,
-        weight_decay=command.weight_decay,
-        warmup=min(warmup, num_steps),
-        clip=command.clip or None,
-        accumulate=command.accumulate,
-        alpha=command.alpha,
-        ema=command.ema,
-        precision=command.precision,
-        compile=command.compile,
-        seed=command.seed,
-    )
 
 
 def _is_of_compiler(error: RuntimeError | MemoryError) -> bool:

@@ -4,7 +4,8 @@ Everything random in a step derives from (seed, step), so that a trainer whose s
 and loaded goes on exactly as it would have.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
@@ -186,6 +187,18 @@ class Trainer:
         if self.scaler.is_enabled() and facts.scaler:
             self.scaler.load_state_dict(facts.scaler)
         self.done = facts.step
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the average of the weights in their place meanwhile, where there is one."""
+        if self.average is None:
+            yield
+            return
+        self.average.swap(self.model)
+        try:
+            yield
+        finally:
+            self.average.swap(self.model)
 
     def _check_state(self, tensors: Mapping[str, Tensor], facts: Facts) -> None:
         """Raise ValueError for names, shapes, dtypes or counts that this training cannot have."""

@@ -159,10 +159,7 @@ def _training(folder: Path) -> Any:
 @contextlib.contextmanager
 def _without_end() -> Iterator[None]:
     """Neither evaluation nor model: their time says nothing of a reader."""
-    with (
-        patch("supernet.training.run.Training.finish", lambda self: {}),
-        patch("supernet.training.report.print_training", lambda *_: None),
-    ):
+    with patch("supernet.training.run.TrainingRun.finish", lambda self: {}):
         yield
 
 
@@ -199,7 +196,7 @@ def use_training(path: Path) -> Any:
 
     is_record = path.suffix == ".json"
     run = path.parent if is_record else path.parent.parent
-    steps = patch("supernet.training.run.Training.go_on", lambda self: None)
+    steps = patch("supernet.training.run.TrainingRun.go_on", lambda self: None)
     with _without_end(), steps if is_record else contextlib.nullcontext():
         Train(resume=run, steps=3, quiet=True).run()
 

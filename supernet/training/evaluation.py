@@ -1,0 +1,80 @@
+"""What subnets of a training reach on held-out pictures, between its steps and in the end."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from supernet.arch import Arch, format_resolution
+from supernet.evaluation.batchnorm import recalibrate
+from supernet.evaluation.recalibrated import Recalibration
+from supernet.memory import within_memory
+from supernet.tasks.task import TrainingTask
+from supernet.training.plan import TrainingPlan
+from supernet.training.trainer import Alone, Trainer
+
+
+def evaluate_subnet(
+    trainer: Trainer, plan: TrainingPlan, arch: Arch, limit: int | None
+) -> dict[str, float]:
+    """Return the task's figures of a subnet on `limit` pictures, its statistics computed anew.
+
+    Where there is an average of the weights, it is evaluated in their place.
+    """
+    with within_memory():
+        with trainer.averaged():
+            model = _network(trainer, plan, arch)
+        return plan.task.evaluate(
+            model.eval(),
+            arch,
+            limit=limit,
+            batch_size=pictures_at_once(trainer, plan),
+            workers=plan.options.workers,
+            device=trainer.ranks.device,
+            dtype=torch.float32,
+        )
+
+
+def pictures_at_once(trainer: Trainer, plan: TrainingPlan) -> int:
+    """Return how many pictures an evaluation runs together: as many as a step does."""
+    return max(1, plan.options.batch_size // trainer.num_parts)
+
+
+def _network(trainer: Trainer, plan: TrainingPlan, arch: Arch) -> nn.Module:
+    """Return a subnet alone, which shares no tensor with what is trained."""
+    trained = trainer.model
+    if isinstance(trained, Alone):
+        network: nn.Module = copy.deepcopy(trained.network)
+        return network
+    model = trained.extract(arch)
+    # as supernet.evaluate does, so that it finds the same figures
+    chosen = Recalibration(plan.recalibration_images)
+    pictures = plan.task.recalibration_batches(
+        arch, chosen.num_images, chosen.even_batch, chosen.seed, plan.options.workers
+    )
+    recalibrate(model, pictures)
+    return model
+
+
+def row_of(
+    name: str,
+    arch: Arch,
+    figures: dict[str, float],
+    task: TrainingTask,
+    circumstances: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the row of a subnet in evaluation.json; `circumstances` are fields of it."""
+    return {
+        "subnet": name,
+        "arch": arch.to_dict(),
+        "metric": task.primary,
+        "value": figures[task.primary],
+        "stderr": figures.get(f"{task.primary}_stderr"),
+        "n": int(figures["n"]),
+        **circumstances,
+        "task": task.name,
+        "dataset": task.dataset,
+        "resolution": format_resolution(arch.resolution),
+        "metrics": figures,
+    }
