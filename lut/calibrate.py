@@ -242,10 +242,9 @@ def _processor_of(source: "Table") -> str:
     """Whose physics a table has that brings none of its own."""
     from lut.device import PROCESSORS, device_names, get_device
 
-    told = source.told.calibration
-    if told and told.processor:
-        check_choice("processor", told.processor, PROCESSORS, TableError)
-        return told.processor
+    if own := source.sidecar.calibration.processor:
+        check_choice("processor", own, PROCESSORS, TableError)
+        return own
     spec = f"{source.device}:{source.runtime}:{source.precision}"
     known = get_device(spec).processor if source.device in device_names() else ""
     return known or ("tensor_core_gpu" if source.runtime == "tensorrt" else "cpu")
@@ -256,7 +255,7 @@ def _moved_along(moved: "Transfer") -> dict[str, Any]:
 
     Where the source has no model of its own, the table serves the space that it was measured for.
     """
-    flags = (moved.source.sidecar or {}).get("space_flags")
+    flags = moved.source.sidecar.written.get("space_flags")
     space = {"space_flags": flags} if flags and moved.source.roofline is None else {}
     return {"transfer": _origin(moved), **space}
 
@@ -343,6 +342,7 @@ def _write_table(
     processor: str,
     moved: "Transfer | None",
 ) -> Path:
+    from lut.sidecar import Sidecar
     from lut.table import Table, rows_for
     from supernet.blocks import blocks_of
 
@@ -378,31 +378,33 @@ def _write_table(
         entries=entries,
         terms=found.model.terms,
         roofline=roofline,
-        sidecar={
-            "note": note,
-            "error": {
-                "mape_percent": summary.mape_percent,
-                "worst_percent": summary.worst_percent,
-                "kendall_tau": summary.kendall_tau,
-                "relative_std": summary.sigma,
-                "min_ms": min(seen),
-                "max_ms": max(seen),
-                "block_kinds": sorted({b.kind for r in rows for b in blocks_of(r.point.arch)}),
-                "judged_on": (
-                    f"{summary.num_rows} rows of {summary.num_architectures} architectures, "
-                    f"each architecture left out of the {what} in turn"
-                ),
-            },
-            "validation": None,
-            "calibration": {
-                "processor": processor,
-                "fitted_parameters": found.parameters,
-                "batches": sorted(every_batch),
-                "summary": asdict(summary),
-                "rows": [row.to_dict() for row in found.rows],
-            },
-        }
-        | (_moved_along(moved) if moved else {}),
+        sidecar=Sidecar.of(
+            {
+                "note": note,
+                "error": {
+                    "mape_percent": summary.mape_percent,
+                    "worst_percent": summary.worst_percent,
+                    "kendall_tau": summary.kendall_tau,
+                    "relative_std": summary.sigma,
+                    "min_ms": min(seen),
+                    "max_ms": max(seen),
+                    "block_kinds": sorted({b.kind for r in rows for b in blocks_of(r.point.arch)}),
+                    "judged_on": (
+                        f"{summary.num_rows} rows of {summary.num_architectures} architectures, "
+                        f"each architecture left out of the {what} in turn"
+                    ),
+                },
+                "validation": None,
+                "calibration": {
+                    "processor": processor,
+                    "fitted_parameters": found.parameters,
+                    "batches": sorted(every_batch),
+                    "summary": asdict(summary),
+                    "rows": [row.to_dict() for row in found.rows],
+                },
+            }
+            | (_moved_along(moved) if moved else {})
+        ),
     )
     table.save(path)
     return path

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from lut.device import Device
+from lut.sidecar import Sidecar
 from lut.table import (
     COLUMNS,
     KEY_COLUMNS,
@@ -84,16 +85,18 @@ def import_table(
         entries=entries,
         terms=NetworkTerms(),
         threads=threads,
-        sidecar={
-            "note": f"imported from {printable(path.name)}",
-            "error": {},
-            "validation": None,
-            "import": {
-                "file": printable(path.name),
-                "sha256": sha256(data).hexdigest(),
-                "not_imported": unknown,
-            },
-        },
+        sidecar=Sidecar.of(
+            {
+                "note": f"imported from {printable(path.name)}",
+                "error": {},
+                "validation": None,
+                "import": {
+                    "file": printable(path.name),
+                    "sha256": sha256(data).hexdigest(),
+                    "not_imported": unknown,
+                },
+            }
+        ),
         remark=remark,
     )
     return table, unknown

@@ -42,7 +42,7 @@ def command_after(
     device: Device, table: Table, path: Path, found_by_name: bool, points: Sequence[Point]
 ) -> str:
     """The same for a table that was made from `points`, by what it covers."""
-    flags = table.told.space_flags
+    flags = table.sidecar.space_flags
     alike = [point for point in points if point.batch == table.batch]
     if table.roofline is None and flags is not None:
         return search_command(device, path, found_by_name, flags.task, flags.dataset)

@@ -1,10 +1,13 @@
-"""What the program reads of a table's sidecar; whatever else is in it is kept as it is."""
+"""A table's sidecar: what the program reads of it; whatever else is in it is kept as it is."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
 
-from results.reading import Count, Finite, NotNegative, Record
+from results.errors import TableError
+from results.reading import Count, Finite, NotNegative, Record, as_kind
 
 MOST_TITLE = 200  # characters of a device's title or a table's that are shown
 MOST_NOTE = 1000
@@ -50,10 +53,22 @@ class SpaceFlags(Record, frozen=True):
 
 
 class Environment(Record, frozen=True):
-    """What ran the models."""
+    """What ran the models of a measured table."""
 
+    runtime: Text | None = None
+    version: Text | None = None
+    package: Text | None = None  # of Python, where one has several
+    tool: Text | None = None  # where one ran the models, such as trtexec
     cpus: list[Count] | None = None
     provider: Text | None = None
+
+
+class Target(Record, frozen=True):
+    """The machine that a table was measured on."""
+
+    kind: Text | None = None
+    machine: Text | None = None
+    cpu: Text | None = None
 
 
 class Network(Record, frozen=True):
@@ -65,8 +80,14 @@ class Network(Record, frozen=True):
 class Measurement(Record, frozen=True):
     """How a table was measured."""
 
-    environment: Environment | None = None
-    networks: list[Network] | None = None
+    target: Target = Target()
+    environment: Environment = Environment()
+    networks: list[Network] = msgspec.field(default_factory=list)
+    num_measured: Count = 0
+    num_interpolated: Count = 0
+    seconds: NotNegative = 0.0
+    failed: list[str] = msgspec.field(default_factory=list)
+    remarks: list[str] = msgspec.field(default_factory=list)
 
 
 class Calibration(Record, frozen=True):
@@ -75,11 +96,40 @@ class Calibration(Record, frozen=True):
     processor: Text | None = None
 
 
-class Told(Record, frozen=True):
-    """The free part."""
+class _Fields(Record, frozen=True):
+    """The fields that are read; a null counts as left out."""
 
     note: Text | None = None
     error: Error | None = None
     space_flags: SpaceFlags | None = None
     measurement: Measurement | None = None
     calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What a table's sidecar tells beside `Settings`; made by `Sidecar.of`."""
+
+    note: str = ""
+    error: Error = field(default_factory=Error)  # without fields where the table was never checked
+    space_flags: SpaceFlags | None = None  # None: measured for no space, or not measured
+    measurement: Measurement = field(default_factory=Measurement)
+    calibration: Calibration = field(default_factory=Calibration)
+    written: Mapping[str, Any] = field(default_factory=dict)  # all fields as they are in the file
+
+    @classmethod
+    def of(cls, written: Mapping[str, Any]) -> "Sidecar":
+        """Read the fields of a file. Raises TableError for one of the wrong type."""
+        read = as_kind(dict(written), _Fields, "sidecar", error=TableError)
+        return cls(
+            note=read.note or "",
+            error=read.error or Error(),
+            space_flags=read.space_flags,
+            measurement=read.measurement or Measurement(),
+            calibration=read.calibration or Calibration(),
+            written=written,
+        )
+
+    def having(self, **fields: Any) -> "Sidecar":
+        """Return a copy with these fields as a file has them. Raises TableError."""
+        return Sidecar.of({**self.written, **fields})

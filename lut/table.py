@@ -10,15 +10,14 @@ import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-import msgspec
-
+from lut.interpolate import Interpolator
 from lut.roofline import Roofline
-from lut.sidecar import MOST_TITLE, Settings, Told
+from lut.sidecar import MOST_TITLE, Settings, Sidecar
 from lut.terms import NetworkTerms
 from results.errors import TableError, check_choice, nearest, printable, shortened, shown
 from results.files import write_json, write_text
@@ -27,9 +26,6 @@ from results.sheets import parse_number, parse_whole, read_sheet
 from supernet.arch import HEADED
 from supernet.blocks import Activation, Block, BlockKind, Norm, UpsampleMode
 from supernet.cost import BYTES, cost_of
-
-if TYPE_CHECKING:
-    from lut.interpolate import Interpolator
 
 SCHEMA_VERSION = 1
 INTERPOLATED_FROM = 800  # rows of a kind, for blocks that no row lists: a fit of a second
@@ -79,7 +75,7 @@ class Table:
     terms: NetworkTerms
     threads: int | None = None  # None: not published
     roofline: Roofline | None = None  # gives the blocks that no row lists
-    sidecar: Mapping[str, Any] | None = None  # all other fields, kept as they are
+    sidecar: Sidecar = field(default_factory=Sidecar)  # all other fields
     path: Path | None = None
     sha256: str | None = None  # of both files, as read
     remark: str = ""  # what was assumed of the CSV, see results/reading.py
@@ -88,17 +84,6 @@ class Table:
         check_choice("precision", self.precision, BYTES, TableError)
         if type(self.batch) is not int or self.batch < 1:
             raise TableError(f"batch must be a positive whole number, not {shown(self.batch)}")
-        _ = self.told  # raises for what is of the wrong type
-
-    @cached_property
-    def told(self) -> Told:
-        """What the program itself reads of the free part of the sidecar. Raises TableError."""
-        return as_kind(dict(self.sidecar or {}), Told, "sidecar", error=TableError)
-
-    @property
-    def error(self) -> Mapping[str, Any]:
-        """How wrong the table is on whole networks; empty where never checked."""
-        return msgspec.to_builtins(self.told.error) if self.told.error else {}
 
     @property
     def provenance(self) -> str:
@@ -144,9 +129,7 @@ class Table:
         return frozenset(kinds - costly)
 
     @cached_property
-    def _interpolator(self) -> "Interpolator":
-        from lut.interpolate import Interpolator
-
+    def _interpolator(self) -> Interpolator:
         known = {b: e for b, e in self.entries.items() if e.provenance != "interpolated"}
         return Interpolator(
             {b: e.latency_ms for b, e in known.items()},
@@ -179,7 +162,7 @@ class Table:
     @property
     def relative_std(self) -> float | None:
         """Standard deviation of a whole network's relative error; None where never checked."""
-        return self.told.error.relative_std if self.told.error else None
+        return self.sidecar.error.relative_std
 
     def save(self, path: Path) -> None:
         """Write `path` (.csv) and its sidecar, each atomically. Raises RunError."""
@@ -190,7 +173,7 @@ class Table:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(row[: len(columns)] for row in rows)
-        sidecar = {
+        settings = {
             "schema_version": SCHEMA_VERSION,
             "device": self.device,
             "title": self.title,
@@ -203,7 +186,7 @@ class Table:
             "roofline": self.roofline.to_dict() if self.roofline else None,
         }
         write_text(path, text.getvalue())
-        write_json(path.with_suffix(".json"), sidecar | dict(self.sidecar or {}))
+        write_json(path.with_suffix(".json"), settings | dict(self.sidecar.written))
 
 
 def weakest(provenances: Iterable[str]) -> str:
@@ -221,19 +204,19 @@ def load_table(path: Path) -> Table:
     beside = path.with_suffix(".json")
     data = read_bytes(beside, error=TableError)
     text = decode(data, str(beside), error=TableError)
-    sidecar = parse_json(text, dict[str, Any], str(beside), error=TableError)
-    if sidecar.get("schema_version") != SCHEMA_VERSION:
+    written = parse_json(text, dict[str, Any], str(beside), error=TableError)
+    if written.get("schema_version") != SCHEMA_VERSION:
         raise TableError(
             f"{beside}: schema_version must be {SCHEMA_VERSION}; make the table again with this "
             "version"
         )
     entries, remark = read_rows(path)
-    if len(entries) != sidecar.get("num_rows"):
+    if len(entries) != written.get("num_rows"):
         raise TableError(
-            f"{path}: {len(entries)} rows, but its sidecar says {shown(sidecar.get('num_rows'))}: "
+            f"{path}: {len(entries)} rows, but its sidecar says {shown(written.get('num_rows'))}: "
             "the file is cut short or was edited; make it again, or correct num_rows in the sidecar"
         )
-    settings = as_kind(sidecar, Settings, str(beside), error=TableError)
+    settings = as_kind(written, Settings, str(beside), error=TableError)
     if printable(settings.device) != settings.device:
         raise TableError(f"{beside}: no device is called {shown(settings.device)}")
     digest = hashlib.sha256(read_bytes(path, error=TableError) + data)
@@ -248,11 +231,13 @@ def load_table(path: Path) -> Table:
             entries=entries,
             terms=NetworkTerms.from_dict(settings.network_terms),
             roofline=Roofline.from_dict(settings.roofline) if settings.roofline else None,
-            sidecar={
-                name: value
-                for name, value in sidecar.items()
-                if name not in (*Settings.__struct_fields__, "schema_version", "num_rows")
-            },
+            sidecar=Sidecar.of(
+                {
+                    name: value
+                    for name, value in written.items()
+                    if name not in (*Settings.__struct_fields__, "schema_version", "num_rows")
+                }
+            ),
             path=path,
             sha256=digest.hexdigest(),
             remark=remark,

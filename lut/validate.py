@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from results.console import main as console_main
 from results.console import terminal
-from results.errors import ArchError, DeviceError, SpaceError, TableError
+from results.errors import ArchError, DeviceError, SpaceError, TableError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ class Validate:
         from supernet.official import check_task, dataset_of
         from supernet.spaces import get_space
 
-        flags = table.told.space_flags or SpaceFlags()
+        flags = table.sidecar.space_flags or SpaceFlags()
         task = check_task(self.task or flags.task or "classification")
         dataset = self.dataset or (flags.dataset if self.task is None else None)
         own = self.space is None or self.space == flags.space
@@ -133,17 +133,18 @@ class Validate:
         from lut.measuring.journal import JOURNAL, Journal
         from lut.measuring.plan import stratified
         from lut.runtimes.session import Setting, check_host
-        from lut.runtimes.versions import environment_of, version_remark
-        from lut.sidecar import Environment, Measurement
+        from lut.runtimes.versions import version_remark
+        from lut.sidecar import Environment
         from lut.targets.choose import get_host
         from results.files import write_json
         from results.progress import progress
+        from results.reading import as_kind
         from results.record import RunRecord
         from results.resume import flags_of
         from results.runs import RECORD, create_run_folder, locked
         from supernet.blocks import blocks_of
 
-        told = (table.told.measurement or Measurement()).environment or Environment()
+        told = table.sidecar.measurement.environment
         setting = Setting(
             table.runtime,
             table.precision,
@@ -200,7 +201,8 @@ class Validate:
         chunk = next(m for m in campaign.accepted if m.chunk.content)
         of_references = zip(references, chunk.reference_us(), strict=True)
         loads = [load for m in campaign.accepted for load in m.loads]
-        remark = version_remark(environment_of(table.sidecar), campaign.environment)
+        now = as_kind(campaign.environment, Environment, "the environment", error=TargetError)
+        remark = version_remark(told, now)
         write_json(
             folder / "validation.json",
             {
@@ -222,9 +224,8 @@ def _networks_of(table: "Table") -> "list[Arch]":
     """Networks that a table was fitted to. Raises TableError where the sidecar is damaged."""
     from supernet.arch import Arch
 
-    measurement = table.told.measurement
     try:
-        return [Arch.from_dict(row.arch) for row in (measurement and measurement.networks) or ()]
+        return [Arch.from_dict(row.arch) for row in table.sidecar.measurement.networks]
     except ArchError as error:
         raise TableError(
             f"the .json beside {table.path} is damaged where it tells what was measured: {error}"
@@ -251,8 +252,7 @@ def _alike(table: "Table", official: list["Arch"], chosen: "Sequence[Arch]") -> 
 
 
 def _save(table: "Table", path: Path, found: "Validation") -> None:
-    sidecar = dict(table.sidecar or {})
-    sidecar |= {"validation": found.to_dict(), "error": found.error()}
+    sidecar = table.sidecar.having(validation=found.to_dict(), error=found.error())
     replace(table, sidecar=sidecar).save(path)
 
 

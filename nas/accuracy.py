@@ -100,7 +100,7 @@ def choose_accuracy(
 
 def _measured(table: "Table", task: Task, dataset: str) -> "SpaceFlags | None":
     """The flags of `lut.build` that a table was measured for, if it was for this task."""
-    flags = table.told.space_flags
+    flags = table.sidecar.space_flags
     if flags is None or flags.task != task or flags.space not in SPACES:
         return None
     if dataset != (flags.dataset or dataset_of(task, None)):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
+
 from lut.device import SHIPPED, Device, device_names, find_table, get_device, split_spec
 from lut.sidecar import MOST_NOTE
 from lut.table import Table, load_table, weakest
@@ -40,11 +42,12 @@ class LatencyPredictor:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._relative_std = table.relative_std
-        error = table.error
+        error = table.sidecar.error
         self._seen_ms: tuple[float, float] | None = None
-        if error.get("min_ms") and error.get("max_ms"):
-            self._seen_ms = float(error["min_ms"]), float(error["max_ms"])
-        self._seen_kinds = frozenset(error.get("block_kinds", get_args(BlockKind)))
+        if error.min_ms and error.max_ms:
+            self._seen_ms = error.min_ms, error.max_ms
+        kinds = get_args(BlockKind) if error.block_kinds is None else error.block_kinds
+        self._seen_kinds = frozenset(kinds)
 
     def predict(self, blocks: Sequence[Block]) -> LatencyPrediction:
         """Latency of the network that `blocks` make up. Raises TableError where it has none."""
@@ -83,7 +86,7 @@ class LatencyPredictor:
             "batch": table.batch,
             "threads": table.threads,
             "provenance": table.provenance,
-            "error": dict(table.error),
+            "error": msgspec.to_builtins(table.sidecar.error),
             "note": self.note,
             "table": table.path.name if table.path else None,
             "sha256": table.sha256,
@@ -92,19 +95,20 @@ class LatencyPredictor:
     @property
     def note(self) -> str:
         """What else must be known of the table's origin; may be empty."""
-        return shortened(printable(self.table.told.note or ""), MOST_NOTE)
+        return shortened(printable(self.table.sidecar.note), MOST_NOTE)
 
     def describe(self) -> str:
         """One line: provenance and error of the table."""
-        error = self.table.error
+        error = self.table.sidecar.error
         path = self.table.path
         own = path is not None and not path.is_relative_to(SHIPPED)
         text = ("own table, " if own else "") + self.table.provenance
         if self.table.remark:
             text += f", {self.table.remark}"
-        if error.get("mape_percent") is not None:
-            judged_on = shortened(printable(error.get("judged_on", "whole networks")), MOST_NOTE)
-            text += f", error {error['mape_percent']:.1f} % on {judged_on}"
+        if error.mape_percent is not None:
+            judged_on = "whole networks" if error.judged_on is None else error.judged_on
+            judged_on = shortened(printable(judged_on), MOST_NOTE)
+            text += f", error {error.mape_percent:.1f} % on {judged_on}"
         else:
             text += ", never validated on whole networks"
         if self.table.batch != 1:

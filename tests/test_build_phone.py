@@ -78,8 +78,7 @@ def test_a_phone_is_measured_by_invocations(phone, run, tmp_path):
     assert found["validation"]["num_networks"] == 3
     assert found["validation"]["raw"]["mape_percent"] < 0.5
 
-    assert table.sidecar is not None
-    measurement = table.sidecar["measurement"]
+    measurement = table.sidecar.written["measurement"]
     environment = measurement["environment"]
     assert environment["version"].startswith("benchmark_model ")
     assert (environment["benchmark_model"], environment["cpus"]) == (binary, [0])

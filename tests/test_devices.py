@@ -47,8 +47,7 @@ def test_example_tables_are_measured_whole_and_validated(runtime):
     space = get_space("b", freeze=["resolution=128,160,192,224,256,288"])
     arch = space.sample(random.Random(0))
     assert all(table.entries[block].num_samples >= 12 for block in blocks_of(arch))
-    assert table.sidecar is not None
-    validation = table.sidecar["validation"]
+    validation = table.sidecar.written["validation"]
     assert validation["num_networks"] >= 60
     assert validation["scaled"]["mape_percent"] <= 1.5
     assert validation["scaled"]["within_5_percent"] >= 97
@@ -67,7 +66,9 @@ def test_shipped_tables_are_what_calibrating_gives(tmp_path):
             assert set(new.entries) == set(old.entries)
             for block, entry in old.entries.items():
                 assert new.entries[block].latency_ms == pytest.approx(entry.latency_ms, rel=1e-3)
-            assert new.error["mape_percent"] == pytest.approx(old.error["mape_percent"], abs=0.05)
+            assert new.sidecar.error.mape_percent == pytest.approx(
+                old.sidecar.error.mape_percent, abs=0.05
+            )
 
 
 @pytest.mark.parametrize(
@@ -77,13 +78,13 @@ def test_shipped_tables_are_what_calibrating_gives(tmp_path):
 def test_shipped_tables_carry_their_sources_and_errors(device, mape_percent, rows):
     for path in tables_of(device):
         table = load_table(path)
-        sidecar = table.sidecar or {}
+        sidecar = table.sidecar.written
         fitted = [row for row in sidecar["calibration"]["rows"] if row["fitted"]]
         assert len(fitted) == rows
         assert all(row["source"] for row in sidecar["calibration"]["rows"])
         errors = [abs(row["leave_out_error_percent"]) for row in fitted]
-        assert table.error["mape_percent"] == pytest.approx(sum(errors) / len(errors))
-        assert table.error["mape_percent"] <= mape_percent
+        assert table.sidecar.error.mape_percent == pytest.approx(sum(errors) / len(errors))
+        assert table.sidecar.error.mape_percent <= mape_percent
         assert table.provenance == "calibrated"
         assert sidecar["validation"] is None
 
@@ -260,7 +261,7 @@ def test_another_runtime_takes_nothing_of_the_devices_own(points, capsys):
     device = get_device("a100:litert:fp32")
     assert (device.batch, device.throughput, device.note, device.processor) == ({}, False, "", "")
     table = load_table(find_table(device, 1))
-    assert (table.sidecar or {})["calibration"]["processor"] == "cpu"
+    assert table.sidecar.calibration.processor == "cpu"
 
 
 def test_a_device_with_a_runtime_in_its_name_is_found(points, capsys):
@@ -342,7 +343,7 @@ def test_the_documented_errors_are_the_tables_own():
     assert len(rows) == 4
     for name, *quoted in rows:
         device = get_device(name)
-        sidecar = load_table(find_table(device, device.batch_for("imagenet"))).sidecar or {}
+        sidecar = load_table(find_table(device, device.batch_for("imagenet"))).sidecar.written
         found = sidecar["calibration"]["summary"]
         assert quoted == [
             str(found["num_rows"]),

@@ -10,6 +10,7 @@ import pytest
 
 from lut.device import Device
 from lut.importers import MOST_BYTES, import_table
+from lut.sidecar import Error
 from lut.table import load_table
 from results.errors import TableError
 from supernet.blocks import Block, blocks_of
@@ -228,7 +229,7 @@ def test_an_imported_table_is_saved_with_its_origin(tmp_path):
     again = load_table(tmp_path / "note10-litert-fp32.csv")
     assert dict(again.entries) == dict(table.entries)
     assert (again.device, again.runtime, again.threads) == ("note10", "litert", 1)
-    assert again.error == {}
+    assert again.sidecar.error == Error()
     sidecar = json.loads((tmp_path / "note10-litert-fp32.json").read_text())
     assert sidecar["import"]["not_imported"] == unknown
     assert sidecar["note"] == "imported from lookup_table.yaml"

@@ -122,7 +122,7 @@ def test_the_errors_it_quotes_are_the_tables_own():
     for name, quoted in re.findall(r"^\| `([\w-]+)`.*?\| ([\d.]+) % \|", TEXT, re.MULTILINE):
         device = get_device(name)
         table = load_table(find_table(device, device.batch_for("imagenet")))
-        assert f"{table.error['mape_percent']:.1f}" == quoted
+        assert f"{table.sidecar.error.mape_percent:.1f}" == quoted
     assert TEXT.count(" rows, ") >= 3
 
 

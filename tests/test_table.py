@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lut.sidecar import Sidecar
 from lut.table import Entry, Table, load_table
 from lut.terms import NetworkTerms
 from predictors.latency import LatencyPredictor
@@ -63,7 +64,7 @@ entries = st.builds(
 def test_a_table_survives_a_round_trip(tmp_path, arch, data):
     blocks = list(dict.fromkeys(blocks_of(arch)))
     rows = {replace(b, inputs=(), name=""): data.draw(entries) for b in blocks[:6]}
-    table = a_table(entries=rows, sidecar={"error": {"relative_std": 0.03}})
+    table = a_table(entries=rows, sidecar=Sidecar.of({"error": {"relative_std": 0.03}}))
     table.save(tmp_path / "t.csv")
     again = load_table(tmp_path / "t.csv")
     assert dict(again.entries) == rows
@@ -335,9 +336,10 @@ def test_what_a_table_is_called_holds_no_escapes(saved):
 
 
 def test_what_the_program_does_not_read_of_a_sidecar_is_kept(saved):
-    table = replace(load_table(saved), sidecar={"mine": {"x": [1, None, "y"]}, "error": {}})
+    sidecar = Sidecar.of({"mine": {"x": [1, None, "y"]}, "error": {}})
+    table = replace(load_table(saved), sidecar=sidecar)
     table.save(saved)
-    assert (load_table(saved).sidecar or {})["mine"] == {"x": [1, None, "y"]}
+    assert load_table(saved).sidecar.written["mine"] == {"x": [1, None, "y"]}
 
 
 def test_a_file_has_its_hash(saved):

@@ -15,6 +15,7 @@ from lut.calibration.points import Point, read_points
 from lut.calibration.propose import propose
 from lut.calibration.transfer import FACTORS, GROUP_NAMES, transfer
 from lut.device import SHIPPED, find_table, get_device, user_data_dir
+from lut.sidecar import Sidecar
 from lut.table import Entry, load_table
 from lut.terms import NetworkTerms
 from nas.predict import Predict
@@ -64,7 +65,7 @@ def rows_only(source=ORIN, networks=()):
     """The source as a measured table: rows, and no model."""
     blocks = {replace(b, inputs=(), name="") for arch in networks for b in blocks_of(arch)}
     entries = {block: Entry(source.entry(block).latency_ms, 0.0, 20) for block in blocks}
-    return replace(source, entries=entries, roofline=None, sidecar=None)
+    return replace(source, entries=entries, roofline=None, sidecar=Sidecar())
 
 
 def as_table(found, blocks=()):
@@ -365,16 +366,17 @@ def test_a_transferred_table_is_found_and_tells_its_origin(points_file, capsys):
     assert set(table.entries) == set(ORIN.entries)
     assert table.provenance == "calibrated"
     assert (table.title, table.precision, table.threads) == ("My desk", "fp32", None)
-    sidecar = table.sidecar or {}
+    sidecar = table.sidecar.written
     origin = sidecar["transfer"]["from"]
     assert origin["sha256"] == ORIN.sha256
     assert (origin["device"], origin["table"]) == ("orin", "orin-tensorrt-fp16.csv")
     assert sidecar["note"] == "transferred from Jetson AGX Orin, tensorrt fp16"
     assert sidecar["validation"] is None
     assert len(sidecar["calibration"]["rows"]) == 6
-    shipped = load_table(SHIPPED / "tables" / "jetson-nano-tensorrt-fp16.csv").error
-    assert set(table.error) == set(shipped)
-    assert table.error["judged_on"].endswith("each architecture left out of the transfer in turn")
+    shipped = load_table(SHIPPED / "tables" / "jetson-nano-tensorrt-fp16.csv").sidecar.written
+    assert set(sidecar["error"]) == set(shipped["error"])
+    judged_on = table.sidecar.error.judged_on or ""
+    assert judged_on.endswith("each architecture left out of the transfer in turn")
 
 
 def test_a_table_is_named_by_its_file_as_well(points_file, tmp_path, capsys):

@@ -11,8 +11,10 @@ import pytest
 
 from lut.device import find_table, get_device
 from lut.runtimes.versions import remark_here, version_remark
+from lut.sidecar import Environment, Sidecar
 from nas.devices import Devices
 from nas.search import SearchCommand
+from results.errors import TableError
 
 ORT = {"runtime": "onnxruntime", "version": "1.20.0"}
 
@@ -44,7 +46,7 @@ ORT = {"runtime": "onnxruntime", "version": "1.20.0"}
     ],
 )
 def test_another_version_is_remarked_on_in_one_line(before, now, told):
-    found = version_remark(before, now)
+    found = version_remark(Environment(**before), Environment(**now))
     assert told in found
     assert "build it again" in found
     assert "\n" not in found
@@ -57,42 +59,49 @@ def test_another_version_is_remarked_on_in_one_line(before, now, told):
         (ORT, {}),
         ({}, ORT),
         ({"runtime": "onnxruntime", "version": None}, ORT),
-        ({"runtime": "onnxruntime", "version": ["1"]}, ORT),
         ({"version": "2.1.0+cu121"}, {"version": "2.1.0"}),
         ({"version": "101300", "tool": "trtexec"}, {"version": "10.13.0"}),
     ],
 )
 def test_the_same_version_or_an_unknown_one_is_not(before, now):
-    assert version_remark(before, now) == ""
+    assert version_remark(Environment(**before), Environment(**now)) == ""
 
 
-def sidecar(**environment):
-    target = {"kind": "local", "machine": os.uname().machine}
-    return {"measurement": {"target": target, "environment": {**ORT, **environment}}}
+def measurement(environment=None, **target):
+    """What a sidecar tells of a measurement on this machine, but for what is given."""
+    here = {"kind": "local", "machine": os.uname().machine, **target}
+    return {"target": here, "environment": {**ORT, **(environment or {})}}
+
+
+def remark_on(environment=None, **target):
+    return remark_here(Sidecar.of({"measurement": measurement(environment, **target)}))
 
 
 def test_a_table_of_this_machine_is_held_against_what_is_installed(monkeypatch):
     installed = version("onnxruntime")
-    assert f"here is {installed}" in remark_here(sidecar(version="0.1.0"))
-    assert remark_here(sidecar(version=installed)) == ""
+    assert f"here is {installed}" in remark_on({"version": "0.1.0"})
+    assert remark_on({"version": installed}) == ""
     litert = {"runtime": "litert", "version": "0.1.0"}
-    told = remark_here(sidecar(**litert, package="ai_edge_litert"))
+    told = remark_on(litert | {"package": "ai_edge_litert"})
     assert f"here is {version('ai-edge-litert')}" in told
-    assert remark_here(sidecar(**litert)) == ""  # by benchmark_model
-    assert remark_here(sidecar(runtime="tensorrt", version="8601", tool="trtexec")) == ""
+    assert remark_on(litert) == ""  # by benchmark_model
+    assert remark_on({"runtime": "tensorrt", "version": "8601", "tool": "trtexec"}) == ""
     for change in ({"kind": "ssh"}, {"machine": "vax"}, {"cpu": "another processor"}):
-        elsewhere = sidecar(version="0.1.0")
-        elsewhere["measurement"]["target"] |= change
         if "cpu" not in change or os.uname().machine == "x86_64":
-            assert remark_here(elsewhere) == ""
+            assert remark_on({"version": "0.1.0"}, **change) == ""
 
 
 @pytest.mark.parametrize(
-    "damaged",
-    [None, {}, {"measurement": []}, {"measurement": {"target": 1, "environment": []}}],
+    "written", [{}, {"measurement": None}, {"measurement": {"environment": ORT}}]
 )
-def test_without_a_measurement_nothing_is_said(damaged):
-    assert remark_here(damaged) == ""
+def test_without_a_measurement_nothing_is_said(written):
+    assert remark_here(Sidecar.of(written)) == ""
+
+
+@pytest.mark.parametrize("damaged", [[], {"target": 1}, {"environment": {"version": ["1"]}}])
+def test_a_damaged_measurement_is_refused(damaged):
+    with pytest.raises(TableError, match="sidecar"):
+        Sidecar.of({"measurement": damaged})
 
 
 @pytest.fixture
@@ -105,7 +114,7 @@ def mine(monkeypatch, tmp_path):
     shutil.copy(path, copy.with_suffix(".csv"))
     found = json.loads(path.with_suffix(".json").read_text())
     found["device"] = "mine"
-    found["measurement"] |= sidecar(version="0.1.0")["measurement"]
+    found["measurement"] |= measurement({"version": "0.1.0"})
     copy.with_suffix(".json").write_text(json.dumps(found))
 
 

@@ -18,22 +18,21 @@ MOST_REMARKS = 5  # on models that ran in part elsewhere; the table's .json has 
 def print_build(work: "Work", table: Table, validation: Validation | None, path: Path) -> None:
     console = terminal(width=120)
     assert work.campaign is not None
-    assert table.sidecar is not None
-    found = table.sidecar["measurement"]
+    measurement = table.sidecar.measurement
     console.print(
-        f"{table.title}, {table.runtime} {found['environment'].get('version')} {table.precision}, "
+        f"{table.title}, {table.runtime} {measurement.environment.version} {table.precision}, "
         f"{table.threads} thread{'s' * (table.threads != 1)}, batch {table.batch}: "
-        f"{found['num_measured']} blocks measured, {found['num_interpolated']} interpolated, in "
-        f"{found['seconds'] / 60:.1f} min",
+        f"{measurement.num_measured} blocks measured, {measurement.num_interpolated} interpolated, "
+        f"in {measurement.seconds / 60:.1f} min",
         soft_wrap=True,
     )
     if validation is None:
         console.print("not validated on whole networks: its error is unknown")
     else:
         print_validation(console, validation)
-    for note in found["failed"]:
+    for note in measurement.failed:
         console.print(f"left out: {note}", soft_wrap=True)
-    for remark in found.get("remarks", [])[:MOST_REMARKS]:
+    for remark in measurement.remarks[:MOST_REMARKS]:
         console.print(f"remark: {remark}", soft_wrap=True)
     console.print(f"wrote {path}", soft_wrap=True)
     by_name = path.parent.resolve() == (user_data_dir() / "tables").resolve()

@@ -40,6 +40,7 @@ from lut.measuring.plan import corners, rounds_of, stratified
 from lut.measuring.probes import difference_of
 from lut.measuring.samples import LOW_SHARE, QUANTILES
 from lut.runtimes.session import Driver, Setting, check_host
+from lut.sidecar import Sidecar
 from lut.table import Entry, Table, load_table
 from lut.targets.choose import get_host
 from results.errors import DeviceError, RunError, TableError
@@ -337,7 +338,7 @@ class Work:
             },
             "measurement": self._provenance(campaign, entries, points, context),
         }
-        return replace(table, sidecar=sidecar), validation
+        return replace(table, sidecar=Sidecar.of(sidecar)), validation
 
     def _provenance(
         self,

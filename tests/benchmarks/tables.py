@@ -130,8 +130,7 @@ def build(runtime: str, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
     watcher.join()
     assert code == 0, "the build failed"
     table = table_in(folder)
-    assert table.sidecar is not None
-    measurement = table.sidecar["measurement"]
+    measurement = table.sidecar.written["measurement"]
     found = {
         "commit": commit(),
         "wall_seconds": round(time.monotonic() - started, 1),
@@ -142,7 +141,7 @@ def build(runtime: str, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
         "largest_drift_percent": measurement["largest_drift_percent"],
         "chunk_scales": measurement["chunk_scales"],
         "load": measurement["load"],
-        "validation_of_the_build": table.sidecar["validation"],
+        "validation_of_the_build": table.sidecar.written["validation"],
     }
     write_json(summary, found)
     return found
@@ -210,10 +209,9 @@ def schemes(
     of `lut.measuring.context` on the networks that our table was fitted to: what is left then is
     how the blocks are timed.
     """
-    assert table.sidecar is not None
     fitted = {
         Arch.from_dict(row["arch"]): row["measured_ms"]
-        for row in table.sidecar["measurement"]["networks"]
+        for row in table.sidecar.written["measurement"]["networks"]
     }
     timed = [*archs, *fitted, *reference_ms]
     blocks = list(dict.fromkeys(block for arch in timed for block in blocks_of(arch)))

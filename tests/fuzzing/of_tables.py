@@ -21,6 +21,7 @@ from lut.measuring.work import check_one_setting, check_same_machine
 from lut.roofline import Roofline
 from lut.runtimes import benchmark_model, trtexec
 from lut.runtimes.session import Setting
+from lut.sidecar import Sidecar
 from lut.table import Table, load_table, rows_for
 from lut.targets import adb
 from lut.targets.choose import get_host
@@ -92,19 +93,21 @@ def a_table() -> Table:
         terms=NetworkTerms(fixed_ms=0.2, ms_per_mb=0.1),
         threads=1,
         roofline=roofline,
-        sidecar={
-            "note": "a note",
-            "error": {
-                **{"relative_std": 0.05, "mape_percent": 3.0, "min_ms": 0.1, "max_ms": 50.0},
-                **{"block_kinds": ["conv", "mbconv"], "judged_on": "24 random networks"},
-            },
-            "validation": {"num_networks": 24, "raw": {"mape_percent": 4.0}},
-            "space_flags": {
-                **{"task": "classification", "dataset": "imagenet", "space": "tiny"},
-                **{"freeze": ["resolution=64"], "num_classes": 10},
-            },
-            "measurement": {"environment": {"runtime": "onnxruntime", "version": "1.20"}},
-        },
+        sidecar=Sidecar.of(
+            {
+                "note": "a note",
+                "error": {
+                    **{"relative_std": 0.05, "mape_percent": 3.0, "min_ms": 0.1, "max_ms": 50.0},
+                    **{"block_kinds": ["conv", "mbconv"], "judged_on": "24 random networks"},
+                },
+                "validation": {"num_networks": 24, "raw": {"mape_percent": 4.0}},
+                "space_flags": {
+                    **{"task": "classification", "dataset": "imagenet", "space": "tiny"},
+                    **{"freeze": ["resolution=64"], "num_classes": 10},
+                },
+                "measurement": {"environment": {"runtime": "onnxruntime", "version": "1.20"}},
+            }
+        ),
     )
 
 
