@@ -6,9 +6,11 @@ subnets. CHECKPOINT.safetensors with `--objective supernet`: every trial is eval
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from predictors.accuracy import AccuracyPrediction, published
+from nas.options import CHECKPOINT, OBJECTIVES, PUBLISHED, SUPERNET, SearchOptions
+from nas.sources import AccuracySource, PredictedAccuracy
+from predictors.accuracy import published
 from results.errors import (
     ArchError,
     PredictorError,
@@ -17,7 +19,7 @@ from results.errors import (
     check_choice,
     nearest,
 )
-from supernet.arch import Arch, Task, format_resolution
+from supernet.arch import Task, format_resolution
 from supernet.official import DATASETS, dataset_of
 from supernet.space import Freeze, Space
 from supernet.spaces import SPACES, get_space
@@ -25,81 +27,64 @@ from supernet.spaces import SPACES, get_space
 if TYPE_CHECKING:
     from lut.sidecar import SpaceFlags
     from lut.table import Table
-    from nas.predict import Predict
-    from nas.search import SearchCommand
     from predictors.evaluations import Evaluations
     from predictors.subnets import SubnetPredictor
 
-PUBLISHED, CHECKPOINT = "published", ".safetensors"
-OBJECTIVES = ("predicted", "supernet")
-# Flags that only an evaluation reads.
-OF_SUPERNET = ("data", "limit", "recalibration_images", "accelerator")
 IN_RUNS = ("model.safetensors", "evaluations.jsonl")  # of supernet.train, of a search
 DEFAULT_SPACE = "family"
 
 
-class AccuracySource(Protocol):
-    """Predicts or evaluates, and tells where its numbers come from."""
-
-    @property
-    def provenance(self) -> str: ...  # published, supernet
-    @property
-    def metric(self) -> str: ...  # what the accuracy is, with its unit
-
-    def predict(self, arch: Arch) -> AccuracyPrediction: ...
-    def describe(self) -> str:
-        """One line: provenance and error."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """For run.json."""
-        ...
-
-
 @dataclass(frozen=True)
-class NoAccuracy:
-    """For questions that no accuracy is asked for, where asking costs seconds."""
+class Asked:
+    """What flags ask of networks that a file is of; None: as the file has it."""
 
-    def predict(self, arch: Arch) -> AccuracyPrediction:
-        return AccuracyPrediction(0.0, 0.0)
+    task: Task
+    dataset: str | None
+    space: str | None
+    num_classes: int | None
 
 
 def choose_accuracy(
-    command: "SearchCommand", task: Task, table: "Table"
+    options: SearchOptions, task: Task, table: "Table"
 ) -> tuple[AccuracySource, Space]:
-    """The source and the space that a search's flags name; by default what was measured.
+    """Return the source and the space that a search is asked for; by default what was measured.
 
-    Raises UserError where they name none, contradict each other, or where what they name is of
-    another task, data set or space.
+    Raises UserError where they contradict each other, cannot be found, or where what is named is
+    of another task, data set or space.
     """
-    check_objective(command)
-    if command.accuracy == PUBLISHED:
-        dataset = dataset_of(task, command.dataset)
-        name, frozen, classes = command.space, command.freeze, command.num_classes
-        if name is None and (measured := _measured(table, task, dataset)):
-            asked = {freeze.dimension for freeze in map(Freeze.parse, frozen)}
-            own = measured.freeze or []
-            kept = (text for text in own if Freeze.parse(text).dimension not in asked)
-            name, frozen = measured.space, (*kept, *frozen)
-            classes = classes or measured.num_classes
-        space = get_space(
-            name or DEFAULT_SPACE, task=task, dataset=dataset, freeze=frozen, num_classes=classes
-        )
-        return published(dataset, classes), space.fixed_as_published(frozen)
-    path = existing(command.accuracy)
+    check_objective(options)
+    if options.accuracy == PUBLISHED:
+        return _published(options, task, table)
+    path = existing(options.accuracy)
+    asked = Asked(task, options.dataset, options.space, options.num_classes)
     if path.suffix == CHECKPOINT:
-        from nas.supernet_accuracy import SupernetAccuracy
+        from nas.supernet_accuracy import open_checkpoint
 
-        evaluated = SupernetAccuracy.of(command, path)
-        check_asked(command, task, path, evaluated.dataset, evaluated.space)
-        return evaluated, evaluated.space.freeze(command.freeze)
-    predictor = load_subnets(path, command.space)
-    check_asked(command, task, path, predictor.evaluations.dataset, predictor.space)
-    return predictor, predictor.space.freeze(command.freeze)
+        evaluated = open_checkpoint(path, options.evaluation)
+        check_asked(asked, path, evaluated.dataset, evaluated.space)
+        return evaluated, evaluated.space.freeze(options.freeze)
+    predictor = load_subnets(path, options.space)
+    check_asked(asked, path, predictor.evaluations.dataset, predictor.space)
+    return PredictedAccuracy(predictor), predictor.space.freeze(options.freeze)
+
+
+def _published(options: SearchOptions, task: Task, table: "Table") -> tuple[AccuracySource, Space]:
+    dataset = dataset_of(task, options.dataset)
+    name, frozen, classes = options.space, options.freeze, options.num_classes
+    if name is None and (measured := _measured(table, task, dataset)):
+        asked = {freeze.dimension for freeze in map(Freeze.parse, frozen)}
+        own = measured.freeze or []
+        kept = (text for text in own if Freeze.parse(text).dimension not in asked)
+        name, frozen = measured.space, (*kept, *frozen)
+        classes = classes or measured.num_classes
+    space = get_space(
+        name or DEFAULT_SPACE, task=task, dataset=dataset, freeze=frozen, num_classes=classes
+    )
+    return PredictedAccuracy(published(dataset, classes)), space.fixed_as_published(frozen)
 
 
 def _measured(table: "Table", task: Task, dataset: str) -> "SpaceFlags | None":
-    """The flags of `lut.build` that a table was measured for, if it was for this task."""
+    """Return the flags of `lut.build` that a table was measured for, if it was for this task."""
     flags = table.sidecar.space_flags
     if flags is None or flags.task != task or flags.space not in SPACES:
         return None
@@ -109,7 +94,7 @@ def _measured(table: "Table", task: Task, dataset: str) -> "SpaceFlags | None":
 
 
 def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":
-    """A predictor fitted on a file of evaluated subnets, of space `name` or of their own.
+    """Return a predictor fitted on a file of evaluated subnets, of space `name` or of their own.
 
     Raises PredictorError where the file is none, or holds too few or those of another space.
     """
@@ -121,7 +106,7 @@ def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":
 
 
 def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
-    """The smallest space that all evaluated subnets are in; of space `name`, the nearest to it.
+    """Return the smallest space that all evaluated subnets are in; of `name`, the nearest to it.
 
     At their resolutions alone: a supernet may be trained at others, or at fewer.
 
@@ -133,7 +118,7 @@ def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
     num_classes = getattr(archs[0].head, "num_classes", None)
     sizes = sorted({arch.resolution for arch in archs})
     only = f"resolution={','.join(map(format_resolution, sizes))}"
-    found: list[Space] = []
+    without_all: list[Space] = []  # of the task, but some subnet is outside
     for dataset in sorted(DATASETS[task], key=lambda name: name != evaluations.dataset):
         for choice in [name] if name else ("tiny", "b", "l", "family", "all"):
             for nearest_head in (True, False) if task == "classification" else (True,):
@@ -151,37 +136,37 @@ def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
                     return space if len(sizes) == len(space.resolutions) else space.freeze([only])
                 if all(arch in (fits := space.at_resolutions(sizes)) for arch in archs):
                     return fits
-                found.append(space)
-    if name is not None and found:
-        return found[0]  # whoever fits names the line that is outside
+                without_all.append(space)
+    if name is not None and without_all:
+        return without_all[0]  # whoever fits names the line that is outside
     raise PredictorError(
         f"no space holds all {len(archs)} subnets of {evaluations.path}; search the one that "
         "they were drawn from, named by --space"
     )
 
 
-def check_objective(command: "SearchCommand") -> None:
-    """Raises SearchError where `--accuracy`, `--objective` and their flags do not go together."""
-    check_choice("objective", command.objective, OBJECTIVES, SearchError)
-    source = command.accuracy
+def check_objective(options: SearchOptions) -> None:
+    """Raise SearchError where `--accuracy`, `--objective` and their flags do not go together."""
+    check_choice("objective", options.objective, OBJECTIVES, SearchError)
+    source = options.accuracy
     is_checkpoint = Path(source).suffix == CHECKPOINT
-    search = f"python -m nas.search --device {command.device[0]} --accuracy"
-    if command.objective == "supernet" and not is_checkpoint:
+    is_evaluated = options.objective == SUPERNET
+    search = f"python -m nas.search --device {options.device[0]} --accuracy"
+    if is_evaluated and not is_checkpoint:
         raise SearchError(
             "--objective supernet evaluates every trial on a supernet's checkpoint; name it: "
             f"`{search} CHECKPOINT{CHECKPOINT} --objective supernet`"
         )
-    if command.objective != "supernet" and is_checkpoint:
+    if is_checkpoint and not is_evaluated:
         raise SearchError(
             f"{source} is a checkpoint, on which every trial must be evaluated: `{search} "
             f"{source} --objective supernet`; or evaluate some subnets into a FILE.jsonl by "
             f"`python -m supernet.evaluate` and predict from those: `{search} FILE.jsonl`"
         )
-    for name in OF_SUPERNET:
-        if command.objective != "supernet" and getattr(command, name) is not None:
-            flag = name.replace("_", "-")
-            raise SearchError(f"--{flag} goes with --objective supernet; leave it out")
-    if command.objective == "supernet" and command.max_accuracy_std is not None:
+    if not is_evaluated and options.evaluation_flags:
+        flag = next(iter(options.evaluation_flags))
+        raise SearchError(f"{flag} goes with --objective supernet; leave it out")
+    if is_evaluated and options.max_accuracy_std is not None:
         raise SearchError(
             "--max-accuracy-std limits predictions, and --objective supernet evaluates; leave it "
             "out"
@@ -189,7 +174,7 @@ def check_objective(command: "SearchCommand") -> None:
 
 
 def existing(source: str) -> Path:
-    """`--accuracy` as a file. Raises PredictorError if there is none."""
+    """Return `--accuracy` as a file. Raises PredictorError if there is none."""
     path = Path(source)
     if path.is_dir():
         inside = [path / name for name in IN_RUNS if (path / name).is_file()]
@@ -205,23 +190,21 @@ def existing(source: str) -> Path:
     return path
 
 
-def check_asked(
-    command: "SearchCommand | Predict", task: Task, path: Path, dataset: str, space: Space
-) -> None:
-    """Raises ArchError or SearchError where a flag asks for something else than a file is of."""
+def check_asked(asked: Asked, path: Path, dataset: str, space: Space) -> None:
+    """Raise ArchError or SearchError where flags ask for something else than a file is of."""
     spec = space.spec
-    own = spec.task if spec else task
+    own = spec.task if spec else asked.task
     if own == "pretrain":
         raise ArchError(
             f"{path} was pre-trained and performs no task; train it on one by `python -m "
             f"supernet.train --init {path}`"
         )
-    if own != task:
-        raise ArchError(f"{path} is of {own}, not {task}; give --task {own}")
-    for flag, asked, known in (
-        ("dataset", command.dataset, (dataset, space.dataset)),
-        ("space", command.space, (space.name,)),
-        ("num-classes", command.num_classes, (spec.num_classes if spec else None,)),
+    if own != asked.task:
+        raise ArchError(f"{path} is of {own}, not {asked.task}; give --task {own}")
+    for flag, value, known in (
+        ("dataset", asked.dataset, (dataset, space.dataset)),
+        ("space", asked.space, (space.name,)),
+        ("num-classes", asked.num_classes, (spec.num_classes if spec else None,)),
     ):
-        if asked is not None and asked not in known:
-            raise SearchError(f"{path} is of --{flag} {known[0]}, not {asked}; leave --{flag} out")
+        if value is not None and value not in known:
+            raise SearchError(f"{path} is of --{flag} {known[0]}, not {value}; leave --{flag} out")

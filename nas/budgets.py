@@ -1,7 +1,7 @@
 """What a search must keep to: upper limits on a candidate's numbers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nas.front import Candidate
@@ -18,32 +18,35 @@ class Budget:
     value: Callable[[Candidate], float]
 
     def excess(self, candidate: Candidate) -> float:
-        """Positive where the limit is broken, relative to it."""
+        """Return by what share the limit is broken; 0 or less where it is kept to."""
         return self.value(candidate) / self.limit - 1
 
 
-# By the name of the flag that sets the limit.
+# By the flag that sets the limit.
 BUDGETS: dict[str, tuple[str, Callable[[Candidate], float]]] = {
-    "max_latency_ms": ("ms", lambda c: c.latency_ms),
-    "max_params_m": ("M", lambda c: c.params_m),
-    "max_macs_g": ("G", lambda c: c.macs_g),
-    "max_memory_mb": ("MB", lambda c: c.memory_mb),
-    "max_accuracy_std": ("points", lambda c: c.accuracy_std),
+    "--max-latency-ms": ("ms", lambda c: c.latency_ms),
+    "--max-params-m": ("M", lambda c: c.params_m),
+    "--max-macs-g": ("G", lambda c: c.macs_g),
+    "--max-memory-mb": ("MB", lambda c: c.memory_mb),
+    "--max-accuracy-std": ("points", lambda c: c.accuracy_std),
 }
 
 
-def budgets(flags: object) -> tuple[Budget, ...]:
-    """The limits that `flags` sets. Raises SearchError for one that is not positive."""
-    limits = []
-    for name, (unit, value) in BUDGETS.items():
-        limit = getattr(flags, name)
-        flag = "--" + name.replace("_", "-")
-        if limit is not None and not 0 < limit < math.inf:
+def budgets(limits: Mapping[str, float | None]) -> tuple[Budget, ...]:
+    """Return the limits that are set, of those by flag.
+
+    Raises SearchError for one that is not positive.
+    """
+    kept = []
+    for flag, limit in limits.items():
+        if limit is None:
+            continue
+        if not 0 < limit < math.inf:
             raise SearchError(f"{flag} must be a positive number, not {limit:g}")
-        if limit is not None:
-            limits.append(Budget(flag, limit, unit, value))
-    return tuple(limits)
+        kept.append(Budget(flag, limit, *BUDGETS[flag]))
+    return tuple(kept)
 
 
 def feasible(candidate: Candidate, limits: tuple[Budget, ...]) -> bool:
+    """Tell whether a candidate keeps to all limits."""
     return all(limit.excess(candidate) <= 0 for limit in limits)

@@ -17,6 +17,7 @@ class Devices:
     """Print a JSON array."""
 
     def run(self) -> None:
+        """Print the table of devices, or the JSON."""
         from rich.table import Table
 
         rows = _rows()
@@ -43,6 +44,7 @@ class Devices:
 
 
 def _rows() -> list[dict[str, Any]]:
+    """Return what is known of each device's tables, a row each."""
     from lut.device import device_names, get_device, tables_of
     from lut.runtimes.versions import remark_here
     from lut.table import load_table
@@ -82,6 +84,7 @@ def _unusable(name: str, error: object) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Run the command line."""
     console_main(Devices, "nas.devices")
 
 

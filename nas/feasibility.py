@@ -19,7 +19,7 @@ def starting_points(
     limits: Sequence[Budget],
     known_archs: Sequence[Arch] = (),
 ) -> list[Arch]:
-    """The fastest Arch, the smallest by each budget, and one near to keeping all of them.
+    """Return the fastest Arch, the smallest by each budget, and one near to keeping all of them.
 
     Each is a local minimum, found by steepest descent over the space's neighbours from the
     smallest choices and from the best of `known_archs`, which are in the space: nearly always
@@ -42,7 +42,7 @@ def starting_points(
         return min((descend(start, cost, space.neighbours) for start in begin), key=cost)
 
     smallest = list(space.extremes())[::2]
-    found = [least(lambda c: c.latency_ms, smallest)]
+    points = [least(lambda c: c.latency_ms, smallest)]
     for limit in limits:
         arch = least(limit.value, smallest)
         value = limit.value(look_up(arch))
@@ -52,14 +52,14 @@ def starting_points(
                 f"smallest has {value:.4g} {limit.unit} ({arch.describe()}, resolution "
                 f"{format_resolution(arch.resolution)}); try {limit.flag} {_rounded_up(value):g}"
             )
-        found.append(arch)
+        points.append(arch)
     if len(limits) > 1:
-        found.append(least(lambda c: max(0.0, *(x.excess(c) for x in limits)), found))
-    return found
+        points.append(least(lambda c: max(0.0, *(x.excess(c) for x in limits)), points))
+    return points
 
 
 def descend(start: T, cost: Callable[[T], float], neighbours: Callable[[T], Iterable[T]]) -> T:
-    """The local minimum of `cost` that steepest descent finds from `start`."""
+    """Return the local minimum of `cost` that steepest descent finds from `start`."""
     best, best_cost = start, cost(start)
     while True:
         step = min(neighbours(best), key=cost, default=best)
@@ -69,7 +69,7 @@ def descend(start: T, cost: Callable[[T], float], neighbours: Callable[[T], Iter
 
 
 def _rounded_up(value: float) -> float:
-    """`value` rounded up to three significant digits.
+    """Round `value` up to three significant digits.
 
     >>> _rounded_up(0.39951), _rounded_up(1234.5)
     (0.4, 1240.0)

@@ -68,13 +68,13 @@ class Front:
 
     @property
     def near(self) -> str:
-        """What candidates have in common whose accuracy is not extrapolated."""
+        """Return what candidates have in common whose accuracy is not extrapolated."""
         if self.accuracy_provenance == "published":
             return "shaped like the published networks"
         return "made of choices that were evaluated"
 
     def write(self, folder: Path) -> None:
-        """front.csv and front.json, each atomically. Raises RunError."""
+        """Write front.csv and front.json, each atomically. Raises RunError."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -96,7 +96,7 @@ def read_front(folder: Path) -> Front:
     try:
         return Front(
             tuple(map(_from_record, record.candidates)),
-            {name: _from_record(found) for name, found in record.baselines.items()},
+            {name: _from_record(official) for name, official in record.baselines.items()},
             record.trials,
             record.title,
             record.metric,

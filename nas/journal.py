@@ -66,6 +66,8 @@ class Trial(Record, frozen=True, tag_field="op_code", tag=4):
 
 
 class Bounds(Record, frozen=True):
+    """The first and the last choice of a gene."""
+
     low: Count
     high: Count
     step: Literal[1]
@@ -91,6 +93,7 @@ class Journal:
             self._read(read_bytes(path, most=MOST_LOG_BYTES))
 
     def read_logs(self, log_number_from: int) -> Sequence[dict[str, Any]]:
+        """Return the lines from a number on, from 0, as Optuna asks for them."""
         return self.logs[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -134,7 +137,7 @@ class Journal:
             self._torn_from = len(data) - len(text) + end
 
     def _check(self, line: bytes, where: str, distributions: set[str]) -> None:
-        """Raises RunError for a line that is none of a search; `distributions` are known ones."""
+        """Raise RunError for a line that is none of a search; `distributions` are known ones."""
         record: Created | Trial = parse_json(line, Created | Trial, where)  # type: ignore[arg-type]
         if isinstance(record, Created):
             return

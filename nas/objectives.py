@@ -1,18 +1,14 @@
 """What a search optimises, as a function of an Arch: predictions from tables and priors."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from nas.front import Candidate
-from predictors.accuracy import AccuracyPrediction
+from nas.sources import AccuracySource, NoAccuracy
 from predictors.latency import LatencyPredictor
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import memory_mb, network_cost
-
-
-class AccuracyPredictor(Protocol):
-    def predict(self, arch: Arch) -> AccuracyPrediction: ...
 
 
 @dataclass(frozen=True)
@@ -20,9 +16,10 @@ class Predicted:
     """Evaluates an Arch by a latency table and an accuracy predictor."""
 
     latency: LatencyPredictor
-    accuracy: AccuracyPredictor
+    accuracy: AccuracySource | NoAccuracy
 
     def __call__(self, arch: Arch) -> Candidate:
+        """Return all numbers of an Arch."""
         accuracy = self.accuracy.predict(arch)
         return Candidate(
             arch,
@@ -34,7 +31,7 @@ class Predicted:
 
 
 def predict_costs(predictor: LatencyPredictor, arch: Arch) -> dict[str, Any]:
-    """All of a Candidate but its accuracy: what `arch` takes on the device, by field."""
+    """Return all of a Candidate but its accuracy: what `arch` takes on the device, by field."""
     blocks = blocks_of(arch)
     latency = predictor.predict(blocks)
     cost = network_cost(blocks)
@@ -50,5 +47,5 @@ def predict_costs(predictor: LatencyPredictor, arch: Arch) -> dict[str, Any]:
 
 
 def as_written(value: float) -> float:
-    """Six significant digits, as in front.csv: who dominates whom must not hang on others."""
+    """Round to six digits, as in front.csv: who dominates whom must not hang on others."""
     return float(f"{value:.6g}")

@@ -5,17 +5,24 @@ from typing import Protocol, TypeVar
 
 
 class Scored(Protocol):
+    """What is less the better, and what is more the better."""
+
     @property
-    def latency_ms(self) -> float: ...
+    def latency_ms(self) -> float:
+        """Return milliseconds per image."""
+        ...
+
     @property
-    def accuracy(self) -> float: ...
+    def accuracy(self) -> float:
+        """Return points of the metric."""
+        ...
 
 
 S = TypeVar("S", bound=Scored)
 
 
 def pareto_front(candidates: Iterable[S]) -> list[S]:
-    """Candidates that no other beats in both latency and accuracy, fastest first.
+    """Return the candidates that no other beats in both latency and accuracy, fastest first.
 
     Of candidates equal in both, the first is kept. O(n log n): walking from fast to slow, a
     candidate is on the front iff it is more accurate than all before it.
@@ -28,7 +35,7 @@ def pareto_front(candidates: Iterable[S]) -> list[S]:
 
 
 def best_within(front: Iterable[S], latency_ms: float) -> S | None:
-    """The most accurate candidate that takes at most `latency_ms`."""
+    """Return the most accurate candidate that takes at most `latency_ms`; None if none does."""
     return max(
         (c for c in front if c.latency_ms <= latency_ms), key=lambda c: c.accuracy, default=None
     )

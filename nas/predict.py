@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.options import CHECKPOINT, PUBLISHED
 from results.console import main as console_main
 from results.console import note, terminal
 from results.errors import DeviceError, PredictorError, SpaceError, UserError
@@ -43,7 +44,7 @@ class Predict:
     """imagenet, cityscapes, ade20k or sa1b."""
     num_classes: int | None = None
     """Classes of the head; by default the data set's."""
-    accuracy: str = "published"
+    accuracy: str = PUBLISHED
     """Where accuracies come from: published figures, or FILE.jsonl of subnets that
     supernet.evaluate wrote."""
 
@@ -70,6 +71,7 @@ class Predict:
     """Print nothing but errors."""
 
     def run(self) -> None:
+        """Print what is known of one network, or write a CSV of many."""
         drawn = (self.costs, self.csv, self.sample)
         if (self.arch is None) == (drawn == (None, None, None)):
             raise UserError("give either --arch, or --costs FILE [--sample N]")
@@ -116,7 +118,7 @@ class Predict:
             note(text)
 
     def _write_costs(self) -> None:
-        from nas.accuracy import PUBLISHED, check_asked, load_subnets
+        from nas.accuracy import Asked, check_asked, load_subnets
         from results.files import write_text
         from supernet.arch import Arch
         from supernet.blocks import blocks_of
@@ -134,8 +136,9 @@ class Predict:
             path_of_subnets = _subnets(self.accuracy)
             predictor = load_subnets(path_of_subnets, self.space)
             own = predictor.evaluations
-            asked = check_task(self.task) if self.task else own.task
-            check_asked(self, asked, path_of_subnets, own.dataset, predictor.space)
+            task = check_task(self.task) if self.task else own.task
+            asked = Asked(task, self.dataset, self.space, self.num_classes)
+            check_asked(asked, path_of_subnets, own.dataset, predictor.space)
         space = predictor.space.freeze(self.freeze) if predictor else self._space()
         count = min(SAMPLE, space.size) if self.sample is None else self.sample
         if count > space.size:
@@ -151,8 +154,8 @@ class Predict:
         columns = ["arch", "latency_ms", "latency_std_ms"]
         writer.writerow(columns if predictor is None else [*columns, "accuracy", "accuracy_std"])
         for arch in drawn:
-            found = latency.predict(blocks_of(arch))
-            numbers = [found.latency_ms, found.std_ms]
+            predicted = latency.predict(blocks_of(arch))
+            numbers = [predicted.latency_ms, predicted.std_ms]
             if predictor is not None:
                 accuracy = predictor.predict(arch)
                 numbers += [accuracy.mean, accuracy.std]
@@ -186,7 +189,7 @@ class Predict:
 def _answer(
     device: "Device", latency: "LatencyPredictor", arch: "Arch", known: tuple[Facts, Facts]
 ) -> Facts:
-    """Everything that is known of `arch` on the device, as `--json` prints it."""
+    """Return all that is known of `arch` on the device, as `--json` prints it."""
     from nas.objectives import predict_costs
     from supernet.blocks import blocks_of
 
@@ -219,13 +222,14 @@ def _answer(
 
 
 def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
-    """What is predicted, and where that comes from; nothing published for super-resolution."""
-    from nas.accuracy import PUBLISHED, AccuracySource, load_subnets
+    """Return what is predicted and where it comes from; of super-resolution nothing is known."""
+    from nas.accuracy import load_subnets
     from nas.objectives import as_written
+    from nas.sources import AccuracyPredictor
     from predictors.accuracy import published
 
     names = ("accuracy", "accuracy_std", "metric", "accuracy_extrapolated")
-    predictor: AccuracySource
+    predictor: AccuracyPredictor
     if source != PUBLISHED:
         subnets = load_subnets(_subnets(source))
         _check_classes(arch, subnets.space.num_classes, source)
@@ -236,16 +240,16 @@ def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
         return dict.fromkeys(names), {"accuracy": None, "accuracy_source": reason}
     else:
         predictor = published(dataset, getattr(arch.head, "num_classes", None))
-    found = predictor.predict(arch)
-    numbers = as_written(found.mean), as_written(found.std)
-    values = (*numbers, predictor.metric, found.extrapolated)
+    accuracy = predictor.predict(arch)
+    numbers = as_written(accuracy.mean), as_written(accuracy.std)
+    values = (*numbers, predictor.metric, accuracy.extrapolated)
     facts = {"accuracy": predictor.to_dict(), "accuracy_source": predictor.describe()}
     return dict(zip(names, values, strict=True)), facts
 
 
 def _subnets(source: str) -> Path:
-    """The file of evaluated subnets. Raises PredictorError where there is none."""
-    from nas.accuracy import CHECKPOINT, existing
+    """Return the file of evaluated subnets. Raises PredictorError where there is none."""
+    from nas.accuracy import existing
 
     path = existing(source)
     if path.suffix == CHECKPOINT:
@@ -304,6 +308,7 @@ def _print(name: str, answer: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Run the command line."""
     console_main(Predict, "nas.predict")
 
 

@@ -13,7 +13,7 @@ POPULATION = 100  # trials of a generation, and of a batch that is written at on
 
 
 def make_sampler(name: str, seed: int) -> "BaseSampler":
-    """A fresh sampler; the state of a search lies in its trials, not in the sampler.
+    """Return a fresh sampler; the state of a search lies in its trials, not in the sampler.
 
     Raises SearchError for an unknown name, and where a package is missing.
     """

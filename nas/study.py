@@ -6,7 +6,7 @@ population is appended to a journal: that is what makes it fast and lets it be r
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is searched: Archs of a space, their numbers, and the limits that those must keep to."""
+
+    space: Space
+    evaluate: Callable[[Arch], Candidate]  # called once for each distinct Arch
+    limits: Sequence[Budget]
+
+
 class Search:
     """A search that goes on where its journal ends.
 
@@ -31,7 +40,6 @@ class Search:
     would make the time quadratic.
 
     Args:
-        evaluate: gives the objectives of an Arch; called once for each distinct Arch.
         first: at most one population of Archs to try before any other, inside the space.
         journal: Optuna journal file; a new one is made, an existing one is gone on with.
 
@@ -40,9 +48,7 @@ class Search:
 
     def __init__(
         self,
-        space: Space,
-        evaluate: Callable[[Arch], Candidate],
-        limits: Sequence[Budget],
+        problem: Problem,
         *,
         sampler: str,
         seed: int,
@@ -52,17 +58,15 @@ class Search:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.space = space
-        self.evaluate = evaluate
-        self.limits = limits
+        self.problem = problem
         self.candidates: dict[Arch, Candidate] = {}
         self.num_trials = 0
         self._num_journaled = 0
         self._first = first[:POPULATION]
         self._sampler, self._seed = sampler, seed
-        self._genes = [name for name, count in space.genes.items() if count > 1]
+        self._genes = [name for name, count in problem.space.genes.items() if count > 1]
         self._distributions: dict[str, Any] = {
-            name: optuna.distributions.IntDistribution(0, space.genes[name] - 1)
+            name: optuna.distributions.IntDistribution(0, problem.space.genes[name] - 1)
             for name in self._genes
         }
         self._journal = open_journal(journal)
@@ -86,12 +90,13 @@ class Search:
                 trial = self._ask()
                 arch = self._arch_of(trial.params)
                 if arch not in self.candidates:
-                    self.candidates[arch] = self.evaluate(arch)
-                found = self.candidates[arch]
-                for limit in self.limits:
-                    trial.set_constraint(limit.flag, limit.excess(found))
-                trial.set_user_attr("candidate", _numbers(found))
-                finished.append(self._study.tell(trial, (found.latency_ms, found.accuracy)))
+                    self.candidates[arch] = self.problem.evaluate(arch)
+                candidate = self.candidates[arch]
+                for limit in self.problem.limits:
+                    trial.set_constraint(limit.flag, limit.excess(candidate))
+                trial.set_user_attr("candidate", _numbers(candidate))
+                values = candidate.latency_ms, candidate.accuracy
+                finished.append(self._study.tell(trial, values))
                 self.num_trials += 1
                 on_trial(self)
         finally:
@@ -101,14 +106,14 @@ class Search:
 
     def _ask(self) -> "Trial":
         if self.num_trials < len(self._first):
-            genes = dict(
-                zip(self.space.genes, self.space.encode(self._first[self.num_trials]), strict=True)
-            )
+            space = self.problem.space
+            encoded = space.encode(self._first[self.num_trials])
+            genes = dict(zip(space.genes, encoded, strict=True))
             self._study.enqueue_trial({name: genes[name] for name in self._genes})
         return self._study.ask(self._distributions)
 
     def _turn_generation(self) -> None:
-        """At a population's end, keep it and its parents only, and draw from a seed of its own.
+        """Keep a whole population and its parents only, and draw from a seed of its own.
 
         The seed depends on the position alone: a resumed search draws what an uninterrupted
         one would have.
@@ -132,7 +137,7 @@ class Search:
         self._study = self._study_with([*parents, *last[-POPULATION:]], seed)
 
     def _study_with(self, pool: "Sequence[FrozenTrial]", seed: int) -> "Study":
-        """A study in memory with `pool` as its first generation."""
+        """Return a study in memory with `pool` as its first generation."""
         import optuna
 
         sampler = make_sampler(self._sampler, seed)
@@ -181,7 +186,8 @@ class Search:
         missing = set(self._genes) - set(params)
         if missing:
             raise KeyError(f"no gene {min(missing)}")
-        return self.space.decode([params.get(name, 0) for name in self.space.genes])
+        space = self.problem.space
+        return space.decode([params.get(name, 0) for name in space.genes])
 
 
 def _numbers(candidate: Candidate) -> dict[str, float | bool]:

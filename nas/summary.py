@@ -2,43 +2,52 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from nas.accuracy import CHECKPOINT, PUBLISHED
-from nas.front import Front
+from nas.front import Candidate, Front
+from nas.options import CHECKPOINT, PUBLISHED
 from nas.pareto import best_within
+from nas.result import SearchResult
 from predictors.accuracy import difference_std
 from results.console import terminal
 from supernet.arch import format_resolution
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MAX_ROWS = 15
 WIDE = 130  # columns of a terminal, from which on a network has one line
 
 
-def print_front(
-    front: Front,
-    folder: Path,
-    device: str,
-    outcome: Mapping[str, Any],
-    notes: Sequence[str],
-    max_latency_ms: float | None = None,
-    table: Path | None = None,
-    accuracy: str = PUBLISHED,
-    pictures: Sequence[str] = (),
-) -> None:
-    """At most 15 rows of the front, the gains over the official networks, sources, what next.
-
-    `device`, `max_latency_ms`, `table` and `accuracy` are the search's own flags, `pictures` those
-    that `supernet.extract` needs too.
-    """
-    from rich.table import Table as Grid
-
+def print_front(result: SearchResult) -> None:
+    """Print at most 15 rows of the front, gains over official networks, sources, what is next."""
+    front, limit = result.front, result.options.max_latency_ms
     console = terminal(width=160)
     shown = spread(len(front.candidates), MAX_ROWS)
+    _print_candidates(console, front, shown)
+    _print_extrapolated(console, front)
+    if gains := list(gains_over(front)):
+        console.print("\nagainst the official networks (by the same sources), at equal latency:")
+        for line in gains:
+            console.print(f"  {line}", soft_wrap=True)
+    console.print(f"\nlatency:  {front.latency_source}", soft_wrap=True)
+    console.print(f"accuracy: {front.accuracy_source}", soft_wrap=True)
+    for note in result.notes:
+        console.print(note, soft_wrap=True)
+    _print_outcome(console, result)
+    chosen = shown[len(shown) // 2]
+    if limit is not None:
+        chosen = len(front.candidates) - 1
+        _print_best(console, chosen, front.candidates[chosen], limit)
+    console.print(f"next: {next_command(result, chosen)}", soft_wrap=True)
+
+
+def _print_candidates(console: "Console", front: Front, shown: Sequence[int]) -> None:
+    from rich.table import Table
+
     wide = console.width >= WIDE
-    grid = Grid(title=f"{front.title}: {len(front.candidates)} networks on the front", box=None)
+    grid = Table(title=f"{front.title}: {len(front.candidates)} networks on the front", box=None)
     for heading in ("id", "latency ms", front.metric, "params M", "MACs G", "memory MB", "px"):
         if wide or heading not in ("params M", "memory MB"):
             grid.add_column(heading, justify="right", no_wrap=heading != front.metric)
@@ -65,6 +74,10 @@ def print_front(
             console.print(f"{number:>4}  {arch.describe()}", soft_wrap=True)
     if len(shown) < len(front.candidates):
         console.print(f"{len(shown)} of {len(front.candidates)} shown; all are in front.csv")
+
+
+def _print_extrapolated(console: "Console", front: Front) -> None:
+    """Tell what the stars in the table mean."""
     total = len(front.candidates)
     if unlike := sum(c.latency_extrapolated for c in front.candidates):
         text = f"* {unlike} of {total} latencies extrapolated: unlike what the table was checked on"
@@ -73,59 +86,59 @@ def print_front(
         why = "unlike every published network; --max-accuracy-std keeps nearer to those"
         if front.accuracy_provenance != "published":
             why = "with choices that no evaluated subnet has; evaluate some that have them"
-        console.print(
-            f"* {unlike} of {total} accuracies extrapolated: {why}",
-            soft_wrap=True,
-        )
-    if gains := list(gains_over(front)):
-        console.print("\nagainst the official networks (by the same sources), at equal latency:")
-        for line in gains:
-            console.print(f"  {line}", soft_wrap=True)
-    console.print(f"\nlatency:  {front.latency_source}", soft_wrap=True)
-    console.print(f"accuracy: {front.accuracy_source}", soft_wrap=True)
-    for note in notes:
-        console.print(note, soft_wrap=True)
-    stopped = "interrupted after" if outcome["interrupted"] else "tried"
+        console.print(f"* {unlike} of {total} accuracies extrapolated: {why}", soft_wrap=True)
+
+
+def _print_outcome(console: "Console", result: SearchResult) -> None:
+    outcome = result.outcome
+    stopped = "interrupted after" if outcome.interrupted else "tried"
     console.print(
-        f"{stopped} {outcome['distinct_archs']} distinct archs in {outcome['trials']} trials, "
-        f"{outcome['seconds']} s; wrote {folder}",
+        f"{stopped} {outcome.distinct_archs} distinct archs in {outcome.trials} trials, "
+        f"{outcome.seconds} s; wrote {result.folder}",
         soft_wrap=True,
     )
-    if outcome["interrupted"]:
-        run = shlex.quote(str(folder))
-        console.print(f"go on: python -m nas.search --resume {run}", soft_wrap=True)
-    chosen = shown[len(shown) // 2] if max_latency_ms is None else total - 1
-    if max_latency_ms is not None:
-        best = front.candidates[chosen]
+    if outcome.interrupted:
+        console.print(f"go on: {result.again}", soft_wrap=True)
+
+
+def _print_best(console: "Console", number: int, best: Candidate, limit_ms: float) -> None:
+    """Name the most accurate network within a budget, and the budget that leaves a margin."""
+    console.print(
+        f"most accurate within {limit_ms:g} ms: #{number}, "
+        f"{plus_minus(best.latency_ms, best.latency_std_ms)} ms, {best.accuracy:.2f} ± "
+        f"{best.accuracy_std:.2f}, {best.arch.describe()}",
+        soft_wrap=True,
+    )
+    if best.latency_ms + best.latency_std_ms > limit_ms:
+        safe = limit_ms * (1 - best.latency_std_ms / best.latency_ms)
         console.print(
-            f"most accurate within {max_latency_ms:g} ms: #{chosen}, "
-            f"{plus_minus(best.latency_ms, best.latency_std_ms)} ms, {best.accuracy:.2f} ± "
-            f"{best.accuracy_std:.2f}, {best.arch.describe()}",
+            f"it may take longer, as the ± says; --max-latency-ms {safe:.3g} leaves a margin "
+            "of one standard deviation",
             soft_wrap=True,
         )
-        if best.latency_ms + best.latency_std_ms > max_latency_ms:
-            safe = max_latency_ms * (1 - best.latency_std_ms / best.latency_ms)
-            console.print(
-                f"it may take longer, as the ± says; --max-latency-ms {safe:.3g} leaves a margin "
-                "of one standard deviation",
-                soft_wrap=True,
-            )
-    found = shlex.quote(f"{folder}#{chosen}")
-    if accuracy.endswith(CHECKPOINT):
-        command = f"next: python -m supernet.extract --weights {shlex.quote(accuracy)}"
-        command += f" --arch {found} --out {shlex.quote(f'{folder}/{chosen}{CHECKPOINT}')}"
-        command += "".join(f" {shlex.quote(word)}" for word in pictures)
-    else:
-        command = f"next: python -m nas.predict --device {device} --arch {found}"
-        if table is not None:
-            command += f" --table {shlex.quote(str(table))}"
-        if accuracy != PUBLISHED:
-            command += f" --accuracy {shlex.quote(accuracy)}"
-    console.print(command, soft_wrap=True)
+
+
+def next_command(result: SearchResult, number: int) -> str:
+    """Return what to do with network `number` of the front: extract it, or look at its cost."""
+    options, folder = result.options, result.folder
+    network = shlex.quote(f"{folder}#{number}")
+    if options.accuracy.endswith(CHECKPOINT):
+        command = f"python -m supernet.extract --weights {shlex.quote(options.accuracy)}"
+        command += f" --arch {network} --out {shlex.quote(f'{folder}/{number}{CHECKPOINT}')}"
+        for flag, value in options.evaluation_flags.items():
+            if flag != "--limit":  # statistics are computed on other pictures than those
+                command += f" {flag} {shlex.quote(str(value))}"
+        return command
+    command = f"python -m nas.predict --device {options.device[0]} --arch {network}"
+    if options.table is not None:
+        command += f" --table {shlex.quote(str(options.table))}"
+    if options.accuracy != PUBLISHED:
+        command += f" --accuracy {shlex.quote(options.accuracy)}"
+    return command
 
 
 def gains_over(front: Front) -> list[str]:
-    """A line for each official network, fastest first: what the front offers at its latency."""
+    """Return what the front offers at each official network's latency, a line each."""
     lines = []
     ordered = sorted(front.baselines.items(), key=lambda item: item[1].latency_ms)
     for index in spread(len(ordered), 8):
@@ -150,7 +163,7 @@ def gains_over(front: Front) -> list[str]:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` indices below `count`, evenly apart, the first and the last among them.
+    """Return at most `most` indices below `count`, evenly apart, the first and last among them.
 
     >>> spread(3, 15), spread(10, 4), spread(0, 4)
     ([0, 1, 2], [0, 3, 6, 9], [])
@@ -161,7 +174,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def plus_minus(value: float, std: float) -> str:
-    """Value and standard deviation with as many digits as the deviation supports.
+    """Return value and standard deviation with as many digits as the deviation supports.
 
     >>> plus_minus(12.3456, 0.52), plus_minus(1234.6, 98.0), plus_minus(0.1234, 0.0)
     ('12.35 ± 0.52', '1235 ± 98', '0.123 ± 0')

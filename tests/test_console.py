@@ -81,7 +81,7 @@ def test_texts_of_others_cannot_move_the_cursor(capsys):
 def test_a_front_with_escapes_is_drawn_and_printed(tmp_path, capsys):
     from nas.plot import Plot
     from nas.summary import print_front
-    from tests.test_plot import a_front
+    from tests.test_plot import a_front, a_result
 
     bad = "\x1b[2J<script>alert(1)</script></title>[/b]$\\frac$"
     (tmp_path / "run").mkdir()
@@ -97,8 +97,7 @@ def test_a_front_with_escapes_is_drawn_and_printed(tmp_path, capsys):
         assert "\\u003cscript" not in page
         assert "script\\u003e" not in page
         assert "&lt;script&gt;" in page.replace("\\u0026", "&")
-    outcome = {"interrupted": False, "distinct_archs": 60, "trials": 60, "seconds": 1.0}
-    print_front(front, Path("run"), "orin", outcome, [bad])
+    print_front(a_result(front, notes=(bad,)))
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert r"\x1b[2J<script>" in said

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from nas.front import Candidate, Front, read_front
+from nas.options import SearchOptions
 from nas.pareto import pareto_front
 from nas.plot import Plot
+from nas.result import Outcome, SearchResult
 from nas.summary import gains_over, print_front
 from supernet.official import named_arch
 from supernet.spaces import get_space
@@ -43,6 +45,12 @@ def a_front(title="Bench", metric="ImageNet top-1 [%]", factor=1.0):
         "measured, error 1.0 % <on> 60 networks",
         "published",
     )
+
+
+def a_result(front, folder=Path("run"), *, notes=(), interrupted=False, **flags):
+    options = SearchOptions(device=("orin",), **flags)
+    outcome = Outcome(60, 60, len(front.candidates), interrupted, 1.0)
+    return SearchResult(options, folder, front, outcome, notes)
 
 
 @pytest.fixture
@@ -163,9 +171,8 @@ def test_a_narrow_terminal_keeps_a_line_a_network(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    outcome = {"interrupted": False, "distinct_archs": 60, "trials": 60, "seconds": 1.0}
     front = a_front(title="Box [/b]")
-    print_front(front, Path("it's") / "run", "orin", outcome, ["note [x]"])
+    print_front(a_result(front, Path("it's") / "run", notes=("note [x]",)))
     shown = capsys.readouterr().out
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert "Box [/b]" in plain
@@ -179,16 +186,16 @@ def test_a_narrow_terminal_keeps_a_line_a_network(monkeypatch, capsys):
 
 
 def test_within_a_budget_the_most_accurate_is_named_with_its_margin(capsys):
-    outcome = {"interrupted": True, "distinct_archs": 60, "trials": 60, "seconds": 1.0}
     front = a_front()
     best = front.candidates[-1]
-    print_front(front, Path("run"), "orin", outcome, [], best.latency_ms + 0.001)
+    limit = {"max_latency_ms": best.latency_ms + 0.001}
+    print_front(a_result(front, interrupted=True, **limit))
     shown = capsys.readouterr().out
     assert f"#{len(front.candidates) - 1}, " in shown
     assert shown.strip().endswith(f"'run#{len(front.candidates) - 1}'")
     assert "--max-latency-ms" in shown  # 10 % of error do not fit into 0.001 ms
     assert "go on: python -m nas.search --resume run" in shown
-    print_front(front, Path("run"), "orin", outcome, [], 2 * best.latency_ms)
+    print_front(a_result(front, max_latency_ms=2 * best.latency_ms))
     assert "--max-latency-ms" not in capsys.readouterr().out
 
 

@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from lut.build import Build
 from lut.device import SHIPPED, get_device
+from nas.engine import search as search_here
 from nas.front import COLUMNS, read_front
+from nas.options import SearchOptions
 from nas.search import SearchCommand
 from predictors.latency import load_predictor
-from results.errors import RunError
+from results.errors import DeviceError, RunError, SearchError
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
@@ -295,7 +298,7 @@ def test_the_record_is_there_before_the_journal(tmp_path, monkeypatch):
 
     command = SearchCommand(device=("orin",), trials=60, out=folder, quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr("nas.setting.Search", killed)
+        patch.setattr("nas.engine.Search", killed)
         with pytest.raises(KeyboardInterrupt):
             command.run()
     SearchCommand(resume=folder, quiet=True).run()
@@ -307,7 +310,7 @@ def test_a_folder_taken_between_the_check_and_the_lock_is_left_alone(
 ):
     from results import runs
 
-    def taken(out, name):
+    def taken(out, name, flag):
         shutil.copytree(finished[0], out)
         return out
 
@@ -333,7 +336,7 @@ def test_resume_takes_the_default_amount_of_work_too(tmp_path):
     folder = tmp_path / "run"
     search(folder, "--trials", 100, "--quiet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nas.search.TRIALS", 200)
+        patch.setattr("nas.options.TRIALS", 200)
         SearchCommand(resume=folder, quiet=True).run()  # as begun
         assert json.loads((folder / "run.json").read_text())["outcome"]["trials"] == 100
         SearchCommand(resume=folder, trials=200, quiet=True).run()
@@ -610,3 +613,77 @@ def test_whole_files_replace_links(finished, tmp_path):
     assert {path: path.read_bytes() for path in outside.iterdir()} == before
     assert not any((folder / path.name).is_symlink() for path in outside.iterdir())
     assert read_front(folder).candidates
+
+
+def test_a_search_from_python_is_the_commands(tmp_path, capsys):
+    options = SearchOptions(device=("orin",), trials=60, seed=3, out=tmp_path / "own")
+    result = search_here(options)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
+    SearchCommand(
+        device=("orin",), trials=60, seed=3, out=tmp_path / "command", json=True, quiet=True
+    ).run()
+    summary = json.loads(capsys.readouterr().out)
+    own, commands = ({p.name for p in (tmp_path / n).iterdir()} for n in ("own", "command"))
+    assert own == FILES - {"front.png", "front.html"}
+    assert commands == FILES
+    for name in ("front.csv", "front.json"):
+        assert (result.folder / name).read_bytes() == (tmp_path / "command" / name).read_bytes()
+    records = [json.loads((tmp_path / n / "run.json").read_text()) for n in ("own", "command")]
+    assert records[0]["settings"] == records[1]["settings"]
+    assert records[0]["sources"] == records[1]["sources"]
+    assert records[0]["outcome"] == asdict(result.outcome)
+    counts = ("trials", "distinct_archs", "front", "interrupted")
+    assert [summary[name] for name in counts] == [asdict(result.outcome)[name] for name in counts]
+    assert result.front.candidates == read_front(result.folder).candidates
+    assert result.options == options
+    assert any("archs of family" in note for note in result.notes)
+
+
+def test_a_search_from_python_goes_on_and_fails_as_the_command_does(tmp_path):
+    folder = tmp_path / "run"
+    search_here(SearchOptions(device=("orin",), trials=60, out=folder))
+    result = search_here(SearchOptions(resume=folder, trials=80))
+    assert (result.outcome.trials, result.options.device) == (80, ("orin",))
+    with pytest.raises(RunError, match="--seed cannot change"):
+        search_here(SearchOptions(resume=folder, seed=1))
+    with pytest.raises(DeviceError, match="--device is missing"):
+        search_here(SearchOptions())
+    with pytest.raises(SearchError, match="the smallest has"):
+        search_here(SearchOptions(device=("orin",), max_latency_ms=0.001, out=tmp_path / "none"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_of_the_old_kind_goes_on(tmp_path):
+    """Its record has the command line as `command`, and no `command_line`."""
+    folder = tmp_path / "run"
+    search(folder, "--trials", 60, "--quiet", device="orin")
+    written = json.loads((folder / "run.json").read_text())
+    line = f"python -m nas.search --device orin --out {folder} --trials 60 --quiet"
+    assert (written["command"], written["command_line"]) == ("nas.search", line)
+    old = {"command": line} | {name: written[name] for name in OLD_RECORD[1:]}
+    (folder / "run.json").write_text(json.dumps(old | {"started": "2026-01-01T00:00:00+00:00"}))
+    SearchCommand(resume=folder, trials=80, quiet=True).run()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["command"], record["command_line"]) == ("nas.search", line)
+    assert record["started"] == "2026-01-01T00:00:00+00:00"
+    assert record["settings"]["trials"] == record["outcome"]["trials"] == 80
+
+
+OLD_RECORD = (
+    *("command", "settings", "sources", "seed", "started", "commit", "versions", "host"),
+    *("metric", "outcome"),
+)
+
+
+@pytest.mark.parametrize(
+    ("module", "command"), [("nas.search", SearchCommand), ("lut.build", Build)]
+)
+def test_a_training_run_is_named_as_what_it_is(tmp_path, fails, module, command):
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    record = {"command": "supernet.train", "settings": {"space": "tiny", "seed": 0}}
+    (folder / "run.json").write_text(json.dumps(record))
+    said = fails(command, module, "--resume", folder)
+    assert f"{folder} is a run of supernet.train, not of {module}" in said
+    assert f"go on with it by `python -m supernet.train --resume '{folder}'`" in said

@@ -11,7 +11,7 @@ import pytest
 from nas.accuracy import space_of
 from nas.front import COLUMNS, read_front
 from nas.pareto import pareto_front
-from nas.plot import write_plots
+from nas.pictures import write_plots
 from nas.predict import Predict
 from nas.search import SearchCommand
 from predictors.evaluations import read_evaluations

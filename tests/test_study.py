@@ -11,7 +11,7 @@ from nas.budgets import Budget, feasible
 from nas.front import Candidate
 from nas.pareto import pareto_front
 from nas.samplers import POPULATION
-from nas.study import Search
+from nas.study import Problem, Search
 from results.errors import RunError
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
@@ -41,9 +41,7 @@ class Counting:
 
 def a_search(folder, evaluate=evaluate, limits=(), sampler="nsga2", seed=3, first=()):
     return Search(
-        TINY,
-        evaluate,
-        limits,
+        Problem(TINY, evaluate, limits),
         sampler=sampler,
         seed=seed,
         first=first,
@@ -185,7 +183,7 @@ def test_a_journal_of_another_space_is_refused(tmp_path):
     a_search(tmp_path).run(20, lambda _: None)
     with pytest.raises(RunError, match="another space or version"):
         Search(
-            get_space("l"), evaluate, (), sampler="nsga2", seed=0, first=(),
+            Problem(get_space("l"), evaluate, ()), sampler="nsga2", seed=0, first=(),
             journal=tmp_path / "study.log",
         )  # fmt: skip
 

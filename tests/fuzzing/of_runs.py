@@ -12,8 +12,11 @@ from unittest.mock import patch
 
 from nas.accuracy import load_subnets
 from nas.front import read_front
-from nas.plot import Plot, write_plots
-from nas.study import Search
+from nas.options import SearchOptions
+from nas.pictures import write_plots
+from nas.plot import Plot
+from nas.result import Outcome, SearchResult
+from nas.study import Problem, Search
 from nas.summary import print_front
 from results.errors import UserError
 from results.files import write_json
@@ -71,8 +74,8 @@ def use_plot(path: Path) -> Any:
     """Redrawn, and told as a search tells it."""
     Plot((path.parent,)).run()
     front = read_front(path.parent)
-    outcome = {"trials": 60, "distinct_archs": 60, "front": 3, "interrupted": False, "seconds": 1.0}
-    print_front(front, path.parent, "mine", outcome, [], None, None, "published", [])
+    options, outcome = SearchOptions(device=("mine",)), Outcome(60, 60, 3, False, 1.0)
+    print_front(SearchResult(options, path.parent, front, outcome, ()))
     page = (path.parent / "front.html").read_text()
     assert "<script>alert(1)" not in page
     return [(c.latency_ms, c.accuracy) for c in front.candidates]
@@ -95,7 +98,7 @@ def make_search(folder: Path) -> list[Path]:
     table = make_table_csv(folder)[0]
     flags = {"device": ("mine",), "trials": 60, "space": "tiny", "out": Path("run"), "table": table}
     command = SearchCommand(**flags, quiet=True)  # type: ignore[arg-type]
-    with contextlib.chdir(folder), patch("nas.setting.write_plots"):
+    with contextlib.chdir(folder), patch("nas.pictures.write_plots"):
         command.run()
     record = folder / "run" / "run.json"
     text = record.read_text().replace(str(table), "data/tables/mine-onnxruntime-fp32.csv")
@@ -106,7 +109,7 @@ def make_search(folder: Path) -> list[Path]:
 def use_search(path: Path) -> Any:
     from nas.search import SearchCommand
 
-    with patch("nas.setting.Search", _stop), contextlib.suppress(StoppedError):
+    with patch("nas.engine.Search", _stop), contextlib.suppress(StoppedError):
         SearchCommand(resume=path.parent, quiet=True).run()
 
 
@@ -213,7 +216,8 @@ def use_curves(path: Path) -> Any:
 
 
 def _search(path: Path) -> Search:
-    return Search(TINY, evaluate, (), sampler="nsga2", seed=3, first=(), journal=path)
+    problem = Problem(TINY, evaluate, ())
+    return Search(problem, sampler="nsga2", seed=3, first=(), journal=path)
 
 
 def make_study(folder: Path) -> list[Path]:

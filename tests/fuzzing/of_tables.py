@@ -124,14 +124,14 @@ def make_sidecar(folder: Path) -> list[Path]:
 def use_table(path: Path) -> Any:
     """A prediction, what is said of it, and the space that a search takes from the table."""
     from nas.accuracy import choose_accuracy
-    from nas.search import SearchCommand
+    from nas.options import SearchOptions
 
     table = load_table(path.with_suffix(".csv"))
     predictor = LatencyPredictor(table)
     found = [predictor.predict(blocks_of(arch)) for arch in _tiny()]
     other = predictor.predict(blocks_of(named_arch("b0")))
-    command = SearchCommand(device=(table.device,), table=path)
-    _, space = choose_accuracy(command, "classification", table)
+    options = SearchOptions(device=(table.device,), table=path)
+    _, space = choose_accuracy(options, "classification", table)
     json.dumps([predictor.describe(), predictor.provenance, space.to_dict()], allow_nan=False)
     return [(one.latency_ms, one.std_ms) for one in (*found, other)]
 

@@ -1,0 +1,142 @@
+"""What a search is asked for: the flags of `nas.search` as a value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results.resume import flags_of
+
+PUBLISHED, CHECKPOINT = "published", ".safetensors"
+PREDICTED, SUPERNET = "predicted", "supernet"
+OBJECTIVES = (PREDICTED, SUPERNET)
+TRIALS = 3000
+TRIALS_EVALUATED = 300  # with PyTorch, seconds each
+LIMIT, RECALIBRATED = 1000, 512  # pictures, unless the user says otherwise
+# Flags that are no part of the search; the last two are the command's alone.
+UNRECORDED = ("resume", "out", "json", "quiet")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How each network is evaluated on a supernet's checkpoint."""
+
+    data: Path | None  # None: embedded pictures
+    limit: int  # held-out pictures
+    recalibration_images: int
+    accelerator: str
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Everything that a search is asked for, by the names of the command's flags."""
+
+    device: tuple[str, ...] = ()
+    """NAME[:runtime[:precision]] of the device the model is meant for; `python -m nas.devices`
+    lists them."""
+    task: str = "classification"
+    """classification, segmentation, promptable or super_resolution."""
+    dataset: str | None = None
+    """Data set whose published accuracies count: imagenet, cityscapes, ade20k, sa1b."""
+    space: str | None = None
+    """Search space: family (b and l), b, l, tiny, or all, which has more local blocks and mixers
+    for --freeze to choose from; by default that of the --accuracy file, else what the table was
+    measured for, else family."""
+    freeze: tuple[str, ...] = ()
+    """DIMENSION=VALUE[,VALUE...], such as resolution=128,160 or stage3.mixer=relu_linear;
+    repeatable."""
+    num_classes: int | None = None
+    """Classes of the head; by default the data set's, or those of the --accuracy file."""
+
+    accuracy: str = PUBLISHED
+    """Where accuracies come from: published figures; FILE.jsonl of subnets that supernet.evaluate
+    wrote, whose mixers, kernels and scales are then searched too; or, with --objective supernet,
+    CHECKPOINT.safetensors of supernet.train."""
+    objective: str = PREDICTED
+    """predicted, or supernet: every trial is evaluated on the checkpoint, which takes seconds."""
+    data: Path | None = None
+    """Pictures for --objective supernet, in the layout of the data set; by default embedded."""
+    limit: int | None = None
+    """Evaluate on this many pictures, evenly spread over all; by default 1000."""
+    recalibration_images: int | None = None
+    """Training pictures that each network's BatchNorm statistics are computed on; by default
+    512."""
+    accelerator: str | None = None
+    """Where PyTorch evaluates: cpu (the default) or cuda."""
+
+    max_latency_ms: float | None = None
+    """Budget of latency, per image."""
+    max_params_m: float | None = None
+    """Budget of parameters, in millions."""
+    max_macs_g: float | None = None
+    """Budget of multiply-adds, in billions."""
+    max_memory_mb: float | None = None
+    """Budget of peak memory, activations of a batch and weights."""
+    max_accuracy_std: float | None = None
+    """Limit on the predicted accuracy's standard deviation, in points: how far from published
+    networks, or from choices that were evaluated."""
+
+    trials: int | None = None
+    """Architectures to try; by default 3000, or 300 where each is evaluated (--objective supernet),
+    or what the resumed run was begun with."""
+    sampler: str = "nsga2"
+    """Optuna's nsga2, nsga3, tpe, gp (needs PyTorch; for a few hundred trials) or random."""
+    seed: int = 0
+    """Same seed, same front."""
+
+    table: Path | None = None
+    """Latency table (.csv, with its .json beside it) instead of the device's own."""
+    out: Path | None = None
+    """Run folder; by default results/runs/DEVICE-TIME under the current directory."""
+    resume: Path | None = None
+    """Go on with this run; its flags come from its run.json, only --trials may differ."""
+
+    @property
+    def num_trials(self) -> int:
+        """Return how many architectures to try."""
+        if self.trials is not None:
+            return self.trials
+        return TRIALS_EVALUATED if self.objective == SUPERNET else TRIALS
+
+    @property
+    def evaluation(self) -> EvaluationOptions:
+        """Return how each network is evaluated where the objective is supernet."""
+        return EvaluationOptions(
+            self.data,
+            LIMIT if self.limit is None else self.limit,
+            RECALIBRATED if self.recalibration_images is None else self.recalibration_images,
+            self.accelerator or "cpu",
+        )
+
+    @property
+    def evaluation_flags(self) -> Mapping[str, object]:
+        """Return what was given of the flags that only an evaluation reads, by flag."""
+        given = {
+            "--data": self.data,
+            "--limit": self.limit,
+            "--recalibration-images": self.recalibration_images,
+            "--accelerator": self.accelerator,
+        }
+        return {flag: value for flag, value in given.items() if value is not None}
+
+    @property
+    def budgets(self) -> Mapping[str, float | None]:
+        """Return the upper limits by flag, as `nas.budgets.budgets` reads them."""
+        return {
+            "--max-latency-ms": self.max_latency_ms,
+            "--max-params-m": self.max_params_m,
+            "--max-macs-g": self.max_macs_g,
+            "--max-memory-mb": self.max_memory_mb,
+            "--max-accuracy-std": self.max_accuracy_std,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Return the flags that make the search what it is, as run.json has them."""
+        return flags_of(self, UNRECORDED) | {"accuracy": self.absolute_accuracy}
+
+    @property
+    def absolute_accuracy(self) -> str:
+        """Return --accuracy, a file by its absolute path: a run is resumed from anywhere."""
+        if self.accuracy == PUBLISHED:
+            return PUBLISHED
+        return str(Path(self.accuracy).resolve())

@@ -1,0 +1,104 @@
+"""Where a search takes accuracies from: predicted here, evaluated in `nas.supernet_accuracy`."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from predictors.accuracy import AccuracyPrediction
+from supernet.arch import Arch
+
+
+class AccuracyPredictor(Protocol):
+    """Predicts accuracies, and tells where its numbers come from."""
+
+    @property
+    def provenance(self) -> str:
+        """Return published or supernet."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """Return what the accuracy is, with its unit."""
+        ...
+
+    def predict(self, arch: Arch) -> AccuracyPrediction:
+        """Return the accuracy of a network, in the metric's own points."""
+        ...
+
+    def describe(self) -> str:
+        """Return one line: provenance and error."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what decides the numbers, for run.json."""
+        ...
+
+
+class AccuracySource(ABC):
+    """Gives a search its accuracies.
+
+    Attributes:
+        provenance: published or supernet.
+        metric: what the accuracy is, with its unit.
+    """
+
+    provenance: str
+    metric: str
+
+    @abstractmethod
+    def predict(self, arch: Arch) -> AccuracyPrediction:
+        """Return the accuracy of a network, in the metric's own points."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return one line: provenance and error."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return what decides the numbers, for run.json."""
+
+    def keep_in(self, folder: Path) -> None:
+        """Take up what the run in `folder` holds of it, and keep there what takes long to find.
+
+        Raises RunError where that is damaged.
+        """
+        return  # what takes no time is kept nowhere
+
+    def is_broken(self, arch: Arch) -> bool:
+        """Tell whether a network that was asked for has no accuracy: its outputs are not finite."""
+        return False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of its accuracies must know, a line each."""
+        return ()
+
+
+class PredictedAccuracy(AccuracySource):
+    """Predicts, from published figures or from evaluated subnets."""
+
+    def __init__(self, predictor: AccuracyPredictor) -> None:
+        self.provenance, self.metric = predictor.provenance, predictor.metric
+        self._predictor = predictor
+
+    def predict(self, arch: Arch) -> AccuracyPrediction:
+        """Return mean and standard deviation."""
+        return self._predictor.predict(arch)
+
+    def describe(self) -> str:
+        """Return one line: provenance and error."""
+        return self._predictor.describe()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything needed to judge a prediction, for run.json."""
+        return self._predictor.to_dict()
+
+
+@dataclass(frozen=True)
+class NoAccuracy:
+    """For questions that no accuracy is asked for, where asking costs seconds."""
+
+    def predict(self, arch: Arch) -> AccuracyPrediction:
+        """Return 0 for every network."""
+        return AccuracyPrediction(0.0, 0.0)
