@@ -11,7 +11,7 @@ from nas.options import EvaluationOptions
 from nas.sources import AccuracySource
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import metric_of
-from results.errors import NotFiniteError, SearchError, printable
+from results.errors import NotFiniteError, SearchError, check_least, printable
 from results.runs import own_path
 from supernet.accelerator import check_accelerator, check_is_here
 from supernet.arch import Arch
@@ -96,12 +96,8 @@ def open_checkpoint(path: Path, options: EvaluationOptions) -> SupernetAccuracy:
     """Open a checkpoint and the pictures. Raises UserError where either cannot be used."""
     from results.extras import require
 
-    for name, value in (
-        ("limit", options.limit),
-        ("recalibration-images", options.recalibration_images),
-    ):
-        if value < 1:
-            raise SearchError(f"--{name} must be 1 or more, not {value}")
+    check_least("--limit", options.limit, 1, SearchError)
+    check_least("--recalibration-images", options.recalibration_images, 1, SearchError)
     check_accelerator(options.accelerator)
     require("torch", "torch", "safetensors", "PIL")
     from supernet.evaluation.subnets import SubnetEvaluator
