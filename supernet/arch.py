@@ -28,9 +28,9 @@ MixerKind = Literal[
 Mixer = Literal[MixerKind, "none"]
 Task = Literal["classification", "segmentation", "super_resolution", "promptable", "pretrain"]
 
-LOCAL_KINDS: tuple[LocalKind, ...] = get_args(LocalKind)
-MIXER_KINDS: tuple[MixerKind, ...] = get_args(MixerKind)
-MIXERS: tuple[Mixer, ...] = get_args(Mixer)
+LOCAL_KINDS: tuple[str, ...] = get_args(LocalKind)
+MIXER_KINDS: tuple[str, ...] = get_args(MixerKind)
+MIXERS: tuple[str, ...] = get_args(Mixer)
 UNEXPANDED: tuple[LocalKind, ...] = ("resblock", "dsconv")  # no hidden width, so expand_ratio is 1
 MAX_CHANNELS, MAX_DEPTH, MAX_EXPAND, MAX_KERNEL, MAX_SIDE = 1_000_000, 1000, 100, 99, 65_536
 HEADED: tuple[Mixer, ...] = ("relu_linear", "softmax", "retention")  # have attention heads

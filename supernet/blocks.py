@@ -6,11 +6,11 @@ costs are derived from this list; nothing else knows the order of layers.
 Sizes are C channels, H height and W width of one image; batch is not part of a Block.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
-from results.errors import ArchError
+from results.errors import ArchError, UserError
 from supernet.arch import (
     UNEXPANDED,
     Arch,
@@ -40,6 +40,7 @@ BlockKind = Literal[
 Norm = Literal["batch", "fewer", "layer", "none"]
 Activation = Literal["hswish", "gelu_tanh", "none"]
 UpsampleMode = Literal["", "bicubic", "bilinear"]  # empty for all other kinds
+Entry = TypeVar("Entry")
 IMAGE = -1  # the network's input among the indices of blocks: the one before the first
 
 
@@ -137,6 +138,21 @@ def blocks_of(arch: Arch) -> tuple[Block, ...]:
         blocks.append(_conv("patches", blocks[-1], 3 * arch.stride**2, norm="none"))
         blocks.append(_shuffle(blocks[-1], arch.stride, arch.resolution))
     return tuple(blocks)
+
+
+def entry_of(
+    table: Mapping[str, Entry],
+    block: Block,
+    file: str,
+    error: type[UserError] = ArchError,
+) -> Entry:
+    """Return what a table by kinds of blocks, in `file`, has for a block.
+
+    Raises `error` where it has nothing: a kind was added in other files and not in this one.
+    """
+    if block.kind not in table:
+        raise error(f"{file} has nothing for {block.kind}; see CONTRIBUTING.md, Add a mixer")
+    return table[block.kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from supernet.arch import Arch
-from supernet.blocks import IMAGE, Block, Convolution, blocks_of, convolutions_of
+from supernet.arch import LOCAL_KINDS, Arch
+from supernet.blocks import IMAGE, Block, Convolution, blocks_of, convolutions_of, entry_of
 
 OpKind = Literal[
     "dense",  # k x k convolution over all channels
@@ -133,7 +133,7 @@ def peak_activations(blocks: Sequence[Block]) -> int:
 def ops_of(block: Block) -> tuple[Op, ...]:
     """The operators of one block, in order of execution; the last one writes its output."""
     ops = _Ops(block)
-    _BUILDERS[block.kind](ops, block)
+    entry_of(OPERATORS, block, "supernet/cost.py")(ops, block)
     if block.residual:
         ops.elementwise(ops.last, -1)
     return tuple(ops)
@@ -340,12 +340,9 @@ def _layer_norm(ops: _Ops, block: Block) -> None:
     ops.other("norm", -1, ops.input_elements, params=2 * block.out_channels)
 
 
-_BUILDERS: dict[str, Callable[[_Ops, Block], None]] = {
+OPERATORS: dict[str, Callable[[_Ops, Block], None]] = {
     "conv": _convolutions,
-    "dsconv": _convolutions,
-    "mbconv": _convolutions,
-    "fused_mbconv": _convolutions,
-    "resblock": _convolutions,
+    **dict.fromkeys(LOCAL_KINDS, _convolutions),
     "relu_linear": _relu_linear,
     "softmax": _softmax,
     "hyena": _hyena,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from results.errors import ArchError, WeightsError, check_choice
 from supernet.arch import (
+    LOCAL_KINDS,
     Arch,
     ClassificationHead,
     PromptableHead,
@@ -20,7 +21,7 @@ from supernet.arch import (
     SuperResolutionHead,
     format_resolution,
 )
-from supernet.blocks import IMAGE, Block, blocks_of
+from supernet.blocks import IMAGE, Block, blocks_of, entry_of
 from supernet.layers.convolutions import Conv, LocalBlock, Residual
 from supernet.layers.heads import (
     Add,
@@ -43,10 +44,7 @@ from supernet.sam.model import Sam
 
 MODULES: dict[str, Callable[[Block, float], nn.Module]] = {
     "conv": Conv,
-    "dsconv": LocalBlock,
-    "mbconv": LocalBlock,
-    "fused_mbconv": LocalBlock,
-    "resblock": LocalBlock,
+    **dict.fromkeys(LOCAL_KINDS, LocalBlock),
     "pool": GlobalPool,
     "linear": LinearNormAct,
     "upsample": Upsample,
@@ -184,7 +182,7 @@ class FeatureExtractor(nn.Module):
 
 def module_of(block: Block, eps: float) -> nn.Module:
     """The one PyTorch module of a block; `eps` is that of its normalisations."""
-    module = MODULES[block.kind](block, eps)
+    module = entry_of(MODULES, block, "supernet/layers/mixers.py")(block, eps)
     return Residual(module) if block.residual else module
 
 

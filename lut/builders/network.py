@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from lut.builders.weights import Array, Parameters, RandomWeights, Weights
 from results.errors import DeviceError, check_choice
-from supernet.arch import Arch
+from supernet.arch import LOCAL_KINDS, MIXER_KINDS, Arch
 from supernet.blocks import IMAGE, Activation, Block, UpsampleMode, blocks_of, convolutions_of
 
 Format = Literal["onnx", "tflite"]
@@ -140,7 +140,7 @@ def _emit(
     x = inputs[0]
     if block.kind == "add":
         return graph.add(inputs)
-    y = _EMITTERS.get(block.kind, _mixer)(graph, x, block, parameters)
+    y = _EMITTERS[block.kind](graph, x, block, parameters)
     return graph.add([y, x]) if block.residual else y
 
 
@@ -199,13 +199,11 @@ def _mixer(graph: Graph, x: Tensor, block: Block, parameters: Parameters) -> Ten
 
 _EMITTERS: dict[str, Callable[[Graph, Tensor, Block, Parameters], Tensor]] = {
     "conv": _convolutions,
-    "dsconv": _convolutions,
-    "mbconv": _convolutions,
-    "fused_mbconv": _convolutions,
-    "resblock": _convolutions,
+    **dict.fromkeys(LOCAL_KINDS, _convolutions),
     "pool": _pool,
     "linear": _linear,
     "layer_norm": _layer_norm,
     "upsample": _upsample,
     "pixel_shuffle": _pixel_shuffle,
+    **dict.fromkeys(MIXER_KINDS, _mixer),
 }

@@ -10,7 +10,8 @@ from lut.builders.bicubic import bicubic_matrix
 from lut.builders.onnx_mixers import MIXERS
 from lut.builders.onnx_ops import FLOAT32, TYPES, OnnxOps, Value
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block, UpsampleMode
+from results.errors import DeviceError
+from supernet.blocks import Block, UpsampleMode, entry_of
 
 
 class OnnxGraph(OnnxOps):
@@ -77,7 +78,9 @@ class OnnxGraph(OnnxOps):
         return self.kept(self.node("DepthToSpace", [x], shape, blocksize=factor, mode="CRD"))
 
     def mixer(self, x: Value, block: Block, parameters: Parameters) -> Value:
-        return MIXERS[block.kind](self, x, block, parameters)
+        """Append a token mixer. Raises DeviceError where `onnx_mixers` has none of that kind."""
+        emit = entry_of(MIXERS, block, "lut/builders/onnx_mixers.py", DeviceError)
+        return emit(self, x, block, parameters)
 
     def finish(self, output: Value, name: str) -> bytes:
         output = self.cast(output, FLOAT32)

@@ -12,7 +12,8 @@ from lut.builders.bicubic import bicubic_matrix
 from lut.builders.tflite_mixers import MIXERS
 from lut.builders.tflite_ops import ConvolutionForm, TfliteOps
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Activation, Block, UpsampleMode
+from results.errors import DeviceError
+from supernet.blocks import Activation, Block, UpsampleMode, entry_of
 
 # Lets XNNPACK compute in float16 where the CPU does so natively, as it does on current phones.
 HALF_ALLOWED = {"reduced_precision_support": b"fp16accfp16"}
@@ -113,7 +114,9 @@ class TfliteGraph:
         return ops.reshape(y, batch, height * factor, width * factor, channels)
 
     def mixer(self, x: int, block: Block, parameters: Parameters) -> int:
-        return MIXERS[block.kind](self._ops, x, block, parameters)
+        """Append a token mixer. Raises DeviceError where `tflite_mixers` has none of that kind."""
+        emit = entry_of(MIXERS, block, "lut/builders/tflite_mixers.py", DeviceError)
+        return emit(self._ops, x, block, parameters)
 
     def finish(self, output: int, name: str) -> bytes:
         output = self._ops.to_float(output)

@@ -21,7 +21,6 @@ That a device gains or loses with size is left to launches, memory and the netwo
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -41,14 +40,14 @@ from lut.roofline import Array, OpArrays, Roofline
 from lut.table import Entry, Table
 from lut.terms import NetworkTerms, transferred_mb
 from results.errors import TableError
-from supernet.arch import Arch, LocalKind, Mixer
+from supernet.arch import LOCAL_KINDS, MIXER_KINDS, Arch
 from supernet.blocks import Block, blocks_of
 from supernet.cost import BYTES, network_cost
 
 FACTORS = ("convolution", "depthwise", "product", "memory", "launch")
-GROUPS = {  # of kinds of block; all others are "other_blocks"
-    **dict.fromkeys(get_args(LocalKind), "local_blocks"),
-    **dict.fromkeys((kind for kind in get_args(Mixer) if kind != "none"), "mixer_blocks"),
+GROUPS: dict[str, str] = {  # of kinds of block; all others are "other_blocks"
+    **dict.fromkeys(LOCAL_KINDS, "local_blocks"),
+    **dict.fromkeys(MIXER_KINDS, "mixer_blocks"),
 }
 GROUP_NAMES = ("local_blocks", "mixer_blocks", "other_blocks")
 SPREADS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)  # of a factor's logarithm around the scale's

@@ -17,6 +17,7 @@ import numpy as np
 
 from lut.table import Entry
 from lut.terms import NetworkTerms, params_m, peak_mb
+from supernet.arch import LOCAL_KINDS, MIXER_KINDS
 from supernet.blocks import Block
 
 CACHE_MB = 2.0  # of a core's own, about: level 2 of a present CPU
@@ -25,8 +26,6 @@ ERROR = 0.015  # of a network, relative: what is left beside these
 FACTOR_STD = 0.03  # of a group's factor around the common scale
 TERM_SHARE = 0.02  # of a latency: what a term may well take
 GROUPS = ("mixers", "wide_kernels", "beyond_cache", "within_cache", "others")
-_LOCALS = ("dsconv", "mbconv", "fused_mbconv", "resblock")
-_MIXERS = ("relu_linear", "softmax", "hyena", "retention", "rwkv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +50,9 @@ class Context:
 
 def group_of(block: Block) -> str:
     """One of GROUPS."""
-    if block.kind in _MIXERS:
+    if block.kind in MIXER_KINDS:
         return "mixers"
-    if block.kind not in _LOCALS:
+    if block.kind not in LOCAL_KINDS:
         return "others"
     if block.kernel_size >= WIDE_KERNEL:
         return "wide_kernels"

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from results.errors import ArchError
 from supernet.blocks import Block
 from supernet.layers.mixers import Axes
 from supernet.model import module_of
@@ -45,6 +46,11 @@ class Slice:
 def slices_of(wide: Block, narrow: Block) -> tuple[Slice, ...]:
     """Of every tensor of the module of `wide` what that of `narrow` uses, in order."""
     have, want = _axes_of(wide), _axes_of(narrow)
+    if not want.keys() <= have.keys() or not all(_fits(have[n], axes) for n, axes in want.items()):
+        raise ArchError(
+            f"{narrow.describe()} is no part of {wide.describe()}: where leading channels are no "
+            "narrower module, it tells its `axes`, as LiteMLA does in supernet/layers/mixers.py"
+        )
     return tuple(_slice(name, have[name], axes) for name, axes in want.items())
 
 
@@ -64,6 +70,16 @@ def _axes_of(block: Block) -> dict[str, Axes]:
         finer: dict[str, Axes] = getattr(child, "axes", {})
         found |= {f"{prefix}.{name}".lstrip("."): axes for name, axes in finer.items()}
     return found
+
+
+def _fits(have: Axes, want: Axes) -> bool:
+    """Tell whether a tensor of axes `want` can be a part of one of axes `have`."""
+    return len(have) == len(want) and all(
+        set(w) <= set(h)
+        if isinstance(h, tuple) and isinstance(w, tuple)
+        else isinstance(h, int) and isinstance(w, int) and w <= h
+        for h, w in zip(have, want, strict=True)
+    )
 
 
 def _slice(name: str, have: Axes, want: Axes) -> Slice:
@@ -86,7 +102,6 @@ def _part(have: int | tuple[int, ...], want: int | tuple[int, ...], *, is_kernel
         return slice(at[0], at[-1] + 1, steps.pop())
     assert isinstance(have, int)
     assert isinstance(want, int)
-    assert want <= have
     if want == have:
         return slice(None)  # costs nothing
     start = (have - want) // 2 if is_kernel else 0
