@@ -14,7 +14,7 @@ from torch.nn import functional
 from results.errors import UserError
 from supernet.model import build
 from supernet.sharing.supernet import Supernet
-from supernet.training.batches import Order, read_parts
+from supernet.training.batches import PartDraws, PictureOrder, read_parts
 from supernet.training.optimise import Average, adamw, clip, learning_rate
 from supernet.training.sandwich import OneArch, SandwichRule
 from supernet.training.trainer import Alone, Recipe, Trainer, compiled
@@ -26,16 +26,14 @@ def supernet_trainer(seed=0, batch_size=4, steps=6, **recipe):
     space = small_space()
     rule = SandwichRule(space, 1, seed, steps, resolutions=(SIZE,))
     trainer = Trainer(Supernet(space), Blobs(), rule, Recipe(steps, seed=seed, **recipe))
-    return trainer, Order(NUM_TRAIN, batch_size, seed)
+    return trainer, PictureOrder(NUM_TRAIN, batch_size, seed)
 
 
 def run(trainer, order, upto=None):
     """The reports of the steps that are left."""
     steps = range(trainer.done, upto or trainer.recipe.num_steps)
-    batches = read_parts(
-        trainer.task, trainer.sampler, order, steps,
-        parts=trainer.parts, num_parts=trainer.num_parts, workers=0,
-    )  # fmt: skip
+    draws = PartDraws(trainer.sampler, order, steps, trainer.parts, trainer.num_parts)
+    batches = read_parts(trainer.task, draws, workers=0)
     return [trainer.step(batch) for batch in batches]
 
 
@@ -53,7 +51,7 @@ class Plain(Alone):
 def plain_trainer(**recipe):
     torch.manual_seed(0)
     rule = SandwichRule(small_space(), 1, 0, 4, resolutions=(SIZE,))
-    return Trainer(Plain(), Blobs(), rule, Recipe(4, **recipe)), Order(NUM_TRAIN, 12, 0)
+    return Trainer(Plain(), Blobs(), rule, Recipe(4, **recipe)), PictureOrder(NUM_TRAIN, 12, 0)
 
 
 def state_of(trainer):
@@ -73,7 +71,7 @@ def test_a_loaded_state_goes_on_exactly():
     loaded.sampler, loaded.recipe = fresh.sampler, fresh.recipe
     loaded.load(tensors, facts)
     torch.manual_seed(99)
-    assert first + run(loaded, Order(NUM_TRAIN, 4, 0)) == whole
+    assert first + run(loaded, PictureOrder(NUM_TRAIN, 4, 0)) == whole
     final, expected = state_of(loaded), state_of(begun)
     assert final.keys() == expected.keys()
     assert all(torch.equal(final[name], expected[name]) for name in final)
@@ -229,7 +227,7 @@ def test_one_arch_alone_has_one_loss():
     space = small_space()
     arch = next(space.extremes())
     trainer = Trainer(Plain(), Blobs(), OneArch(arch, 0, (SIZE,)), Recipe(2))
-    reports = run(trainer, Order(NUM_TRAIN, 4, 0))
+    reports = run(trainer, PictureOrder(NUM_TRAIN, 4, 0))
     assert [report.distill for report in reports] == [None, None]
     assert reports[0].resolution == SIZE
 

@@ -6,6 +6,7 @@ and over the parts that gradients are accumulated of; so neither changes what a 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ from supernet.training.sandwich import Sampler, stream
 Batch = tuple[Tensor, Any]  # (B, 3, H, W) and the task's targets
 
 
-class Order:
-    """The draws of every step."""
+class PictureOrder:
+    """Which picture, and which of its variations, each place of each step's batch is."""
 
     def __init__(self, num_train: int, batch_size: int, seed: int) -> None:
         self.num_train = num_train
@@ -31,7 +32,7 @@ class Order:
         self._shuffled: list[int] = []
 
     def draws(self, step: int, size: tuple[int, int]) -> list[Draw]:
-        """Of all ranks, `batch_size` of them."""
+        """Return the draws of a step, from 0, of all ranks: `batch_size` of them."""
         first = step * self.batch_size
         return [self._draw(place, size) for place in range(first, first + self.batch_size)]
 
@@ -44,25 +45,37 @@ class Order:
         return Draw(self._shuffled[position], epoch, size, self.seed)
 
 
+@dataclass(frozen=True)
+class PartDraws:
+    """A batch sampler: for each step the draws of those parts of its batch that a rank runs."""
+
+    sampler: Sampler  # tells the resolution of a step
+    order: PictureOrder
+    steps: range  # from 0
+    parts: range  # of `num_parts`
+    num_parts: int  # equal ones, of all ranks
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        each = self.order.batch_size // self.num_parts
+        for step in self.steps:
+            draws = self.order.draws(step, self.sampler.draw(step).resolution)
+            for part in self.parts:
+                yield draws[part * each : (part + 1) * each]
+
+    def __len__(self) -> int:
+        return len(self.steps) * len(self.parts)
+
+
 def read_parts(
-    task: TrainingTask,
-    sampler: Sampler,
-    order: Order,
-    steps: range,
-    *,
-    parts: range,
-    num_parts: int,
-    workers: int | None,
-    pin_memory: bool = False,
+    task: TrainingTask, draws: PartDraws, *, workers: int | None, pin_memory: bool = False
 ) -> Iterator[list[Batch]]:
-    """For each of `steps` the batches of those `parts`, of `num_parts`, that a rank runs.
+    """Yield for each step the batches of the parts in `draws`.
 
     Args:
-        workers: processes that read ahead; by default one a core, up to 8.
+        workers: processes that read ahead; None: one a core, up to 8.
 
     Raises UserError, as reading raised it, or where a process that reads has died.
     """
-    draws = _PartDraws(sampler, order, steps, parts, num_parts)
     workers = min(num_cores(), MAX_WORKERS) if workers is None else workers
     data: Dataset[Any] = Answers(task.train_data())
     loader = DataLoader(
@@ -79,7 +92,7 @@ def read_parts(
             if isinstance(batch, UserError):
                 raise batch
             gathered.append(batch)
-            if len(gathered) == len(parts):
+            if len(gathered) == len(draws.parts):
                 yield gathered
                 gathered = []
     except RuntimeError as error:
@@ -89,31 +102,8 @@ def read_parts(
 
 
 def seed_of(seed: int, *names: object) -> int:
-    """A seed of its own for every purpose, the same in every process."""
+    """Return a seed of its own for every purpose, the same in every process."""
     return stream(seed, *names).getrandbits(63)
-
-
-class _PartDraws:
-    """For each step and part the draws: a batch sampler."""
-
-    def __init__(
-        self, sampler: Sampler, order: Order, steps: range, parts: range, num_parts: int
-    ) -> None:
-        self.sampler = sampler
-        self.order = order
-        self.steps = steps
-        self.parts = parts
-        self.num_parts = num_parts
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        each = self.order.batch_size // self.num_parts
-        for step in self.steps:
-            draws = self.order.draws(step, self.sampler.draw(step).resolution)
-            for part in self.parts:
-                yield draws[part * each : (part + 1) * each]
-
-    def __len__(self) -> int:
-        return len(self.steps) * len(self.parts)
 
 
 class _Collate:

@@ -22,7 +22,7 @@ from supernet.memory import is_out_of_memory, within_memory
 from supernet.sharing.checkpoint import RESOLUTIONS, save_checkpoint
 from supernet.sharing.supernet import Supernet
 from supernet.tasks.loop import core_for_readers
-from supernet.training.batches import Order, read_parts
+from supernet.training.batches import PartDraws, PictureOrder, read_parts
 from supernet.training.curves import Curves, draw_curve
 from supernet.training.distributed import Ranks, joined
 from supernet.training.evaluation import evaluate_subnet, pictures_at_once, row_of
@@ -228,16 +228,10 @@ class TrainingRun:
         steps = range(trainer.done, total)
         if not steps:
             return
-        batches = read_parts(
-            plan.task,
-            self.sampler,
-            Order(plan.task.num_train, options.batch_size, options.seed),
-            steps,
-            parts=trainer.parts,
-            num_parts=trainer.num_parts,
-            workers=options.workers,
-            pin_memory=self.ranks.device.type == "cuda",
-        )
+        order = PictureOrder(plan.task.num_train, options.batch_size, options.seed)
+        draws = PartDraws(self.sampler, order, steps, trainer.parts, trainer.num_parts)
+        on_gpu = self.ranks.device.type == "cuda"
+        batches = read_parts(plan.task, draws, workers=options.workers, pin_memory=on_gpu)
         bar = progress(total, silent=self.silent, label="training", unit="steps")
         with core_for_readers(options.workers), self._logs() as logs, bar as show:
             saved = started = time.perf_counter()

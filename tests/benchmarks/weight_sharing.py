@@ -200,7 +200,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
     from supernet.layers.initialise import initialise_weights
     from supernet.model import build
     from supernet.sharing.supernet import Supernet
-    from supernet.training.batches import Order, seed_of
+    from supernet.training.batches import PictureOrder, seed_of
     from supernet.training.distributed import Ranks
     from supernet.training.sandwich import OneArch, Sampler, SandwichRule
     from supernet.training.trainer import Alone, Recipe, Trainer
@@ -240,7 +240,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
         seed=job.seed,
     )
     trainer = Trainer(model, task, sampler, recipe, Ranks(device=device))
-    order = Order(NUM_TRAIN, BATCH_SIZE, job.seed)
+    order = PictureOrder(NUM_TRAIN, BATCH_SIZE, job.seed)
     for step in range(variant.num_steps):
         chosen = torch.tensor([d.index for d in order.draws(step, SIZE)], device=device)
         flipped = torch.Generator().manual_seed(seed_of(job.seed, "flip", step))
