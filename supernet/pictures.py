@@ -22,27 +22,6 @@ from PIL import Image
 from torch import Tensor
 
 from results.errors import DataError
-from supernet.tasks.folders import (
-    check_folder,
-    contents,
-    is_picture,
-    list_classes,
-    list_folders,
-    list_pictures,
-    pair_masks,
-    unused_masks,
-)
-
-__all__ = [  # what is found, from here too
-    "check_folder",
-    "contents",
-    "is_picture",
-    "list_classes",
-    "list_folders",
-    "list_pictures",
-    "pair_masks",
-    "unused_masks",
-]
 
 FORMATS = (  # Pillow's names; of others some run programs on what they read
     *("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "AVIF", "TIFF", "JPEG2000", "PPM", "GIF"),

@@ -13,18 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from results.errors import DataError
-from supernet.pictures import (
-    check_folder,
-    contents,
-    is_picture,
-    list_classes,
-    list_folders,
-    normalise,
-    read_rgb,
-    resize_and_crop,
-    to_tensor,
-)
+from supernet.pictures import normalise, read_rgb, resize_and_crop, to_tensor
 from supernet.tasks.class_order import by_name, in_order
+from supernet.tasks.folders import check_folder, contents, is_picture, list_classes, list_folders
 
 LAYOUT = "DIR/val/CLASS/PICTURE or DIR/CLASS/PICTURE"
 SPLITS = ("train", "val", "validation", "test")

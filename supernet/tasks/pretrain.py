@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from results.errors import DataError
 from supernet.arch import Arch
 from supernet.model import IMAGENET_STD
-from supernet.pictures import check_folder, contents, hw, list_pictures, read_rgb
+from supernet.pictures import hw, read_rgb
 from supernet.tasks.augment import flip, random_resized_crop
 from supernet.tasks.base import (
     IMAGENET,
@@ -38,6 +38,7 @@ from supernet.tasks.base import (
 from supernet.tasks.embedded_cells import draw_cells
 from supernet.tasks.embedded_leaves import draw_leaves
 from supernet.tasks.embedded_shapes import CLASSES, draw_shape
+from supernet.tasks.folders import check_folder, contents, list_pictures
 from supernet.tasks.losses import like, masked_l1
 from supernet.tasks.task import PLAIN, Augment, Draw
 

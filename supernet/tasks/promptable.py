@@ -15,16 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
 from results.errors import DataError, NotFiniteError
-from supernet.pictures import (
-    check_folder,
-    contents,
-    list_pictures,
-    pair_masks,
-    read_indices,
-    read_rgb,
-    read_turned,
-    unused_masks,
-)
+from supernet.pictures import read_indices, read_rgb, read_turned
 from supernet.rle import Rle, area, decode
 from supernet.tasks.coco import (
     Annotation,
@@ -35,6 +26,7 @@ from supernet.tasks.coco import (
     read_annotation,
     read_sa1b,
 )
+from supernet.tasks.folders import check_folder, contents, list_pictures, pair_masks, unused_masks
 from supernet.tasks.look import in_threads
 from supernet.tasks.loop import cure_of_not_finite
 

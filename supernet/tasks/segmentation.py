@@ -16,20 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from results.errors import DataError
-from supernet.pictures import (
-    IGNORED,
-    check_folder,
-    contents,
-    list_pictures,
-    normalise,
-    pair_masks,
-    read_indices,
-    read_rgb,
-    resize_bicubic,
-    to_tensor,
-    unused_masks,
-)
+from supernet.pictures import IGNORED, normalise, read_indices, read_rgb, resize_bicubic, to_tensor
 from supernet.tasks.base import evenly
+from supernet.tasks.folders import check_folder, contents, list_pictures, pair_masks, unused_masks
 from supernet.tasks.mask_values import check_not_negative, check_sizes, check_values, read_values
 
 Layout = Literal["cityscapes", "ade20k", "folder"]

@@ -14,15 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from results.errors import DataError
-from supernet.pictures import (
-    check_folder,
-    contents,
-    hw,
-    list_pictures,
-    normalise,
-    read_rgb,
-    to_tensor,
-)
+from supernet.pictures import hw, normalise, read_rgb, to_tensor
+from supernet.tasks.folders import check_folder, contents, list_pictures
 
 FOLDERS = {"val": ("DIV2K_valid_HR", "val", "valid"), "train": ("DIV2K_train_HR", "train")}
 WINDOW, SIGMA = 11, 1.5  # of SSIM, pixels
