@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -63,6 +63,13 @@ UNREADABLE = (  # what Pillow raises for files that are not, or no longer, pictu
     Image.DecompressionBombError,
 )
 T = TypeVar("T")
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of RGB in 0..1, see `normalise`."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
 
 
 def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Image.Image:

@@ -1,15 +1,16 @@
 """A task small enough for tests: which of four corners of a picture is bright."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from supernet.spaces import get_space
-from supernet.tasks.task import Draw
+from supernet.tasks.draw import PLAIN, Draw
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.sources import Embedded
+from supernet.tasks.task import Task
 
 NUM_CLASSES, NUM_TRAIN = 4, 48
 SIZE = (32, 32)
@@ -26,8 +27,30 @@ def small_space():
     return get_space("tiny", freeze=FROZEN, num_classes=NUM_CLASSES)
 
 
-class Corners(Dataset[Any]):
-    def __getitem__(self, draw: Draw):
+class Corners(Embedded[int]):
+    """Numbers of corners."""
+
+    num_classes = NUM_CLASSES
+
+    def __init__(self):
+        super().__init__(TaskOptions("classification", num_train=NUM_TRAIN), ("blobs",))
+
+    def draw(self, index, size, rng):
+        return index % NUM_CLASSES
+
+    def held_out(self, arch):
+        raise NotImplementedError
+
+
+class Blobs(Task):
+    """A task without files and processes."""
+
+    name, primary = "classification", "top1"
+
+    def __init__(self):
+        super().__init__(Corners(), PLAIN)
+
+    def sample(self, draw, augment):
         generator = torch.Generator().manual_seed(draw.index + 1000 * draw.epoch)
         x = torch.randn(3, *draw.size, generator=generator)
         label = draw.index % NUM_CLASSES
@@ -36,34 +59,6 @@ class Corners(Dataset[Any]):
         x[:, top : top + half, left : left + half] += 2
         return x, torch.tensor(label)
 
-
-class Blobs:
-    """A `TrainingTask` without files and processes."""
-
-    name, dataset, primary = "classification", "blobs", "top1"
-    num_train = NUM_TRAIN
-    num_classes: int | None = NUM_CLASSES
-    classes: tuple[str, ...] = ()
-
-    def check_labels(self, limit=None, *, training=False, silent=True):
-        return ()
-
-    def check_files(self):
-        return ()
-
-    def files_trained_on(self):
-        return []
-
-    def train_data(self):
-        return Corners()
-
-    def collate(self, samples):
-        pictures, labels = zip(*samples, strict=True)
-        return torch.stack(pictures), torch.stack(labels)
-
-    def mix(self, x, target, generator):
-        return x, target
-
     def loss(self, output, target, decoder):
         return functional.cross_entropy(output, target)
 
@@ -71,9 +66,12 @@ class Blobs:
         wanted = teacher.softmax(1)
         return (wanted * (wanted.log() - output.log_softmax(1))).sum(1).mean()
 
-    def evaluate(self, model, arch, *, limit, batch_size, workers, device, dtype):
-        draws = [Draw(i, 99, arch.resolution, 0) for i in range(limit or 16)]
-        x, labels = self.collate([Corners()[draw] for draw in draws])
+    def held_out(self, arch):
+        raise NotImplementedError
+
+    def evaluate(self, model, arch, settings):
+        draws = [Draw(i, 99, arch.resolution, 0) for i in range(settings.limit or 16)]
+        x, labels = self.collate([self.sample(draw, PLAIN) for draw in draws])
         with torch.no_grad():
             right = (model(x).argmax(1) == labels).float()
         return {"top1": 100 * right.mean().item(), "n": float(len(draws))}
@@ -81,5 +79,6 @@ class Blobs:
     def recalibration_batches(
         self, arch, num_images, batch_size, seed, workers=None
     ) -> Iterator[Tensor]:
+        draws = [Draw(i, 0, SIZE, seed) for i in range(batch_size)]
         for _ in range(num_images // batch_size):
-            yield torch.stack([Corners()[Draw(i, 0, SIZE, seed)][0] for i in range(batch_size)])
+            yield torch.stack([self.sample(draw, PLAIN)[0] for draw in draws])

@@ -22,8 +22,9 @@ from supernet.official import named_arch
 from supernet.sharing.checkpoint import open_supernet, save_checkpoint
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
+from supernet.tasks.choose import training_task
 from supernet.tasks.class_order import AS_TRAINED, by_name, in_order
-from supernet.tasks.task import training_task
+from supernet.tasks.options import TaskOptions
 from supernet.train import Train
 from supernet.training.plan import plan_training
 from supernet.weights.files import arch_in, save_weights
@@ -259,16 +260,18 @@ class TestEvaluation:
         fill(tmp_path / "train", {"a": 1, "b": 1, "c": 1})
         fill(tmp_path / "val", {"b": 1, "c": 1})
         with pytest.raises(DataError, match="class 'a' is not in both train/ and val/"):
-            training_task("classification", data=tmp_path)
+            training_task(TaskOptions("classification", data=tmp_path))
         fill(tmp_path / "val", {"bat": 1, "a": 1})  # would shift all labels after it
         with pytest.raises(DataError, match="holds 4 class folders, the network tells 3 classes"):
-            training_task("classification", data=tmp_path, classes=("c", "b", "a"))
+            training_task(TaskOptions("classification", data=tmp_path, classes=("c", "b", "a")))
         shutil.rmtree(tmp_path / "val" / "bat")
         shutil.rmtree(tmp_path / "val" / "a")
-        task: Any = training_task("classification", data=tmp_path, classes=("c", "b", "a"))
-        assert [label for _, label in task._held] == [0, 1]
-        assert [path.parent.name for path, _ in task._held] == ["c", "b"]
-        assert "1 of 3 classes has no folder" in task.check_labels()[0]
+        task: Any = training_task(
+            TaskOptions("classification", data=tmp_path, classes=("c", "b", "a"))
+        )
+        assert [label for _, label in task.source.held_out_files] == [0, 1]
+        assert [path.parent.name for path, _ in task.source.held_out_files] == ["c", "b"]
+        assert "1 of 3 classes has no folder" in task.source.check_labels()[0]
 
 
 class TestTraining:
@@ -342,7 +345,7 @@ class TestTraining:
         for flag in ("teacher", "init"):
             task = plan_training(replace(QUICK, data=folder, **{flag: old})).task
             assert task.classes == tuple(sorted(self.COUNTS))
-            assert "as in the training of the weights" in task.check_labels()[0]
+            assert "as in the training of the weights" in task.source.check_labels()[0]
 
     def test_a_teacher_of_other_classes_is_refused(self, folder, tmp_path):
         teacher, run = tmp_path / "teacher.safetensors", tmp_path / "run"

@@ -17,10 +17,10 @@ from results.errors import DataError
 from supernet.evaluation.folders import open_data
 from supernet.official import named_arch
 from supernet.rle import decode, encode
-from supernet.tasks import promptable
-from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
-from supernet.tasks.task import PLAIN
-from supernet.tasks.train_promptable import PromptableTask
+from supernet.tasks import annotated_pictures
+from supernet.tasks.annotated_pictures import AnnotatedPictures
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.promptable import BoxIoU, PromptableTask
 from tests.conftest import ROOT
 from tests.test_tasks import BoxFiller, noise, save
 
@@ -216,9 +216,9 @@ class TestDamageInSa1b:
     def test_is_counted_before_a_training(self, tmp_path, kind):
         for number in range(3):
             self.write(tmp_path, number, GOOD, annotation(mask_upright(1)) | BAD[kind])
-        task = PromptableTask(tmp_path, None, 0, None, PLAIN, None)
-        (note,) = task.check_files()
-        held_out = len(task.files_held_out())
+        task = PromptableTask(TaskOptions("promptable", data=tmp_path))
+        (note,) = task.source.check_files()
+        held_out = len(task.source.files_held_out())
         assert note.startswith(f"{3 - held_out} of {2 * (3 - held_out)} objects are damaged, ")
         assert note.endswith("; they are left out")
         assert "annotation 1" in note
@@ -226,14 +226,14 @@ class TestDamageInSa1b:
     def test_of_all_objects_is_refused(self, tmp_path):
         for number in range(3):
             self.write(tmp_path, number, BAD["outside"])
-        task = PromptableTask(tmp_path, None, 0, None, PLAIN, None)
+        task = PromptableTask(TaskOptions("promptable", data=tmp_path))
         with pytest.raises(DataError, match=r"(\d) of \1 objects are damaged, the first"):
-            task.check_files()
+            task.source.check_files()
 
     def test_of_very_many_files_some_are_read(self, tmp_path, monkeypatch):
         for number in range(9):
             self.write(tmp_path, number, GOOD, annotation(mask_upright(1)) | BAD["outside"])
-        monkeypatch.setattr(promptable, "LOOKED", 3)
+        monkeypatch.setattr(annotated_pictures, "LOOKED", 3)
         data = AnnotatedPictures(tmp_path)
         (note,) = data.check_objects()
         assert note.startswith("in 3 of 9 files, 3 of 6 objects are damaged, the first: ")
@@ -280,8 +280,8 @@ class TestIds:
         images = [{"id": n, "file_name": f"{n}.png"} for n in "ab"]
         objects = [GOOD | {"image_id": n} for n in ("a", "b", "c")]
         write(tmp_path, objects, images=images)
-        task = PromptableTask(tmp_path, None, 0, None, PLAIN, None)
-        assert ["1 of 3 objects" in note for note in task.notes] == [True]
+        task = PromptableTask(TaskOptions("promptable", data=tmp_path))
+        assert ["1 of 3 objects" in note for note in task.source.notes] == [True]
 
 
 class TestPlaces:
@@ -367,7 +367,7 @@ from pathlib import Path
 import numpy as np
 from results.errors import DataError
 from supernet.pictures import read_indices, read_rgb
-from supernet.tasks.promptable import AnnotatedPictures
+from supernet.tasks.annotated_pictures import AnnotatedPictures
 folder = Path(sys.argv[1])
 {body}
 # not getrusage, which goes on from what the process that started this one held

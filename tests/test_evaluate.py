@@ -32,7 +32,7 @@ from supernet.evaluate import Evaluate
 from supernet.evaluation.recalibrated import task_of
 from supernet.model import build, build_task_model, default_cfg
 from supernet.sam.predictor import PromptablePredictor
-from supernet.tasks.base import spread
+from supernet.tasks.splits import spread
 from supernet.weights.files import official_state_dict, save_weights
 from tests.seeded import seeded_tensor
 

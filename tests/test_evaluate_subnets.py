@@ -31,7 +31,8 @@ from supernet.sharing.checkpoint import open_supernet, save_checkpoint
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
-from supernet.tasks.task import training_task
+from supernet.tasks.choose import training_task
+from supernet.tasks.options import TaskOptions
 from supernet.weights.files import arch_in, load_weights, metadata_in, sha256_of
 from tests.sheets import VARIANTS
 
@@ -79,7 +80,7 @@ def write_archs(path, archs):
 
 def by_hand(weights, arch):
     """Top-1 in percent of the extracted network, recalibrated, picture by picture."""
-    task: Any = training_task("classification", num_classes=12, seed=5)
+    task: Any = training_task(TaskOptions("classification", num_classes=12, seed=5))
     model = open_supernet(weights).extract(arch)
     recalibrate(model, task.recalibration_batches(arch, 24, 12, seed=0))
     held: Any = task.held_out(arch)[0]

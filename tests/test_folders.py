@@ -3,15 +3,15 @@
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from results.errors import DataError
-from supernet.pictures import FORMATS, read_indices, read_rgb
-from supernet.tasks.classification import ClassFolders
+from supernet.pictures import FORMATS, Normalisation, read_indices, read_rgb
+from supernet.tasks.annotated_pictures import AnnotatedPictures
+from supernet.tasks.classification import ClassFolders, Preparation
 from supernet.tasks.folders import (
     LOSSLESS,
     SUFFIXES,
@@ -21,21 +21,20 @@ from supernet.tasks.folders import (
     pair_masks,
     unused_masks,
 )
+from supernet.tasks.labelled_pictures import LabelledPictures
 from supernet.tasks.pretrain import list_pictures_of
-from supernet.tasks.promptable import AnnotatedPictures
-from supernet.tasks.segmentation import LabelledPictures
 from supernet.tasks.super_resolution import LargePictures
-from supernet.tasks.train_classification import class_folders
 from tests.test_tasks import noise, save
+
+HALVES = Normalisation((0.5,) * 3, (0.5,) * 3)
 
 
 def names(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in list_pictures(folder)]
 
 
-def classes(folder):
-    colours: Any = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    return ClassFolders(folder, (8, 8), None, crop_pct=1.0, **colours)
+def classes(folder, split="val"):
+    return ClassFolders(folder, Preparation((8, 8), 1.0, HALVES), split=split)
 
 
 @pytest.fixture
@@ -130,7 +129,7 @@ class TestLinks:
     def test_a_split_that_is_a_dead_link_is_not_taken_from_the_others(self, three):
         (three.parent / "train").symlink_to("nowhere")
         with pytest.raises(DataError, match=r"link .*train leads to nowhere"):
-            class_folders(three.parent, "train")
+            classes(three.parent, "train")
         save(three / "images" / "0.png", noise(4, 4))
         save(three / "masks" / "0.png", np.ones((4, 4), np.uint8))
         (three / "images" / "val").symlink_to("nowhere")
@@ -152,7 +151,7 @@ class TestWhatSystemsLeave:
             (three / path).write_text("")
         assert [path.name for path in list_folders(three)] == ["a", "b", "c"]
         for split in ("train", "val"):
-            assert len(class_folders(three, split)) == 3
+            assert len(classes(three, split)) == 3
         assert len(classes(three.parent)) == 3
         assert len(list_pictures_of(three)) == len(LargePictures(three, 2)) == 3
 
@@ -188,7 +187,7 @@ class TestSuffixes:
         for name in ("x.heic", "y.heic", "notes.txt"):
             (three / "b" / name).write_text("")
         (three / "b" / "0.png").unlink()
-        for opened in (lambda: classes(three.parent), lambda: class_folders(three.parent, "val")):
+        for opened in (lambda: classes(three.parent), lambda: classes(three.parent, "val")):
             with pytest.raises(
                 DataError,
                 match=r"val/b holds no pictures, but 2 files \*\.heic, which are not read",
@@ -278,8 +277,7 @@ class TestMasks:
         values[0] = -200
         values[1] = 1
         Image.fromarray(values).save(tmp_path / "masks" / "0.tif")
-        colours: Any = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-        data = LabelledPictures(tmp_path, (8, 8), 100, **colours)
+        data = LabelledPictures(tmp_path, (8, 8), 100, HALVES)
         for read in (data.check_labels, lambda: data[0]):
             with pytest.raises(DataError, match="holds label -200; store 255 for none"):
                 read()
@@ -295,8 +293,7 @@ class TestMasks:
         save(tmp_path / "images" / "0.png", noise(8, 8))
         for name in ("0", "1"):
             save(tmp_path / "masks" / f"{name}.png", np.eye(8, dtype=np.uint8))
-        colours: Any = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-        (line,) = LabelledPictures(tmp_path, (8, 8), 2, **colours).check_labels()
+        (line,) = LabelledPictures(tmp_path, (8, 8), 2, HALVES).check_labels()
         assert "1 masks in" in line
         assert "are of no picture" in line
 

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +15,14 @@ from supernet.arch import Arch
 from supernet.evaluate import Evaluate
 from supernet.model import build
 from supernet.official import named_arch
+from supernet.pictures import Normalisation
+from supernet.tasks.labelled_pictures import CITYSCAPES, LabelledPictures
 from supernet.tasks.look import check_headers, check_pictures, sides_for, typical_size
-from supernet.tasks.segmentation import CITYSCAPES, LabelledPictures
 from supernet.train import Train
 from supernet.training.plan import plan_training
 from supernet.weights.files import save_weights
 
-COLOURS: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 SIDE = 32
 
 
@@ -71,7 +71,7 @@ def ade20k(folder, masks):
 
 
 def look(folder, num_classes, **options):
-    found = LabelledPictures(folder, (64, 64), num_classes, **COLOURS)
+    found = LabelledPictures(folder, (64, 64), num_classes, NORMALISATION)
     return found.check_labels(**options)
 
 
@@ -140,7 +140,7 @@ class TestOwnMasks:
         (note,) = look(own(tmp_path, [blocks(0, 2)] * 6), 4)
         assert note.startswith("2 of 4 classes have no pixel in 6 masks: '1', '3'; ")
         found = LabelledPictures(
-            tmp_path, (64, 64), 4, **COLOURS, names=("sky", "sea", "sand", "ship")
+            tmp_path, (64, 64), 4, NORMALISATION, names=("sky", "sea", "sand", "ship")
         )
         assert "'sea', 'ship'" in found.check_labels()[0]
 

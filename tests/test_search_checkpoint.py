@@ -26,7 +26,9 @@ from supernet.official import DATASETS
 from supernet.sharing.checkpoint import open_supernet, save_checkpoint
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
-from supernet.tasks.task import training_task
+from supernet.tasks.choose import training_task
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.task import EvaluationSettings
 from supernet.weights.files import save_weights
 from tests.conftest import ROOT
 
@@ -77,15 +79,13 @@ def test_each_number_is_that_of_the_extracted_network(searched, checkpoint):
     """Evaluated here step by step: extracted, recalibrated, run over the same pictures."""
     folder, _ = searched
     supernet = open_supernet(checkpoint)
-    task = training_task("classification", num_classes=12)
+    task = training_task(TaskOptions("classification", num_classes=12))
     rows = {Arch.from_dict(line["arch"]): line for line in evaluations(folder)}
     for candidate in [*read_front(folder).candidates[:2], *read_front(folder).candidates[-1:]]:
         model = supernet.extract(candidate.arch).eval()
         recalibrate(model, task.recalibration_batches(candidate.arch, 16, 16, 0))
-        figures = task.evaluate(
-            model, candidate.arch, limit=24, batch_size=24, workers=0,
-            device=torch.device("cpu"), dtype=torch.float32,
-        )  # fmt: skip
+        settings = EvaluationSettings(24, limit=24, workers=0)
+        figures = task.evaluate(model, candidate.arch, settings)
         assert candidate.accuracy == pytest.approx(figures["top1"], rel=1e-5)
         assert candidate.accuracy_std == pytest.approx(figures["top1_stderr"], rel=1e-5)
         assert rows[candidate.arch]["value"] == figures["top1"]
@@ -309,4 +309,4 @@ def test_another_checkpoint_cannot_go_on_with_a_run(searched, checkpoint, tmp_pa
 
 def test_every_task_has_a_first_figure():
     for name in DATASETS:
-        assert training_task(name).primary == PRIMARY[name]
+        assert training_task(TaskOptions(name)).primary == PRIMARY[name]

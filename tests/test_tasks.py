@@ -24,22 +24,24 @@ from supernet.pictures import read_indices, read_rgb, resize_and_crop, resize_bi
 from supernet.rle import encode
 from supernet.spaces import get_space
 from supernet.tasks import loop
-from supernet.tasks.classification import ClassFolders, TopAccuracy
-from supernet.tasks.loop import core_for_readers, evaluate, read_batches
-from supernet.tasks.promptable import AnnotatedPictures, BoxIoU, box_of, fill_polygons
-from supernet.tasks.segmentation import (
+from supernet.tasks.annotated_pictures import AnnotatedPictures, box_of, fill_polygons
+from supernet.tasks.choose import training_task
+from supernet.tasks.classification import ClassFolders, Preparation, TopAccuracy
+from supernet.tasks.labelled_pictures import (
     CITYSCAPES,
     LabelledPictures,
-    MeanIoU,
-    classes_of,
     input_size,
     to_classes,
 )
+from supernet.tasks.loop import core_for_readers, evaluate, read_batches
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.promptable import BoxIoU
+from supernet.tasks.segmentation import MeanIoU, classes_of
 from supernet.tasks.super_resolution import LargePictures, Likeness, luma, psnr, reduce, ssim
-from supernet.tasks.task import training_task
 from tests.conftest import ROOT
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALISATION = pictures.Normalisation(MEAN, STD)
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
@@ -207,7 +209,7 @@ class TestPictures:
 
 
 def class_folders(folder, size=(64, 64), num_classes=3, **options):
-    return ClassFolders(folder, size, num_classes, crop_pct=1.0, mean=MEAN, std=STD, **options)
+    return ClassFolders(folder, Preparation(size, 1.0, NORMALISATION), num_classes, **options)
 
 
 class TestClassification:
@@ -297,7 +299,7 @@ class TestClassification:
 
 
 def labelled(folder, resolution=(64, 64), num_classes=19, **options):
-    return LabelledPictures(folder, resolution, num_classes, mean=MEAN, std=STD, **options)
+    return LabelledPictures(folder, resolution, num_classes, NORMALISATION, **options)
 
 
 def slow_ious(pairs, num_classes):
@@ -893,8 +895,8 @@ assert found == [(float(i), i) for i in range(900)], found[:5]
             asked.append(settings["workers"])
             return read_batches(data, **settings)
 
-        monkeypatch.setattr("supernet.tasks.base.read_batches", reading)
-        task = training_task("classification", num_train=8)
+        monkeypatch.setattr("supernet.tasks.task.read_batches", reading)
+        task = training_task(TaskOptions("classification", num_train=8))
         arch = get_space("tiny", num_classes=12).sample(random.Random(0))
         assert len(list(task.recalibration_batches(arch, 4, 2, 0, 0))) == 2
         assert asked == [0]

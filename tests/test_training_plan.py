@@ -34,8 +34,8 @@ def folder(tmp_path_factory) -> Path:
 )
 def test_the_official_augmentation_is_the_family_s(options, erasing, folder):
     task = plan_training(replace(options, data=folder)).task
-    assert task.augment.erasing == erasing  # type: ignore[attr-defined]
-    assert task.augment.mixup == (0.0 if options.augment else 0.1)  # type: ignore[attr-defined]
+    assert task.augment.erasing == erasing
+    assert task.augment.mixup == (0.0 if options.augment else 0.1)
 
 
 def test_what_is_left_open_is_told_by_data_and_network(folder):

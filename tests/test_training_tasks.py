@@ -35,14 +35,15 @@ from supernet.official import dataset_of
 from supernet.sam.model import FRAME, Sam
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
-from supernet.tasks import augment
-from supernet.tasks import task as training
-from supernet.tasks.base import evenly
+from supernet.tasks import augment, choose
+from supernet.tasks.annotated_pictures import AnnotatedPicture, Instance, Numbered, box_of
 from supernet.tasks.classification import TopAccuracy
+from supernet.tasks.draw import EMBEDDED, PLAIN, Augment, Draw
+from supernet.tasks.options import TASKS, TaskOptions
 from supernet.tasks.pretrain import HiddenPixels, hide
-from supernet.tasks.promptable import AnnotatedPicture, Instance, Numbered, box_of
-from supernet.tasks.task import EMBEDDED, PLAIN, TASKS, Augment, Draw, to_device
-from supernet.tasks.train_promptable import PROMPTS, ask, low_resolution
+from supernet.tasks.prompts import PROMPTS, ask, low_resolution
+from supernet.tasks.splits import evenly
+from supernet.tasks.task import EvaluationSettings, to_device
 from supernet.weights.files import save_weights
 
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -65,9 +66,9 @@ ALL_OF_IT = Augment(
 )
 
 
-def training_task(*arguments: Any, **settings: Any) -> Any:
+def training_task(name: str, **options: Any) -> Any:
     """Of which more is looked at than training does."""
-    return training.training_task(*arguments, **settings)
+    return choose.training_task(TaskOptions(name, **options))
 
 
 def arch_for(name, side=64):
@@ -204,22 +205,22 @@ class TestEvaluation:
         torch.manual_seed(0)
         task, arch = training_task("classification"), arch_for("classification", 32)
         model = build(arch).eval()
-        settings = {"workers": 0, "device": CPU, "dtype": torch.float32}
-        found = task.evaluate(model, arch, limit=50, batch_size=8, **settings)
+        found = task.evaluate(model, arch, EvaluationSettings(8, limit=50, workers=0))
         data, metric = task.held_out(arch)[0], TopAccuracy()
         with torch.no_grad():
             for i in evenly(range(2000), 50):
                 x, label = data[i]
                 metric.update(model(x[None]), label[None])
         assert found == {**metric.compute(), "n": 50}
-        assert task.evaluate(model, arch, limit=50, batch_size=7, **settings) == found
+        again = task.evaluate(model, arch, EvaluationSettings(7, limit=50, workers=0))
+        assert again == found
 
     @pytest.mark.parametrize("name", TASKS)
     def test_held_out_pictures_do_not_depend_on_augmentation(self, name):
         def shown(difficulty=None, **settings):
             task = training_task(name, **settings)
             if difficulty is not None:
-                task.difficulty = difficulty
+                task.source.difficulty = difficulty
             found = task.held_out(arch_for(name))[0][3]
             return found.pixels if name == "promptable" else found[0].numpy()
 
@@ -248,8 +249,7 @@ class TestEvaluation:
             def forward(self, x):
                 return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
-        settings = {"batch_size": 2, "workers": 0, "device": CPU, "dtype": torch.float32}
-        found = task.evaluate(Nearest(), arch, limit=6, **settings)
+        found = task.evaluate(Nearest(), arch, EvaluationSettings(2, limit=6, workers=0))
         assert 12 < found["psnr_db"] < 40
         with pytest.raises(DataError, match="scale"):
             training_task("super_resolution", scale=4).held_out(arch)
@@ -257,15 +257,8 @@ class TestEvaluation:
     def test_promptable_figures_are_of_boxes(self):
         torch.manual_seed(0)
         task, arch = training_task("promptable"), arch_for("promptable")
-        found = task.evaluate(
-            build_task_model(arch).eval(),
-            arch,
-            limit=1,
-            batch_size=1,
-            workers=0,
-            device=CPU,
-            dtype=torch.float32,
-        )
+        model = build_task_model(arch).eval()
+        found = task.evaluate(model, arch, EvaluationSettings(1, limit=1, workers=0))
         assert found["objects"] == 8
         assert found["n"] == 1
         assert 0 <= found["miou"] <= 100
@@ -503,9 +496,9 @@ class TestFolders:
     def test_a_folder_without_splits_is_split(self, tmp_path):
         folder = self.classes(tmp_path, ".", 10)
         task = training_task("classification", data=folder)
-        held = {path for path, _ in task._held}
+        held = {path for path, _ in task.source.held_out_files}
         assert (task.num_train, len(held)) == (18, 2)
-        assert not held & {path for path, _ in task._chosen}
+        assert not held & {path for path, _ in task.source.files}
 
     def test_bad_class_folders_are_named(self, tmp_path):
         folder = self.classes(self.classes(tmp_path), "val", 3)
@@ -542,11 +535,11 @@ class TestFolders:
             shutil.rmtree(folder / "masks", ignore_errors=True)  # else pictures, too
         classes = {"num_classes": 4} if name == "segmentation" else {}
         task = training_task(name, data=folder, **classes)
-        assert task.check_files() == ()
-        assert damaged in task.files_trained_on()
+        assert task.source.check_files() == ()
+        assert damaged in task.source.files_trained_on()
         damaged.write_bytes(b"no picture")
         with pytest.raises(DataError, match=rf"cannot read picture .*{damaged.name}"):
-            task.check_files()
+            task.source.check_files()
 
     def test_folders_of_masks(self, tmp_path):
         task = training_task("segmentation", data=self.masks(tmp_path), num_classes=4)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch.utils.data import Dataset
 
@@ -18,11 +18,13 @@ from supernet.arch import (
 from supernet.evaluation.recalibrated import order_of, task_of, was_trained_here
 from supernet.model import default_cfg
 from supernet.official import ALL_DATASETS
-from supernet.tasks.base import TaskBase
-from supernet.tasks.classification import ClassFolders, TopAccuracy
+from supernet.pictures import Normalisation
+from supernet.tasks.annotated_pictures import AnnotatedPictures
+from supernet.tasks.classification import ClassFolders, Preparation, TopAccuracy
+from supernet.tasks.labelled_pictures import LabelledPictures, input_size
 from supernet.tasks.look import typical_size
-from supernet.tasks.promptable import AnnotatedPictures, BoxIoU
-from supernet.tasks.segmentation import LabelledPictures, MeanIoU, input_size
+from supernet.tasks.promptable import BoxIoU
+from supernet.tasks.segmentation import MeanIoU
 from supernet.tasks.super_resolution import LargePictures, Likeness
 from supernet.weights.header import classes_in
 
@@ -62,16 +64,16 @@ def open_data(
     if not is_pretrained and not was_trained_here(weights):
         return _all_of(arch, weights, folder, limit, class_order, silent)
     try:
-        task = cast(TaskBase, task_of(arch, weights, folder, class_order))
+        task = task_of(arch, weights, folder, class_order)
     except DataError:
         if is_pretrained:
             raise
         # what cannot be trained on, as without train/, was not
         return _all_of(arch, weights, folder, limit, class_order, silent)
     data, metric = task.held_out(arch)
-    notes = task.check_labels(limit, silent=silent)
+    notes = task.source.check_labels(limit, silent=silent)
     if isinstance(arch.head, SegmentationHead):
-        notes += about_size(arch, task.files_held_out())
+        notes += about_size(arch, task.source.files_held_out())
     return Opened(data, metric, task.dataset, task.dataset in ALL_DATASETS, notes)
 
 
@@ -85,14 +87,12 @@ def _all_of(
 ) -> Opened:
     head, cfg, name = arch.head, default_cfg(arch), folder.resolve().name
     names = classes_in(weights)
-    colours = {"mean": cfg["mean"], "std": cfg["std"]}
+    normalisation = Normalisation(cfg["mean"], cfg["std"])
     if isinstance(head, ClassificationHead):
         classes = ClassFolders(
             folder,
-            arch.resolution,
+            Preparation(arch.resolution, cfg["crop_pct"], normalisation),
             head.num_classes,
-            crop_pct=cfg["crop_pct"],
-            **colours,
             names=names,
             order=order_of(weights, class_order),
         )
@@ -101,7 +101,7 @@ def _all_of(
         return Opened(classes, TopAccuracy(), found, known, classes.notes)
     if isinstance(head, SegmentationHead):
         labelled = LabelledPictures(
-            folder, arch.resolution, head.num_classes, **colours, names=names
+            folder, arch.resolution, head.num_classes, normalisation, names=names
         )
         known = labelled.layout != "folder"
         metric = MeanIoU(labelled.class_names)
@@ -109,7 +109,7 @@ def _all_of(
         notes += about_size(arch, [picture for picture, _ in labelled.samples])
         return Opened(labelled, metric, labelled.layout if known else name, known, notes)
     if isinstance(head, SuperResolutionHead):
-        pictures = LargePictures(folder, head.scale, **colours)
+        pictures = LargePictures(folder, head.scale, normalisation=normalisation)
         return Opened(pictures, Likeness(head.scale), name, False)
     annotated = AnnotatedPictures(folder)
     known = annotated.layout != "folder"

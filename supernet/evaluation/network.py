@@ -20,12 +20,13 @@ from supernet.resolve import resolve_arch
 from supernet.sam.model import Sam
 from supernet.sam.predictor import PromptablePredictor
 from supernet.sharing.checkpoint import resolutions_in
-from supernet.tasks.base import spread
 from supernet.tasks.class_order import check_order
 from supernet.tasks.classification import TopAccuracy
+from supernet.tasks.labelled_pictures import layout_of
 from supernet.tasks.loop import evaluate, read_batches
 from supernet.tasks.promptable import BoxIoU
-from supernet.tasks.segmentation import layout_of
+from supernet.tasks.splits import spread
+from supernet.tasks.task import EvaluationSettings
 from supernet.weights.files import arch_in, load_network, sha256_of
 
 if TYPE_CHECKING:
@@ -77,15 +78,14 @@ def _on_embedded(command: "Evaluate", model: nn.Module, arch: Arch) -> tuple[str
     assert command.weights is not None
     task = task_of(arch, command.weights, None)
     with naming_memory():
-        metrics = task.evaluate(
-            model,
-            arch,
-            limit=command.limit,
-            batch_size=command.batch_size or BATCH,
-            workers=command.workers,
-            device=torch.device(command.accelerator),
-            dtype=command.dtype,
+        settings = EvaluationSettings(
+            command.batch_size or BATCH,
+            command.limit,
+            command.workers,
+            torch.device(command.accelerator),
+            command.dtype,
         )
+        metrics = task.evaluate(model, arch, settings)
     return task.dataset, metrics
 
 

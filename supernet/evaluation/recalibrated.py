@@ -4,9 +4,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,10 @@ from supernet.evaluation.batchnorm import recalibrate
 from supernet.memory import is_out_of_memory, within_memory
 from supernet.sharing.checkpoint import open_supernet
 from supernet.space import Space
+from supernet.tasks.choose import training_task
 from supernet.tasks.class_order import AS_TRAINED
-from supernet.tasks.task import TrainingTask, training_task
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.task import Task
 from supernet.weights.files import metadata_in
 from supernet.weights.header import classes_in
 
@@ -107,19 +108,14 @@ def naming_memory() -> Iterator[None]:
         ) from None
 
 
-def task_of(
-    arch: Arch, weights: Path, data: Path | None, class_order: str | None = None
-) -> TrainingTask:
+def task_of(arch: Arch, weights: Path, data: Path | None, class_order: str | None = None) -> Task:
     """The task that `arch` does, on the pictures that `weights` were trained on, or `data`.
 
     Class folders are told by the names in `weights`; where there are none, by `class_order`.
 
     Raises DataError for pictures that cannot be read or have other classes.
     """
-    options: dict[str, Any] = {}
-    if isinstance(arch.head, SuperResolutionHead):
-        options["scale"] = arch.head.scale
-    return training_task(
+    options = TaskOptions(
         arch.task,
         data=data,
         num_classes=getattr(arch.head, "num_classes", None),
@@ -127,8 +123,10 @@ def task_of(
         num_train=_number_in(weights, "num_train"),
         classes=classes_in(weights),
         class_order=order_of(weights, class_order),
-        **options,
     )
+    if isinstance(arch.head, SuperResolutionHead):
+        options = replace(options, scale=arch.head.scale)
+    return training_task(options)
 
 
 def data_seed(weights: Path) -> int:

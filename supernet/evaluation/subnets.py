@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from results.errors import NotFiniteError, RunError
 from supernet.accelerator import dtype_of
@@ -13,7 +13,7 @@ from supernet.evaluation.recalibrated import Recalibration, Subnets, naming_memo
 from supernet.evaluation.rows import Row, Rows
 from supernet.resolve import trained_arch
 from supernet.space import Space
-from supernet.tasks.base import TaskBase
+from supernet.tasks.task import EvaluationSettings
 from supernet.weights.files import sha256_of
 
 BATCH = 64
@@ -68,7 +68,7 @@ class SubnetEvaluator:
             class_order=class_order,
         )
         # what was assumed of the labels, or is odd
-        self.notes = self.subnets.task.check_labels(limit, silent=silent)
+        self.notes = self.subnets.task.source.check_labels(limit, silent=silent)
         self.space: Space = self.subnets.space
         self.task: Task = self.subnets.supernet.largest[0].task
         self.dataset = self.subnets.task.dataset
@@ -96,15 +96,10 @@ class SubnetEvaluator:
         subnets = self.subnets
         with naming_memory():
             model = subnets.network(arch).to(dtype=self.dtype)
-            figures = subnets.task.evaluate(
-                model,
-                arch,
-                limit=self.limit,
-                batch_size=self.batch_size,
-                workers=self.workers,
-                device=subnets.device,
-                dtype=self.dtype,
+            settings = EvaluationSettings(
+                self.batch_size, self.limit, self.workers, subnets.device, self.dtype
             )
+            figures = subnets.task.evaluate(model, arch, settings)
         primary = subnets.task.primary
         names = [name for name in figures if name != "n" and not name.endswith("_stderr")]
         names.sort(key=lambda name: name != primary)
@@ -118,8 +113,7 @@ class SubnetEvaluator:
         return row | {"resolution": format_resolution(arch.resolution), "provenance": "supernet"}
 
     def _num_pictures(self) -> int:
-        task = cast(TaskBase, self.subnets.task)
-        pictures, _ = task.held_out(self.subnets.supernet.largest[0])
+        pictures, _ = self.subnets.task.held_out(self.subnets.supernet.largest[0])
         total = len(pictures)  # type: ignore[arg-type]
         return total if self.limit is None else min(total, self.limit)
 

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from supernet.pictures import IGNORED, hw
+from supernet.model import IMAGENET_MEAN, IMAGENET_STD
+from supernet.pictures import IGNORED, Normalisation, hw, normalise, to_tensor
 
+IMAGENET = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
 GREY = (124, 116, 104)  # ImageNet's mean colour, where nothing is
 ASPECTS = (3 / 4, 4 / 3)
 ERASED_AREA, ERASED_ASPECTS = (0.02, 1 / 3), (0.3, 1 / 0.3)
@@ -54,7 +56,18 @@ def _resize(
     return image.resize(size[::-1], Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
 
 
+def prepared(pixels: Image.Image | NDArray[np.uint8]) -> Tensor:
+    """Return a picture, (H, W, 3), as networks see those of ImageNet: (3, H, W), float32."""
+    return as_imagenet(to_tensor(pixels))
+
+
+def as_imagenet(pixels: Tensor) -> Tensor:
+    """Return pixels, (3, H, W), uint8, normalised by the mean and deviation of ImageNet."""
+    return normalise(pixels, *IMAGENET)
+
+
 def flip(image: Image.Image) -> Image.Image:
+    """Return the picture mirrored left to right."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 

@@ -1,24 +1,58 @@
-"""Classification: pictures in one folder a class, and the share of them told right.
+"""Classification: class folders or embedded shapes, and the share of pictures told right.
 
-B batch, K classes.
+B batch, K classes, H height, W width.
 """
 
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from results.errors import DataError
-from supernet.pictures import normalise, read_rgb, resize_and_crop, to_tensor
+from supernet.arch import Arch
+from supernet.model import default_cfg
+from supernet.pictures import Normalisation, hw, normalise, read_rgb, resize_and_crop, to_tensor
+from supernet.tasks.augment import (
+    IMAGENET,
+    as_imagenet,
+    erase,
+    flip,
+    prepared,
+    rand_augment,
+    random_resized_crop,
+)
 from supernet.tasks.class_order import by_name, in_order
+from supernet.tasks.draw import Augment, Draw
+from supernet.tasks.embedded_shapes import CLASSES, draw_shape
 from supernet.tasks.folders import check_folder, contents, is_picture, list_classes, list_folders
+from supernet.tasks.losses import alpha_divergence, cross_entropy, kl_divergence
+from supernet.tasks.mixing import mix_batch
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.sources import Embedded, Folder, check_classes
+from supernet.tasks.splits import split_off
+from supernet.tasks.task import Task
 
 LAYOUT = "DIR/val/CLASS/PICTURE or DIR/CLASS/PICTURE"
 SPLITS = ("train", "val", "validation", "test")
+Labelled = tuple[Image.Image, int]  # a picture and its class
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a network sees a picture, see `pictures.resize_and_crop` and `pictures.normalise`."""
+
+    size: tuple[int, int]  # (H, W)
+    crop_pct: float  # share of the shorter side that it sees
+    normalisation: Normalisation
 
 
 class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
@@ -31,12 +65,9 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
         self,
         folder: Path,
-        size: tuple[int, int],
-        num_classes: int | None,
+        preparation: Preparation,
+        num_classes: int | None = None,
         *,
-        crop_pct: float,
-        mean: Sequence[float],
-        std: Sequence[float],
         split: str = "val",
         names: Sequence[str] = (),
         order: str | None = None,
@@ -44,10 +75,7 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
         """
         Args:
             folder: DIR/SPLIT/CLASS/PICTURE, or DIR/CLASS/PICTURE where there is no DIR/SPLIT.
-            size: (height, width) that the network sees.
             num_classes: of the network; None: as many as there are.
-            crop_pct: share of the shorter side that it sees.
-            mean, std: of RGB in 0..1.
             names: of the network's classes, in their order; folders may lack some.
             order: of folders without such names, see `class_order.in_order`.
 
@@ -56,7 +84,7 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
                 classes, or of one that has no name; a class has no picture, or shares one with
                 another class.
         """
-        self.size, self.crop_pct, self.mean, self.std = size, crop_pct, mean, std
+        self.preparation = preparation
         root = self.root = _root(folder, split)
         own = [path.name for path in list_folders(root)]
         self.folders, self.notes = in_order(own, "text" if names else order, root)
@@ -77,8 +105,8 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
         ]
         if not self.samples:
             loose = sum(is_picture(path.name) for path in root.iterdir())
-            found = f"found {loose} pictures and no class folders" if loose else contents(root)
-            raise DataError(f"{root} holds no labelled pictures; expected {LAYOUT}, {found}")
+            there = f"found {loose} pictures and no class folders" if loose else contents(root)
+            raise DataError(f"{root} holds no labelled pictures; expected {LAYOUT}, {there}")
         if num_classes not in (None, len(self.classes)):  # of names too: there are more folders
             raise DataError(
                 f"{root} holds {len(self.classes)} class folders, the network tells "
@@ -88,16 +116,112 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def is_imagenet(self) -> bool:
+        """Return whether the folders are the 1000 classes of ImageNet."""
         return len(self.folders) == 1000 and all(re.fullmatch(r"n\d{8}", c) for c in self.folders)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """(3, H, W) normalised and the label, int64. Raises DataError."""
+        """Return (3, H, W), normalised, and the label, int64. Raises DataError."""
         path, label = self.samples[index]
-        picture = resize_and_crop(read_rgb(path), self.size, self.crop_pct)
-        return normalise(to_tensor(picture), self.mean, self.std), torch.tensor(label)
+        seen = self.preparation
+        picture = resize_and_crop(read_rgb(path), seen.size, seen.crop_pct)
+        return normalise(to_tensor(picture), *seen.normalisation), torch.tensor(label)
+
+
+class ClassificationTask(Task):
+    """A class for every picture; the target is its number, int64."""
+
+    name, primary = "classification", "top1"
+    source: "_Shapes | _LabelledFiles"
+
+    def __init__(self, options: TaskOptions) -> None:
+        """Raises DataError where pictures are missing, or have other classes."""
+        folder = options.data
+        source = _Shapes(options) if folder is None else _LabelledFiles(folder, options)
+        super().__init__(source, options.variations)
+
+    def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
+        image, label = self.source.read(draw.index, draw.size)
+        rng = draw.rng()
+        if augment.crop_scale != (1.0, 1.0) or hw(image) != draw.size:
+            image = random_resized_crop(image, draw.size, rng, augment.crop_scale)
+        if augment.flip and rng.random() < 0.5:
+            image = flip(image)
+        image = rand_augment(image, rng, augment.rand_augment, augment.magnitude)
+        x = prepared(image)
+        if rng.random() < augment.erasing:
+            erase(x, rng)
+        return x, torch.tensor(label)
+
+    def mix(self, x: Tensor, target: Any, generator: torch.Generator | None) -> tuple[Tensor, Any]:
+        mixup, cutmix = self.augment.mixup, self.augment.cutmix
+        if not (mixup or cutmix):
+            return x, target
+        return mix_batch(
+            x, target, self.num_classes or 0, mixup=mixup, cutmix=cutmix, generator=generator
+        )
+
+    def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
+        return cross_entropy(output, target, self.augment.label_smoothing)
+
+    def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
+        if alpha is None:
+            return kl_divergence(output, teacher)
+        return alpha_divergence(output, teacher, alpha)
+
+    def held_out(self, arch: Arch) -> tuple[Dataset[Any], "TopAccuracy"]:
+        return self.source.held_out(arch), TopAccuracy()
+
+
+class _Shapes(Embedded[Labelled]):
+    """Embedded shapes, the classes in turn."""
+
+    def __init__(self, options: TaskOptions) -> None:
+        super().__init__(options, ("shapes",), CLASSES)
+
+    def draw(self, index: int, size: tuple[int, int], rng: np.random.Generator) -> Labelled:
+        label = index % len(CLASSES)
+        return Image.fromarray(draw_shape(label, size, rng, self.difficulty)), label
+
+    def held_out(self, arch: Arch) -> Dataset[Any]:
+        return self.remember(arch.resolution, self._pixels, as_imagenet)
+
+    def _pixels(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        image, label = self.read_held_out(index, size)
+        return to_tensor(image), torch.tensor(label)
+
+
+class _LabelledFiles(Folder[tuple[Path, int], Labelled]):
+    """Class folders; each tenth picture is held out where there are no splits."""
+
+    def __init__(self, folder: Path, options: TaskOptions) -> None:
+        self._open = partial(ClassFolders, folder, names=options.classes, order=options.class_order)
+        as_stored = Preparation((1, 1), 1.0, IMAGENET)
+        train, held_out = (self._open(as_stored, split=split) for split in ("train", "val"))
+        self.num_classes = check_classes(options.num_classes, len(train.classes), str(folder))
+        if train.folders != held_out.folders and not options.classes:
+            odd = sorted(set(train.folders) ^ set(held_out.folders))[0]
+            raise DataError(f"{folder}: class {odd!r} is not in both train/ and val/")
+        samples, held_out_samples = train.samples, held_out.samples
+        if samples == held_out_samples:
+            samples, held_out_samples = split_off(samples)
+        super().__init__(folder, samples, held_out_samples, options.num_train)
+        self.classes = train.classes
+        self.notes = tuple(dict.fromkeys(train.notes + held_out.notes))
+        if train.is_imagenet:
+            self.dataset = "imagenet"
+
+    def load(self, file: tuple[Path, int]) -> Labelled:
+        path, label = file
+        return read_rgb(path), label
+
+    def held_out(self, arch: Arch) -> Dataset[Any]:
+        crop_pct = default_cfg(arch)["crop_pct"]
+        data = self._open(Preparation(arch.resolution, crop_pct, IMAGENET))
+        data.samples = self.held_out_files
+        return data
 
 
 class TopAccuracy:
@@ -112,7 +236,7 @@ class TopAccuracy:
         self.right = {1: 0, 5: 0}  # pictures whose label is among the k best
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """(B, K), any floating dtype, and (B,)."""
+        """Count a batch: (B, K), any floating dtype, and (B,)."""
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = best == labels.to(best.device)[:, None]
         self.pictures += len(labels)
@@ -120,19 +244,19 @@ class TopAccuracy:
             self.right[k] += int(hits[:, :k].sum())
 
     def compute(self) -> dict[str, float]:
-        """top1, top5 and their `_stderr`, percent."""
-        found = {}
+        """Return top1, top5 and their `_stderr`, percent."""
+        figures = {}
         for k, right in self.right.items():
             share = right / self.pictures
-            found[f"top{k}"] = 100 * share
+            figures[f"top{k}"] = 100 * share
             adjusted = (right + 2) / (self.pictures + 4)
             spread = math.sqrt(adjusted * (1 - adjusted) / (self.pictures + 4))
-            found[f"top{k}_stderr"] = 100 * spread
-        return found
+            figures[f"top{k}_stderr"] = 100 * spread
+        return figures
 
 
 def _root(folder: Path, split: str) -> Path:
-    """Where the class folders are."""
+    """Return where the class folders of `split` are. Raises DataError."""
     check_folder(folder)
     names = {path.name for path in list_folders(folder)}
     for name in ("val", "validation") if split == "val" else (split,):

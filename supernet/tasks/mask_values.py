@@ -38,16 +38,17 @@ class MaskValues:
 
     @property
     def values(self) -> list[int]:
-        """Ascending, without 255."""
+        """Return the values that masks hold, ascending, without 255."""
         known = [int(value) for value in np.flatnonzero(self.pixels) if value != IGNORED]
         return known + sorted({value for values in self.above for value in values})
 
     @property
     def has_255(self) -> bool:
+        """Return whether any pixel holds 255."""
         return bool(self.pixels[IGNORED])
 
     def of(self, chosen: NDArray[np.bool_]) -> "MaskValues":
-        """Some of the masks; pixels are those of all."""
+        """Return what the masks of `chosen`, (N,), hold; pixels are those of all."""
         kept = np.flatnonzero(chosen)
         holds = self.holds[chosen]
         return MaskValues(
@@ -59,6 +60,7 @@ class MaskValues:
         )
 
     def first(self, value: int) -> Path:
+        """Return the first mask that holds `value`."""
         if value > IGNORED:
             return next(
                 path for path, above in zip(self.paths, self.above, strict=True) if value in above
@@ -66,8 +68,20 @@ class MaskValues:
         return self.paths[int(self.holds[:, value].argmax())]
 
 
+@dataclass(frozen=True)
+class Labelling:
+    """What the values of a folder's masks mean."""
+
+    folder: Path
+    layout: str  # cityscapes, ade20k or folder
+    # By how the names of mask files end ("" is any) the class of each value, (256,): 255 for
+    # none, -1 for what is no label.
+    tables: Mapping[str, NDArray[np.int16]]
+    names: Sequence[str]  # of the classes
+
+
 def read_values(masks: Sequence[Path], *, silent: bool = True) -> MaskValues:
-    """Read all masks; some MB of memory for many thousands. Raises DataError."""
+    """Read all masks and return what they hold, some MB for many thousands. Raises DataError."""
     holds = np.zeros((len(masks), 256), dtype=bool)
     pixels = np.zeros(256, dtype=np.int64)
     above, sizes = [], []
@@ -82,13 +96,13 @@ def read_values(masks: Sequence[Path], *, silent: bool = True) -> MaskValues:
     return MaskValues(tuple(masks), holds, pixels, tuple(above), tuple(sizes))
 
 
-def check_sizes(samples: Sequence[tuple[Path, Path]], found: MaskValues) -> None:
+def check_sizes(samples: Sequence[tuple[Path, Path]], values: MaskValues) -> None:
     """Raise DataError where masks are not of the size of their pictures, upright or stored.
 
     Args:
-        samples: pictures with the masks that were `found`, in the same order.
+        samples: pictures with the masks that `values` are of, in the same order.
     """
-    sizes = found.sizes
+    sizes = values.sizes
     pictures = [picture for picture, _ in samples]
     others = in_threads(_other_size, zip(pictures, sizes, strict=True))
     wrong = [
@@ -107,22 +121,15 @@ def check_sizes(samples: Sequence[tuple[Path, Path]], found: MaskValues) -> None
 
 
 def check_values(
-    found: MaskValues,
-    tables: Mapping[str, NDArray[np.int16]],
-    layout: str,
-    names: Sequence[str],
-    folder: Path,
+    values: MaskValues,
+    labelling: Labelling,
     *,
     what: str = "masks",
     limit: Sequence[int] | None = None,
 ) -> tuple[str, ...]:
-    """Tell whether the values that masks hold can be the classes.
+    """Check whether the values that masks hold can be the classes.
 
     Args:
-        tables: by how the names of mask files end ("" is any): the class of each value, 255 for
-            none, -1 for what is no label.
-        layout: cityscapes, ade20k or folder.
-        names: of the classes.
         what: the masks, in words.
         limit: numbers of the masks that an evaluation is on, where not on all.
 
@@ -131,35 +138,36 @@ def check_values(
 
     Raises DataError for values that cannot be right, and for masks that tell nothing.
     """
-    classes = np.zeros((len(found.paths), len(names)), dtype=bool)
+    names = labelling.names
+    classes = np.zeros((len(values.paths), len(names)), dtype=bool)
     notes: list[str] = []
-    left = np.ones(len(found.paths), dtype=bool)
-    for ending, table in tables.items():
-        chosen = left & np.array([path.stem.endswith(ending) for path in found.paths], dtype=bool)
+    left = np.ones(len(values.paths), dtype=bool)
+    for ending, table in labelling.tables.items():
+        chosen = left & np.array([path.stem.endswith(ending) for path in values.paths], dtype=bool)
         left &= ~chosen
         if not chosen.any():
             continue
-        part = found.of(chosen)
-        _check_known(part, table, layout, ending, len(names), folder)
-        if layout == "cityscapes":
-            notes += _check_cityscapes(part, table, ending, folder)
-        if layout == "ade20k":
-            notes += _check_ade20k(part, folder)
+        part = values.of(chosen)
+        _check_known(part, labelling, ending)
+        if labelling.layout == "cityscapes":
+            notes += _check_cityscapes(part, table, ending, labelling.folder)
+        if labelling.layout == "ade20k":
+            notes += _check_ade20k(part, labelling.folder)
         for value in part.values:
             if table[value] < len(names):
                 classes[chosen, table[value]] |= part.holds[:, value]
     present: NDArray[np.bool_] = np.logical_or.reduce(classes)
-    _check_several(found, present, names, layout, what, folder)
+    _check_several(values, present, labelling, what)
     absent = [name for name, any_ in zip(names, present, strict=True) if not any_]
     if absent:
         notes.append(
-            f"{share_of(absent, names)} no pixel in {len(found.paths)} {what}: {listed(absent)}; "
+            f"{share_of(absent, names)} no pixel in {len(values.paths)} {what}: {listed(absent)}; "
             "one counts in the mean as 0 where the network says it, else not at all"
         )
     if limit is not None and what != "training masks":
         notes += _check_limit(classes, limit, names)
-    if layout == "folder":
-        notes += _about_255(found, classes, what)
+    if labelling.layout == "folder":
+        notes += _about_255(values, classes, what)
     return tuple(notes)
 
 
@@ -171,7 +179,7 @@ def check_not_negative(indices: NDArray[Any], path: Path) -> None:
 
 
 def _count(path: Path) -> tuple[NDArray[np.int64], tuple[int, ...], tuple[int, int]]:
-    """(256,), pixels of each value; the least values above 255; (H, W)."""
+    """Return the pixels of each value, (256,), the least values above 255, and (H, W)."""
     counts = np.zeros(256, dtype=np.int64)
     above: set[int] = set()
     indices = read_indices(path)
@@ -186,22 +194,17 @@ def _count(path: Path) -> tuple[NDArray[np.int64], tuple[int, ...], tuple[int, i
 
 
 def _other_size(sample: tuple[Path, tuple[int, int]]) -> tuple[int, int] | None:
-    """(H, W) of a picture that is not of the size of its mask, else None."""
+    """Return (H, W) of a picture that is not of the size of its mask, else None."""
     return other_size(*sample)
 
 
-def _check_known(
-    found: MaskValues,
-    table: NDArray[np.int16],
-    layout: str,
-    ending: str,
-    num_classes: int,
-    folder: Path,
-) -> None:
-    unknown = [value for value in found.values if value > IGNORED or table[value] < 0]
+def _check_known(masks: MaskValues, labelling: Labelling, ending: str) -> None:
+    """Raise DataError for values of masks whose names have that `ending` that are no label."""
+    table, layout, num_classes = labelling.tables[ending], labelling.layout, len(labelling.names)
+    unknown = [value for value in masks.values if value > IGNORED or table[value] < 0]
     if not unknown:
         return
-    values, has_255 = found.values, found.has_255
+    values, has_255 = masks.values, masks.has_255
     all_values = [*values, *([IGNORED] if has_255 else [])]
     cure = ""
     if layout == "cityscapes" and ending and max(values) <= HIGHEST_ID:
@@ -223,24 +226,20 @@ def _check_known(
     elif layout == "folder" and max(values) < IGNORED and 2 * len(values) > max(values):
         cure = f"; there may be {max(values) + 1} classes, which --num-classes tells a training"
     raise DataError(
-        f"mask {found.first(unknown[0])} holds label {unknown[0]}, of {num_classes} "
+        f"mask {masks.first(unknown[0])} holds label {unknown[0]}, of {num_classes} "
         f"classes; labels are {'1' if layout == 'ade20k' else '0'} and up, {IGNORED} for none; "
-        f"{folder} holds {_values(all_values)}{cure}"
+        f"{labelling.folder} holds {_values(all_values)}{cure}"
     )
 
 
 def _check_several(
-    found: MaskValues,
-    present: NDArray[np.bool_],
-    names: Sequence[str],
-    layout: str,
-    what: str,
-    folder: Path,
+    values: MaskValues, present: NDArray[np.bool_], labelling: Labelling, what: str
 ) -> None:
-    """Raises DataError unless two classes have pixels: with one, whoever says it is right."""
+    """Raise DataError unless two classes have pixels: with one, whoever says it is right."""
     if present.sum() > 1:
         return
-    count = len(found.paths)
+    count, names = len(values.paths), labelling.names
+    layout, folder = labelling.layout, labelling.folder
     if not present.any() and layout != "folder":
         raise DataError(f"no pixel of {count} {what} has a label, in {folder}")
     if len(names) == 1:
@@ -248,11 +247,11 @@ def _check_several(
             f"one class alone tells nothing, as whoever says it is right: store the {what} of "
             f"{folder} as 0 and 1, {IGNORED} for none, and have a network of 2 classes"
         )
-    if layout == "folder" and found.has_255:
+    if layout == "folder" and values.has_255:
         known = [name for name, any_ in zip(names, present, strict=True) if any_]
         missing = [name for name in names if name not in known]
         raise DataError(
-            f"the {count} {what} of {folder} hold {_values([*found.values, IGNORED])} alone, and "
+            f"the {count} {what} of {folder} hold {_values([*values.values, IGNORED])} alone, and "
             f"{IGNORED} is the label of none: {listed(missing)} of {len(names)} classes "
             f"{'has' if len(missing) == 1 else 'have'} no pixel. Store the classes as "
             f"{'0 and 1' if len(names) == 2 else f'0 to {len(names) - 1}'}"
@@ -283,19 +282,19 @@ def _check_limit(
     ]
 
 
-def _about_255(found: MaskValues, classes: NDArray[np.bool_], what: str) -> list[str]:
-    """Where 255 may be a class, and not the label of none."""
-    white = found.holds[:, IGNORED]
+def _about_255(values: MaskValues, classes: NDArray[np.bool_], what: str) -> list[str]:
+    """Return a line where 255 may be a class, and not the label of none."""
+    white = values.holds[:, IGNORED]
     last = classes[:, -1]
     if not white.any():
         return []
-    count = len(found.paths)
+    count = len(values.paths)
     if last.any() and white.any() and not (white & last).any() and white.sum() + last.sum() > 3:
         return [
             f"{IGNORED} counts as none, in {int(white.sum())} of {count} {what}, of which none "
             f"holds {classes.shape[1] - 1}: is it the same class, stored in two ways?"
         ]
-    share = found.pixels[IGNORED] / found.pixels.sum()
+    share = values.pixels[IGNORED] / values.pixels.sum()
     if share > 0.5 or not last.any():
         return [
             f"{IGNORED} counts as none: {100 * share:.0f} % of the pixels, in {int(white.sum())} "
@@ -305,19 +304,19 @@ def _about_255(found: MaskValues, classes: NDArray[np.bool_], what: str) -> list
 
 
 def _check_cityscapes(
-    found: MaskValues, table: NDArray[np.int16], ending: str, folder: Path
+    masks: MaskValues, table: NDArray[np.int16], ending: str, folder: Path
 ) -> list[str]:
-    """Whether files that are named labelIds hold train ids."""
-    values = found.values
+    """Return a line, or raise DataError, where files named labelIds may hold train ids."""
+    values = masks.values
     if ending or not values or max(values) > HIGHEST_TRAIN_ID:
         return []
-    labelled = found.pixels[:IGNORED]
+    labelled = masks.pixels[:IGNORED]
     void = labelled[table[:IGNORED] == IGNORED].sum() > labelled.sum() / 2
     rare = len(set(values) & set(VOID)) > 2
-    if found.has_255 or void or rare:
+    if masks.has_255 or void or rare:
         raise DataError(
             f"masks *_gtFine_labelIds.png of {folder} hold {_values(values)} alone"
-            + (f", {IGNORED} aside" if found.has_255 else "")
+            + (f", {IGNORED} aside" if masks.has_255 else "")
             + ", which look like train ids: if they are, name the files "
             "*_gtFine_labelTrainIds.png; if not, give label ids with more of the classes, up to 33"
         )
@@ -327,19 +326,19 @@ def _check_cityscapes(
     ]
 
 
-def _check_ade20k(found: MaskValues, folder: Path) -> list[str]:
-    """Whether they are ADE20K's, and 1 was not taken off already.
+def _check_ade20k(values: MaskValues, folder: Path) -> list[str]:
+    """Return a line, or raise DataError, where labels are none of ADE20K's, or 1 was taken off.
 
     If it was, 255 is the label of none, and 0 the first class.
     """
-    if found.pixels[150]:
+    if values.pixels[150]:
         return []
-    if not found.has_255:
+    if not values.has_255:
         return [
             f"annotations of {folder} hold no 150: labels 1 and up count from 0 and 0 is none, as "
             "ADE20K's; where class 0 is one of yours, move them to masks/ beside images/"
         ]
-    if found.pixels[0]:
+    if values.pixels[0]:
         raise DataError(
             f"annotations of {folder} hold 0 and {IGNORED} and no 150: 1 was taken off them "
             "already, as from 1 and up, 0 for none, to 0 and up, 255 for none. Give them as they "

@@ -15,93 +15,42 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from results.errors import DataError
+from results.errors import DataError, UserError
 from supernet.arch import Arch
-from supernet.model import IMAGENET_STD
 from supernet.pictures import hw, read_rgb
-from supernet.tasks.augment import flip, random_resized_crop
-from supernet.tasks.base import (
-    IMAGENET,
-    NUM_TRAIN,
-    NUM_VAL,
-    TaskBase,
-    check_index,
-    check_size,
-    embedded_set,
-    evenly,
-    held_out_rng,
-    name_of,
-    prepared,
-    split_off,
-    training_rng,
-)
+from supernet.tasks.augment import IMAGENET, flip, prepared, random_resized_crop
+from supernet.tasks.draw import PLAIN, Augment, Draw
 from supernet.tasks.embedded_cells import draw_cells
 from supernet.tasks.embedded_leaves import draw_leaves
 from supernet.tasks.embedded_shapes import CLASSES, draw_shape
 from supernet.tasks.folders import check_folder, contents, list_pictures
 from supernet.tasks.losses import like, masked_l1
-from supernet.tasks.task import PLAIN, Augment, Draw
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.sources import Embedded, Folder
+from supernet.tasks.splits import split_off
+from supernet.tasks.task import Task
 
 PATCH = 32  # side of what is hidden as one, pixels
 HIDDEN = 0.6  # share of patches
 
 
-class PretrainTask(TaskBase):
-    """See `supernet.tasks.task.training_task`.
+class PretrainTask(Task):
+    """Hidden patches of pictures guessed from the rest.
 
     A target is (4, H, W): the normalised pixels, and 1 where they were hidden.
     """
 
     name, primary = "pretrain", "psnr_db"
+    source: "_Drawn | _Files"
 
-    def __init__(
-        self,
-        folder: Path | None,
-        dataset: str | None,
-        seed: int,
-        num_train: int | None,
-        augment: Augment,
-    ) -> None:
-        super().__init__()
-        self.folder, self.seed, self.augment = folder, seed, augment
-        if folder is None:
-            self.dataset = embedded_set(dataset, ("cells", "shapes", "leaves"), self.name)
-            self.num_train = num_train or NUM_TRAIN
-            return
-        pictures = list_pictures_of(folder)
-        train, self._held = split_off(pictures)
-        self._chosen = evenly(train, num_train)
-        self.num_train, self.dataset = len(self._chosen), name_of(folder)
+    def __init__(self, options: TaskOptions) -> None:
+        """Raises DataError where pictures are missing."""
+        source = _Drawn(options) if options.data is None else _Files(options.data, options)
+        super().__init__(source, options.variations)
 
-    def data(self, augment: Augment) -> Dataset[Any]:
-        return _Hidden(self, augment)
-
-    def held_out(self, arch: Arch) -> tuple[Dataset[Any], "HiddenPixels"]:
-        return _HeldOut(self, arch.resolution), HiddenPixels()
-
-    def files_trained_on(self) -> list[Path]:
-        return [] if self.folder is None else self._chosen
-
-    def files_held_out(self) -> list[Path]:
-        return [] if self.folder is None else self._held
-
-    def read(self, index: int, size: tuple[int, int], *, held_out: bool = False) -> Image.Image:
-        """A picture, of `size` where it is drawn."""
-        if self.folder is not None:
-            return read_rgb((self._held if held_out else self._chosen)[index])
-        rng = held_out_rng(index) if held_out else training_rng(self.seed, index)
-        difficulty = self.difficulty
-        if self.dataset == "cells":
-            pixels = draw_cells(size, rng, difficulty)[0]
-        elif self.dataset == "shapes":
-            pixels = draw_shape(index % len(CLASSES), size, rng, difficulty)
-        else:
-            pixels = draw_leaves(size, rng, difficulty)[0]
-        return Image.fromarray(pixels)
-
-    @property
-    def num_held_out(self) -> int:
-        return NUM_VAL if self.folder is None else len(self._held)
+    def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
+        image, rng = self.source.read(draw.index, draw.size), draw.rng()
+        return hide(_vary(image, draw.size, augment, rng), rng)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
         return masked_l1(output, target[:, :3], target[:, 3:])
@@ -109,9 +58,59 @@ class PretrainTask(TaskBase):
     def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
         return (output.float() - like(teacher.detach().float(), output)).abs().mean()
 
+    def held_out(self, arch: Arch) -> tuple[Dataset[Any], "HiddenPixels"]:
+        return self.source.held_out(arch), HiddenPixels()
+
+
+class _Drawn(Embedded[Image.Image]):
+    """Pictures of the embedded set that is asked for."""
+
+    def __init__(self, options: TaskOptions) -> None:
+        super().__init__(options, ("cells", "shapes", "leaves"))
+
+    def draw(self, index: int, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+        if self.dataset == "cells":
+            pixels = draw_cells(size, rng, self.difficulty)[0]
+        elif self.dataset == "shapes":
+            pixels = draw_shape(index % len(CLASSES), size, rng, self.difficulty)
+        else:
+            pixels = draw_leaves(size, rng, self.difficulty)[0]
+        return Image.fromarray(pixels)
+
+    def held_out(self, arch: Arch) -> Dataset[Any]:
+        return _HeldOut(self, arch.resolution)
+
+
+class _Files(Folder[Path, Image.Image]):
+    """All pictures of a folder; each tenth is held out."""
+
+    def __init__(self, folder: Path, options: TaskOptions) -> None:
+        super().__init__(folder, *split_off(list_pictures_of(folder)), options.num_train)
+
+    def load(self, file: Path) -> Image.Image:
+        return read_rgb(file)
+
+    def held_out(self, arch: Arch) -> Dataset[Any]:
+        return _HeldOut(self, arch.resolution)
+
+
+class _HeldOut(Dataset[tuple[Tensor, Tensor]]):
+    """Held-out pictures, each with the same patches hidden whenever it is read."""
+
+    def __init__(self, source: _Drawn | _Files, size: tuple[int, int]) -> None:
+        self.source, self.size = source, size
+
+    def __len__(self) -> int:
+        return self.source.num_held_out
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.source.read_held_out(index, self.size)
+        rng = np.random.default_rng(index)
+        return hide(_vary(image, self.size, PLAIN, rng), rng)
+
 
 def list_pictures_of(folder: Path) -> list[Path]:
-    """All in and below. Raises DataError if there are none."""
+    """Return all pictures in a folder and below. Raises DataError if there are none."""
     check_folder(folder)
     pictures = list_pictures(folder)
     if not pictures:
@@ -122,13 +121,17 @@ def list_pictures_of(folder: Path) -> list[Path]:
 
 
 def hide(x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A normalised picture, (3, H, W), with hidden patches, and the target, (4, H, W).
+    """Hide patches of x, (3, H, W), normalised; return it and the target, (4, H, W).
 
     What is hidden has the mean colour, 0. Raises UserError unless patches fill the picture.
     """
-    size = (x.shape[1], x.shape[2])
-    check_size(size, PATCH, "pre-training")
-    rows, columns = size[0] // PATCH, size[1] // PATCH
+    height, width = x.shape[1:]
+    if height % PATCH or width % PATCH:
+        raise UserError(
+            f"pre-training needs sides divisible by {PATCH}, not {height}x{width}; choose a "
+            f"resolution like {-(-height // PATCH) * PATCH}"
+        )
+    rows, columns = height // PATCH, width // PATCH
     count = rows * columns
     hidden = max(1, min(round(HIDDEN * count), count - 1))
     mask = np.zeros(count, np.float32)
@@ -148,9 +151,9 @@ class HiddenPixels:
         self.l1: list[float] = []
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """(B, 3, H, W) and (B, 4, H, W)."""
+        """Count a batch: (B, 3, H, W) and (B, 4, H, W)."""
         target = target.to(output.device)
-        std = output.new_tensor(IMAGENET_STD).view(3, 1, 1)
+        std = output.new_tensor(IMAGENET.std).view(3, 1, 1)
         mask = target[:, 3:]
         count = 3 * mask.sum((1, 2, 3))
         difference = (output - target[:, :3]) * mask
@@ -158,42 +161,14 @@ class HiddenPixels:
         self.squares += ((difference * std).square().sum((1, 2, 3)) / count).tolist()
 
     def compute(self) -> dict[str, float]:
-        found = {
+        """Return psnr_db, and l1 with its `_stderr` if there are two pictures or more."""
+        figures = {
             "psnr_db": -10 * math.log10(max(float(np.mean(self.squares)), 1e-10)),
             "l1": float(np.mean(self.l1)),
         }
         if len(self.l1) > 1:
-            found["l1_stderr"] = float(np.std(self.l1, ddof=1)) / math.sqrt(len(self.l1))
-        return found
-
-
-class _Hidden(Dataset[tuple[Tensor, Tensor]]):
-    """data[Draw] -> (3, H, W) and (4, H, W)."""
-
-    def __init__(self, task: PretrainTask, augment: Augment) -> None:
-        self.task, self.augment = task, augment
-
-    def __len__(self) -> int:
-        return self.task.num_train
-
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        check_index(draw.index, self.task.num_train)
-        image, rng = self.task.read(draw.index, draw.size), draw.rng()
-        return hide(_vary(image, draw.size, self.augment, rng), rng)
-
-
-class _HeldOut(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, task: PretrainTask, size: tuple[int, int]) -> None:
-        self.task, self.size = task, size
-
-    def __len__(self) -> int:
-        return self.task.num_held_out
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        check_index(index, len(self))
-        image = self.task.read(index, self.size, held_out=True)
-        rng = np.random.default_rng(index)
-        return hide(_vary(image, self.size, PLAIN, rng), rng)
+            figures["l1_stderr"] = float(np.std(self.l1, ddof=1)) / math.sqrt(len(self.l1))
+        return figures
 
 
 def _vary(
@@ -203,4 +178,4 @@ def _vary(
         image = random_resized_crop(image, size, rng, augment.crop_scale)
     if augment.flip and rng.random() < 0.5:
         image = flip(image)
-    return prepared(image, **IMAGENET)
+    return prepared(image)

@@ -1,127 +1,238 @@
-"""Promptable segmentation: pictures with masks of single objects, and the IoU from their boxes.
+"""Promptable segmentation: pictures with objects, or dead leaves, and the IoU from boxes.
 
-K objects of a picture, H height, W width. Boxes are x and y of two corners, in pixels.
+B batch, S side of what the image encoder sees, H height, W width.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import find_objects
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from results.errors import DataError, NotFiniteError
-from supernet.pictures import read_indices, read_rgb, read_turned
-from supernet.rle import Rle, area, decode
-from supernet.tasks.coco import (
-    Annotation,
-    Labels,
-    RunLengths,
-    find_coco,
-    named,
-    read_annotation,
-    read_sa1b,
+from results.errors import DataError, NotFiniteError, WeightsError
+from supernet.arch import Arch, PromptableHead
+from supernet.model import EfficientViT
+from supernet.sam.model import Sam
+from supernet.sam.predictor import PromptablePredictor, prepare_image
+from supernet.tasks.annotated_pictures import (
+    AnnotatedPicture,
+    AnnotatedPictures,
+    Instance,
+    Mask,
+    Numbered,
 )
-from supernet.tasks.folders import check_folder, contents, list_pictures, pair_masks, unused_masks
-from supernet.tasks.look import in_threads
-from supernet.tasks.loop import cure_of_not_finite
+from supernet.tasks.augment import photometric
+from supernet.tasks.draw import Augment, Draw
+from supernet.tasks.embedded_leaves import draw_leaves
+from supernet.tasks.loop import cure_of_not_finite, read_batches
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.prompts import NoObjectError, ask, decoded_loss
+from supernet.tasks.sources import Embedded, Folder
+from supernet.tasks.splits import separate, spread
+from supernet.tasks.task import EvaluationSettings, Task
+from supernet.weights.files import arch_in, load_network
 
-Layout = Literal["sa1b", "coco", "folder"]
-Mask = NDArray[np.bool_]
-Box = NDArray[np.float64]
-
-LAYOUTS: dict[Layout, str] = {
-    "sa1b": "sa_*.jpg with sa_*.json",
-    "coco": "annotations/*.json with pictures in images/ or val2017/",
-    "folder": "images/ with masks/, PNGs of the same names holding the objects' numbers",
-}
-MOST_NUMBERS = 5000  # objects of a mask
-LOOKED = 2000  # files of SA-1B whose objects are checked before a training: about a minute
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}
+LEAST_SHARE = 0.004  # of a picture: smaller leaves are not asked for
+HELD_OUT_LEAVES = 8  # the largest of a held-out picture
+SIDE = 256  # of held-out embedded pictures, pixels
 
 
-@dataclass(frozen=True)
-class Instance:
-    """One object; its mask is decoded when asked for, as a picture may have hundreds."""
+class PromptableTask(Task):
+    """Objects found from boxes and points; a target is `prompts.Prompts`.
 
-    box: tuple[float, float, float, float]
-    area: float  # pixels, as the annotation says
-    decode: Callable[[], Mask]  # (H, W)
-
-
-@dataclass(frozen=True)
-class AnnotatedPicture:
-    path: Path
-    pixels: NDArray[np.uint8]  # (H, W, 3)
-    instances: tuple[Instance, ...]
-    damaged: tuple[str, ...] = ()  # of objects that are left out, why
-    is_assumed: bool = False  # that objects are of the upright picture: they fit the stored one too
-
-
-class AnnotatedPictures(Dataset[AnnotatedPicture]):
-    """Pictures of the SA-1B or COCO layout, or with masks of numbered objects.
-
-    `notes` says what of the folder is passed over.
+    With a teacher the target is the picture as the teacher sees it, and the loss the mean
+    square of the difference between the two image embeddings: EfficientViT-SAM's first stage.
     """
 
-    def __init__(self, folder: Path, *, split: str = "val") -> None:
-        """`folder` is of one of the LAYOUTS. Raises DataError if it is missing, empty or odd."""
-        check_folder(folder)
-        self.layout, self.samples, self.notes = _find(folder, split)
-        if not self.samples:
-            raise DataError(
-                f"{folder} holds no annotated pictures; expected {LAYOUTS[self.layout]}, "
-                f"{contents(folder)}"
-            )
+    name, primary = "promptable", "miou"
+    source: "_Leaves | _AnnotatedFiles"
+
+    def __init__(self, options: TaskOptions) -> None:
+        """Raises DataError where pictures are missing, WeightsError for what is no teacher."""
+        self.teacher = None if options.teacher is None else image_encoder_in(options.teacher)
+        source = (
+            _Leaves(options) if options.data is None else _AnnotatedFiles(options.data, options)
+        )
+        super().__init__(source, options.variations)
+
+    def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Any]:
+        for further in range(self.num_train):  # past pictures without an object
+            with suppress(NoObjectError):
+                return self._sample(draw, (draw.index + further) % self.num_train, augment)
+        raise DataError(f"{self.source.where} has no picture with an object to ask for")
+
+    def _sample(self, draw: Draw, index: int, augment: Augment) -> tuple[Tensor, Any]:
+        picture, rng = self.source.read(index, draw.size), draw.rng()
+        mirrored = augment.flip and bool(rng.random() < 0.5)
+        pixels = picture.pixels[:, ::-1] if mirrored else picture.pixels
+        pixels = photometric(np.ascontiguousarray(pixels), rng, augment.photometric)
+        x = prepare_image(pixels, draw.size[0])
+        if self.teacher is not None:
+            return x, prepare_image(pixels, self.teacher.arch.resolution[0])
+        return x, ask(picture, rng, mirrored=mirrored)
+
+    def loss(self, output: Tensor, target: Any, decoder: nn.Module | None) -> Tensor:
+        if self.teacher is not None:
+            self.teacher.to(output.device)
+            with torch.no_grad():
+                taught = self.teacher(target)
+            return F.mse_loss(output.float(), taught.float())
+        assert decoder is not None
+        return decoded_loss(output, target, decoder)
+
+    def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
+        return F.mse_loss(output.float(), teacher.detach().float())
+
+    def held_out(self, arch: Arch) -> tuple[Dataset[AnnotatedPicture], "BoxIoU"]:
+        return self.source.held_out(arch), BoxIoU()
+
+    def evaluate(
+        self, model: nn.Module, arch: Arch, settings: EvaluationSettings
+    ) -> dict[str, float]:
+        """Segment every object from its box; `model` is a `Sam`, see `Task.evaluate`."""
+        assert isinstance(model, Sam)
+        data, metric = self.held_out(arch)
+        data, predictor = spread(data, settings.limit), PromptablePredictor(model)
+        batches = read_batches(data, batch_size=settings.batch_size, workers=settings.workers)
+        for batch in batches:
+            for picture in batch:
+                metric.update(predictor, picture)
+        return {**metric.compute(), "n": float(len(data))}  # type: ignore[arg-type]
+
+
+class _Leaves(Embedded[AnnotatedPicture]):
+    where = "the embedded set of leaves"
+
+    def __init__(self, options: TaskOptions) -> None:
+        super().__init__(options, ("leaves",))
+
+    def draw(self, index: int, size: tuple[int, int], rng: np.random.Generator) -> AnnotatedPicture:
+        return leaves(f"leaves/{index}", size, rng, self.difficulty)
+
+    def held_out(self, arch: Arch) -> Dataset[AnnotatedPicture]:
+        return _HeldOutLeaves(self)
+
+
+class _HeldOutLeaves(Dataset[AnnotatedPicture]):
+    """Pictures of one size, each with its largest leaves alone."""
+
+    def __init__(self, source: _Leaves) -> None:
+        self.source = source
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return self.source.num_held_out
 
     def __getitem__(self, index: int) -> AnnotatedPicture:
-        """Raises DataError for a picture or a file of annotations that cannot be read."""
-        path, source = self.samples[index]
-        if self.layout == "folder":
-            return _read_numbered(path, cast(Path, source))
-        return _read_annotated(path, read_sa1b(source) if self.layout == "sa1b" else source)
+        picture = self.source.read_held_out(index, (SIDE, SIDE))
+        return replace(
+            picture,
+            path=Path(f"held out/{index}"),
+            instances=picture.instances[:HELD_OUT_LEAVES],
+        )
 
-    def check_objects(self) -> tuple[str, ...]:
-        """Check SA-1B's objects, of very many files some, evenly spread.
 
-        COCO's were checked when its one file was read, and a mask has no damaged objects.
+class _AnnotatedFiles(Folder[tuple[Path, Any], AnnotatedPicture]):
+    """Pictures with annotations; each tenth is held out where there are no splits."""
 
-        Returns a line where objects are damaged, which tells how many. Raises DataError for a
-        file that cannot be read, and where all objects are damaged.
-        """
-        if self.layout != "sa1b":
-            return ()
-        sources = [cast(Path, source) for _, source in self.samples]
-        chosen = sources[:: max(1, -(-len(sources) // LOOKED))]
-        notes = _check_all(in_threads(read_sa1b, chosen))
-        if len(chosen) == len(sources):
-            return notes
-        return tuple(f"in {len(chosen)} of {len(sources)} files, {note}" for note in notes)
+    def __init__(self, folder: Path, options: TaskOptions) -> None:
+        """Raises DataError where there are no pictures with objects."""
+        self.needs_objects = options.teacher is None  # a teacher teaches embeddings
+        self._train, held_out = (AnnotatedPictures(folder, split=s) for s in ("train", "val"))
+        self.notes = tuple(dict.fromkeys(self._train.notes + held_out.notes))
+        train, held_out_files = separate(
+            self._train.samples, held_out.samples, key=lambda pair: pair[0]
+        )
+        if self._train.layout == "coco" and self.needs_objects:
+            train = [pair for pair in train if pair[1].annotations]  # many pictures show nothing
+        if not train:
+            raise DataError(f"{folder} has no annotated pictures to train on")
+        super().__init__(folder, train, held_out_files, options.num_train)
+        self._train.samples = self.files
+        self.where = str(folder)
+        if self._train.layout != "folder":
+            self.dataset = self._train.layout
+
+    def load(self, file: tuple[Path, Any]) -> AnnotatedPicture:
+        return self._train.load(file)
+
+    def held_out(self, arch: Arch) -> Dataset[AnnotatedPicture]:
+        data = AnnotatedPictures(self.folder)  # what is wrong with it was said
+        data.samples = self.held_out_files
+        return data
+
+    def check_files(self) -> tuple[str, ...]:
+        notes = super().check_files()
+        return notes + self._train.check_objects() if self.needs_objects else notes
+
+
+def image_encoder_in(path: Path) -> EfficientViT:
+    """Return the image encoder of one of our files of a promptable network, frozen.
+
+    Raises WeightsError if the file is of no such network.
+    """
+    arch = arch_in(path)
+    if arch is None or not isinstance(arch.head, PromptableHead):
+        has = "does not tell its architecture" if arch is None else f"is for {arch.task}"
+        raise WeightsError(f"{path} {has}; a teacher is a promptable network's .safetensors")
+    model = load_network(arch, path)
+    assert isinstance(model, Sam)  # as its head says
+    assert isinstance(model.image_encoder, EfficientViT)
+    return model.image_encoder.eval().requires_grad_(False)
+
+
+def leaves(
+    name: str, size: tuple[int, int], rng: np.random.Generator, difficulty: float
+) -> AnnotatedPicture:
+    """Return dead leaves and the visible part of each that is large enough, largest first."""
+    pixels, drawn = draw_leaves(size, rng, difficulty)
+    numbers = drawn.astype(np.int64)
+    counts = np.bincount(numbers.ravel())
+    counts[0] = 0
+    places = find_objects(drawn)
+    instances = []
+    for number in np.argsort(-counts, kind="stable").tolist():
+        if counts[number] <= LEAST_SHARE * numbers.size:
+            break
+        rows, columns = places[number - 1]
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        area = float(counts[number])
+        instances.append(Instance(box, area, Numbered(numbers, number)))
+    return AnnotatedPicture(Path(name), pixels, tuple(instances))
 
 
 class Prediction(Protocol):
     """What `supernet.sam.predictor` predicts for one prompt."""
 
     @property
-    def masks(self) -> NDArray[Any]: ...
+    def masks(self) -> NDArray[Any]:
+        """Return masks, (3, H, W), of booleans."""
+        ...
 
     @property
-    def scores(self) -> NDArray[np.float32]: ...
+    def scores(self) -> NDArray[np.float32]:
+        """Return how good each mask is thought to be, (3,)."""
+        ...
 
 
 class Predictor(Protocol):
     """`supernet.sam.predictor.PromptablePredictor`, or what stands in for it."""
 
-    def set_image(self, image: NDArray[np.uint8]) -> None: ...
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Take a picture, (H, W, 3), which prompts are of from now on."""
+        ...
 
-    def predict(self, *, box: ArrayLike, multimask: bool) -> Prediction: ...
+    def predict(self, *, box: ArrayLike, multimask: bool) -> Prediction:
+        """Return masks of the object in a box of (x, y, x, y) pixels."""
+        ...
 
 
 class BoxIoU:
@@ -149,23 +260,25 @@ class BoxIoU:
         for instance in picture.instances:
             mask = instance.decode()
             if mask.any():
-                found = predictor.predict(box=np.array(instance.box), multimask=True)
-                if not np.isfinite(found.scores).all():
+                prediction = predictor.predict(box=np.array(instance.box), multimask=True)
+                if not np.isfinite(prediction.scores).all():
                     raise NotFiniteError(
                         f"{picture.path}: scores are not finite; "
                         + cure_of_not_finite(getattr(predictor, "model", None))
                     )
-                said = found.masks[int(found.scores.argmax())]
+                said = prediction.masks[int(prediction.scores.argmax())]
                 scores.append((instance.area, iou(said, mask)))
         self.pictures.append(scores)
 
     @property
     def objects(self) -> int:
+        """Return the number of objects so far."""
         return sum(map(len, self.pictures))
 
     def compute(self) -> dict[str, float]:
-        """miou, miou_small, _medium and _large where there are such objects, `_stderr`, objects.
+        """Return miou, objects, and of each size with objects miou_SIZE and objects_SIZE.
 
+        SIZE is small, medium or large; of two pictures or more there is `_stderr`, too.
         Where there are any: objects_damaged, which are left out, and objects_assumed_upright,
         of pictures that EXIF turns without telling which side is which.
 
@@ -174,271 +287,35 @@ class BoxIoU:
         if not self.objects:
             why = f"; {self.damaged} are damaged, the first: {self.reason}" if self.damaged else ""
             raise DataError(f"none of {len(self.pictures)} pictures has an object{why}")
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
         for name, (least, most) in {"": (-math.inf, math.inf), **SIZES}.items():
             chosen = [[s for area, s in p if least <= area < most] for p in self.pictures]
             chosen = [scores for scores in chosen if scores]
             if chosen:
                 key = f"miou_{name}" if name else "miou"
-                found |= _mean_over_pictures(key, chosen)
-                found[f"objects_{name}" if name else "objects"] = sum(map(len, chosen))
+                figures |= _mean_over_pictures(key, chosen)
+                figures[f"objects_{name}" if name else "objects"] = sum(map(len, chosen))
         if self.damaged:
-            found["objects_damaged"] = self.damaged
+            figures["objects_damaged"] = self.damaged
         if self.assumed:
-            found["objects_assumed_upright"] = self.assumed
-        return found
+            figures["objects_assumed_upright"] = self.assumed
+        return figures
 
 
 def iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of two masks, not both empty, of one shape."""
+    """Return the intersection over union of two masks, not both empty, of one shape."""
     return float(np.count_nonzero(a & b) / np.count_nonzero(a | b))
 
 
-def fill_polygons(polygons: Sequence[ArrayLike], size: tuple[int, int]) -> Mask:
-    """The pixels, (H, W), whose centres lie in any of the polygons (x, y, x, y, ...).
-
-    Even-odd rule. A pixel (row, column) covers [column, column + 1) x [row, row + 1), as in
-    COCO; filling as Pillow does would add the outline.
-
-    Raises ValueError for what is no polygon.
-    """
-    height, width = size
-    mask = np.zeros(size, dtype=np.bool_)
-    for polygon in polygons:
-        points = np.asarray(polygon, dtype=np.float64)
-        if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
-            raise ValueError("a polygon has an even number of coordinates, six or more")
-        crossings = np.zeros((height, width + 1), dtype=np.uint8)  # whether odd is all that counts
-        corners = points.reshape(-1, 2)
-        for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            low, high = sorted((y0, y1))
-            rows = np.arange(*(int(np.clip(math.ceil(y - 0.5), 0, height)) for y in (low, high)))
-            if rows.size:
-                x = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
-                # every pixel whose centre is right of the crossing changes sides
-                columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-                np.add.at(crossings, (rows, columns), 1)
-        np.cumsum(crossings, axis=1, dtype=np.uint8, out=crossings)
-        crossings &= 1
-        mask |= crossings[:, :width].view(np.bool_)
-    return mask
-
-
-def box_of(mask: Mask) -> tuple[float, float, float, float]:
-    """The box around a mask, (H, W), not empty; right and lower edge lie past the last pixel."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-
-
-def _find(folder: Path, split: str) -> tuple[Layout, list[tuple[Path, Any]], tuple[str, ...]]:
-    """Pictures, each with the file of its annotations or its `Labels`, and notes."""
-    names = {path.name for path in folder.iterdir() if path.is_dir()}
-    pictures = [path for path in list_pictures(folder) if path.name.startswith("sa_")]
-    if pictures:
-        return "sa1b", [(path, _json_of(path)) for path in pictures], ()
-    if "annotations" in names:
-        samples, notes = find_coco(folder, split)
-        return "coco", samples, notes + _check_all([labels for _, labels in samples])
-    if {"images", "masks"} <= names:
-        inner = Path(split) if (folder / "images" / split).is_dir() else Path()
-        masks = folder / "masks" / inner
-        pairs = pair_masks(folder / "images" / inner, masks)
-        return "folder", list(pairs), unused_masks(pairs, masks)
-    expected = ", or ".join(LAYOUTS.values())
-    raise DataError(f"{folder} is of no known layout; {contents(folder)}; expected {expected}")
-
-
-def _json_of(picture: Path) -> Path:
-    name = f"{picture.stem}.json"
-    for folder in (picture.parent, picture.parent.parent / "masks"):
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"{picture} has no annotations: {picture.with_suffix('.json')} is missing")
-
-
-def _check_all(labels: Iterable[Labels]) -> tuple[str, ...]:
-    """A line where objects are damaged as far as it shows without pictures.
-
-    Raises DataError where all are.
-    """
-    total = damaged = 0
-    first = ""
-    for label in labels:
-        for text in label.annotations:
-            total += 1
-            try:
-                _check(read_annotation(text, label.source), label.size)
-            except DataError as error:
-                damaged += 1
-                first = first or _reason(error, text, label.source)
-    if not damaged:
-        return ()
-    line = f"{damaged} of {total} objects are damaged, the first: {first}"
-    if damaged == total:
-        raise DataError(line)
-    return (f"{line}; they are left out",)
-
-
-def _read_annotated(path: Path, labels: Labels) -> AnnotatedPicture:
-    """A picture turned as its labels are, with all objects that are sound.
-
-    Raises DataError for a picture that cannot be read.
-    """
-    read: list[tuple[bytes, Annotation]] = []
-    damaged = []
-    for text in labels.annotations:
-        try:
-            read.append((text, read_annotation(text, labels.source)))
-        except DataError as error:
-            damaged.append(str(error))
-    picture, size, is_assumed, why = _turned_as_labels(path, labels, [a for _, a in read])
-    instances = []
-    for text, annotation in read:
-        try:
-            if why:
-                raise DataError(why)
-            polygons = not isinstance(annotation.segmentation, RunLengths)
-            if polygons and labels.size not in (None, size):
-                raise DataError(f"made on a picture of {labels.size}, and this is {size}")
-            instance = _instance(annotation, size)
-        except DataError as error:
-            damaged.append(_reason(error, text, labels.source))
-            continue
-        if instance.area >= 1:
-            instances.append(instance)
-    return AnnotatedPicture(path, picture, tuple(instances), tuple(damaged), is_assumed)
-
-
-def _turned_as_labels(
-    path: Path, labels: Labels, annotations: Sequence[Annotation]
-) -> tuple[NDArray[np.uint8], tuple[int, int], bool, str]:
-    """Pixels, (H, W), whether the side is assumed, and why no label fits, or "".
-
-    Most run lengths tell the size that they are of; else the file may.
-    """
-    runs = [a.segmentation for a in annotations if isinstance(a.segmentation, RunLengths)]
-    told = [size for size, _ in Counter(run.size for run in runs).most_common(1)]
-    if labels.size is not None:
-        told.append(labels.size)
-    why = ""
-    for size in told:
-        try:
-            picture, is_assumed = read_turned(path, size)
-            return np.array(picture), size, is_assumed, ""
-        except DataError as error:
-            why = why or str(error)
-    picture, is_assumed = read_turned(path)
-    if labels.size is None:  # run lengths alone, each of which is compared with the picture
-        why = ""
-    return np.array(picture), (picture.height, picture.width), is_assumed and not why, why
-
-
-def _reason(error: DataError, text: bytes, source: Path) -> str:
-    said = str(error)
-    if said.startswith(str(source)):
-        return said
-    return f"{named(text, source)} is damaged: {said}"
-
-
-def _check(annotation: Annotation, size: tuple[int, int] | None) -> None:
-    """Raise DataError for an object that is damaged; `size` of its picture, where it is known."""
-    drawn = annotation.segmentation
-    if not drawn:
-        raise DataError("it has no segmentation")
-    if isinstance(drawn, RunLengths):
-        if size is not None and drawn.size != size:
-            raise DataError(f"a mask of {drawn.size} on a picture of {size}")
-        area(_rle(drawn))
-    else:
-        if any(len(polygon) < 6 or len(polygon) % 2 for polygon in drawn):
-            raise DataError("a polygon has an even number of coordinates, six or more")
-        if not any(_overlaps(polygon[::2], polygon[1::2], size) for polygon in drawn):
-            raise DataError(f"it lies outside the picture of {size}")
-    if annotation.bbox is not None:
-        x, y, width, height = annotation.bbox
-        if min(width, height) < 0:
-            raise DataError(f"bbox is {annotation.bbox}")
-        if not _overlaps((x, x + width), (y, y + height), size):
-            raise DataError(f"bbox {annotation.bbox} lies outside the picture of {size}")
-
-
-def _overlaps(x: Sequence[float], y: Sequence[float], size: tuple[int, int] | None) -> bool:
-    """Whether places reach into a picture of `size`, (H, W), or touch its edge."""
-    if size is None:
-        return True
-    return max(x) >= 0 and min(x) <= size[1] and max(y) >= 0 and min(y) <= size[0]
-
-
-def _instance(annotation: Annotation, size: tuple[int, int]) -> Instance:
-    """Raises DataError for an object that is damaged."""
-    _check(annotation, size)
-    assert annotation.segmentation is not None
-    drawn = _Drawn(annotation.segmentation, size)
-    pixels = annotation.area
-    if pixels is None or pixels <= 0:  # as tools write that do not compute it
-        pixels = float(np.count_nonzero(drawn()))
-    if annotation.bbox is not None:
-        x, y, width, height = annotation.bbox
-        return Instance((x, y, x + width, y + height), pixels, drawn)
-    mask = drawn()
-    if not mask.any():
-        raise DataError("it has neither a bbox nor a pixel")
-    return Instance(box_of(mask), pixels, drawn)
-
-
-def _rle(runs: RunLengths) -> Rle:
-    return {"size": list(runs.size), "counts": runs.counts}
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What an annotation tells; called, its mask, (H, W)."""
-
-    segmentation: list[list[float]] | RunLengths
-    size: tuple[int, int]
-
-    def __call__(self) -> Mask:
-        if isinstance(self.segmentation, RunLengths):
-            return decode(_rle(self.segmentation))
-        return fill_polygons(self.segmentation, self.size)
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """The object of one number in a mask of numbers."""
-
-    numbers: NDArray[Any]  # (H, W), integers, shared by all objects of a picture
-    number: int
-
-    def __call__(self) -> Mask:
-        mask: Mask = self.numbers == self.number
-        return mask
-
-
-def _read_numbered(path: Path, mask: Path) -> AnnotatedPicture:
-    numbers = read_indices(mask)
-    found = np.unique(numbers)
-    if len(found) > MOST_NUMBERS:
-        raise DataError(f"mask {mask} holds {len(found)} values; it does not number objects")
-    pixels = np.array(read_rgb(path, (numbers.shape[0], numbers.shape[1])))
-    instances = []
-    for number in found:
-        if number > 0:
-            decode_one = Numbered(numbers, int(number))
-            drawn = decode_one()
-            instances.append(Instance(box_of(drawn), float(np.count_nonzero(drawn)), decode_one))
-    return AnnotatedPicture(path, pixels, tuple(instances))
-
-
 def _mean_over_pictures(name: str, scores: list[list[float]]) -> dict[str, float]:
-    """Mean of all scores, percent; its standard error treats a picture's as one cluster.
+    """Return the mean of all scores, percent; its standard error treats a picture's as one cluster.
 
     Source: Cochran, Sampling Techniques, 1977, sec. 2.11 (a ratio of two sums).
     """
     sums, counts = np.array([sum(s) for s in scores]), np.array([len(s) for s in scores])
     mean = sums.sum() / counts.sum()
-    found = {name: 100 * float(mean)}
+    figures = {name: 100 * float(mean)}
     if len(scores) > 1:
         residual = ((sums - mean * counts) ** 2).sum() * len(scores) / (len(scores) - 1)
-        found[f"{name}_stderr"] = 100 * float(math.sqrt(residual) / counts.sum())
-    return found
+        figures[f"{name}_stderr"] = 100 * float(math.sqrt(residual) / counts.sum())
+    return figures

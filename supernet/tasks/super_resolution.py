@@ -1,25 +1,40 @@
-"""Super-resolution: small pictures made from large ones, and how near the enlarged ones come.
+"""Super-resolution: large pictures or embedded dead leaves, and how near the enlarged ones come.
+
+Small pictures are made from large ones.
 
 B batch, H height, W width of the large picture, s the scale.
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from results.errors import DataError
-from supernet.pictures import hw, normalise, read_rgb, to_tensor
+from supernet.arch import Arch, SuperResolutionHead
+from supernet.pictures import Normalisation, hw, normalise, read_rgb, to_tensor
+from supernet.tasks.draw import Augment, Draw
+from supernet.tasks.embedded_leaves import draw_leaves
 from supernet.tasks.folders import check_folder, contents, list_pictures
+from supernet.tasks.losses import like
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.sources import Embedded, Folder
+from supernet.tasks.splits import separate
+from supernet.tasks.task import Task
 
 FOLDERS = {"val": ("DIV2K_valid_HR", "val", "valid"), "train": ("DIV2K_train_HR", "train")}
 WINDOW, SIGMA = 11, 1.5  # of SSIM, pixels
 MAX_DB = 100.0  # of pictures that are equal; JSON has no infinity
+SHARE = 0.6  # share of the embedded pictures' own difficulty, as noise cannot be enlarged
+AS_SHARES = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # 0 to 1
+Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 
 class LargePictures(Dataset[tuple[Tensor, Tensor]]):
@@ -33,19 +48,15 @@ class LargePictures(Dataset[tuple[Tensor, Tensor]]):
         folder: Path,
         scale: int,
         *,
-        mean: Sequence[float] = (0.0, 0.0, 0.0),
-        std: Sequence[float] = (1.0, 1.0, 1.0),
+        normalisation: Normalisation = AS_SHARES,
         split: str = "val",
     ) -> None:
-        """
-        Args:
-            mean, std: of RGB in 0..1, of what the network sees.
+        """`normalisation` is of what the network sees.
 
-        Raises:
-            DataError: the folder is missing or has no pictures.
+        Raises DataError where the folder is missing or has no pictures.
         """
         check_folder(folder)
-        self.scale, self.mean, self.std = scale, mean, std
+        self.scale, self.normalisation = scale, normalisation
         inside = [folder / name for name in FOLDERS.get(split, ()) if (folder / name).is_dir()]
         self.samples = list_pictures(inside[0] if inside else folder)
         if not self.samples:
@@ -58,7 +69,7 @@ class LargePictures(Dataset[tuple[Tensor, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """(3, H/s, W/s) normalised, and (3, H, W), uint8; H and W are multiples of s.
+        """Return (3, H/s, W/s), normalised, and (3, H, W), uint8; H and W are multiples of s.
 
         Raises DataError for what cannot be read or is too small to be compared.
         """
@@ -71,7 +82,81 @@ class LargePictures(Dataset[tuple[Tensor, Tensor]]):
                 f"are needed at scale {self.scale}"
             )
         small = reduce(large, self.scale)
-        return normalise(to_tensor(small), self.mean, self.std), to_tensor(large)
+        return normalise(to_tensor(small), *self.normalisation), to_tensor(large)
+
+
+class SuperResolutionTask(Task):
+    """Pictures enlarged by `scale`; `Draw.size` is that of the small picture.
+
+    A target is the large picture, (3, s H, s W), float32, 0..1.
+    """
+
+    name, primary = "super_resolution", "psnr_db"
+    source: "_Leaves | _LargeFiles"
+
+    def __init__(self, options: TaskOptions) -> None:
+        """Raises DataError where pictures are missing."""
+        self.scale = options.scale
+        source = _Leaves(options) if options.data is None else _LargeFiles(options.data, options)
+        super().__init__(source, options.variations)
+
+    def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
+        rng, size = draw.rng(), (draw.size[0] * self.scale, draw.size[1] * self.scale)
+        large = random_part(self.source.read(draw.index, size), size, rng)
+        if augment.flip:
+            large = large[:: 1 - 2 * int(rng.integers(2)), :: 1 - 2 * int(rng.integers(2))]
+            if size[0] == size[1] and rng.random() < 0.5:
+                large = large.swapaxes(0, 1)
+        small_x, large_x = pair(np.ascontiguousarray(large), self.scale)
+        return as_shares(small_x), as_shares(large_x)
+
+    def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
+        return (output.float() - target).abs().mean()
+
+    def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
+        return (output.float() - like(teacher.detach().float(), output)).abs().mean()
+
+    def held_out(self, arch: Arch) -> tuple[Dataset[Any], "Likeness"]:
+        if not isinstance(arch.head, SuperResolutionHead) or arch.head.scale != self.scale:
+            raise DataError(f"the data is for scale {self.scale}, the network for another")
+        return self.source.held_out(arch), Likeness(self.scale)
+
+
+class _Leaves(Embedded[Pixels]):
+    def __init__(self, options: TaskOptions) -> None:
+        super().__init__(options, ("leaves",))
+        self.scale = options.scale
+
+    def draw(self, index: int, size: tuple[int, int], rng: np.random.Generator) -> Pixels:
+        return draw_leaves(size, rng, SHARE * self.difficulty)[0]
+
+    def held_out(self, arch: Arch) -> Dataset[Any]:
+        return self.remember(arch.resolution, self._pair, as_shares)
+
+    def _pair(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        large = (size[0] * self.scale, size[1] * self.scale)
+        return pair(self.read_held_out(index, large), self.scale)
+
+
+class _LargeFiles(Folder[Path, Pixels]):
+    """Large pictures; each tenth is held out where there are no splits."""
+
+    def __init__(self, folder: Path, options: TaskOptions) -> None:
+        self.scale = options.scale
+        train, held_out = separate(
+            LargePictures(folder, self.scale, split="train").samples,
+            LargePictures(folder, self.scale, split="val").samples,
+            key=lambda path: path,
+        )
+        super().__init__(folder, train, held_out, options.num_train)
+
+    def load(self, file: Path) -> Pixels:
+        return np.asarray(read_rgb(file))
+
+    def held_out(self, arch: Arch) -> Dataset[Any]:
+        data = LargePictures(self.folder, self.scale)
+        data.samples = self.held_out_files
+        return data
 
 
 class Likeness:
@@ -86,7 +171,7 @@ class Likeness:
         self.ssim: list[float] = []
 
     def update(self, pictures: Tensor, large: Tensor) -> None:
-        """(B, 3, H, W) in 0..1, any floating dtype, and (B, 3, H, W), uint8."""
+        """Count a batch: (B, 3, H, W) in 0..1, any floating dtype, and (B, 3, H, W), uint8."""
         if pictures.shape != large.shape:
             raise ValueError(f"{tuple(pictures.shape)} is compared with {tuple(large.shape)}")
         said = (pictures.double().clamp(0, 1) * 255).round()
@@ -96,29 +181,58 @@ class Likeness:
         self.ssim += ssim(a, b).tolist()
 
     def compute(self) -> dict[str, float]:
-        """psnr_db and ssim, each with `_stderr` if there are two pictures or more."""
-        found = {}
+        """Return psnr_db and ssim, each with `_stderr` if there are two pictures or more."""
+        figures = {}
         for name, values in (("psnr_db", self.psnr_db), ("ssim", self.ssim)):
             x = torch.tensor(values, dtype=torch.float64)
-            found[name] = float(x.mean())
+            figures[name] = float(x.mean())
             if len(x) > 1:
-                found[f"{name}_stderr"] = float(x.std()) / math.sqrt(len(x))
-        return found
+                figures[f"{name}_stderr"] = float(x.std()) / math.sqrt(len(x))
+        return figures
+
+
+def random_part(pixels: Pixels, size: tuple[int, int], rng: np.random.Generator) -> Pixels:
+    """Return a part of `size` (H, W) at a random place; a smaller picture is mirrored at its edges.
+
+    Of a picture of `size` it is all, and nothing is drawn from `rng`.
+    """
+    if pixels.shape[:2] == size:
+        return pixels
+    lacking = [max(0, a - b) for a, b in zip(size, pixels.shape[:2], strict=True)]
+    if any(lacking):
+        pixels = np.pad(pixels, [(0, lacking[0]), (0, lacking[1]), (0, 0)], "symmetric")
+    top, left = (
+        int(rng.integers(there - wanted + 1))
+        for there, wanted in zip(pixels.shape[:2], size, strict=True)
+    )
+    return pixels[top : top + size[0], left : left + size[1]]
+
+
+def as_shares(pixels: Tensor) -> Tensor:
+    """Return 8-bit pixels in 0..1, float32."""
+    return pixels.float() / 255
+
+
+def pair(large: Pixels, scale: int) -> tuple[Tensor, Tensor]:
+    """Return a picture, (s H, s W, 3), reduced, (3, H, W), and itself, (3, s H, s W), uint8."""
+    small = to_tensor(reduce(Image.fromarray(large), scale))
+    return small, torch.from_numpy(large).permute(2, 0, 1).contiguous()
 
 
 def crop_to_multiple(picture: Image.Image, scale: int) -> Image.Image:
-    """The top left, with sides that `scale` divides."""
+    """Return the top left part, with sides that `scale` divides."""
     height, width = hw(picture)
     return picture.crop((0, 0, width - width % scale, height - height % scale))
 
 
 def reduce(large: Image.Image, scale: int) -> Image.Image:
+    """Return a picture with its sides divided by `scale`, bicubic and antialiased."""
     size = (large.width // scale, large.height // scale)
     return large.resize(size, Image.Resampling.BICUBIC)
 
 
 def luma(pixels: Tensor) -> Tensor:
-    """(..., 3, H, W) RGB in 0..255 -> (..., H, W) in 16..235, float64, not rounded.
+    """Turn RGB, (..., 3, H, W) in 0..255, into luma, (..., H, W) in 16..235, not rounded.
 
     Source: ITU-R BT.601; the same as MATLAB's rgb2ycbcr before it rounds.
     """
@@ -127,14 +241,14 @@ def luma(pixels: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(B, H, W) in 0..255 -> (B,), dB, no more than 100."""
+    """Compare (B, H, W) in 0..255; return (B,), in dB, no more than 100."""
     error = (a - b).square().mean((-2, -1))
     decibels: Tensor = 10 * torch.log10(255**2 / error)
     return decibels.clamp(max=MAX_DB)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """(B, H, W) in 0..255, float64 -> (B,): the mean over all whole windows.
+    """Compare (B, H, W) in 0..255, float64; return (B,), means over all whole windows.
 
     Windows of 11 x 11 pixels, Gaussian with sigma 1.5.
 

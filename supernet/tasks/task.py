@@ -1,237 +1,169 @@
-"""What a training loop asks of a task: data, augmentation, loss, distillation, figures.
+"""What a training loop asks of a task: samples, loss, distillation, figures.
 
-Every sample is a function of its `Draw` alone, so that any number of processes reads the same
-pictures and a run goes on from the exact step. B batch, H height, W width.
+B batch, H height, W width.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from results.errors import UserError, check_choice
 from supernet.arch import Arch
-
-TASKS = ("classification", "segmentation", "super_resolution", "promptable", "pretrain")
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """Which picture, and which of its variations: what a batch sampler hands to a data set."""
-
-    index: int  # of the picture, 0 to num_train - 1
-    epoch: int
-    size: tuple[int, int]  # (height, width) that the network sees
-    seed: int
-
-    def rng(self) -> np.random.Generator:
-        """The source of all randomness of this variation; the same at every size."""
-        return np.random.default_rng((self.seed, self.epoch, self.index))
+from supernet.tasks.draw import PLAIN, Augment, Draw
+from supernet.tasks.loop import evaluate, read_batches
+from supernet.tasks.sources import Remembered, Source
+from supernet.tasks.splits import spread
 
 
 @dataclass(frozen=True)
-class Augment:
-    """How training pictures vary. A share or strength of 0 turns a part off.
+class EvaluationSettings:
+    """How held-out pictures are shown to a network."""
 
-    The defaults are the official recipe of family b; that of l erases 0.2 of the pictures.
-
-    Classification reads all fields, dense tasks those that move labels along: `crop_scale`,
-    `flip`, `photometric`; super-resolution turns and flips if `flip`.
-    """
-
-    crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the picture's area
-    flip: bool = True
-    rand_augment: int = 1  # operations a picture
-    magnitude: int = 3  # of these, 0 to 10, give or take 1
-    erasing: float = 0.0  # share of pictures with a rectangle of noise
-    mixup: float = 0.1  # the beta distribution's parameter; half the batches, if cutmix is on
-    cutmix: float = 0.1
-    label_smoothing: float = 0.1
-    scale_jitter: tuple[float, float] = (0.5, 2.0)  # of segmentation, before the crop
-    photometric: float = 0.4  # largest relative change of brightness, contrast and saturation
-
-    def __post_init__(self) -> None:
-        for name in ("erasing", "label_smoothing", "photometric"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
-        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise UserError(f"crop_scale must be two shares, ascending, not {self.crop_scale}")
-        if not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
-            raise UserError(f"scale_jitter must be two factors, ascending: {self.scale_jitter}")
-        for name, most in (("rand_augment", 10), ("magnitude", 10), ("mixup", 10), ("cutmix", 10)):
-            if not 0 <= getattr(self, name) <= most:
-                raise UserError(f"{name} must be from 0 to {most}, not {getattr(self, name)}")
+    batch_size: int
+    limit: int | None = None  # pictures, evenly spread over all; None: all
+    workers: int | None = None  # processes that read ahead, see `loop.read_batches`
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  it cannot be changed
+    dtype: torch.dtype = torch.float32
 
 
-PLAIN = Augment((1.0, 1.0), False, 0, 0, 0.0, 0.0, 0.0, 0.0, (1.0, 1.0), 0.0)
-# Poses vary as they are drawn; crops would enlarge what held-out pictures show small, and cut off
-# the lamp that classes of cells depend on.
-EMBEDDED = replace(PLAIN, flip=True, photometric=0.2)
-
-
-class TrainingTask(Protocol):
+class Task(ABC):
     """One task on one data set."""
 
-    name: str  # classification, segmentation, super_resolution, promptable or pretrain
-    dataset: str  # shapes, cells and leaves are embedded; else imagenet, ..., or the folder's name
+    name: str  # one of `options.TASKS`
     primary: str  # the figure that is reported first; larger is better
-    num_train: int  # pictures
-    num_classes: int | None
-    classes: tuple[str, ...]  # names in their order; () where they are unknown
 
-    def check_labels(
-        self, limit: int | None = None, *, training: bool = False, silent: bool = True
-    ) -> tuple[str, ...]:
-        """Look over the held-out labels once; what was assumed or is odd, a line each.
+    def __init__(self, source: Source[Any], augment: Augment) -> None:
+        """`augment`: how the training pictures of `source` vary."""
+        self.source, self.augment = source, augment
+        self.dataset, self.num_train = source.dataset, source.num_train
+        self.num_classes, self.classes = source.num_classes, source.classes
 
-        Args:
-            limit: evaluations will be on this many pictures.
-            training: look over those to train on, too.
-            silent: show no progress.
+    @abstractmethod
+    def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Any]:
+        """Return x, (3, H, W), float32, normalised, of the draw's size, and its target.
 
-        Raises DataError for labels that cannot be right, or tell nothing.
+        The target is a tensor or a named tuple of tensors. Both are functions of `draw` and
+        `augment` alone. Raises DataError for what cannot be read.
         """
-        ...
 
-    def files_trained_on(self) -> list[Path]:
-        """Pictures of a folder; [] of embedded ones."""
-        ...
-
-    def check_files(self) -> tuple[str, ...]:
-        """Look over the pictures before a training; what was left out, a line each.
-
-        Raises DataError for one that is damaged.
-        """
-        ...
-
-    def train_data(self) -> Dataset[Any]:
-        """data[Draw] -> (x, target); x is (3, H, W), float32, normalised, of the draw's size.
-
-        Raises DataError for what cannot be read.
-        """
-        ...
-
-    def collate(self, samples: list[Any]) -> tuple[Tensor, Any]:
-        """Samples as one batch: x (B, 3, H, W) and a tensor or a named tuple of tensors."""
-        ...
-
-    def mix(self, x: Tensor, target: Any, generator: torch.Generator | None) -> tuple[Tensor, Any]:
-        """Mix-up or cut-mix of a batch, where the task has it; else nothing changes.
-
-        `generator` is of the CPU, whatever the device of x. Raises nothing.
-        """
-        ...
-
+    @abstractmethod
     def loss(self, output: Tensor, target: Any, decoder: nn.Module | None) -> Tensor:
-        """A scalar, float32, of what the network gave and `collate` or `mix` gave.
+        """Return a scalar, float32, of what the network gave and `collate` or `mix` gave.
 
         `decoder` has SAM's `prompt_encoder` and `mask_decoder`, and is read by `promptable` alone.
         """
-        ...
 
+    @abstractmethod
     def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
-        """A scalar: how far a network is from its teacher, which gets no gradient.
+        """Return a scalar: how far a network is from its teacher, which gets no gradient.
 
         Args:
             alpha: of AlphaNet's clipped divergence, where outputs are classes. None: the
                 Kullback-Leibler divergence. Of pictures it is L1, of embeddings the mean square.
         """
-        ...
+
+    @abstractmethod
+    def held_out(self, arch: Arch) -> tuple[Dataset[Any], Any]:
+        """Return pictures for evaluation, by number, prepared for `arch`, and an empty metric.
+
+        The metric is a `loop.Metric`, or what the task's own `evaluate` makes of it.
+        Raises DataError where `arch` is none for these pictures.
+        """
+
+    def train_data(self) -> "TrainingPictures":
+        """Return data[Draw] -> (x, target), see `sample`."""
+        return TrainingPictures(self, self.augment)
+
+    def collate(self, samples: list[Any]) -> tuple[Tensor, Any]:
+        """Return samples as one batch: x (B, 3, H, W) and a tensor or named tuple of tensors."""
+        pictures, targets = zip(*samples, strict=True)
+        first = targets[0]
+        if isinstance(first, Tensor):
+            return torch.stack(pictures), torch.stack(targets)
+        parts = (torch.stack(tensors) for tensors in zip(*targets, strict=True))
+        return torch.stack(pictures), type(first)(*parts)
+
+    def mix(self, x: Tensor, target: Any, generator: torch.Generator | None) -> tuple[Tensor, Any]:
+        """Return mix-up or cut-mix of a batch where the task has it, else the batch itself.
+
+        `generator` is of the CPU, whatever the device of x. Raises nothing.
+        """
+        return x, target
 
     def evaluate(
-        self,
-        model: nn.Module,
-        arch: Arch,
-        *,
-        limit: int | None,
-        batch_size: int,
-        workers: int | None,
-        device: torch.device,
-        dtype: torch.dtype,
+        self, model: nn.Module, arch: Arch, settings: EvaluationSettings
     ) -> dict[str, float]:
-        """Figures on held-out data; `n` is the number of pictures, `NAME_stderr` an error.
+        """Return figures on held-out data.
 
-        `model` is a stand-alone `build_task_model(arch)` in evaluation mode, on `device`, of
-        `dtype`; `limit` pictures are evenly spread over all.
+        `n` is the number of pictures, `NAME_stderr` the standard error of `NAME`. `model` is a
+        stand-alone `build_task_model(arch)` in evaluation mode, on the settings' device and of
+        their dtype. Raises NotFiniteError where an output is not finite, DataError for pictures
+        that cannot be read.
         """
-        ...
+        data, metric = self.held_out(arch)
+        workers = settings.workers
+        if isinstance(data, Remembered) and workers is None:
+            workers = 0  # what another process draws is forgotten
+        data = spread(data, settings.limit)
+        batches = read_batches(
+            data,
+            batch_size=settings.batch_size,
+            workers=workers,
+            pin_memory=settings.device.type == "cuda",
+        )
+        evaluate(model, batches, metric, device=settings.device, dtype=settings.dtype)
+        return {**metric.compute(), "n": float(len(data))}  # type: ignore[arg-type]
 
     def recalibration_batches(
         self, arch: Arch, num_images: int, batch_size: int, seed: int, workers: int | None = None
     ) -> Iterator[Tensor]:
-        """Training pictures at the arch's resolution, neither augmented nor mixed."""
-        ...
+        """Yield training pictures, (B, 3, H, W), at the arch's resolution, that do not vary.
+
+        Raises DataError for what cannot be read.
+        """
+        order = np.random.default_rng(seed).permutation(self.num_train)
+        draws = [
+            Draw(int(order[i % len(order)]), i // len(order), arch.resolution, seed)
+            for i in range(num_images)
+        ]
+        data = _Listed(self, draws)
+        for batch in read_batches(data, batch_size=batch_size, workers=workers):
+            yield torch.stack([x for (x,) in batch])
 
 
-def training_task(
-    name: str,
-    *,
-    data: Path | None = None,
-    dataset: str | None = None,
-    num_classes: int | None = None,
-    seed: int = 0,
-    num_train: int | None = None,
-    augment: Augment | None = None,
-    scale: int = 2,
-    teacher: Path | None = None,
-    classes: tuple[str, ...] = (),
-    class_order: str | None = None,
-) -> TrainingTask:
-    """The task `name`, on a folder of pictures or, without one, on embedded pictures.
+class TrainingPictures(Dataset[tuple[Tensor, Any]]):
+    """data[Draw] -> (x, target), the training pictures of a task varied by `augment`."""
 
-    Args:
-        data: a folder, see each task's module for its layouts.
-        dataset: of embedded pictures: shapes, cells or leaves; of segmentation from a folder
-            its layout (cityscapes or ade20k), where it shall be checked. None: the task's own.
-        num_classes: of the network. None: those of the data set.
-        seed: of the embedded training pictures; held-out ones are always the same.
-        num_train: use this many training pictures, evenly spread over all; embedded ones are
-            20,000 by default.
-        augment: None for the official recipe, or `EMBEDDED` for embedded pictures.
-        scale: of super-resolution.
-        teacher: of promptable segmentation: a SAM checkpoint whose embeddings are learned.
-        classes: what weights call theirs, in their order: class folders are told by name.
-        class_order: of class folders without such names, see `class_order.in_order`.
+    def __init__(self, task: Task, augment: Augment) -> None:
+        self.task, self.augment = task, augment
 
-    Raises:
-        DataError: the folder is missing, empty or of another layout, or has other classes.
-        UserError: an unknown task.
-    """
-    check_choice("task", name, TASKS)
-    if num_train is not None and num_train < 1:
-        raise UserError(f"num_train must be 1 or more, not {num_train}")
-    if augment is None:
-        augment = Augment() if data else EMBEDDED
-    if name == "classification":
-        from supernet.tasks.train_classification import ClassificationTask
+    def __len__(self) -> int:
+        return self.task.num_train
 
-        return ClassificationTask(
-            data, dataset, num_classes, seed, num_train, augment, classes, class_order
-        )
-    if name == "segmentation":
-        from supernet.tasks.train_segmentation import SegmentationTask
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Any]:
+        return self.task.sample(draw, self.augment)
 
-        return SegmentationTask(data, dataset, num_classes, seed, num_train, augment, classes)
-    if name == "super_resolution":
-        from supernet.tasks.train_super_resolution import SuperResolutionTask
 
-        return SuperResolutionTask(data, dataset, scale, seed, num_train, augment)
-    if name == "promptable":
-        from supernet.tasks.train_promptable import PromptableTask
+class _Listed(Dataset[tuple[Tensor]]):
+    """The training pictures of a list of draws, by number, not varied and without targets."""
 
-        return PromptableTask(data, dataset, seed, num_train, augment, teacher)
-    from supernet.tasks.pretrain import PretrainTask
+    def __init__(self, task: Task, draws: Sequence[Draw]) -> None:
+        self.task, self.draws = task, draws
 
-    return PretrainTask(data, dataset, seed, num_train, augment)
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, index: int) -> tuple[Tensor]:
+        return (self.task.sample(self.draws[index], PLAIN)[0],)
 
 
 def to_device(target: Any, device: torch.device) -> Any:
-    """A target, a tensor or a named tuple of tensors, on `device`."""
+    """Return a target, a tensor or a named tuple of tensors, on `device`."""
     if isinstance(target, Tensor):
         return target.to(device, non_blocking=True)
     return type(target)(*(to_device(part, device) for part in target))

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from results.errors import UserError, reason_of
+from supernet.tasks.draw import Draw
 from supernet.tasks.loop import MAX_WORKERS, Answers, num_cores
-from supernet.tasks.task import Draw, TrainingTask
+from supernet.tasks.task import Task
 from supernet.training.sandwich import Sampler, stream
 
 Batch = tuple[Tensor, Any]  # (B, 3, H, W) and the task's targets
@@ -67,7 +68,7 @@ class PartDraws:
 
 
 def read_parts(
-    task: TrainingTask, draws: PartDraws, *, workers: int | None, pin_memory: bool = False
+    task: Task, draws: PartDraws, *, workers: int | None, pin_memory: bool = False
 ) -> Iterator[list[Batch]]:
     """Yield for each step the batches of the parts in `draws`.
 
@@ -107,7 +108,7 @@ def seed_of(seed: int, *names: object) -> int:
 
 
 class _Collate:
-    def __init__(self, task: TrainingTask) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
 
     def __call__(self, samples: list[Any]) -> Batch | UserError:

@@ -3,14 +3,13 @@
 import copy
 from typing import Any
 
-import torch
 from torch import nn
 
 from supernet.arch import Arch, format_resolution
 from supernet.evaluation.batchnorm import recalibrate
 from supernet.evaluation.recalibrated import Recalibration
 from supernet.memory import within_memory
-from supernet.tasks.task import TrainingTask
+from supernet.tasks.task import EvaluationSettings, Task
 from supernet.training.plan import TrainingPlan
 from supernet.training.trainer import Alone, Trainer
 
@@ -25,15 +24,10 @@ def evaluate_subnet(
     with within_memory():
         with trainer.averaged():
             model = _network(trainer, plan, arch)
-        return plan.task.evaluate(
-            model.eval(),
-            arch,
-            limit=limit,
-            batch_size=pictures_at_once(trainer, plan),
-            workers=plan.options.workers,
-            device=trainer.ranks.device,
-            dtype=torch.float32,
+        settings = EvaluationSettings(
+            pictures_at_once(trainer, plan), limit, plan.options.workers, trainer.ranks.device
         )
+        return plan.task.evaluate(model.eval(), arch, settings)
 
 
 def pictures_at_once(trainer: Trainer, plan: TrainingPlan) -> int:
@@ -61,7 +55,7 @@ def row_of(
     name: str,
     arch: Arch,
     figures: dict[str, float],
-    task: TrainingTask,
+    task: Task,
     circumstances: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the row of a subnet in evaluation.json; `circumstances` are fields of it."""

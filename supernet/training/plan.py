@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from results.errors import ArchError, DataError, UserError, WeightsError, check_choice
@@ -23,11 +22,14 @@ from supernet.sharing.checkpoint import is_supernet, space_in
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.space import Freeze, Space
 from supernet.spaces import get_space
+from supernet.tasks.choose import training_task
 from supernet.tasks.class_order import AS_TRAINED, check_order
 from supernet.tasks.class_order import listed as quoted
+from supernet.tasks.draw import EMBEDDED, PLAIN, Augment
+from supernet.tasks.labelled_pictures import layout_of
 from supernet.tasks.look import sides_for, typical_size
-from supernet.tasks.segmentation import layout_of
-from supernet.tasks.task import EMBEDDED, PLAIN, Augment, TrainingTask, training_task
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.task import Task
 from supernet.training.options import TrainingOptions
 from supernet.training.sandwich import Resolution
 from supernet.training.trainer import Recipe
@@ -48,7 +50,7 @@ class TrainingPlan:
     """
 
     options: TrainingOptions
-    task: TrainingTask
+    task: Task
     space: Space | None  # all of whose subnets are trained; None: `arch` alone is
     arch: Arch | None
     resolutions: tuple[Resolution, ...]  # that steps are drawn from; (): the space's or arch's
@@ -170,7 +172,7 @@ def _recipe(options: TrainingOptions, num_train: int) -> Recipe:
     )
 
 
-def _space(options: TrainingOptions, name: str, task: TrainingTask) -> Space:
+def _space(options: TrainingOptions, name: str, task: Task) -> Space:
     assert options.space is not None
     return get_space(
         options.space,
@@ -183,11 +185,10 @@ def _space(options: TrainingOptions, name: str, task: TrainingTask) -> Space:
 
 def _task(
     options: TrainingOptions, name: str, own: Arch | None, begun: Begun | None
-) -> tuple[TrainingTask, tuple[str, ...]]:
+) -> tuple[Task, tuple[str, ...]]:
     """Return the task, its classes in the order of the weights that it begins or learns with."""
     num_classes, notes = _num_classes(options, name, own, begun)
-    task = partial(
-        training_task,
+    asked = TaskOptions(
         name,
         data=options.data,
         dataset=options.dataset if options.data and name == "segmentation" else None,
@@ -200,30 +201,30 @@ def _task(
         class_order=options.class_order,
     )
     if begun is not None and begun.classes:
-        return task(classes=begun.classes), notes
-    chosen = task()
+        return training_task(replace(asked, classes=begun.classes)), notes
+    task = training_task(asked)
     if begun is None and options.data and options.class_order is None and name == "classification":
         for path in filter(None, (options.init, options.teacher)):
             arch = _arch_of(path)
             of_classes = arch and getattr(arch.head, "num_classes", None)
-            if of_classes == chosen.num_classes and order_of(path, None) == AS_TRAINED:
-                chosen = task(class_order=AS_TRAINED)
+            if of_classes == task.num_classes and order_of(path, None) == AS_TRAINED:
+                task = training_task(replace(asked, class_order=AS_TRAINED))
     init = classes_in(options.init) if options.init and begun is None else ()
-    if init and _same(init, chosen.classes) and init != tuple(map(as_text, chosen.classes)):
-        chosen = task(classes=init)
+    if init and _same(init, task.classes) and init != tuple(map(as_text, task.classes)):
+        task = training_task(replace(asked, classes=init))
         notes += (f"classes are in the order that {options.init} has them in",)
     if options.teacher is None or name not in OF_CLASSES:
-        return chosen, notes
+        return task, notes
     taught = classes_in(options.teacher)
-    if taught and chosen.classes and taught != tuple(map(as_text, chosen.classes)):
-        if (init and _same(init, chosen.classes)) or not _same(taught, chosen.classes):
+    if taught and task.classes and taught != tuple(map(as_text, task.classes)):
+        if (init and _same(init, task.classes)) or not _same(taught, task.classes):
             raise WeightsError(
                 f"{options.teacher} knows the classes {quoted(taught)}, and those to learn are "
-                f"{quoted(chosen.classes)}; give a teacher of the same classes in the same order"
+                f"{quoted(task.classes)}; give a teacher of the same classes in the same order"
             )
-        chosen = task(classes=taught)
+        task = training_task(replace(asked, classes=taught))
         notes += (f"classes are in the order that {options.teacher} has them in",)
-    return chosen, notes
+    return task, notes
 
 
 def _same(names: Sequence[str], others: Sequence[str]) -> bool:
@@ -263,7 +264,7 @@ def _is_named(options: TrainingOptions) -> bool:
 
 
 def _sizes_of(
-    options: TrainingOptions, task: TrainingTask
+    options: TrainingOptions, task: Task
 ) -> tuple[tuple[Resolution, ...], tuple[str, ...]]:
     """Return sizes where only the pictures tell, (): the space's or arch's; and a line of them."""
     asked = any(Freeze.parse(text).dimension == "resolution" for text in options.freeze)
@@ -271,7 +272,7 @@ def _sizes_of(
         return (), ()
     if task.name != "segmentation" or layout_of(options.data) != "folder":
         return (), ()
-    size = typical_size(task.files_trained_on())
+    size = typical_size(task.source.files_trained_on())
     sides = sides_for(size)[-1:] if options.arch else sides_for(size)
     return tuple((side, side) for side in sides), (
         f"pictures of {options.data} are about {size[0]}x{size[1]} px, and are trained at "
@@ -300,7 +301,7 @@ def _scale(own: Arch | None, dataset: str | None) -> int:
     return int(name.removeprefix("x"))
 
 
-def _arch(options: TrainingOptions, name: str, own: Arch, task: TrainingTask) -> Arch:
+def _arch(options: TrainingOptions, name: str, own: Arch, task: Task) -> Arch:
     """Return the one network, with a head for the task and the data's number of classes."""
     if name == "pretrain":
         return with_head(own, ReconstructionHead())

@@ -170,8 +170,8 @@ class TrainingRun:
         """
         task, limit = self.plan.task, self.plan.options.limit
         if self.trainer.done < self.plan.recipe.num_steps:
-            self.notes += task.check_files()
-        self.notes += task.check_labels(limit, training=True, silent=self.silent)
+            self.notes += task.source.check_files()
+        self.notes += task.source.check_labels(limit, training=True, silent=self.silent)
         for text in () if self.silent else self.notes:
             note(text)
 

@@ -20,7 +20,7 @@ from supernet.arch import Arch
 from supernet.model import EfficientViT, build
 from supernet.sam.model import Sam
 from supernet.sharing.supernet import Supernet
-from supernet.tasks.task import TrainingTask, to_device
+from supernet.tasks.task import Task, to_device
 from supernet.training.batches import Batch, seed_of
 from supernet.training.distributed import Ranks
 from supernet.training.optimise import (
@@ -90,7 +90,7 @@ class Trainer:
     def __init__(
         self,
         model: Supernet | Alone,
-        task: TrainingTask,
+        task: Task,
         sampler: Sampler,
         recipe: Recipe,
         ranks: Ranks | None = None,

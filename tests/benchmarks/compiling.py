@@ -26,7 +26,8 @@ from supernet.model import build
 from supernet.official import official_arch
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
-from supernet.tasks.task import training_task
+from supernet.tasks.choose import training_task
+from supernet.tasks.options import TaskOptions
 from supernet.training.distributed import Ranks
 from supernet.training.sandwich import OneArch, Sampler, SandwichRule
 from supernet.training.trainer import Alone, Recipe, Trainer
@@ -38,7 +39,7 @@ ROUNDS = 12
 
 
 def steps(name: str, batch: int, side: int, *, compile: bool, device: str) -> Callable[[], object]:
-    task = training_task("classification")
+    task = training_task(TaskOptions("classification"))
     torch.manual_seed(0)
     x, y = torch.randn(batch, 3, side, side), torch.arange(batch) % 12
     model: Supernet | Alone

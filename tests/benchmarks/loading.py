@@ -31,7 +31,10 @@ from supernet.model import build
 from supernet.official import named_arch
 from supernet.sharing.extremes import smallest_of
 from supernet.spaces import get_space
-from supernet.tasks.task import Draw, TrainingTask, training_task
+from supernet.tasks.choose import training_task
+from supernet.tasks.draw import Draw
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.task import Task
 from tests.benchmarks.search import cpu_name
 
 ROOT = Path(__file__).parents[2]
@@ -102,25 +105,29 @@ def main() -> None:
     print(json.dumps(record))
 
 
-def data_sets(folder: Path) -> dict[str, tuple[TrainingTask, tuple[int, int], Arch | None]]:
+def data_sets(folder: Path) -> dict[str, tuple[Task, tuple[int, int], Arch | None]]:
     """Each with a size, and the fastest network that trains on it: the smallest of space tiny."""
     (smallest,) = smallest_of(get_space("tiny", num_classes=12))
     dense = replace(smallest, head=SegmentationHead(32, 1, 4, "mbconv", 4, 8))
     pixels = replace(smallest, head=ReconstructionHead())
-    found: dict[str, tuple[TrainingTask, tuple[int, int], Arch | None]] = {}
+    found: dict[str, tuple[Task, tuple[int, int], Arch | None]] = {}
     for side in (64, 96):
         size = (side, side)
         networks = {"classification": smallest, "segmentation": dense, "pretrain": pixels}
         for name, arch in networks.items():
-            found[f"embedded {name} {side}"] = (training_task(name), size, arch)
-        found[f"embedded super_resolution {side}"] = (training_task("super_resolution"), size, None)
-    found["embedded promptable 512"] = (training_task("promptable"), (512, 512), None)
+            found[f"embedded {name} {side}"] = (training_task(TaskOptions(name)), size, arch)
+        found[f"embedded super_resolution {side}"] = (
+            training_task(TaskOptions("super_resolution")),
+            size,
+            None,
+        )
+    found["embedded promptable 512"] = (training_task(TaskOptions("promptable")), (512, 512), None)
     photographs(folder / "classes", 375, 500)
-    task = training_task("classification", data=folder / "classes")
+    task = training_task(TaskOptions("classification", data=folder / "classes"))
     b0 = named_arch("b0", num_classes=2)
     found["JPEG 375x500, official, 224"] = (task, (224, 224), b0)
     photographs(folder / "large", 1356, 2040)
-    large = training_task("super_resolution", data=folder / "large")
+    large = training_task(TaskOptions("super_resolution", data=folder / "large"))
     found["JPEG 1356x2040, parts of 192"] = (large, (96, 96), None)
     return found
 
@@ -136,7 +143,7 @@ def photographs(folder: Path, height: int, width: int) -> None:
         image.save(place / f"{index}.jpg", quality=90)
 
 
-def reading(task: TrainingTask, size: tuple[int, int], arch: Arch | None) -> Case:
+def reading(task: Task, size: tuple[int, int], arch: Arch | None) -> Case:
     data, count = task.train_data(), 0
 
     def step() -> None:
@@ -148,9 +155,7 @@ def reading(task: TrainingTask, size: tuple[int, int], arch: Arch | None) -> Cas
     return Case(step, PICTURES)
 
 
-def learning(
-    task: TrainingTask, size: tuple[int, int], arch: Arch | None, device: torch.device
-) -> Case:
+def learning(task: Task, size: tuple[int, int], arch: Arch | None, device: torch.device) -> Case:
     assert arch is not None
     data = task.train_data()
     x, target = task.collate([data[Draw(i % task.num_train, 0, size, 0)] for i in range(BATCH)])
@@ -170,7 +175,7 @@ def learning(
     return Case(step, BATCH)
 
 
-def pictures_per_second(task: TrainingTask, size: tuple[int, int], workers: int) -> float:
+def pictures_per_second(task: Task, size: tuple[int, int], workers: int) -> float:
     """Of a loader with a process a core, after its first batches."""
     per_batch = 16 if max(size) < 300 else 4
     batches: list[list[Any]] = [

@@ -27,7 +27,8 @@ from results.reading import read_json
 from results.record import RunRecord, commit, now
 from supernet.arch import PromptableHead, Stem, SuperResolutionHead
 from supernet.official import named_arch
-from supernet.tasks.promptable import AnnotatedPictures, box_of, iou
+from supernet.tasks.annotated_pictures import AnnotatedPictures, box_of
+from supernet.tasks.promptable import iou
 from supernet.tasks.super_resolution import LargePictures, Likeness
 from tests.benchmarks.composites import CLASSES, COUNTS, SIDE, make
 from tests.benchmarks.search import ROOT, machine

@@ -104,7 +104,8 @@ def steps(name: str, kind: str, batch: int, side: int) -> Callable[[], None]:
 
     from supernet.model import build
     from supernet.sharing.supernet import Supernet
-    from supernet.tasks.task import training_task
+    from supernet.tasks.choose import training_task
+    from supernet.tasks.options import TaskOptions
     from supernet.training.sandwich import OneArch, Sampler, Sandwich
     from supernet.training.trainer import Alone, Recipe, Trainer
 
@@ -113,7 +114,7 @@ def steps(name: str, kind: str, batch: int, side: int) -> Callable[[], None]:
             return Sandwich(tuple(archs))
 
     torch.manual_seed(0)
-    archs, task = sandwich(name), training_task("classification")
+    archs, task = sandwich(name), training_task(TaskOptions("classification"))
     recipe = Recipe(num_steps=1000, clip=2.0)
     x, y = torch.randn(batch, 3, side, side), torch.arange(batch) % 12
     models: list[tuple[Supernet | Alone, Sampler]] = [(Supernet(the_space(name)), Same())]

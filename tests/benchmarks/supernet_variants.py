@@ -11,7 +11,7 @@ from supernet.layers.initialise import initialise_weights
 from supernet.sharing.extremes import OWN_WEIGHTS
 from supernet.sharing.supernet import Supernet
 from supernet.space import Space
-from supernet.tasks.task import TrainingTask
+from supernet.tasks.task import Task
 from supernet.training.sandwich import Sampler, Sandwich, at, stream
 
 SAMPLED = 1000  # archs that show nearly all widths; at a new one training stops with a KeyError
@@ -20,7 +20,7 @@ SAMPLED = 1000  # archs that show nearly all widths; at a new one training stops
 class Labelled:
     """A task where all subnets learn from labels, none from the largest."""
 
-    def __init__(self, task: TrainingTask) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
 
     def loss(self, output: Tensor, target: Any, decoder: nn.Module | None) -> Tensor:

@@ -185,9 +185,11 @@ def pictures(work: Path, processes: int) -> Path:
 
 
 def draw(numbers: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    from supernet.tasks.task import Draw, training_task
+    from supernet.tasks.choose import training_task
+    from supernet.tasks.draw import Draw
+    from supernet.tasks.options import TaskOptions
 
-    data = training_task("classification", seed=0).train_data()
+    data = training_task(TaskOptions("classification")).train_data()
     return np.stack([data[Draw(i, 0, SIZE, 0)][0].numpy().astype(np.float16) for i in numbers])
 
 
@@ -200,6 +202,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
     from supernet.layers.initialise import initialise_weights
     from supernet.model import build
     from supernet.sharing.supernet import Supernet
+    from supernet.tasks.task import EvaluationSettings
     from supernet.training.batches import PictureOrder, seed_of
     from supernet.training.distributed import Ranks
     from supernet.training.sandwich import OneArch, Sampler, SandwichRule
@@ -249,15 +252,8 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
         trainer.step([(torch.where(flips, batch.flip(3), batch), labels[chosen])])
 
     def top1(network: "torch.nn.Module", arch: Arch) -> float:
-        found = task.evaluate(
-            network.eval(),
-            arch,
-            limit=None,
-            batch_size=250,
-            workers=0,
-            device=device,
-            dtype=torch.float32,
-        )
+        settings = EvaluationSettings(250, workers=0, device=device)
+        found = task.evaluate(network.eval(), arch, settings)
         return float(found["top1"])
 
     if isinstance(model, Alone):
@@ -292,9 +288,10 @@ def recalibrated(supernet: Any, arch: Arch, x: Any, seed: int) -> Any:
 
 @lru_cache
 def the_task() -> Any:
-    from supernet.tasks.task import training_task
+    from supernet.tasks.choose import training_task
+    from supernet.tasks.options import TaskOptions
 
-    return training_task("classification", seed=0)
+    return training_task(TaskOptions("classification"))
 
 
 @lru_cache

@@ -13,15 +13,15 @@ from torch import nn
 
 from supernet.arch import Arch
 from supernet.model import build_task_model
-from supernet.pictures import read_indices
+from supernet.pictures import Normalisation, read_indices
 from supernet.rle import area, decode, encode
 from supernet.sharing.checkpoint import open_supernet, resolutions_in, save_checkpoint, space_in
 from supernet.sharing.extremes import smallest_of
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
-from supernet.tasks.classification import ClassFolders
-from supernet.tasks.promptable import AnnotatedPictures
-from supernet.tasks.segmentation import LabelledPictures
+from supernet.tasks.annotated_pictures import AnnotatedPictures
+from supernet.tasks.classification import ClassFolders, Preparation
+from supernet.tasks.labelled_pictures import LabelledPictures
 from supernet.weights.files import (
     arch_in,
     load_weights,
@@ -34,7 +34,7 @@ from tests.blobs import FROZEN
 from tests.fuzzing import mutate
 from tests.fuzzing.check import Reader
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPACE = get_space("tiny", freeze=FROZEN, num_classes=3)
 
 
@@ -141,9 +141,7 @@ def make_png(folder: Path) -> list[Path]:
 
 
 def use_pictures(path: Path) -> Any:
-    data = ClassFolders(
-        path.parents[2], (32, 32), None, crop_pct=0.95, mean=MEAN, std=STD, split="val"
-    )
+    data = ClassFolders(path.parents[2], Preparation((32, 32), 0.95, NORMALISATION))
     return [tuple(data[index][0].shape) for index in range(len(data))]
 
 
@@ -166,7 +164,7 @@ def make_masks(folder: Path) -> list[Path]:
 def use_masks(path: Path) -> Any:
     """As labels of three classes, and as numbers of objects."""
     read_indices(path)
-    data = LabelledPictures(path.parents[1], (32, 32), 3, mean=MEAN, std=STD)
+    data = LabelledPictures(path.parents[1], (32, 32), 3, NORMALISATION)
     found = [tuple(data[index][1].shape) for index in range(len(data))]
     for picture in AnnotatedPictures(path.parents[1]):  # type: ignore[attr-defined]
         assert all(instance.decode().any() for instance in picture.instances)
