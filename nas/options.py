@@ -13,8 +13,7 @@ OBJECTIVES = (PREDICTED, SUPERNET)
 TRIALS = 3000
 TRIALS_EVALUATED = 300  # with PyTorch, seconds each
 LIMIT, RECALIBRATED = 1000, 512  # pictures, unless the user says otherwise
-# Flags that are no part of the search; the last two are the command's alone.
-UNRECORDED = ("resume", "out", "json", "quiet")
+UNRECORDED = ("resume", "out")  # options that are no part of the search
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,11 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Everything that a search is asked for, by the names of the command's flags."""
+    """Everything that a search is asked for, by the names of the command's flags.
+
+    None of a budget or a folder means that there is none; of other fields that device, table,
+    data or the resumed run tell the value, which `nas.engine.SearchRun` holds.
+    """
 
     device: tuple[str, ...] = ()
     """NAME[:runtime[:precision]] of the device the model is meant for; `python -m nas.devices`

@@ -6,7 +6,7 @@ python -m nas.search --device snapdragon8gen1
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 from nas.options import SearchOptions
@@ -32,7 +32,7 @@ class SearchCommand(SearchOptions):
         """Search, print the front and draw it; exit with 130 where Ctrl-C ended it early."""
         from nas.engine import search
 
-        result = search(self, silent=self.quiet or self.json)
+        result = search(self.options(), silent=self.quiet or self.json)
         if result.front.candidates:
             try:
                 self._print(result)
@@ -43,6 +43,12 @@ class SearchCommand(SearchOptions):
             remark(f"interrupted after {result.outcome.trials} trials; go on: {result.again}")
         if result.outcome.interrupted:
             sys.exit(EXIT_INTERRUPTED)
+
+    def options(self) -> SearchOptions:
+        """Return what is searched, without how it is printed."""
+        return SearchOptions(
+            **{field.name: getattr(self, field.name) for field in fields(SearchOptions)}
+        )
 
     def _print(self, result: "SearchResult") -> None:
         from nas.summary import print_front

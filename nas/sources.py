@@ -36,15 +36,17 @@ class AccuracyPredictor(Protocol):
 
 
 class AccuracySource(ABC):
-    """Gives a search its accuracies.
+    """Gives a search its accuracies."""
 
-    Attributes:
-        provenance: published or supernet.
-        metric: what the accuracy is, with its unit.
-    """
+    @property
+    @abstractmethod
+    def provenance(self) -> str:
+        """Return published or supernet."""
 
-    provenance: str
-    metric: str
+    @property
+    @abstractmethod
+    def metric(self) -> str:
+        """Return what the accuracy is, with its unit."""
 
     @abstractmethod
     def predict(self, arch: Arch) -> AccuracyPrediction:
@@ -79,8 +81,17 @@ class PredictedAccuracy(AccuracySource):
     """Predicts, from published figures or from evaluated subnets."""
 
     def __init__(self, predictor: AccuracyPredictor) -> None:
-        self.provenance, self.metric = predictor.provenance, predictor.metric
         self._predictor = predictor
+
+    @property
+    def provenance(self) -> str:
+        """Return published, or supernet for evaluated subnets."""
+        return self._predictor.provenance
+
+    @property
+    def metric(self) -> str:
+        """Return what the accuracy is, with its unit."""
+        return self._predictor.metric
 
     def predict(self, arch: Arch) -> AccuracyPrediction:
         """Return mean and standard deviation."""

@@ -30,9 +30,17 @@ class SupernetAccuracy(AccuracySource):
     def __init__(self, evaluator: "SubnetEvaluator", file: str, data: Path | None) -> None:
         """Take an open evaluator; `file` and `data` are what it reads, to be told."""
         self.evaluator, self.file, self.data = evaluator, file, data
-        self.provenance = "supernet"
-        self.metric = metric_of(evaluator.task, evaluator.dataset)
         self.rows = _rows(None, evaluator)
+
+    @property
+    def provenance(self) -> str:
+        """Return supernet."""
+        return "supernet"
+
+    @property
+    def metric(self) -> str:
+        """Return the task's first figure, with its unit."""
+        return metric_of(self.evaluator.task, self.evaluator.dataset)
 
     @property
     def dataset(self) -> str:

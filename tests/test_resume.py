@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lut.build import Build
+from nas.options import UNRECORDED, SearchOptions
 from nas.search import SearchCommand
 from results.errors import Interrupted, RunError
 from results.files import write_json
@@ -12,7 +13,7 @@ from results.resume import flags_of, resumed
 from results.runs import command_of, open_run, read_record
 from supernet.train import Train
 
-SETTINGS = SearchCommand(device=("orin",), max_latency_ms=2.5).settings()
+SETTINGS = SearchOptions(device=("orin",), max_latency_ms=2.5).settings()
 
 
 def with_setting(name, value):
@@ -20,16 +21,14 @@ def with_setting(name, value):
 
 
 def go_on(settings, tmp_path):
-    return resumed(
-        SearchCommand(), settings, tmp_path, unrecorded=("resume", "out", "json", "quiet")
-    )
+    return resumed(SearchOptions(), settings, tmp_path, unrecorded=UNRECORDED)
 
 
 def test_flags_come_back_as_they_were_given(tmp_path):
     found = go_on(json.loads(json.dumps(SETTINGS)), tmp_path)
-    assert found == SearchCommand(device=("orin",), max_latency_ms=2.5)
+    assert found == SearchOptions(device=("orin",), max_latency_ms=2.5)
     assert go_on(with_setting("max_latency_ms", 2), tmp_path).max_latency_ms == 2
-    assert flags_of(found, ("resume", "out", "json", "quiet")) == SETTINGS
+    assert flags_of(found, UNRECORDED) == SETTINGS
 
 
 @pytest.mark.parametrize(
