@@ -31,7 +31,7 @@ class SearchOptions:
     """Everything that a search is asked for, by the names of the command's flags.
 
     None of a budget or a folder means that there is none; of other fields that device, table,
-    data or the resumed run tell the value, which `nas.engine.SearchRun` holds.
+    data or the resumed run tell the value, which `nas.engine.run.SearchRun` holds.
     """
 
     device: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class SearchOptions:
 
     @property
     def budgets(self) -> Mapping[str, float | None]:
-        """Return the upper limits by flag, as `nas.budgets.budgets` reads them."""
+        """Return the upper limits by flag, as `nas.objectives.budgets.budgets` reads them."""
         return {
             "--max-latency-ms": self.max_latency_ms,
             "--max-params-m": self.max_params_m,

@@ -118,7 +118,7 @@ class Predict:
             note(text)
 
     def _write_costs(self) -> None:
-        from nas.accuracy import Asked, check_asked, load_subnets
+        from nas.objectives.accuracy import Asked, check_asked, load_subnets
         from results.files import write_text
         from supernet.arch import Arch
         from supernet.blocks import blocks_of
@@ -173,7 +173,7 @@ class Predict:
                 print(f"accuracy: {predictor.describe()}")
 
     def _space(self) -> "Space":
-        from nas.accuracy import DEFAULT_SPACE
+        from nas.objectives.accuracy import DEFAULT_SPACE
         from supernet.official import check_task
         from supernet.spaces import get_space
 
@@ -190,7 +190,7 @@ def _answer(
     device: "Device", latency: "LatencyPredictor", arch: "Arch", known: tuple[Facts, Facts]
 ) -> Facts:
     """Return all that is known of `arch` on the device, as `--json` prints it."""
-    from nas.objectives import predict_costs
+    from nas.objectives.predicted import predict_costs
     from supernet.blocks import blocks_of
 
     table = latency.table
@@ -223,9 +223,9 @@ def _answer(
 
 def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
     """Return what is predicted and where it comes from; of super-resolution nothing is known."""
-    from nas.accuracy import load_subnets
-    from nas.objectives import as_written
-    from nas.sources import AccuracyPredictor
+    from nas.objectives.accuracy import load_subnets
+    from nas.objectives.predicted import as_written
+    from nas.objectives.sources import AccuracyPredictor
     from predictors.accuracy import published
 
     names = ("accuracy", "accuracy_std", "metric", "accuracy_extrapolated")
@@ -249,7 +249,7 @@ def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
 
 def _subnets(source: str) -> Path:
     """Return the file of evaluated subnets. Raises PredictorError where there is none."""
-    from nas.accuracy import existing
+    from nas.objectives.accuracy import existing
 
     path = existing(source)
     if path.suffix == CHECKPOINT:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.budgets import Budget
-from nas.feasibility import descend, starting_points
+from nas.engine.feasibility import descend, starting_points
+from nas.objectives.budgets import Budget
 from results.errors import SearchError
 from tests.test_study import TINY, evaluate
 

@@ -16,7 +16,7 @@ import pytest
 
 from lut.build import Build
 from lut.device import SHIPPED, get_device
-from nas.engine import search as search_here
+from nas.engine.run import search as search_here
 from nas.front import COLUMNS, read_front
 from nas.options import SearchOptions
 from nas.search import SearchCommand
@@ -298,7 +298,7 @@ def test_the_record_is_there_before_the_journal(tmp_path, monkeypatch):
 
     command = SearchCommand(device=("orin",), trials=60, out=folder, quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr("nas.engine.Search", killed)
+        patch.setattr("nas.engine.run.Search", killed)
         with pytest.raises(KeyboardInterrupt):
             command.run()
     SearchCommand(resume=folder, quiet=True).run()

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from nas.front import read_front
+from nas.objectives.supernet_accuracy import EVALUATIONS
 from nas.search import SearchCommand
-from nas.supernet_accuracy import EVALUATIONS
 from predictors.evaluations import PRIMARY, read_evaluations
 from results.errors import NotFiniteError
 from supernet.arch import Arch

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from nas.accuracy import space_of
 from nas.front import COLUMNS, read_front
+from nas.objectives.accuracy import space_of
 from nas.pareto import pareto_front
 from nas.pictures import write_plots
 from nas.predict import Predict
@@ -47,7 +47,7 @@ def searched(tmp_path_factory):
 def test_a_search_on_evaluated_subnets_finds_the_front_of_their_space(searched):
     """Found against every Arch of the space, with the accuracies that the rows were made of."""
     from lut.device import get_device
-    from nas.objectives import predict_costs
+    from nas.objectives.predicted import predict_costs
     from predictors.latency import load_predictor
 
     folder, _ = searched

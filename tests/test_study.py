@@ -7,11 +7,11 @@ from itertools import islice, product
 
 import pytest
 
-from nas.budgets import Budget, feasible
+from nas.engine.samplers import POPULATION
+from nas.engine.study import Problem, Search
 from nas.front import Candidate
+from nas.objectives.budgets import Budget, feasible
 from nas.pareto import pareto_front
-from nas.samplers import POPULATION
-from nas.study import Problem, Search
 from results.errors import RunError
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost

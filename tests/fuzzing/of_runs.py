@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from nas.accuracy import load_subnets
+from nas.engine.study import Problem, Search
 from nas.front import read_front
+from nas.objectives.accuracy import load_subnets
 from nas.options import SearchOptions
 from nas.pictures import write_plots
 from nas.plot import Plot
 from nas.result import Outcome, SearchResult
-from nas.study import Problem, Search
 from nas.summary import print_front
 from results.errors import UserError
 from results.files import write_json
@@ -109,7 +109,7 @@ def make_search(folder: Path) -> list[Path]:
 def use_search(path: Path) -> Any:
     from nas.search import SearchCommand
 
-    with patch("nas.engine.Search", _stop), contextlib.suppress(StoppedError):
+    with patch("nas.engine.run.Search", _stop), contextlib.suppress(StoppedError):
         SearchCommand(resume=path.parent, quiet=True).run()
 
 

@@ -123,7 +123,7 @@ def make_sidecar(folder: Path) -> list[Path]:
 
 def use_table(path: Path) -> Any:
     """A prediction, what is said of it, and the space that a search takes from the table."""
-    from nas.accuracy import choose_accuracy
+    from nas.objectives.accuracy import choose_accuracy
     from nas.options import SearchOptions
 
     table = load_table(path.with_suffix(".csv"))

@@ -10,19 +10,19 @@ from typing import Any
 
 from lut.device import Device, device_names
 from lut.runtimes.versions import remark_here
-from nas.accuracy import choose_accuracy
-from nas.baselines import official_archs
-from nas.budgets import Budget, budgets, feasible
-from nas.feasibility import starting_points
+from nas.engine.baselines import official_archs
+from nas.engine.feasibility import starting_points
+from nas.engine.notes import notes_on
+from nas.engine.samplers import make_sampler
+from nas.engine.study import Problem, Search
 from nas.front import Candidate, Front
-from nas.notes import notes_on
-from nas.objectives import Predicted
+from nas.objectives.accuracy import choose_accuracy
+from nas.objectives.budgets import Budget, budgets, feasible
+from nas.objectives.predicted import Predicted
+from nas.objectives.sources import AccuracySource, NoAccuracy
 from nas.options import PUBLISHED, SUPERNET, UNRECORDED, SearchOptions
 from nas.pareto import pareto_front
 from nas.result import Outcome, SearchResult
-from nas.samplers import make_sampler
-from nas.sources import AccuracySource, NoAccuracy
-from nas.study import Problem, Search
 from predictors.latency import LatencyPredictor, choose_predictor
 from results.errors import DeviceError, RunError, SearchError
 from results.progress import progress
@@ -108,7 +108,7 @@ class SearchRun:
         return Predicted(self.latency, self.accuracy)
 
     def starting_points(self) -> list[Arch]:
-        """Return Archs that keep to the budgets, as `nas.feasibility` finds them.
+        """Return Archs that keep to the budgets, as `nas.engine.feasibility` finds them.
 
         Raises SearchError where a budget is impossible. No network is evaluated on a checkpoint
         for that: it takes seconds, and no budget then limits accuracies.

@@ -7,8 +7,8 @@ them, so that a search that goes on repeats none. PyTorch is imported here alone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.objectives.sources import AccuracySource
 from nas.options import EvaluationOptions
-from nas.sources import AccuracySource
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import metric_of
 from results.errors import NotFiniteError, SearchError, check_least, printable

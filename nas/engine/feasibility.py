@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from nas.budgets import Budget
 from nas.front import Candidate
+from nas.objectives.budgets import Budget
 from results.errors import SearchError
 from supernet.arch import Arch, format_resolution
 from supernet.space import Space

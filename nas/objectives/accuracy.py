@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.objectives.sources import AccuracySource, PredictedAccuracy
 from nas.options import CHECKPOINT, OBJECTIVES, PUBLISHED, SUPERNET, SearchOptions
-from nas.sources import AccuracySource, PredictedAccuracy
 from predictors.accuracy import published
 from results.errors import (
     ArchError,
@@ -58,7 +58,7 @@ def choose_accuracy(
     path = existing(options.accuracy)
     asked = Asked(task, options.dataset, options.space, options.num_classes)
     if path.suffix == CHECKPOINT:
-        from nas.supernet_accuracy import open_checkpoint
+        from nas.objectives.supernet_accuracy import open_checkpoint
 
         evaluated = open_checkpoint(path, options.evaluation)
         check_asked(asked, path, evaluated.dataset, evaluated.space)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.budgets import Budget
+from nas.engine.journal import DIRECTIONS, open_journal
+from nas.engine.samplers import POPULATION, make_sampler
 from nas.front import Candidate
-from nas.journal import DIRECTIONS, open_journal
-from nas.samplers import POPULATION, make_sampler
+from nas.objectives.budgets import Budget
 from results.errors import RunError
 from supernet.arch import Arch
 from supernet.space import Space

@@ -1,4 +1,4 @@
-"""Where a search takes accuracies from: predicted here, evaluated in `nas.supernet_accuracy`."""
+"""What gives a search its accuracies: predictions here, evaluations in `supernet_accuracy`."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

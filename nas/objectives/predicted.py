@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.front import Candidate
-from nas.sources import AccuracySource, NoAccuracy
+from nas.objectives.sources import AccuracySource, NoAccuracy
 from predictors.latency import LatencyPredictor
 from supernet.arch import Arch
 from supernet.blocks import blocks_of

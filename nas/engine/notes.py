@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from nas.sources import AccuracySource
+from nas.objectives.sources import AccuracySource
 from supernet.space import UNPUBLISHED, Space, Value
 
 
