@@ -233,36 +233,39 @@ class Arch:
 
     @property
     def stride(self) -> int:
-        """Input pixels per position of the last stage, a side."""
+        """Return the input pixels per position of the last stage, a side."""
         return int(self.stem.stride * 2 ** len(self.stages))
 
     @property
     def attention_stages(self) -> tuple[int, ...]:
+        """Return the numbers of the stages that may hold a token mixer."""
         return attention_stages(self.family, len(self.stages))
 
     @property
     def task(self) -> Task:
+        """Return the head's task; without a head classification."""
         return self.head.task if self.head else "classification"
 
     @property
     def norm_eps(self) -> float:
-        """Epsilon of every normalisation; official checkpoints do not carry it."""
+        """Return the epsilon of every normalisation; official checkpoints do not carry it."""
         if isinstance(self.head, PromptableHead):
             return 1e-6
         return 1e-5 if self.family == "b" else 1e-7
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON's types would hold them, and the head's task beside its own."""
         data = asdict(self)
         data["head"] = {"task": self.head.task, **asdict(self.head)} if self.head else None
         return data
 
     def to_json(self) -> str:
-        """One line, keys in the order of the fields."""
+        """Return one line of JSON, keys in the order of the fields."""
         return json.dumps(self.to_dict(), separators=(",", ":"))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Arch":
-        """Inverse of `to_dict`. Raises ArchError where `data` describes no network."""
+        """Read what `to_dict` gives. Raises ArchError where `data` describes no network."""
         unknown = set(data) - set(cls.__dataclass_fields__)
         if unknown:
             name = min(unknown)
@@ -285,14 +288,14 @@ class Arch:
 
     @classmethod
     def from_json(cls, text: str) -> "Arch":
-        """Inverse of `to_json`. Raises ArchError."""
+        """Read what `to_json` gives. Raises ArchError."""
         from results.reading import parse_json  # which a target need not have
 
         data = parse_json(text, dict[str, Any], "not an architecture", error=ArchError)
         return cls.from_dict(data)
 
     def describe(self) -> str:
-        """Readable and short; every stage is width x depth, then what differs from k3 e4."""
+        """Return a short text; every stage is width x depth, then what differs from k3 e4."""
         head = ""
         if isinstance(self.head, ClassificationHead):
             head = " head " + "+".join(map(str, self.head.widths))
@@ -306,19 +309,31 @@ class Arch:
         return f"{self.family} {self.stem.width}x{self.stem.depth} {stages}{head}"
 
 
+def canonical(stage: dict[str, Any]) -> dict[str, Any]:
+    """Return a stage's fields, canonical where another field makes one meaningless."""
+    stage = dict(stage)
+    if stage["local"] in UNEXPANDED:
+        stage["expand_ratio"] = 1
+    if stage["mixer"] != "relu_linear":
+        stage["scales"] = ()
+    if stage["mixer"] not in HEADED:
+        stage["head_dim"] = 0
+    return stage
+
+
 def attention_stages(family: Family, num_stages: int) -> tuple[int, ...]:
-    """Numbers of the stages that may hold a token mixer."""
+    """Return the numbers of the stages that may hold a token mixer."""
     return (3, 4) if family == "b" else tuple(range(4, num_stages + 1))
 
 
 def format_resolution(resolution: tuple[int, int]) -> str:
-    """224 for a square, else HEIGHTxWIDTH."""
+    """Return 224 for a square, else HEIGHTxWIDTH."""
     height, width = resolution
     return str(height) if height == width else f"{height}x{width}"
 
 
 def parse_resolution(text: str) -> tuple[int, int]:
-    """Inverse of `format_resolution`. Raises ArchError."""
+    """Read what `format_resolution` gives, as (height, width) in pixels. Raises ArchError."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(p.isascii() and p.isdecimal() and len(p) < 7 for p in parts):
         raise ArchError(f"resolution {shown(text)} is neither a side like 224 nor HEIGHTxWIDTH")
@@ -344,7 +359,7 @@ def _check_range(name: str, value: int, least: int, most: int) -> None:
 
 
 def _ints(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as tuples; refuses numbers that are no integers."""
+    """Return JSON's lists as tuples. Raises ValueError for numbers that are no integers."""
     converted: dict[str, Any] = {}
     for name, value in fields.items():
         value = tuple(value) if isinstance(value, list) else value

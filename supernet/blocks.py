@@ -73,12 +73,12 @@ class Block:
 
     @property
     def stage(self) -> str:
-        """stem, stage1, ..., head."""
+        """Return stem, stage1, ..., or head."""
         return self.name.partition(".")[0]
 
     @property
     def out_size(self) -> tuple[int, int]:
-        """(height, width) of the output."""
+        """Return (height, width) of the output."""
         if self.kind in ("pool", "linear"):
             return 1, 1
         if self.out_height:
@@ -86,7 +86,7 @@ class Block:
         return -(-self.height // self.stride), -(-self.width // self.stride)
 
     def describe(self) -> str:
-        """Kind and shape in short: mbconv 32-32 56x56 m128k3s1."""
+        """Return kind and shape in short: mbconv 32-32 56x56 m128k3s1."""
         parts = [
             self.kind,
             f"{self.in_channels}-{self.out_channels}",
@@ -102,7 +102,7 @@ class Block:
 
 
 def blocks_of(arch: Arch) -> tuple[Block, ...]:
-    """All blocks of `arch`, in order of execution; the first one reads the image."""
+    """Return all blocks of `arch`, in order of execution; the first one reads the image."""
     blocks: list[Block] = []
     taps: dict[int, int] = {}  # stage number, 0 the stem -> index of its last block
     for block in _stem(arch):
@@ -218,6 +218,7 @@ def _chain_of(block: Block) -> tuple[Convolution, ...]:
 
 
 def activation_of(arch: Arch) -> Activation:
+    """Return the activation of the family of `arch`."""
     return "hswish" if arch.family == "b" else "gelu_tanh"
 
 
@@ -235,7 +236,7 @@ def _stem(arch: Arch) -> Iterator[Block]:
 
 
 def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Block]:
-    """The downsampling block, then the others; Stage.depth counts as the official lists do."""
+    """Yield the downsampling block, then the others; depth counts as the official lists do."""
     name = f"stage{number}"
     down = Block(
         stage.local,
@@ -288,7 +289,7 @@ def _classification(head: ClassificationHead, last: Block, act: Activation) -> I
 
 
 def _conv(name: str, before: Block, out_channels: int, norm: Norm = "batch") -> Block:
-    """A 1x1 convolution of the head, without activation."""
+    """Return a 1x1 convolution of the head, without activation."""
     size = before.out_size
     return Block("conv", before.out_channels, out_channels, *size, norm=norm, name=f"head.{name}")
 
@@ -322,7 +323,7 @@ def _fuse(
 
 
 def _enlarge(blocks: list[Block], arch: Arch, head: SuperResolutionHead) -> None:
-    """The enlarged picture: what the pixels hold, on top of the bicubic one."""
+    """Append the blocks of the enlarged picture: what the pixels hold, on top of a bicubic one."""
     height, width = (side * head.scale for side in arch.resolution)
     conv = _conv("pixels", blocks[-1], 3 * head.scale**2, norm="none")
     blocks.append(replace(conv, kernel_size=3))
@@ -336,7 +337,7 @@ def _enlarge(blocks: list[Block], arch: Arch, head: SuperResolutionHead) -> None
 
 
 def _shuffle(before: Block, stride: int, size: tuple[int, int]) -> Block:
-    """Channels to the pixels of a picture of `size`, (height, width)."""
+    """Return the block that turns channels into pixels of a picture of `size`, (height, width)."""
     shuffle = Block("pixel_shuffle", before.out_channels, 3, *before.out_size, stride=stride)
     shuffle = replace(shuffle, norm="none", out_height=size[0], out_width=size[1])
     return replace(shuffle, name="head.shuffle")

@@ -72,6 +72,7 @@ class Cost:
 
 @lru_cache(maxsize=1 << 17)
 def cost_of(block: Block) -> Cost:
+    """Return the counts of one block, for one image."""
     ops = ops_of(block)
     attention = sum(op.macs for op in ops if op.kind in ("matmul", "fft", "scan"))
     return Cost(
@@ -84,16 +85,17 @@ def cost_of(block: Block) -> Cost:
 
 
 def network_cost(blocks: Sequence[Block]) -> Cost:
+    """Return the sum of the counts of all blocks."""
     return sum((cost_of(block) for block in blocks), Cost())
 
 
 def backbone_cost(arch: Arch) -> Cost:
-    """Cost without the head: what the accuracy priors go by."""
+    """Return the counts without the head: what the accuracy priors go by."""
     return network_cost([block for block in blocks_of(arch) if block.stage != "head"])
 
 
 def memory_mb(blocks: Sequence[Block], batch: int, precision: str) -> float:
-    """Peak live activations plus weights, in MB (1e6 bytes).
+    """Return the peak of live activations plus the weights, in MB (1e6 bytes).
 
     Blocks and their ops run in order; a tensor lives from the op that writes it to the last
     op that reads it, and nothing is computed in place.
@@ -103,7 +105,7 @@ def memory_mb(blocks: Sequence[Block], batch: int, precision: str) -> float:
 
 
 def peak_activations(blocks: Sequence[Block]) -> int:
-    """Largest sum of live activations at any op, in elements of one image."""
+    """Return the largest sum of live activations at any op, in elements of one image."""
     first = blocks[0]
     sizes = [first.in_channels * first.height * first.width]  # tensor 0: the image
     last_read = [0]
@@ -131,7 +133,7 @@ def peak_activations(blocks: Sequence[Block]) -> int:
 
 @lru_cache(maxsize=1 << 17)
 def ops_of(block: Block) -> tuple[Op, ...]:
-    """The operators of one block, in order of execution; the last one writes its output."""
+    """Return the operators of one block, in order of execution; the last one writes its output."""
     ops = _Ops(block)
     entry_of(OPERATORS, block, "supernet/cost.py")(ops, block)
     if block.residual:
@@ -185,7 +187,7 @@ class _Ops(list[Op]):
         return self.last
 
     def elementwise(self, *reads: int, out: int = 0, params: int = 0) -> int:
-        """Of equal shapes, unless `out` gives the elements of the result."""
+        """Append an operator on equal shapes, unless `out` gives the elements of the result."""
         read = sum(self.elements(tensor) for tensor in reads)
         self.append(Op("elementwise", reads, read, out or self.elements(reads[0]), params=params))
         return self.last

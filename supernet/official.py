@@ -201,13 +201,13 @@ PIXELS = "pixels"  # stands for any pictures, which pre-training needs no labels
 
 
 def check_task(text: str) -> Task:
-    """`text` as a Task. Raises ArchError with the nearest one."""
+    """Return `text` as a Task. Raises ArchError with the nearest one."""
     check_choice("task", text, DATASETS, ArchError)
     return next(task for task in DATASETS if task == text)
 
 
 def dataset_of(task: Task, dataset: str | None) -> str:
-    """`dataset`, or the task's default. Raises ArchError if the task has no such data set."""
+    """Return `dataset`, or the task's default. Raises ArchError if the task has not this one."""
     if task == "pretrain":
         raise ArchError(
             "pretrain has no published figures and no device's table; it prepares an encoder for "
@@ -225,7 +225,7 @@ def dataset_of(task: Task, dataset: str | None) -> str:
 
 
 def heads_of(dataset: str) -> Mapping[str, Head]:
-    """The official heads for a data set, by the name of their backbone.
+    """Return the official heads for a data set, by the name of their backbone.
 
     Those for PIXELS are ours; backbones are told apart as for ImageNet, where most go next.
     """
@@ -239,7 +239,7 @@ def heads_of(dataset: str) -> Mapping[str, Head]:
 
 
 def with_nearest_head(arch: Arch, dataset: str, num_classes: int | None = None) -> Arch:
-    """`arch` with the head (and in family b the head dim) of the nearest official network.
+    """Give `arch` the head (and in family b the head dim) of the nearest official network.
 
     Nearest in backbone parameters, among those of its family and number of stages that have
     such a head; parameters are counted at head dim 16, so that the rule is idempotent.
@@ -258,18 +258,18 @@ def with_nearest_head(arch: Arch, dataset: str, num_classes: int | None = None) 
 
 
 def with_head(arch: Arch, head: Head | None) -> Arch:
-    """`arch` with `head`, and the stride of the stem that goes with it."""
+    """Return `arch` with `head`, and the stride of the stem that goes with it."""
     stride = 1 if isinstance(head, SuperResolutionHead) else 2
     return replace(arch, stem=replace(arch.stem, stride=stride), head=head)
 
 
 def official_arch(name: str) -> Arch:
-    """The network of that name, of super-resolution with its head, else the backbone alone."""
+    """Return the network of that name, of super-resolution with its head, else its backbone."""
     return SUPER_RESOLUTION[name] if name in SUPER_RESOLUTION else BACKBONES[name]
 
 
 def named_params(arch: Arch, dataset: str) -> dict[str, int]:
-    """Backbone parameters of the official networks whose head for a data set `arch` could get.
+    """Return backbone parameters of the official networks whose head `arch` could get, by name.
 
     Raises ArchError if the family has no such head.
     """
@@ -295,7 +295,7 @@ def named_arch(
     resolution: tuple[int, int] | None = None,
     num_classes: int | None = None,
 ) -> Arch:
-    """A network with the head for a task; L0's classification head is L1's, ours.
+    """Return a network with the head for a task; L0's classification head is L1's, ours.
 
     `name` as for `known_name`; `resolution` goes before the one that it tells.
 
@@ -341,7 +341,7 @@ def _with_head_dim(arch: Arch, head_dim: int) -> Arch:
 
 
 def params_at_head_dim_16(arch: Arch) -> int:
-    """Backbone parameters, by which `with_nearest_head` compares networks."""
+    """Return the backbone parameters by which `with_nearest_head` compares networks."""
     backbone = replace(arch, head=None, resolution=(32, 32))
     if backbone.family == "b":
         backbone = _with_head_dim(backbone, 16)

@@ -38,7 +38,7 @@ def resolve_arch(
     resolution: tuple[int, int] | None = None,
     num_classes: int | None = None,
 ) -> Arch:
-    """The Arch that `text` names; it keeps its own head unless `task` or `dataset` asks for one.
+    """Return the Arch that `text` names, with its own head unless `task` or `dataset` ask for one.
 
     `text` may also be an Arch as JSON itself.
 
@@ -79,7 +79,7 @@ def resolve_arch(
 def read_archs(
     text: str, space: Space, *, tell: Callable[[str], object] | None = None
 ) -> list[Arch]:
-    """The Archs of `space` that `text` names, a run, a .csv, a .jsonl, or as for `resolve_arch`.
+    """Return the Archs of `space` that `text` names: a run, .csv, .jsonl, or as `resolve_arch`.
 
     A .csv has a column `arch`, as `written_arch` reads it; a line of a .jsonl is an Arch, or an
     object with one as `arch`. Networks by name take the space's resolution that is nearest to
@@ -88,20 +88,20 @@ def read_archs(
     Raises ArchError, RunError; SpaceError, naming the dimension, for an Arch outside the space.
     """
     if text.endswith(".csv"):
-        found = list(_from_sheet(Path(text), space, tell))
+        archs = list(_from_sheet(Path(text), space, tell))
     elif text.endswith(".jsonl"):
-        found = list(_from_lines(Path(text)))
+        archs = list(_from_lines(Path(text)))
     elif _is_folder(text):
-        found = _candidates_of(Path(text))
+        archs = _candidates_of(Path(text))
     elif known_name(text):
-        found = [_at_nearest_resolution(resolve_arch(text), space)]
+        archs = [_at_nearest_resolution(resolve_arch(text), space)]
     else:
-        found = [resolve_arch(text)]
-    return [arch_in_space(space, arch) for arch in found]
+        archs = [resolve_arch(text)]
+    return [arch_in_space(space, arch) for arch in archs]
 
 
 def written_arch(text: str, **options: Any) -> Arch:
-    """The Arch in a cell of a CSV: a name as for `named_arch`, with its options, or JSON.
+    """Read a cell of a CSV: a name as for `named_arch`, with its options, or an Arch as JSON.
 
     Raises ArchError.
     """
@@ -117,7 +117,7 @@ def _at_nearest_resolution(arch: Arch, space: Space) -> Arch:
 
 
 def arch_in_space(space: Space, arch: Arch) -> Arch:
-    """The backbone of `arch`, at its resolution, with the head that it has in `space`.
+    """Return the backbone of `arch`, at its resolution, with the head that it has in `space`.
 
     Raises SpaceError, naming the dimension, if the space has no such network.
     """
@@ -128,34 +128,34 @@ def arch_in_space(space: Space, arch: Arch) -> Arch:
     if "head.widths" in part.dimensions:
         chosen.setdefault("head.widths", part.dimensions["head.widths"][0])
     try:
-        found = space.build(part, chosen)
-        space.encode(found)
-        return replace(found, resolution=arch.resolution)
+        inside = space.build(part, chosen)
+        space.encode(inside)
+        return replace(inside, resolution=arch.resolution)
     except ArchError as error:
         raise SpaceError(f"{arch.describe()} is not in space {space.name}: {error}") from None
 
 
 def trained_arch(space: Space, arch: Arch) -> Arch:
-    """`arch_in_space`, for a space that tells which resolutions its weights were trained at.
+    """Return what `arch_in_space` does, of a space that tells the resolutions of its training.
 
     Raises SpaceError also for another one of these.
     """
-    found = arch_in_space(space, arch)
+    inside = arch_in_space(space, arch)
     trained = space.spec.resolutions if space.spec else ()
-    if trained and found.resolution not in space.resolutions:
-        size = format_resolution(found.resolution)
+    if trained and inside.resolution not in space.resolutions:
+        size = format_resolution(inside.resolution)
         sizes = ", ".join(map(format_resolution, trained))
-        pixels = math.prod(found.resolution)
+        pixels = math.prod(inside.resolution)
         closest = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
         raise SpaceError(
             f"the weights were trained at {sizes} px, not at {size}; give "
             f"--resolution {format_resolution(closest)}"
         )
-    return found
+    return inside
 
 
 def at_resolution(arch: Arch, resolution: str | None) -> Arch:
-    """`arch` at `--resolution`, or as it is. Raises ArchError."""
+    """Return `arch` at `--resolution`, or as it is. Raises ArchError."""
     return replace(arch, resolution=parse_resolution(resolution)) if resolution else arch
 
 
@@ -208,7 +208,7 @@ def _is_folder(text: str) -> bool:
 
 
 def dataset_of_arch(arch: Arch) -> str:
-    """The data set whose published figures speak of networks with such a head.
+    """Return the data set whose published figures speak of networks with such a head.
 
     "super_resolution" for those, of which no figures are published.
     """
@@ -232,6 +232,6 @@ def _from_run(run: Path, number: str) -> Arch:
 def _candidates_of(run: Path) -> list[Arch]:
     try:
         networks = read_front_record(run, NetworksRecord).candidates
-        return [Arch.from_dict(found.arch) for found in networks]
+        return [Arch.from_dict(network.arch) for network in networks]
     except ArchError as error:
         raise RunError(f"{run / FRONT} is damaged: {error}") from None

@@ -2,28 +2,27 @@
 
 A space is a union of parts, one for each family. A part is a product of dimensions
 (`stage3.width` → 64, 96, …); the genes of the union are those of all parts by name, so that
-families keep what they share. Where parts have a different number of
+a crossover between families keeps what they share. Where parts have a different number of
 choices, a gene counts in the longest list and is scaled to the shorter one, in order.
 """
 
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
 
 from results.errors import SpaceError, nearest
 from supernet.arch import (
-    HEADED,
-    UNEXPANDED,
     Arch,
     ClassificationHead,
     Family,
     Stage,
     Stem,
     Task,
+    canonical,
     format_resolution,
 )
 from supernet.official import with_head, with_nearest_head
@@ -65,17 +64,9 @@ class SpaceSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a supernet's file has them."""
-        fields: dict[str, Any] = {
-            "name": self.name,
-            "task": self.task,
-            "dataset": self.dataset,
-            "freeze": [freeze.text for freeze in self.freeze],
-            "nearest_head": self.nearest_head,
-            "num_classes": self.num_classes,
-        }
-        if self.resolutions:
-            fields["resolutions"] = [format_resolution(size) for size in self.resolutions]
-        return fields
+        fields = asdict(self) | {"freeze": [freeze.text for freeze in self.freeze]}
+        sizes = [format_resolution(size) for size in fields.pop("resolutions")]
+        return fields | ({"resolutions": sizes} if sizes else {})
 
 
 @dataclass(frozen=True)
@@ -88,14 +79,15 @@ class Part:
 
     @property
     def family(self) -> Family:
+        """Return the family of all its Archs."""
         return self.reference.family
 
     def official(self, dimension: str) -> Value:
-        """The value that the family's official networks have."""
+        """Return the value that the family's official networks have."""
         return self.values(self.reference)[dimension]
 
     def values(self, arch: Arch) -> dict[str, Value]:
-        """Every dimension's value in `arch`, those that this part does not search included."""
+        """Return every dimension's value in `arch`, those that are not searched included."""
         values: dict[str, Value] = {
             "resolution": arch.resolution,
             "stem.width": arch.stem.width,
@@ -109,7 +101,7 @@ class Part:
         return values
 
     def build(self, values: dict[str, Value], num_classes: int) -> Arch:
-        """The Arch with these values, canonical where one makes another meaningless."""
+        """Return the Arch with these values, canonical where one makes another meaningless."""
         chosen: dict[str, Any] = self.values(self.reference) | values
         stages = []
         for number in range(1, len(self.reference.stages) + 1):
@@ -126,7 +118,7 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Number of distinct Archs, exactly: distinct Stages multiply."""
+        """Return the number of distinct Archs, exactly: distinct Stages multiply."""
         groups: dict[str, list[str]] = {}
         for name in self.dimensions:
             groups.setdefault(name.partition(".")[0], []).append(name)
@@ -144,28 +136,16 @@ class Part:
             for name, value in self.values(self.reference).items()
             if name.startswith(f"{group}.")
         }
+        choices = {name.partition(".")[2]: self.dimensions[name] for name in names}
         # Only these decide each other's meaning; the others multiply.
         entangled = ("local", "expand_ratio", "mixer", "scales", "head_dim")
-        free = [n for n in names if n.partition(".")[2] not in entangled]
-        bound = [n for n in names if n not in free]
+        bound = [name for name in choices if name in entangled]
         distinct = {
-            tuple(canonical(reference | dict(zip(bound_fields, values, strict=True))).values())
-            for bound_fields in [[n.partition(".")[2] for n in bound]]
-            for values in product(*(self.dimensions[n] for n in bound))
+            tuple(canonical(reference | dict(zip(bound, values, strict=True))).values())
+            for values in product(*(choices[name] for name in bound))
         }
-        return len(distinct) * math.prod(len(self.dimensions[name]) for name in free)
-
-
-def canonical(stage: dict[str, Any]) -> dict[str, Any]:
-    """A stage's fields, with the one canonical value where another field makes it meaningless."""
-    stage = dict(stage)
-    if stage["local"] in UNEXPANDED:
-        stage["expand_ratio"] = 1
-    if stage["mixer"] != "relu_linear":
-        stage["scales"] = ()
-    if stage["mixer"] not in HEADED:
-        stage["head_dim"] = 0
-    return stage
+        free = (len(values) for name, values in choices.items() if name not in bound)
+        return len(distinct) * math.prod(free)
 
 
 @dataclass(frozen=True)
@@ -185,12 +165,12 @@ class Space:
 
     @property
     def size(self) -> int:
-        """Number of distinct Archs."""
+        """Return the number of distinct Archs."""
         return sum(part.size for part in self.parts)
 
     @cached_property
     def genes(self) -> dict[str, int]:
-        """Number of choices by gene, in the order of `encode` and `decode`."""
+        """Return the number of choices by gene, in the order of `encode` and `decode`."""
         genes = {"family": len(self.parts)} if len(self.parts) > 1 else {}
         for part in self.parts:
             for name, choices in part.dimensions.items():
@@ -199,25 +179,22 @@ class Space:
 
     @property
     def resolutions(self) -> list[tuple[int, int]]:
-        """All (height, width), smallest first."""
-        found: Any = {value for part in self.parts for value in part.dimensions["resolution"]}
-        return sorted(found)
+        """Return all (height, width), smallest first."""
+        sizes: Any = {value for part in self.parts for value in part.dimensions["resolution"]}
+        return sorted(sizes)
 
     def decode(self, genes: Sequence[int]) -> Arch:
-        """The Arch of a vector of genes, each from 0 to its number of choices - 1."""
+        """Return the Arch of a vector of genes, each from 0 to its number of choices - 1."""
         named = dict(zip(self.genes, genes, strict=True))
-        counts = self.genes
         part = self.parts[named.get("family", 0)]
-        return self.build(
-            part,
-            {
-                name: choices[named[name] * len(choices) // counts[name]]
-                for name, choices in part.dimensions.items()
-            },
-        )
+        values = {
+            name: choices[named[name] * len(choices) // self.genes[name]]
+            for name, choices in part.dimensions.items()
+        }
+        return self.build(part, values)
 
     def encode(self, arch: Arch) -> tuple[int, ...]:
-        """Genes of `arch`: decode(encode(arch)) == arch.
+        """Return the genes of `arch`: decode(encode(arch)) == arch.
 
         Raises SpaceError, naming the dimension, if `arch` is outside the space.
         """
@@ -242,12 +219,12 @@ class Space:
         return True
 
     def sample(self, rng: random.Random) -> Arch:
-        """A part, then every dimension, uniformly."""
+        """Draw a part, then every dimension, uniformly."""
         part = rng.choice(self.parts)
         return self.build(part, {n: rng.choice(c) for n, c in part.dimensions.items()})
 
     def neighbours(self, arch: Arch) -> Iterator[Arch]:
-        """All distinct Archs of the same part that differ from `arch` in one dimension."""
+        """Yield all distinct Archs of the same part that differ from `arch` in one dimension."""
         _, part = self.part_of(arch)
         values = self._chosen(part, arch)
         seen = {arch}
@@ -259,7 +236,7 @@ class Space:
                     yield neighbour
 
     def enumerate(self) -> Iterator[Arch]:
-        """Every distinct Arch; for small spaces."""
+        """Yield every distinct Arch; for small spaces."""
         seen: set[Arch] = set()
         for part in self.parts:
             for values in product(*part.dimensions.values()):
@@ -269,7 +246,7 @@ class Space:
                     yield arch
 
     def extremes(self) -> Iterator[Arch]:
-        """The first and the last choice of every dimension, in each part."""
+        """Yield the Archs of first and of last choices in all dimensions, for each part."""
         for part in self.parts:
             for index in (0, -1):
                 yield self.build(part, {n: c[index] for n, c in part.dimensions.items()})
@@ -287,46 +264,43 @@ class Space:
         space = self
         for freeze in freezes:
             space = space._narrow(freeze)
-        if self.spec is not None:
-            spec = replace(self.spec, freeze=(*self.spec.freeze, *freezes))
-            space = replace(space, spec=spec)
-        return space
+        if self.spec is None:
+            return space
+        return replace(space, spec=replace(self.spec, freeze=(*self.spec.freeze, *freezes)))
 
     def at_resolutions(self, sizes: Iterable[tuple[int, int]]) -> "Space":
-        """The same Archs at other resolutions, (height, width): in every part exactly `sizes`.
+        """Return the same Archs at other resolutions, (height, width), in every part these alone.
 
         Frozen resolutions do not count any more; later ones narrow the new.
         """
         choices = tuple(sorted(set(sizes)))
         if not choices:
             raise SpaceError(f"space {self.name} needs a resolution")
-        parts = tuple(
-            replace(part, dimensions=part.dimensions | {"resolution": choices})
-            for part in self.parts
-        )
-        spec = self.spec
-        if spec is not None:
-            kept = tuple(f for f in spec.freeze if f.dimension != "resolution")
-            spec = replace(spec, freeze=kept, resolutions=choices)
-        return replace(self, parts=parts, spec=spec)
+        own = {"resolution": choices}
+        parts = tuple(replace(p, dimensions=p.dimensions | own) for p in self.parts)
+        space = replace(self, parts=parts)
+        if self.spec is None:
+            return space
+        kept = tuple(freeze for freeze in self.spec.freeze if freeze.dimension != "resolution")
+        return replace(space, spec=replace(self.spec, freeze=kept, resolutions=choices))
 
     def fixed_as_published(self, settings: Sequence[str] = ()) -> "Space":
         """Fix what no published result tells apart, except the dimensions named in `settings`."""
         chosen = {freeze.dimension for freeze in map(Freeze.parse, settings)}
         parts = []
         for part in self.parts:
+            official = part.values(part.reference)
             fixed: dict[str, tuple[Value, ...]] = {
-                name: (part.official(name),)
+                name: (official[name],)
                 for name, choices in part.dimensions.items()
-                if name.partition(".")[2] in UNPUBLISHED
-                and name not in chosen
-                and part.official(name) in choices
+                if name.partition(".")[2] in UNPUBLISHED and official[name] in choices
             }
+            fixed = {name: value for name, value in fixed.items() if name not in chosen}
             parts.append(replace(part, dimensions=part.dimensions | fixed))
         return replace(self, parts=tuple(parts), spec=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """For a run's record: every dimension with its choices."""
+        """Return every dimension with its choices, for a run's record."""
         return {
             "name": self.name,
             "size": self.size,
@@ -338,7 +312,7 @@ class Space:
         }
 
     def build(self, part: Part, values: dict[str, Value]) -> Arch:
-        """The Arch with these values, its head by the rule of the space."""
+        """Return the Arch with these values, its head by the rule of the space."""
         arch = part.build(values, self.num_classes or 1000)
         if not self.dataset:
             return arch
@@ -350,7 +324,7 @@ class Space:
         return own if "head.widths" in chosen else with_head(own, arch.head)
 
     def _chosen(self, part: Part, arch: Arch) -> dict[str, Value]:
-        """The choice of every dimension; the first where another choice decides it."""
+        """Return the choice of every dimension; the first where another choice decides it."""
         values = part.values(arch)
         chosen: dict[str, Value] = {}
         for name, choices in part.dimensions.items():
@@ -366,7 +340,7 @@ class Space:
         return chosen
 
     def part_of(self, arch: Arch) -> tuple[int, Part]:
-        """Position and part of its family and number of stages. Raises SpaceError if none."""
+        """Return position and part of the stages of `arch`. Raises SpaceError if there is none."""
         for position, part in enumerate(self.parts):
             same_stages = len(arch.stages) == len(part.reference.stages)
             if arch.family == part.family and same_stages:
@@ -378,8 +352,7 @@ class Space:
     def _narrow(self, freeze: Freeze) -> "Space":
         name, wanted = freeze.dimension, freeze.values
         if name == "family":
-            names = [part.name for part in self.parts]
-            _check_wanted(name, wanted, names)
+            _check_wanted(name, wanted, [part.name for part in self.parts])
             return replace(self, parts=tuple(p for p in self.parts if p.name in wanted))
         if name not in self.genes:
             raise SpaceError(
@@ -398,7 +371,7 @@ class Space:
 
 
 def format_value(name: str, value: Any) -> str:
-    """As written in `--freeze`: 224 or 1024x2048, relu_linear, 3+5, none for ()."""
+    """Return a value as `--freeze` has it: 224 or 1024x2048, relu_linear, 3+5, none for ()."""
     if name == "resolution":
         return format_resolution(value)
     if isinstance(value, tuple):
@@ -413,7 +386,7 @@ def _check_wanted(name: str, wanted: Sequence[str], choices: list[str]) -> None:
 
 
 def _meaningless(name: str, values: dict[str, Value]) -> bool:
-    """Whether a canonical value stands at `name` because another choice decides it."""
+    """Tell whether a canonical value stands at `name` because another choice decides it."""
     group, _, field = name.partition(".")
     if not group.startswith("stage"):
         return False

@@ -22,7 +22,7 @@ LARGEST_EXPONENT = 40.0
 
 
 def hyena_taps(parameters: Parameters, height: int, width: int, channels: int) -> Array:
-    """(C, 2H, 2W), float32: `ImplicitFilter`'s result; that of offset (dy, dx) is at [dy, dx].
+    """Return `ImplicitFilter`'s result, (C, 2H, 2W), float32: offset (dy, dx) is at [dy, dx].
 
     Negative offsets count from the end, the order of a circular filter; the taps at dy = -H and
     at dx = -W are 0. `filter.skip` is not among them.
@@ -46,12 +46,12 @@ def hyena_taps(parameters: Parameters, height: int, width: int, channels: int) -
 
 
 def _offsets(size: int) -> npt.NDArray[np.int64]:
-    """(2 size,): 0, 1, ..., size - 1, -size, ..., -1."""
+    """Return 0, 1, ..., size - 1, -size, ..., -1, (2 size,)."""
     return np.concatenate((np.arange(size), np.arange(-size, 0)))
 
 
 def _position_features(y: Float64, x: Float64) -> Float64:
-    """(2H,) and (2W,) -> (4 T, HYENA_FEATURES): those of y, then those of x."""
+    """Return the features of y, then those of x: (2H,) and (2W,) -> (4 T, HYENA_FEATURES)."""
     columns = []
     for position, shape in ((y, (len(y), 1)), (x, (1, len(x)))):
         turns = [math.pi * band * position for band in (1, 2)]
@@ -61,19 +61,19 @@ def _position_features(y: Float64, x: Float64) -> Float64:
 
 
 def retention_decays(num_heads: int) -> Float64:
-    """(N,): gamma of each head."""
+    """Return gamma of each head, (N,)."""
     return 1 - np.exp2(-(2 + (np.arange(num_heads) * 5 % 8) / 2))
 
 
 def decay_matrix(gamma: Float64, size: int) -> Float64:
-    """(N,) -> (N, size, size): gamma^|i - j|."""
+    """Return gamma^|i - j|, (N,) -> (N, size, size)."""
     i = np.arange(size)
     matrix: Float64 = gamma[:, None, None] ** np.abs(i[:, None] - i)
     return matrix
 
 
 def retention_decay_sums(gamma: Float64, height: int, width: int) -> Float64:
-    """(N,) -> (N, H, W): at each token the sum over all tokens of gamma^(|dy| + |dx|)."""
+    """Return the sums over all tokens of gamma^(|dy| + |dx|) at each token, (N,) -> (N, H, W)."""
     rows, columns = (decay_matrix(gamma, size).sum(-1) for size in (height, width))
     sums: Float64 = rows[:, :, None] * columns[:, None, :]
     return sums
@@ -98,6 +98,7 @@ class WkvFactors(NamedTuple):
 
 
 def wkv_factors(parameters: Parameters, channels: int, tokens: int) -> WkvFactors:
+    """Return the factors for a block of that many channels and tokens."""
     decay, bonus = _decay_and_bonus(parameters, channels)
     position = np.arange(tokens) / tokens - 0.5
     nearest = np.exp(decay / tokens)
@@ -107,7 +108,7 @@ def wkv_factors(parameters: Parameters, channels: int, tokens: int) -> WkvFactor
 
 
 def _decay_and_bonus(parameters: Parameters, channels: int) -> tuple[Float64, Float64]:
-    """(C, 1) each, within +-LARGEST_EXPONENT."""
+    """Return (C, 1) each, within +-LARGEST_EXPONENT."""
     decay, bonus = (
         parameters.tensor(name, (channels,)).astype(np.float64)[:, None]
         for name in ("decay", "bonus")

@@ -21,7 +21,9 @@ Tensor = Any  # a graph's own handle
 class Graph(Protocol):
     """A file under construction; every method appends and gives the new tensor."""
 
-    def input(self, name: str, channels: int, height: int, width: int) -> Tensor: ...
+    def input(self, name: str, channels: int, height: int, width: int) -> Tensor:
+        """Declare the picture that the network reads."""
+        ...
 
     def conv(
         self,
@@ -33,37 +35,43 @@ class Graph(Protocol):
         groups: int = 1,
         activation: Activation = "none",
     ) -> Tensor:
-        """With zero padding k // 2 on all sides, as PyTorch's."""
+        """Convolve with zero padding k // 2 on all sides, as PyTorch does."""
         ...
 
-    def add(self, inputs: Sequence[Tensor]) -> Tensor: ...
+    def add(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Add inputs of one shape."""
+        ...
 
     def pool(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C): the mean over all positions."""
+        """Average over all positions, (B, C, H, W) -> (B, C)."""
         ...
 
     def linear(self, x: Tensor, weight: Array, bias: Array | None) -> Tensor:
-        """(B, I) -> (B, O), weight (O, I)."""
+        """Multiply (B, I) with a weight (O, I) and add a bias, (B, O)."""
         ...
 
     def layer_norm(self, x: Tensor, weight: Array, bias: Array, eps: float) -> Tensor:
-        """Over C, of (B, C) or (B, C, H, W)."""
+        """Normalise over C, of (B, C) or (B, C, H, W)."""
         ...
 
-    def activate(self, x: Tensor, activation: Activation) -> Tensor: ...
+    def activate(self, x: Tensor, activation: Activation) -> Tensor:
+        """Apply an activation; `none` changes nothing."""
+        ...
 
     def upsample(self, x: Tensor, height: int, width: int, mode: UpsampleMode) -> Tensor:
-        """PyTorch's F.interpolate with align_corners=False; bicubic with a = -0.75."""
+        """Resize as PyTorch's F.interpolate with align_corners=False; bicubic with a = -0.75."""
         ...
 
-    def pixel_shuffle(self, x: Tensor, factor: int) -> Tensor: ...
+    def pixel_shuffle(self, x: Tensor, factor: int) -> Tensor:
+        """Move channels to pixels, (B, r^2 C, H, W) -> (B, C, r H, r W), as PyTorch does."""
+        ...
 
     def mixer(self, x: Tensor, block: Block, parameters: Parameters) -> Tensor:
-        """A token mixer without its residual."""
+        """Append a token mixer without its residual."""
         ...
 
     def finish(self, output: Tensor, name: str) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         ...
 
 
@@ -76,7 +84,7 @@ def build_network(
     batch: int = 1,
     eps: float = 1e-5,
 ) -> bytes:
-    """The file of a whole network, or of any run of blocks whose first reads the image.
+    """Return the file of a whole network, or of any run of blocks whose first reads the image.
 
     Args:
         weights: by default random ones, for timing.
@@ -112,7 +120,7 @@ def build_network(
 
 
 def check_builder(format: Format) -> None:
-    """Raises DeviceError where what builds files of `format` is not installed."""
+    """Raise DeviceError where what builds files of `format` is not installed."""
     _graph(format, "fp32", 1)
 
 

@@ -51,7 +51,7 @@ def hyena(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value
 
 
 def _by_part(kernel: Array) -> list[Array]:
-    """Of channels ordered by channel, then part: those of each part."""
+    """Return each part of channels that are ordered by channel, then part."""
     return [np.ascontiguousarray(kernel[part::3]) for part in range(3)]
 
 
@@ -70,7 +70,7 @@ def depthwise_convolution(ops: OnnxOps, x: Value, taps: Array) -> Value:
 
 
 def transformed_convolution(ops: OnnxOps, x: Value, taps: Array) -> Value:
-    """The same by Fourier transforms, each a product with a constant matrix.
+    """Convolve by Fourier transforms, each a product with a constant matrix.
 
     On (2H - 1) x (2W - 1) points, where nothing that wraps round reaches the image. Of complex
     numbers, real and imaginary parts are rows or columns of their own.
@@ -99,19 +99,19 @@ def transformed_convolution(ops: OnnxOps, x: Value, taps: Array) -> Value:
 
 
 def _ascending(taps: Array) -> Array:
-    """(C, 2H, 2W) in circular order -> (C, 2H - 1, 2W - 1), offset 0 in the middle."""
+    """Turn (C, 2H, 2W) in circular order into (C, 2H - 1, 2W - 1), offset 0 in the middle."""
     height, width = (side // 2 for side in taps.shape[1:])
     return np.roll(taps, (height, width), (1, 2))[:, 1:, 1:]
 
 
 def _turns(size: int, other: int, period: int) -> npt.NDArray[np.complex128]:
-    """(size, other): the matrix of a Fourier transform of `period` points, or part of it."""
+    """Return the matrix of a Fourier transform of `period` points, or part of it, (size, other)."""
     turns = np.outer(np.arange(size), np.arange(other)) % period / period
     matrix: npt.NDArray[np.complex128] = np.exp(-2j * np.pi * turns)
     return matrix
 
 
 def _real(matrix: npt.NDArray[np.complex128]) -> npt.NDArray[np.float64]:
-    """(I, J) of complex numbers -> (I, 2, J, 2): the same on real and imaginary parts."""
+    """Return (I, 2, J, 2) for a complex (I, J): the same on real and imaginary parts."""
     real, imag = matrix.real, matrix.imag
     return np.stack((np.stack((real, -imag), -1), np.stack((imag, real), -1)), axis=1)

@@ -29,7 +29,7 @@ MOST_UNCUT_TOKENS = 64
 
 
 def relu_linear(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
-    """`supernet.layers.mixers.LiteMLA`.
+    """Append `supernet.layers.mixers.LiteMLA`.
 
     Each scale attends by itself: joining scales before the attention, as published, took
     0 to 15 % more (7x7 to 28x28, C = 64 to 384, one and two scales). Batched products instead
@@ -60,7 +60,7 @@ def relu_linear(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) ->
 
 
 def _relu_attention(ops: OnnxOps, q: Value, k: Value, v: Value) -> Value:
-    """(B, N, D, T) each -> (B, N, D, T), as published, for float32's range.
+    """Attend as published, for float32's range, (B, N, D, T) each -> (B, N, D, T).
 
     The guard is the least normal number, not 1e-15: small q and k keep their meaning, and 0 / 0
     becomes 0. The divisor as a product of its own and V padded by a row of ones, or joined
@@ -79,7 +79,7 @@ def _relu_attention(ops: OnnxOps, q: Value, k: Value, v: Value) -> Value:
 
 
 def _scaled_relu_attention(ops: OnnxOps, q: Value, k: Value, v: Value) -> Value:
-    """The same in float16, scaled as `supernet.layers.mixers` does and for its reasons."""
+    """Attend in float16, scaled as `supernet.layers.mixers` does and for its reasons."""
     dim, tokens = q.shape[-2:]
     largest_q = ops.binary("Max", ops.reduce("ReduceMax", q, 2), LEAST_FP16)
     largest_k = ops.binary("Max", ops.reduce("ReduceMax", k, 2, 3), LEAST_FP16)
@@ -106,14 +106,14 @@ def _scaled_relu_attention(ops: OnnxOps, q: Value, k: Value, v: Value) -> Value:
 
 
 def _positive(ops: OnnxOps, divisor: Value) -> Value:
-    """1 where there is 0."""
+    """Return the divisor, 1 where there is 0."""
     zero, one = (ops.constant(number, divisor.dtype) for number in (0.0, 1.0))
     positive = ops.node("Greater", [divisor, zero], divisor.shape, np.dtype(np.bool_))
     return ops.node("Where", [positive, divisor, one], divisor.shape, divisor.dtype)
 
 
 def softmax(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
-    """`supernet.layers.softmax.SoftmaxAttention`; the division by sqrt(D) is in q's weights.
+    """Append `supernet.layers.softmax.SoftmaxAttention`; the division by sqrt(D) is in q's weights.
 
     Queries are taken in pieces, so that a piece's map stays in the cache: at 28x28 with 8
     heads 9.6 ms instead of 10.9, at 64x64 with 2 heads 38.6 instead of 50.1. The product is
@@ -144,7 +144,7 @@ def softmax(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Val
 
 
 def rwkv(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
-    """`supernet.layers.rwkv.RWKV`.
+    """Append `supernet.layers.rwkv.RWKV`.
 
     A mixture with shifted neighbours is a depthwise 3x3 convolution of two taps: at 14x14 with
     256 channels 0.04 ms for all three, by slices 0.24 ms; one projection of x and shifted x
@@ -166,7 +166,7 @@ def rwkv(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
 
 
 def _mixing_kernel(mix: Array) -> Array:
-    """(C, 1, 3, 3): mix at the centre, the rest at the neighbour that `quad_shift` gives."""
+    """Return a kernel with mix at the centre, the rest at the neighbour of `quad_shift`."""
     kernel = np.zeros((len(mix), 1, 3, 3), np.float32)
     kernel[:, 0, 1, 1] = mix
     for first, (row, column) in enumerate(((1, 0), (1, 2), (0, 1), (2, 1))):
@@ -175,7 +175,7 @@ def _mixing_kernel(mix: Array) -> Array:
 
 
 def _bi_wkv(ops: OnnxOps, k: Value, v: Value, parameters: Parameters) -> Value:
-    """(B, C, H, W) each -> (B, C, H, W) in float32, as `supernet.layers.rwkv.bi_wkv`.
+    """Compute `supernet.layers.rwkv.bi_wkv`, (B, C, H, W) each -> (B, C, H, W) in float32.
 
     Sums over the tokens before are products with triangular matrices, of all tokens where they
     are few, else of chunks of about CHUNK, and of the chunks' sums. Milliseconds of the whole:
@@ -207,7 +207,7 @@ def _bi_wkv(ops: OnnxOps, k: Value, v: Value, parameters: Parameters) -> Value:
 
 
 def _sums_before(ops: OnnxOps, x: Value, *, reverse: bool) -> Value:
-    """(..., T): at t the sum over all i < t, or where `reverse`, i > t."""
+    """Sum (..., T) at t over all i < t, or where `reverse`, i > t."""
     *outer, tokens = x.shape
     chunk = _chunk(tokens)
     if chunk == tokens:
@@ -221,7 +221,7 @@ def _sums_before(ops: OnnxOps, x: Value, *, reverse: bool) -> Value:
 
 
 def _chunk(tokens: int) -> int:
-    """The divisor of `tokens` that is, as a ratio, nearest to CHUNK."""
+    """Return the divisor of `tokens` that is, as a ratio, nearest to CHUNK."""
     if tokens <= MOST_UNCUT_TOKENS:
         return tokens
     divisors = (size for size in range(1, tokens + 1) if tokens % size == 0)

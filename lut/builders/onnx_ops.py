@@ -63,7 +63,7 @@ class OnnxOps:
         self._bytes = 0  # of constants
 
     def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Value:
-        """Floats are stored in the graph's own dtype, unless `dtype` says otherwise.
+        """Store numbers; floats in the file's own dtype, unless `dtype` says otherwise.
 
         Raises ArchError where the file becomes too large.
         """
@@ -99,7 +99,7 @@ class OnnxOps:
         dtype: np.dtype[Any] | None = None,
         **attributes: Any,
     ) -> Value:
-        """One operator with one output, by default of the first input's dtype."""
+        """Append an operator with one output, by default of the first input's dtype."""
         value = Value(f"t{self._count}", shape, dtype or inputs[0].dtype)
         self._append(kind, inputs, [value.name], attributes)
         return value
@@ -120,46 +120,50 @@ class OnnxOps:
         return len(self.graph.node)
 
     def binary(self, kind: str, a: Value, b: Value | npt.ArrayLike) -> Value:
-        """Add, Mul, ...; numbers take the dtype of `a`."""
+        """Append Add, Mul, ...; numbers take the dtype of `a`."""
         if not isinstance(b, Value):
             b = self.constant(b, a.dtype)
         return self.node(kind, [a, b], np.broadcast_shapes(a.shape, b.shape))
 
     def clip(self, x: Value, bound: float) -> Value:
-        """Within +-bound."""
+        """Limit x to +-bound."""
         low, high = (self.constant(number, x.dtype) for number in (-bound, bound))
         return self.node("Clip", [x, low, high], x.shape)
 
     def unary(self, kind: str, x: Value, **attributes: Any) -> Value:
+        """Append an operator whose output has the shape of its one input."""
         return self.node(kind, [x], x.shape, **attributes)
 
     def reduce(self, kind: str, x: Value, *axes: int) -> Value:
-        """ReduceMax, ReduceSum, ...; the axes stay, with one element each."""
+        """Append ReduceMax, ReduceSum, ...; the axes stay, with one element each."""
         shape = list(x.shape)
         for axis in axes:
             shape[axis] = 1
         return self.node(kind, [x, self.constant(np.array(axes))], tuple(shape), keepdims=1)
 
     def cast(self, x: Value, dtype: np.dtype[Any]) -> Value:
+        """Convert x to `dtype`, where it has another."""
         if x.dtype == dtype:
             return x
         return self.node("Cast", [x], x.shape, dtype, to=TYPES[dtype])
 
     def reshape(self, x: Value, *shape: int) -> Value:
+        """Give x a shape of as many elements."""
         assert prod(shape) == prod(x.shape), (x.shape, shape)
         return self.node("Reshape", [x, self.constant(np.array(shape))], shape)
 
     def transpose(self, x: Value, *axes: int) -> Value:
+        """Order the axes of x anew."""
         shape = tuple(x.shape[axis] for axis in axes)
         return self.node("Transpose", [x], shape, perm=axes)
 
     def transposed(self, x: Value) -> Value:
-        """The last two axes exchanged, which a MatMul that reads the result does on the way."""
+        """Exchange the last two axes, which a MatMul that reads the result does itself."""
         last = len(x.shape) - 1
         return self.transpose(x, *range(last - 1), last, last - 1)
 
     def matmul(self, a: Value | npt.ArrayLike, b: Value | npt.ArrayLike) -> Value:
-        """Of two Values, or of one and numbers, which take its dtype."""
+        """Multiply two Values, or one and numbers, which take its dtype."""
         if not isinstance(a, Value):
             assert isinstance(b, Value)
             a = self.constant(a, b.dtype)
@@ -170,6 +174,7 @@ class OnnxOps:
         return self.node("MatMul", [a, b], (*batches, a.shape[-2], b.shape[-1]))
 
     def concat(self, inputs: Sequence[Value], axis: int) -> Value:
+        """Join the inputs along an axis."""
         if len(inputs) == 1:
             return inputs[0]
         shape = list(inputs[0].shape)
@@ -177,6 +182,7 @@ class OnnxOps:
         return self.node("Concat", inputs, tuple(shape), axis=axis)
 
     def split(self, x: Value, axis: int, *sizes: int) -> list[Value]:
+        """Cut x along an axis into parts of these sizes."""
         assert sum(sizes) == x.shape[axis], (x.shape, sizes)
         shape = list(x.shape)
         values = []
@@ -188,7 +194,7 @@ class OnnxOps:
         return values
 
     def kept(self, x: Value) -> Value:
-        """`x` as it is passed between operators of the network: in int8 quantised."""
+        """Return `x` as it is passed between operators of the network: in int8 quantised."""
         if self.precision != "int8":
             return x
         return self._dequantised(self._quantised(x, SCALE, ZERO_POINT), SCALE, ZERO_POINT)
@@ -202,7 +208,7 @@ class OnnxOps:
         return self.node("DequantizeLinear", inputs, x.shape, FLOAT32)
 
     def weight(self, values: Array) -> Value:
-        """A weight whose first axis are output channels: in int8 with one scale for each."""
+        """Store a weight whose first axis are output channels: in int8 with one scale for each."""
         if self.precision != "int8":
             return self.constant(values)
         largest = np.abs(values).reshape(len(values), -1).max(1)
@@ -225,6 +231,7 @@ class OnnxOps:
         groups: int = 1,
         activation: Activation = "none",
     ) -> Value:
+        """Convolve with zero padding k // 2 and apply an activation."""
         batch, _, height, width = x.shape
         size = kernel.shape[-1]
         inputs = [x, self.weight(kernel)]
@@ -242,6 +249,7 @@ class OnnxOps:
         return self.activate(self.kept(y), activation)
 
     def activate(self, x: Value, activation: Activation) -> Value:
+        """Apply an activation; `none` changes nothing."""
         if activation == "hswish" and self.precision == "int8":
             return self._integer_hardswish(x)
         if activation == "hswish":
@@ -251,7 +259,7 @@ class OnnxOps:
         return x
 
     def _integer_hardswish(self, x: Value) -> Value:
-        """x times (x + 3, within 0 and 6) / 6, where quantising does the clipping.
+        """Multiply x by (x + 3, within 0 and 6) / 6, where quantising does the clipping.
 
         And reading the result at a sixth of its scale does the division. There is no integer
         HardSwish; one in float between two conversions makes B1 take 1.4 times as long.

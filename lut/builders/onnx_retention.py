@@ -21,7 +21,7 @@ MOST_PARALLEL_TOKENS = 400  # as in layers/retention.py; decays then take <= 0.6
 
 
 def retention(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
-    """`supernet.layers.retention.Retention`.
+    """Append `supernet.layers.retention.Retention`.
 
     Microseconds in ONNX Runtime, one thread, all between the projections:
 
@@ -61,7 +61,7 @@ def retention(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> V
 def parallel_retention(
     ops: OnnxOps, q: Value, k: Value, v: Value, height: int, width: int
 ) -> Value:
-    """(B, N, D, T) each -> (B, N, T, D), divided by sqrt(D) and the sums of decays."""
+    """Retain (B, N, D, T) each, divided by sqrt(D) and the sums of decays: (B, N, T, D)."""
     heads, dim, tokens = q.shape[1:]
     gamma = retention_decays(heads)
     rows, columns = decay_matrix(gamma, height), decay_matrix(gamma, width)
@@ -73,14 +73,14 @@ def parallel_retention(
 
 
 def _divisors(gamma: Float64, dim: int, height: int, width: int) -> Float64:
-    """(N, T, 1)."""
+    """Return sqrt(D) times the sums of decays, (N, T, 1)."""
     sums = retention_decay_sums(gamma, height, width)
     divisors: Float64 = sums.reshape(len(gamma), -1, 1) * dim**0.5
     return divisors
 
 
 def linear_retention(ops: OnnxOps, q: Value, k: Value, v: Value, height: int, width: int) -> Value:
-    """The same function as `parallel_retention`.
+    """Compute the same function as `parallel_retention`.
 
     The tiles of `supernet.layers.retention.linear_retention`. Instead of a recurrence, one matrix
     carries the states along all tiles of an axis: it is small, as tiles are large.
@@ -105,7 +105,7 @@ def linear_retention(ops: OnnxOps, q: Value, k: Value, v: Value, height: int, wi
 
 
 def _padded(ops: OnnxOps, x: Value, height: int, width: int) -> Value:
-    """(B, N, T, D) -> (B, N, H, W, D), H and W multiples of S."""
+    """Pad (B, N, T, D) to (B, N, H, W, D), H and W multiples of S."""
     batch, heads, _, dim = x.shape
     x = ops.reshape(x, batch, heads, height, width, dim)
     below, right = -height % TILE, -width % TILE
@@ -116,7 +116,7 @@ def _padded(ops: OnnxOps, x: Value, height: int, width: int) -> Value:
 
 
 def _within_tiles(ops: OnnxOps, q: Value, k: Value, v: Value, gamma: Float64) -> Value:
-    """What comes from the S x S tile of each token, (B, N, H, W, D)."""
+    """Return what comes from the S x S tile of each token, (B, N, H, W, D)."""
     batch, heads, height, width, dim = q.shape
     across, down = width // TILE, height // TILE
 
@@ -137,7 +137,7 @@ def _within_tiles(ops: OnnxOps, q: Value, k: Value, v: Value, gamma: Float64) ->
 def _from_sides(
     ops: OnnxOps, q: Value, k: Value, v: Value, gamma: Float64, *, whole_columns: bool
 ) -> Value:
-    """What comes from the tiles left and right of each token's own, (B, N, H, W, D).
+    """Return what comes from the tiles left and right of each token's own, (B, N, H, W, D).
 
     From all rows, or from those of the same row of tiles only.
     """
@@ -173,6 +173,6 @@ def _from_sides(
 
 
 def _powers(gamma: Float64, exponents: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float64:
-    """(N, 1, 1, S, 1)."""
+    """Return powers of gamma, (N, 1, 1, S, 1)."""
     powers: Float64 = gamma[:, None] ** exponents
     return powers.reshape(len(gamma), 1, 1, -1, 1)

@@ -37,10 +37,12 @@ class TfliteFile:
         self._small: dict[tuple[str, Shape, bytes], int] = {}
 
     def shape(self, tensor: int) -> Shape:
-        found: Shape = self._tensors[tensor].shape
-        return found
+        """Return a tensor's shape."""
+        shape: Shape = self._tensors[tensor].shape
+        return shape
 
     def is_int8(self, tensor: int) -> bool:
+        """Tell whether a tensor is quantised to int8."""
         return bool(self._tensors[tensor].type == schema.TensorType.INT8)
 
     def tensor(
@@ -67,6 +69,7 @@ class TfliteFile:
         return len(self._tensors) - 1
 
     def rename(self, tensor: int, name: str) -> None:
+        """Give a tensor a name in the file."""
         self._tensors[tensor].name = name.encode()
 
     def constant(
@@ -112,7 +115,7 @@ class TfliteFile:
     def pack(
         self, inputs: Sequence[int], outputs: Sequence[int], metadata: Mapping[str, bytes]
     ) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         graph = schema.SubGraphT()
         graph.tensors, graph.operators = self._tensors, self._operators
         graph.inputs, graph.outputs, graph.name = list(inputs), list(outputs), b"main"
@@ -152,7 +155,7 @@ class _Buffer:
 
 
 def _operator_code(name: str) -> Any:
-    """Of version 1, as runtimes look at types and ranks, not at versions below their own."""
+    """Return a code of version 1: runtimes look at types, not at versions below their own."""
     entry = schema.OperatorCodeT()
     entry.builtinCode, entry.version = getattr(schema.BuiltinOperator, name), 1
     last = schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES

@@ -33,6 +33,7 @@ class TfliteGraph:
         self._inputs: list[int] = []
 
     def input(self, name: str, channels: int, height: int, width: int) -> int:
+        """Declare the picture that the network reads, fp32."""
         x = self._ops.tensor((self._batch, height, width, channels))
         self._ops.rename(x, name)
         self._inputs.append(x)
@@ -48,28 +49,35 @@ class TfliteGraph:
         groups: int = 1,
         activation: Activation = "none",
     ) -> int:
+        """Convolve with zero padding k // 2 and apply an activation."""
         y = self._ops.conv(x, kernel, bias, ConvolutionForm(stride, groups))
         return self.activate(y, activation)
 
     def add(self, inputs: Sequence[int]) -> int:
+        """Add inputs of one shape."""
         total = inputs[0]
         for x in inputs[1:]:
             total = self._ops.add(total, x)
         return total
 
     def pool(self, x: int) -> int:
+        """Average over all positions, (B, H, W, C) -> (B, C)."""
         return self._ops.pool(x)
 
     def linear(self, x: int, weight: Array, bias: Array | None) -> int:
+        """Multiply (B, I) with a weight (O, I) and add a bias."""
         return self._ops.linear(x, weight, bias)
 
     def layer_norm(self, x: int, weight: Array, bias: Array, eps: float) -> int:
+        """Normalise over C."""
         ops = self._ops
         y = ops.binary("MUL", ops.normalize(ops.to_float(x), eps), ops.weights(weight))
         return ops.binary("ADD", y, ops.weights(bias))
 
     def activate(self, x: int, activation: Activation) -> int:
-        """In float: XNNPACK has neither in int8, and LiteRT's own hard swish takes 30 times longer.
+        """Apply an activation in float.
+
+        XNNPACK has neither in int8, and LiteRT's own hard swish takes 30 times longer.
 
         With casting there and back it takes 12 to 17 % of an MBConv's time in int8.
         """
@@ -80,7 +88,7 @@ class TfliteGraph:
         return self._ops.unary("GELU", x, "Gelu", approximate=True)
 
     def upsample(self, x: int, height: int, width: int, mode: UpsampleMode) -> int:
-        """Bicubic as two matrices, or as a convolution where that takes fewer MACs.
+        """Resize; bicubic by two matrices, or by a convolution where that takes fewer MACs.
 
         For pictures of 3 channels the convolution takes 0.2 to 0.5 times as long. Matrices along
         x first take up to 2.4 times as long with 32 channels and more.
@@ -105,7 +113,10 @@ class TfliteGraph:
         return ops.matmul(ops.weights(bicubic_matrix(old_width, width)), y)
 
     def pixel_shuffle(self, x: int, factor: int) -> int:
-        """One transpose: DEPTH_TO_SPACE would want channels in another order and is no faster."""
+        """Move channels to pixels by one transpose.
+
+        DEPTH_TO_SPACE would want channels in another order and is no faster.
+        """
         ops = self._ops
         batch, height, width, channels = ops.shape(x)
         channels //= factor**2
@@ -119,6 +130,7 @@ class TfliteGraph:
         return emit(self._ops, x, block, parameters)
 
     def finish(self, output: int, name: str) -> bytes:
+        """Declare the output, fp32, and return the file's bytes."""
         output = self._ops.to_float(output)
         self._ops.rename(output, name)
         metadata = HALF_ALLOWED if self._ops.half else {}
@@ -126,7 +138,7 @@ class TfliteGraph:
 
 
 def _bicubic_conv(ops: TfliteOps, x: int, factor: int) -> int:
-    """By a whole factor: every output pixel of a square of factor x factor is a 5 x 5 kernel."""
+    """Enlarge by a whole factor: every output pixel of a square is a 5 x 5 kernel."""
     for axis in (1, 2):  # repeat the border twice
         last = ops.shape(x)[axis] - 1
         first, end = ops.slice(x, axis, 0, 1), ops.slice(x, axis, last, 1)

@@ -40,13 +40,13 @@ def hyena(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
 
 
 def clamp(ops: TfliteOps, x: int) -> int:
-    """Within +-LARGEST_GATED, as `supernet.layers.precision.gated`."""
+    """Limit x to +-LARGEST_GATED, as `supernet.layers.precision.gated` does."""
     x = ops.binary("MINIMUM", x, LARGEST_GATED)
     return ops.binary("MAXIMUM", x, -LARGEST_GATED)
 
 
 def _long_convolution(ops: TfliteOps, x: int, taps: Array) -> int:
-    """(B, H, W, C), with taps (C, 2H, 2W) in circular order."""
+    """Convolve (B, H, W, C) with taps (C, 2H, 2W) in circular order."""
     batch, height, width, channels = ops.shape(x)
     (into_y, out_y), (into_x, out_x) = (_transform(size) for size in (height, width))
     circular = np.delete(np.delete(taps, height, 1), width, 2)  # no offset reaches -H or -W
@@ -64,7 +64,7 @@ def _long_convolution(ops: TfliteOps, x: int, taps: Array) -> int:
 
 
 def _unitary(into: Array) -> Array:
-    """Where sums neither grow nor shrink with the size, for float16; `out` has the other half."""
+    """Scale so that sums neither grow nor shrink with the size, for float16; `out` has the rest."""
     size = (len(into) + 2) // 3
     return into * np.float32((2 * size - 1) ** -0.5)
 

@@ -29,7 +29,7 @@ TINY = 1e-30  # a divisor where a token sees nothing; the dividend is 0 there
 
 
 def relu_linear(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
-    """LiteMLA with q, k and v, and every scale, in convolutions of their own.
+    """Append LiteMLA with q, k and v, and every scale, in convolutions of their own.
 
     That saves slicing and most of concatenating, and ReLU comes with the convolution. One
     convolution for q, k and v, then a transpose to (B, N, T, 3 D) and slices, took 5 to 20 %
@@ -71,14 +71,14 @@ def relu_linear(ops: TfliteOps, x: int, block: Block, parameters: Parameters) ->
 
 
 def _by_part(values: Array, dim: int) -> Array:
-    """(N 3 D, ...), by head and then q, k, v -> (3, N D, ...)."""
+    """Order (N 3 D, ...), by head and then q, k, v, as (3, N D, ...)."""
     heads = len(values) // (3 * dim)
     parts = values.reshape(heads, 3, dim, *values.shape[1:]).swapaxes(0, 1)
     return parts.reshape(3, heads * dim, *values.shape[1:])
 
 
 def _linear(ops: TfliteOps, q: int, k: int, v: int) -> int:
-    """q (k^T v) / q . sum(k), of q and k that are positive: (B, N, T, D) each.
+    """Compute q (k^T v) / q . sum(k), of q and k that are positive: (B, N, T, D) each.
 
     Scaled as `supernet.layers.mixers.relu_linear_attention` where float16 may be computed in; the
     result stays the same. float32 needs none of it.
@@ -104,7 +104,7 @@ def _linear(ops: TfliteOps, q: int, k: int, v: int) -> int:
 
 
 def _quadratic(ops: TfliteOps, q: int, k: int, v: int) -> int:
-    """The same by way of the T x T map, where there are few tokens."""
+    """Compute what `_linear` does by way of the T x T map, where there are few tokens."""
     if ops.half:
         q, k = _over_largest(ops, q, 3), _over_largest(ops, k, 2, 3)
     weights = ops.matmul(q, k, adj_b=True)
@@ -121,7 +121,7 @@ def _over_largest(ops: TfliteOps, x: int, *axes: int) -> int:
 
 
 def _positive(ops: TfliteOps, x: int) -> int:
-    """x where it is positive, 1 where it is 0, without the comparison that XNNPACK has not.
+    """Return x where it is positive, 1 where it is 0, without a comparison, which XNNPACK has not.
 
     Twice times 2^15, the least number of float16 exceeds 1; being cut to 1 before, no product
     leaves float16.
@@ -133,9 +133,10 @@ def _positive(ops: TfliteOps, x: int) -> int:
 
 
 def softmax(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
-    """softmax(q k^T / sqrt(D)) v; the root is in the weights of q, or halved between q and k.
+    """Append softmax(q k^T / sqrt(D)) v.
 
-    Half each keeps q k^T in the range of float16 longer.
+    The root is in the weights of q, or halved between q and k, which keeps q k^T in the range of
+    float16 longer.
     """
     heads, dim = block.num_heads, block.head_dim
     weight = parameters.tensor("qkv.conv.weight", (3 * heads * dim, block.in_channels))

@@ -61,14 +61,15 @@ class TfliteOps(TfliteFile):
 
     @property
     def half(self) -> bool:
-        """Whether a delegate may compute in float16."""
+        """Tell whether a delegate may compute in float16."""
         return self.precision == "fp16"
 
     def integers(self, *values: int) -> int:
+        """Store whole numbers, int32."""
         return self.constant(np.array(values, np.int32))
 
     def weights(self, values: npt.NDArray[np.floating]) -> int:
-        """A float constant."""
+        """Store a float constant."""
         if not self.half:
             return self.constant(values.astype(np.float32, copy=False))
         half = values.clip(-LARGEST_HALF, LARGEST_HALF).astype(np.float16)
@@ -78,15 +79,17 @@ class TfliteOps(TfliteFile):
         return self._floats[stored]
 
     def scalar(self, value: float) -> int:
+        """Store one float."""
         return self.constant(np.array([value], np.float32))
 
     def like(self, x: int, shape: Sequence[int]) -> int:
-        """A new tensor of x's type."""
+        """Make a tensor of x's type."""
         if self.is_int8(x):
             return self.tensor(shape, np.int8, scales=(INT8_SCALE,))
         return self.tensor(shape)
 
     def to_float(self, x: int) -> int:
+        """Return x in float, itself where it is."""
         if not self.is_int8(x):
             return x
         if x not in self._floats:
@@ -95,7 +98,7 @@ class TfliteOps(TfliteFile):
         return self._floats[x]
 
     def to_int8(self, x: int) -> int:
-        """Itself, unless the precision is int8."""
+        """Return x in int8, itself unless the precision is int8."""
         if self.precision != "int8" or self.is_int8(x):
             return x
         if x not in self._int8s:
@@ -104,27 +107,28 @@ class TfliteOps(TfliteFile):
         return self._int8s[x]
 
     def unary(self, name: str, x: int, options: str = "", **values: bool | float) -> int:
+        """Append an operator whose output has the shape of its one input, in float."""
         x = self.to_float(x)
         out = self.tensor(self.shape(x))
         return self.operator(name, [x], out, options or OPTIONS.get(name, ""), **values)
 
     def binary(self, name: str, a: int | float, b: int | float) -> int:
-        """With NumPy's broadcasting; a number is a constant."""
+        """Append an operator with NumPy's broadcasting, in float; a number is a constant."""
         a, b = (self.scalar(x) if isinstance(x, float) else self.to_float(x) for x in (a, b))
         out = self.tensor(np.broadcast_shapes(self.shape(a), self.shape(b)))
         return self.operator(name, [a, b], out, OPTIONS[name])
 
     def add(self, a: int, b: int) -> int:
-        """Of one shape; in int8 where the precision is."""
+        """Add tensors of one shape; in int8 where the precision is."""
         a, b = self.to_int8(a), self.to_int8(b)
         return self.operator("ADD", [a, b], self.like(a, self.shape(a)), "Add")
 
     def reduce(self, name: str, x: int, *axes: int) -> int:
-        """MEAN, SUM, REDUCE_MAX or REDUCE_MIN over `axes`, counted from the front and kept."""
+        """Append MEAN, SUM, REDUCE_MAX or REDUCE_MIN; `axes` count from the front and are kept."""
         return self._reduce(name, self.to_float(x), axes, keep=True)
 
     def pool(self, x: int) -> int:
-        """(B, H, W, C) -> (B, C): the mean; in int8 where the precision is."""
+        """Average over all positions, (B, H, W, C) -> (B, C); in int8 where the precision is."""
         return self._reduce("MEAN", self.to_int8(x), (1, 2), keep=False)
 
     def _reduce(self, name: str, x: int, axes: Sequence[int], keep: bool) -> int:
@@ -133,7 +137,7 @@ class TfliteOps(TfliteFile):
         return self.operator(name, inputs, self.like(x, kept), "Reducer", keepDims=keep)
 
     def matmul(self, a: int, b: int, *, adj_a: bool = False, adj_b: bool = False) -> int:
-        """Of the last two axes, of either as if transposed; the others are broadcast."""
+        """Multiply along the last two axes, of either as if transposed; broadcast the others."""
         a, b = self.to_float(a), self.to_float(b)
         shape_a, shape_b = self.shape(a), self.shape(b)
         rows, columns = shape_a[-1 if adj_a else -2], shape_b[-2 if adj_b else -1]
@@ -143,7 +147,7 @@ class TfliteOps(TfliteFile):
         return self.operator("BATCH_MATMUL", [a, b], out, "BatchMatMul", adjX=adj_a, adjY=adj_b)
 
     def reshape(self, x: int, *shape: int) -> int:
-        """One of the sizes may be -1."""
+        """Give x a shape of as many elements; one of the sizes may be -1."""
         if -1 in shape:
             rest = -math.prod(shape)
             shape = tuple(math.prod(self.shape(x)) // rest if n == -1 else n for n in shape)
@@ -153,10 +157,12 @@ class TfliteOps(TfliteFile):
         return self.operator("RESHAPE", inputs, self.like(x, shape), "Reshape", newShape=shape)
 
     def transpose(self, x: int, *axes: int) -> int:
+        """Order the axes of x anew."""
         out = self.like(x, [self.shape(x)[axis] for axis in axes])
         return self.operator("TRANSPOSE", [x, self.integers(*axes)], out, "Transpose")
 
     def slice(self, x: int, axis: int, start: int, size: int) -> int:
+        """Cut `size` indices from `start` out of an axis."""
         shape = list(self.shape(x))
         if (start, size) == (0, shape[axis]):
             return x
@@ -166,6 +172,7 @@ class TfliteOps(TfliteFile):
         return self.operator("SLICE", inputs, self.like(x, shape), "Slice")
 
     def concat(self, inputs: Sequence[int], axis: int) -> int:
+        """Join the inputs along an axis."""
         if len(inputs) == 1:
             return inputs[0]
         shape = list(self.shape(inputs[0]))
@@ -174,7 +181,7 @@ class TfliteOps(TfliteFile):
         return self.operator("CONCATENATION", inputs, out, "Concatenation", axis=axis)
 
     def pad(self, x: int, padding: Sequence[tuple[int, int]]) -> int:
-        """With zeros; (before, after) of every axis."""
+        """Add zeros, (before, after) for every axis."""
         if not any(any(pair) for pair in padding):
             return x
         shape = [n + sum(pair) for n, pair in zip(self.shape(x), padding, strict=True)]
@@ -225,7 +232,7 @@ class TfliteOps(TfliteFile):
         return self.operator("CONV_2D", inputs, self.like(x, shape), "Conv2D", **options)
 
     def linear(self, x: int, weight: Array, bias: Array | None = None) -> int:
-        """(..., I) -> (..., O), weight (O, I)."""
+        """Multiply (..., I) with a weight (O, I) and add a bias, (..., O)."""
         x = self.to_int8(x)
         bias = np.zeros(len(weight), np.float32) if bias is None else bias
         out = self.like(x, (*self.shape(x)[:-1], len(weight)))
@@ -234,18 +241,18 @@ class TfliteOps(TfliteFile):
         return self.operator("FULLY_CONNECTED", inputs, out, "FullyConnected", keepNumDims=keep)
 
     def split_heads(self, x: int, heads: int) -> int:
-        """(B, H, W, N D) -> (B, N, T, D)."""
+        """Order (B, H, W, N D) as (B, N, T, D)."""
         batch, height, width, channels = self.shape(x)
         x = self.reshape(x, batch, height * width, heads, channels // heads)
         return self.transpose(x, 0, 2, 1, 3)
 
     def merge_heads(self, x: int, height: int, width: int) -> int:
-        """(B, N, T, D) -> (B, H, W, N D)."""
+        """Order (B, N, T, D) as (B, H, W, N D)."""
         batch, heads, _, dim = self.shape(x)
         return self.reshape(self.transpose(x, 0, 2, 1, 3), batch, height, width, heads * dim)
 
     def normalize(self, x: int, eps: float) -> int:
-        """(x - mean) / sqrt(variance + eps) over the last axis.
+        """Compute (x - mean) / sqrt(variance + eps) over the last axis.
 
         Where float16 may be computed in, x is divided by its largest magnitude and eps by the
         square of that first: no square leaves float16 then, and eps is not lost in it.
@@ -263,7 +270,7 @@ class TfliteOps(TfliteFile):
         return self.binary("MUL", x, self.unary("RSQRT", self.binary("ADD", variance, scaled)))
 
     def _parameters(self, x: int, kernel: Array, bias: Array, axis: int) -> list[int]:
-        """x with them as inputs; in int8 one scale for each index of `axis`, the output channels.
+        """Return x and its parameters as inputs; in int8 with a scale for each index of `axis`.
 
         Biases are int32 then, at the scale of the products.
         """
@@ -283,6 +290,6 @@ class TfliteOps(TfliteFile):
 
 
 def _same_is_even(size: int, kernel: int, stride: int) -> bool:
-    """Whether SAME pads kernel // 2 before and after."""
+    """Tell whether SAME pads kernel // 2 before and after."""
     total: int = (-(-size // stride) - 1) * stride + kernel - size
     return max(total, 0) == 2 * (kernel // 2)

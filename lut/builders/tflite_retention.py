@@ -22,7 +22,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 def retention(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
-    """silu(g) * group_norm(retention(q, k, v)), each of the four by a convolution of its own.
+    """Append silu(g) * group_norm(retention(q, k, v)), each of the four by its own convolution.
 
     Up to 400 tokens the map of all pairs, times a constant of decays. Decays along y and x in
     turn, which hold almost nothing, took 1.15 to 1.5 times as long; they serve up to T = 40 D.
@@ -51,7 +51,7 @@ def retention(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> i
 
 
 def _parallel(ops: TfliteOps, q: int, k: int, v: int, height: int, width: int) -> int:
-    """(B, N, T, D) each: the definition, divided by the sum of decays at each token."""
+    """Compute the definition, divided by the sum of decays at each token: (B, N, T, D) each."""
     batch, heads, tokens, _ = ops.shape(q)
     gamma = retention_decays(heads)
     rows, columns = (decay_matrix(gamma, size) for size in (height, width))
@@ -70,7 +70,7 @@ def _parallel(ops: TfliteOps, q: int, k: int, v: int, height: int, width: int) -
 
 
 def _by_tiles(ops: TfliteOps, q: int, k: int, v: int, height: int, width: int) -> int:
-    """The same in the manner of `supernet.layers.retention.linear_retention`, which explains it.
+    """Compute what `_parallel` does as `supernet.layers.retention.linear_retention` explains.
 
     With float16 in mind, k and q share the division by the sum of decays: by that along one
     endless axis, and by the rest.
@@ -104,7 +104,7 @@ def _by_tiles(ops: TfliteOps, q: int, k: int, v: int, height: int, width: int) -
 def _from_sides(
     ops: TfliteOps, qkv: Sequence[int], *, spread: tuple[int, int], carry: tuple[int, int]
 ) -> int:
-    """What comes from the tiles before and after each token's own along one axis.
+    """Return what comes from the tiles before and after each token's own along one axis.
 
     Args:
         qkv: (B, N, M, S, D) each, M pieces of S tokens in a row or column.
@@ -136,7 +136,7 @@ def _from_sides(
 
 
 def _within_tiles(ops: TfliteOps, qkv: Sequence[int]) -> int:
-    """What comes from the tokens of the same tile, which follow each other in qkv."""
+    """Return what comes from the tokens of the same tile, which follow each other in qkv."""
     shape = ops.shape(qkv[0])
     batch, heads, _, _, dim = shape
     gamma = retention_decays(heads)
@@ -149,13 +149,13 @@ def _within_tiles(ops: TfliteOps, qkv: Sequence[int]) -> int:
 
 
 def _endless(gamma: Float64) -> Float64:
-    """(N, 1): the sum of decays along an axis without end."""
+    """Return the sum of decays along an axis without end, (N, 1)."""
     sums: Float64 = ((1 + gamma) / (1 - gamma))[:, None]
     return sums
 
 
 def _twice(ops: TfliteOps, x: int, first: Float64, second: Float64) -> int:
-    """(B, N, M, S, D) -> (B, N, M, S, 2 D): times `first`, and times `second`, (N, S)."""
+    """Return x times `first` beside x times `second`, (N, S): its last axis has 2 D then."""
     dim = ops.shape(x)[4]
     factors = np.concatenate([np.repeat(f[:, None, :, None], dim, 3) for f in (first, second)], 3)
     return ops.binary("MUL", ops.concat([x, x], 4), ops.weights(factors))

@@ -20,7 +20,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 def rwkv(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
-    """sigmoid(r) * bi_wkv(k, v), see `supernet.layers.rwkv`.
+    """Append sigmoid(r) * bi_wkv(k, v), see `supernet.layers.rwkv`.
 
     A mixture of a token and its neighbour is one depthwise 3 x 3 convolution: shifting once
     and mixing three times took as long, within 6 % either way. What a token sees of its own row
@@ -51,7 +51,7 @@ def rwkv(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
 
 
 def _mixture(mix: Array) -> Array:
-    """(C,) -> (C, 1, 3, 3): the token itself times `mix`, and the rest of its neighbour."""
+    """Return a kernel (C, 1, 3, 3): the token itself times `mix`, and the rest of its neighbour."""
     kernel = np.zeros((len(mix), 1, 3, 3), np.float32)
     kernel[:, 0, 1, 1] = mix
     for quarter, (y, x) in enumerate(NEIGHBOURS):
@@ -128,11 +128,11 @@ class _Side(NamedTuple):
 
 
 def _depthwise(by_row: Float64) -> Array:
-    """(2 H - 1, C) -> (C, 1, 2 H - 1, 1)."""
+    """Return a depthwise kernel, (2 H - 1, C) -> (C, 1, 2 H - 1, 1)."""
     return np.ascontiguousarray(by_row.T[:, None, :, None], dtype=np.float32)
 
 
 def _scale_for_half(decay: Float64, bonus: Float64, tokens: int) -> Float64:
-    """(C,): what keeps the sums of all weights, which cancels, in the range of float16."""
+    """Return what keeps the sums of all weights, which cancels, in the range of float16: (C,)."""
     largest = np.exp(np.maximum(np.maximum(-decay, bonus), 0))
     return np.minimum(1, LARGEST_WEIGHTS / (tokens * largest))

@@ -21,11 +21,11 @@ PERIOD = 1009  # prime; 4 kB of fp32, within the window of gzip
 
 class Weights(Protocol):
     def tensor(self, name: str, shape: tuple[int, ...]) -> Array:
-        """fp32, of exactly this shape. Raises WeightsError where there is none."""
+        """Return fp32 of exactly this shape. Raises WeightsError where there is none."""
         ...
 
     def has_norm(self, name: str) -> bool:
-        """Whether a batch normalisation has statistics of its own, to be folded."""
+        """Tell whether a batch normalisation has statistics of its own, to be folded."""
         ...
 
 
@@ -36,14 +36,16 @@ class StateWeights:
         self._state = state
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Return the tensor of that name. Raises WeightsError where there is none such."""
         if name not in self._state:
             raise WeightsError(f"no tensor {name!r}; the weights are of another network")
-        found = self._state[name]
-        if found.size != np.prod(shape, dtype=int):
-            raise WeightsError(f"{name} has shape {found.shape}, not {shape}")
-        return np.ascontiguousarray(found, dtype=np.float32).reshape(shape)
+        tensor = self._state[name]
+        if tensor.size != np.prod(shape, dtype=int):
+            raise WeightsError(f"{name} has shape {tensor.shape}, not {shape}")
+        return np.ascontiguousarray(tensor, dtype=np.float32).reshape(shape)
 
     def has_norm(self, name: str) -> bool:
+        """Return True: statistics of a trained network count."""
         return True
 
 
@@ -55,6 +57,7 @@ class RandomWeights:
     """
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Return numbers that depend on the name and the shape alone."""
         size = int(np.prod(shape, dtype=int))
         start = zlib.crc32(name.encode()) % PERIOD
         values = _pattern(-(-size // PERIOD) + 1)[start : start + size].reshape(shape)
@@ -63,7 +66,7 @@ class RandomWeights:
         return values * np.float32(np.prod(shape[1:], dtype=float) ** -0.5)
 
     def has_norm(self, name: str) -> bool:
-        """Statistics that change nothing are not worth folding thousands of times."""
+        """Return False: statistics that change nothing are not worth folding thousands of times."""
         return False
 
 
@@ -87,6 +90,7 @@ class Parameters:
     eps: float  # of its normalisations
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Return the tensor `name` below the prefix. Raises WeightsError."""
         return self.weights.tensor(self.prefix + name, shape)
 
     def conv(self, conv: Convolution) -> tuple[Array, Array | None]:

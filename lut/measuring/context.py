@@ -36,20 +36,20 @@ class Context:
     factors: Mapping[str, float]  # by group, relative to terms.scale
 
     def apply(self, entries: Mapping[Block, Entry]) -> dict[Block, Entry]:
-        """Rows as they count in a network."""
-        found = {}
+        """Return the rows as they count in a network."""
+        applied = {}
         for block, entry in entries.items():
             factor = self.factors[group_of(block)]
-            found[block] = replace(
+            applied[block] = replace(
                 entry,
                 latency_ms=entry.latency_ms * factor,
                 latency_std_ms=entry.latency_std_ms * factor,
             )
-        return found
+        return applied
 
 
 def group_of(block: Block) -> str:
-    """One of GROUPS."""
+    """Return the one of GROUPS that a block is in."""
     if block.kind in MIXER_KINDS:
         return "mixers"
     if block.kind not in LOCAL_KINDS:
@@ -66,7 +66,14 @@ def fit_context(
     measured_ms: Sequence[float],
     batch: int,
 ) -> Context:
-    """From at least two networks; with few of them little moves. Errors count relatively."""
+    """Fit a Context to at least two networks; with few of them little moves.
+
+    Args:
+        entries: of every block that the networks have.
+        measured_ms: of the whole networks, per image.
+
+    Errors count relatively.
+    """
     from scipy.optimize import lsq_linear
 
     measured = np.asarray(measured_ms, float)

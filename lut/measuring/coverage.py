@@ -22,16 +22,16 @@ TAPPED = 3  # last stages that a dense head reads
 
 
 def distinct_blocks(space: Space) -> list[Block]:
-    """Every block of every Arch of `space`, once, sorted by kind and shape."""
-    found: set[Block] = set()
+    """Return every block of every Arch of `space`, once, sorted by kind and shape."""
+    blocks: set[Block] = set()
     for part in space.parts:
         for arch, group in _witnesses(space, part):
-            found.update(key_of(b) for b in blocks_of(arch) if b.stage == group)
-    return sorted(found, key=_order)
+            blocks.update(key_of(b) for b in blocks_of(arch) if b.stage == group)
+    return sorted(blocks, key=_order)
 
 
 def _witnesses(space: Space, part: Part) -> Iterator[tuple[Arch, str]]:
-    """Networks, and which of their stages each shows; together they show every block."""
+    """Yield networks, and which of their stages each shows; together they show every block."""
     dimensions = dict(part.dimensions)
     deepest = {name: choices[-1:] for name, choices in dimensions.items() if ".depth" in name}
     dimensions |= deepest
@@ -49,7 +49,7 @@ def _witnesses(space: Space, part: Part) -> Iterator[tuple[Arch, str]]:
 
 
 def _groups(dimensions: Mapping[str, Any], last: int) -> Iterator[tuple[str, list[str]]]:
-    """A stage (stem, stage1, ..., head) and the dimensions that some of its blocks depend on."""
+    """Yield stages (stem, ..., head) and the dimensions that some of their blocks depend on."""
     groups = [("stem", ["stem.width", "stem.depth"])]
     for number in range(1, last + 1):
         stage = f"stage{number}"
@@ -70,7 +70,7 @@ def _combinations(dimensions: Mapping[str, Any], names: list[str]) -> Iterator[V
 
 
 def _of_heads(space: Space, part: Part) -> tuple[tuple[int, ...], list[Head | None]]:
-    """Head dims and heads that come from the nearest official network; none where searched."""
+    """Return head dims and heads of the nearest official networks; none where they are searched."""
     if space.dataset is None:
         return (), [None]
     names = [

@@ -33,7 +33,7 @@ class Difference:
 
 
 def difference_of(block: Block) -> Difference | None:
-    """The two small networks that give the latency of `block`; None where it is 0."""
+    """Return the two small networks that give the latency of `block`; None where it is 0."""
     block = key_of(block)
     if block.kind == "pool":
         return None
@@ -59,7 +59,7 @@ def difference_of(block: Block) -> Difference | None:
 
 
 def key_of(block: Block) -> Block:
-    """`block` without its place in a network, as tables list it."""
+    """Return `block` without its place in a network, as tables list it."""
     return replace(block, inputs=(), name="")
 
 

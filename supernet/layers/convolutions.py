@@ -12,6 +12,7 @@ from supernet.blocks import Activation, Block, Convolution, convolutions_of
 
 
 def activation_module(activation: Activation) -> nn.Module:
+    """Return the module of an activation; the identity for none."""
     if activation == "hswish":
         return nn.Hardswish()
     if activation == "gelu_tanh":
@@ -41,6 +42,7 @@ class ConvNormAct(nn.Module):
         self.act = activation_module(conv.activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return activation(norm(conv(x)))."""
         x = self.act(self.norm(self.conv(x)))
         return x
 
@@ -62,6 +64,7 @@ class LocalBlock(nn.Module):
             self.add_module(conv.name, ConvNormAct(conv, eps))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the convolutions in turn."""
         for conv in self.children():
             x = conv(x)
         return x
@@ -79,6 +82,7 @@ class Residual(nn.Module):
         self.main = main
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return main(x) + x."""
         y: Tensor = self.main(x)
         return y + x
 
@@ -90,4 +94,5 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x of the same shape, normalised."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)

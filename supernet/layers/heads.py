@@ -17,6 +17,7 @@ class GlobalPool(nn.Module):
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the means, (B, C)."""
         return x.mean((2, 3))
 
 
@@ -31,6 +32,7 @@ class LinearNormAct(nn.Module):
         self.act = activation_module(block.activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return activation(norm(linear(x))), (B, out_channels)."""
         x = self.act(self.norm(self.linear(x)))
         return x
 
@@ -47,6 +49,7 @@ class Upsample(nn.Module):
         self.mode = block.mode
 
     def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
+        """Return x at the block's size, or at that of `like`."""
         size = self.size if like is None else like.shape[-2:]
         if x.shape[-2:] == size:
             return x
@@ -67,6 +70,7 @@ class Add(nn.Module):
         super().__init__()
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the sum of all inputs."""
         total = inputs[0]
         for x in inputs[1:]:
             total = total + x

@@ -19,12 +19,12 @@ SLOWEST, FASTEST = math.log(100) / 1.5, math.log(100) / 0.3  # decay over an ima
 
 
 def offsets(size: int, device: torch.device) -> Tensor:
-    """(2 size,) of int64: 0, 1, ..., size - 1, -size, ..., -1, the order of a circular filter."""
+    """Return the order of a circular filter, 0, 1, ..., size - 1, -size, ..., -1, as int64."""
     return (torch.arange(2 * size, device=device) + size) % (2 * size) - size
 
 
 def position_features(y: Tensor, x: Tensor) -> Tensor:
-    """(2H,) and (2W,) in units of the image's longer side -> (2H, 2W, F).
+    """Return the features of (2H,) and (2W,) in units of the image's longer side, (2H, 2W, F).
 
     The position, and sine and cosine of one and two half turns a unit, along each axis.
     """
@@ -37,7 +37,7 @@ def position_features(y: Tensor, x: Tensor) -> Tensor:
 
 
 def decay_rates(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(C,): between SLOWEST and FASTEST, spread evenly over any number of leading channels.
+    """Return (C,) between SLOWEST and FASTEST, spread evenly over any number of leading channels.
 
     By Fibonacci's lattice, so that a narrower subnet keeps its channels' rates and still has
     fast and slow ones.
@@ -65,7 +65,7 @@ class ImplicitFilter(nn.Module):
         self.skip = nn.Parameter(torch.ones(channels))
 
     def forward(self, height: int, width: int, dtype: torch.dtype) -> Tensor:
-        """(C, 2H, 2W) in `dtype`; the tap of offset (dy, dx) is at [dy, dx], negative or not.
+        """Return (C, 2H, 2W) in `dtype`; the tap of offset (dy, dx) is at [dy, dx], < 0 or not.
 
         Offsets reach from -(H - 1) to H - 1 and from -(W - 1) to W - 1; the tap between is 0.
         """
@@ -133,6 +133,7 @@ class Hyena(nn.Module):
         self.proj = ConvNormAct(Convolution("proj", channels, block.out_channels, norm=True), eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the mixed map, (B, out_channels, H, W), in x's dtype."""
         x = self.short(self.qkv(x))
         batch, channels, height, width = x.shape
         dtype = x.dtype

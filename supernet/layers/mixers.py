@@ -62,7 +62,7 @@ def relu_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def relu_quadratic_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same function by way of the T x T map: cheaper where there are few tokens.
+    """Compute what `relu_linear_attention` does by way of the T x T map, for few tokens.
 
     Scaled like `relu_linear_attention`; arguments, result and source are the same.
     """
@@ -75,17 +75,17 @@ def relu_quadratic_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _largest_of_token(q: Tensor) -> Tensor:
-    """(B, N, D, T) -> (B, N, 1, T)."""
+    """Return the largest of each token, (B, N, D, T) -> (B, N, 1, T), at least LEAST."""
     return q.amax(-2, keepdim=True).clamp(min=LEAST)
 
 
 def _positive(divisor: Tensor) -> Tensor:
-    """Sums of positive terms, 1 where there is none: a large quotient has no finite gradient."""
+    """Return sums of positive terms, 1 for 0: a large quotient has no finite gradient."""
     return torch.where(divisor > 0, divisor, 1.0)
 
 
 def _largest(x: Tensor) -> Tensor:
-    """(B, N, D, T) -> (B, N, 1, 1)."""
+    """Return the largest of each head, (B, N, D, T) -> (B, N, 1, 1)."""
     return x.amax((-2, -1), keepdim=True)
 
 
@@ -116,13 +116,14 @@ class LiteMLA(nn.Module):
 
     @property
     def axes(self) -> dict[str, Axes]:
-        """What the axes of tensors are made of, where a narrower LiteMLA is not in front."""
+        """Return what axes of tensors are made of, where a narrower LiteMLA is not in front."""
         conv = self.proj.conv
         scales = (0, *map(int, self.aggreg))
         total = conv.in_channels // len(scales)
         return {"proj.conv.weight": (conv.out_channels, scales, total, 1, 1)}
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the attended map, (B, out_channels, H, W)."""
         qkv = self.qkv(x)
         if self.aggreg:
             qkv = torch.cat([qkv, *(scale(qkv) for scale in self.aggreg.values())], dim=1)
@@ -151,6 +152,7 @@ class GroupedPointwise(nn.Conv2d):
         super().__init__(channels, channels, 1, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolved map, (B, out_channels, H, W)."""
         batch, _, height, width = x.shape
         size = self.out_channels // self.groups
         x = x.reshape(batch, self.groups, size, height * width)

@@ -84,7 +84,7 @@ def linear_retention(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor) -> Tensor:
 
 
 def _within_tiles(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor) -> Tensor:
-    """What comes from the S x S tile of each token, (B, N, H, W, D)."""
+    """Return what comes from the S x S tile of each token, (B, N, H, W, D)."""
 
     def tiles(x: Tensor) -> Tensor:  # (B, N, H / S, W / S, S * S, D)
         return _cut(_cut(x, 2), 4).transpose(3, 4).flatten(4, 5)
@@ -98,7 +98,7 @@ def _within_tiles(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor) -> Tensor:
 
 
 def _from_sides(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, *, whole_columns: bool) -> Tensor:
-    """What comes from the tiles left and right of each token's own, (B, N, H, W, D).
+    """Return what comes from the tiles left and right of each token's own, (B, N, H, W, D).
 
     From all rows, or from those of the same row of tiles only.
     """
@@ -130,7 +130,7 @@ def _cut(x: Tensor, dim: int) -> Tensor:
 
 
 def _sum_before(x: Tensor, gamma: Tensor) -> Tensor:
-    """At t the sum over i < t of gamma^(t - 1 - i) x_i: (B, N, ..., T, any), along T; linear.
+    """Sum gamma^(t - 1 - i) x_i over i < t at each t, (B, N, ..., T, any), along T; linear.
 
     Within a chunk by a small matrix, between chunks by the same function on their sums.
     """
@@ -148,7 +148,7 @@ def _sum_before(x: Tensor, gamma: Tensor) -> Tensor:
 
 
 def _sum_all(x: Tensor, gamma: Tensor) -> Tensor:
-    """At t the sum over all i of gamma^|t - i| x_i: (B, N, ..., T, any), along T; linear."""
+    """Sum gamma^|t - i| x_i over all i at each t, (B, N, ..., T, any), along T; linear."""
     length = x.shape[-2]
     x = _chunks(x)
     size = x.shape[-2]
@@ -173,7 +173,7 @@ def _chunks(x: Tensor) -> Tensor:
 
 
 def _total(x: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum of each chunk: (..., M, L, any) and (..., L, 1) -> (..., M, any)."""
+    """Sum each chunk with weights, (..., M, L, any) and (..., L, 1) -> (..., M, any)."""
     return (weights.mT @ x).squeeze(-2)
 
 
@@ -210,6 +210,7 @@ class Retention(nn.Module):
         self.proj = ConvNormAct(Convolution("proj", total, block.out_channels, norm=True), eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the mixed map, (B, out_channels, H, W), in x's dtype."""
         x = self.qkvg(x)
         batch, channels, height, width = x.shape
         heads = channels // (4 * self.head_dim)
@@ -231,7 +232,7 @@ class Retention(nn.Module):
         return x
 
     def _normalise(self, x: Tensor) -> Tensor:
-        """Each token's D values of each head: (B, N, H, W, D) -> (B, N, H, W, D)."""
+        """Normalise each token's D values of each head, (B, N, H, W, D)."""
         num_heads = x.shape[1]
         x = F.layer_norm(x, x.shape[-1:], eps=self.norm.eps)
         weight, bias = (

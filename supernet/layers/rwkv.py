@@ -14,7 +14,7 @@ LARGEST_EXPONENT = 40.0  # of decay and bonus: e^40 squared still is within floa
 
 
 def quad_shift(x: Tensor) -> Tensor:
-    """Q-Shift: (B, C, H, W), each channel moved by one pixel; 0 comes in at the border.
+    """Move each channel of (B, C, H, W) by one pixel (Q-Shift); 0 comes in at the border.
 
     A quarter of the channels each takes its left, right, upper and lower neighbour. The paper
     takes contiguous quarters; here it is every fourth channel, so that the leading channels
@@ -32,7 +32,7 @@ def quad_shift(x: Tensor) -> Tensor:
 
 
 def bi_wkv(k: Tensor, v: Tensor, decay: Tensor, bonus: Tensor) -> Tensor:
-    """Bidirectional WKV in time linear in T, finite for any finite k.
+    """Compute bidirectional WKV in time linear in T, finite for any finite k.
 
     Token i weighs exp(k_i - decay (|t - i| - 1) / T) at token t, and exp(k_t + bonus) at
     itself; the result is the weighted average of v. RWKV keeps a running maximum of the
@@ -87,6 +87,7 @@ class RWKV(nn.Module):
         self.proj = ConvNormAct(Convolution("proj", channels, block.out_channels, norm=True), eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the mixed map, (B, out_channels, H, W)."""
         shifted = quad_shift(x)
         mix = self.mix[:, :, None, None]
         # not shifted + mix * (x - shifted): that difference can leave float16

@@ -12,7 +12,7 @@ from supernet.layers.convolutions import ConvNormAct
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v, without holding the T x T map where PyTorch has a kernel for it.
+    """Return softmax(q k^T / sqrt(D)) v, without holding the T x T map where a kernel can.
 
     Products of float16 reach 65504^2 D. PyTorch's kernels add them up in float32, but a graph
     exported from float16 has plain products: so float16 is computed in float32. bfloat16 has
@@ -48,6 +48,7 @@ class SoftmaxAttention(nn.Module):
         self.proj = ConvNormAct(Convolution("proj", total, block.out_channels, norm=True), eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the attended map, (B, out_channels, H, W)."""
         qkv = self.qkv(x)
         batch, channels, height, width = qkv.shape
         heads = channels // (3 * self.head_dim)

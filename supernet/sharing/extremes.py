@@ -32,7 +32,7 @@ OWN_WEIGHTS = ("local", "mixer", "head_dim")  # fields whose choices share nothi
 
 
 def largest_of(space: Space) -> tuple[Arch, ...]:
-    """Of each part the Arch with the largest choice everywhere.
+    """Return of each part the Arch with the largest choice everywhere.
 
     Where choices have weights of their own it takes the official networks' one, or the first.
     """
@@ -40,12 +40,12 @@ def largest_of(space: Space) -> tuple[Arch, ...]:
 
 
 def smallest_of(space: Space) -> tuple[Arch, ...]:
-    """Of each part the Arch with the smallest choice everywhere; see `largest_of`."""
+    """Return of each part the Arch with the smallest choice everywhere; see `largest_of`."""
     return tuple(space.build(part, _extreme(part, min)) for part in space.parts)
 
 
 def union_of(space: Space, part: Part) -> dict[str, Block]:
-    """By name the largest block of every name with weights that Archs of `part` have."""
+    """Return by name the largest block with weights that Archs of `part` have there."""
     union: dict[str, Block] = {}
     for arch in _covering(space, part):
         for block in blocks_of(arch):
@@ -55,7 +55,7 @@ def union_of(space: Space, part: Part) -> dict[str, Block]:
 
 
 def kernel_sizes_of(part: Part, block: Block) -> tuple[int, ...]:
-    """The kernel sizes that a local block may have, largest first; () if it is of a head."""
+    """Return the kernel sizes that a local block may have, largest first; () if it is of a head."""
     choices: tuple[Any, ...] = part.dimensions.get(f"{block.stage}.kernel_size", ())
     return tuple(sorted(choices, reverse=True)) if block.mid_channels else ()
 
@@ -75,7 +75,7 @@ def _extreme(part: Part, pick: Callable[..., Value]) -> dict[str, Value]:
 
 
 def _covering(space: Space, part: Part) -> Iterator[Arch]:
-    """Archs of the largest sizes that hold every choice with weights of its own.
+    """Yield Archs of the largest sizes that hold every choice with weights of its own.
 
     They need not be in the space: there a head may go with smaller backbones alone.
     """
@@ -95,7 +95,7 @@ def _all_scales(part: Part) -> dict[str, Value]:
 
 
 def _own_choices(part: Part, head_dims: tuple[Value, ...]) -> list[list[dict[str, Value]]]:
-    """For each thing that has weights of its own, its choices as values of dimensions."""
+    """Return for each thing with weights of its own its choices as values of dimensions."""
     fixed = part.values(part.reference)
     own: list[list[dict[str, Value]]] = []
     for number in range(1, len(part.reference.stages) + 1):
@@ -109,7 +109,7 @@ def _own_choices(part: Part, head_dims: tuple[Value, ...]) -> list[list[dict[str
 
 
 def _heads(space: Space, part: Part) -> tuple[list[Head], tuple[Value, ...]]:
-    """The heads that hold those of all Archs, and the head dims of all."""
+    """Return the heads that hold those of all Archs, and the head dims of all."""
     widths: Any = part.dimensions.get("head.widths")
     num_classes = space.num_classes
     names = _official_names(space, part) if space.dataset else []
@@ -130,7 +130,7 @@ def _heads(space: Space, part: Part) -> tuple[list[Head], tuple[Value, ...]]:
 
 
 def _official_names(space: Space, part: Part) -> list[str]:
-    """The official networks that may be the nearest to an Arch of `part`, smallest first."""
+    """Return the official networks that may be nearest to an Arch of `part`, smallest first."""
     params = named_params(part.reference, space.dataset or "")
     names = sorted(params, key=lambda name: params[name])
     least, most = (_params_bound(part, pick) for pick in (min, max))
@@ -146,7 +146,7 @@ def _official_names(space: Space, part: Part) -> list[str]:
 
 
 def _params_bound(part: Part, pick: Callable[..., Value]) -> int:
-    """The least or most parameters of a backbone: choices with own weights add up by stage."""
+    """Return the least or most parameters of a backbone: own weights add up by stage."""
     values = _extreme(part, pick)
 
     def params(name: str, choice: Value) -> int:
@@ -160,7 +160,7 @@ def _params_bound(part: Part, pick: Callable[..., Value]) -> int:
 
 
 def _largest_head(heads: list[Head]) -> Head:
-    """A dense head with the largest of all widths, depths and expand ratios."""
+    """Return a dense head with the largest of all widths, depths and expand ratios."""
     largest = heads[-1]
     for field in ("width", "depth", "expand_ratio", "final_expand"):
         if hasattr(largest, field):

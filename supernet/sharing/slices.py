@@ -27,7 +27,10 @@ class Slice:
     axes: tuple[int, ...] | None = None  # that `index` is along, where finer than the shape
 
     def of(self, wide: Tensor) -> Tensor:
-        """A view, or a copy where no view has that shape; gradients reach `wide` either way."""
+        """Return a view, or a copy where no view has that shape.
+
+        Gradients reach `wide` either way.
+        """
         if self.index is None:
             return wide
         if self.axes is None:
@@ -44,7 +47,10 @@ class Slice:
 
 @lru_cache(maxsize=1 << 14)
 def slices_of(wide: Block, narrow: Block) -> tuple[Slice, ...]:
-    """Of every tensor of the module of `wide` what that of `narrow` uses, in order."""
+    """Return what the module of `narrow` uses of every tensor of that of `wide`, in order.
+
+    Raises ArchError where a tensor is no part of the other.
+    """
     have, want = _axes_of(wide), _axes_of(narrow)
     if not want.keys() <= have.keys() or not all(_fits(have[n], axes) for n, axes in want.items()):
         raise ArchError(
@@ -55,21 +61,21 @@ def slices_of(wide: Block, narrow: Block) -> tuple[Slice, ...]:
 
 
 def centre(kernel: Tensor, size: int) -> Tensor:
-    """(..., K, K) -> (..., size, size)."""
+    """Return the middle of kernels, (..., K, K) -> (..., size, size)."""
     start = (kernel.shape[-1] - size) // 2
     return kernel[..., start : start + size, start : start + size]
 
 
 @lru_cache(maxsize=1 << 14)
 def _axes_of(block: Block) -> dict[str, Axes]:
-    """Of every tensor: its shape, unless its module tells finer axes."""
+    """Return the shape of every tensor, or the finer axes that its module tells."""
     with torch.device("meta"):
         module = module_of(block, 1e-5)
-    found: dict[str, Axes] = {n: tuple(t.shape) for n, t in module.state_dict().items()}
+    axes_by_name: dict[str, Axes] = {n: tuple(t.shape) for n, t in module.state_dict().items()}
     for prefix, child in module.named_modules():
         finer: dict[str, Axes] = getattr(child, "axes", {})
-        found |= {f"{prefix}.{name}".lstrip("."): axes for name, axes in finer.items()}
-    return found
+        axes_by_name |= {f"{prefix}.{name}".lstrip("."): axes for name, axes in finer.items()}
+    return axes_by_name
 
 
 def _fits(have: Axes, want: Axes) -> bool:
@@ -109,7 +115,7 @@ def _part(have: int | tuple[int, ...], want: int | tuple[int, ...], *, is_kernel
 
 
 def _shape(axes: Axes) -> tuple[int, ...]:
-    """Of the tensor itself: an axis of labels and the one after it are one."""
+    """Return the tensor's own shape: an axis of labels and the one after it are one."""
     shape: list[int] = []
     times = 1
     for axis in axes:

@@ -78,13 +78,13 @@ class Supernet(nn.Module):
         self._plans: OrderedDict[Arch, Plan] = OrderedDict()
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
-        """What the network of `arch` gives, at any size of x. Raises SpaceError."""
+        """Return what the network of `arch` gives, at any size of x. Raises SpaceError."""
         network = skeleton(_at(arch, (x.shape[2], x.shape[3]))).train(self.training)
-        found: Tensor = functional_call(network, self.weights(arch), (x,), tie_weights=False)
-        return found
+        output: Tensor = functional_call(network, self.weights(arch), (x,), tie_weights=False)
+        return output
 
     def weights(self, arch: Arch) -> dict[str, Tensor]:
-        """The tensors of `arch` by their names in `build(arch)`, as parts of the supernet's.
+        """Return the tensors of `arch` by their names in `build(arch)`, as parts of the supernet's.
 
         Views, but where a kernel is transformed or scales are dropped.
 
@@ -100,7 +100,7 @@ class Supernet(nn.Module):
             source.slice.put(wide, weights[name])
 
     def extract(self, arch: Arch) -> nn.Module:
-        """A stand-alone copy, of the same mode, device and type. Raises SpaceError."""
+        """Return a stand-alone copy, of the same mode, device and type. Raises SpaceError."""
         with torch.device("meta"):
             model = build_task_model(arch)
         state = self.weights(arch)
@@ -145,7 +145,7 @@ class Supernet(nn.Module):
 
 @lru_cache(maxsize=1 << 14)
 def _sources(part: str, name: str, wide: Block, narrow: Block, kernels: tuple[int, ...]) -> Plan:
-    """Of one block; `kernels`: the sizes it may have, if transformed, largest first."""
+    """Return the plan of one block; `kernels`: sizes that it may be transformed through, or ()."""
     plan: Plan = []
     for cut in slices_of(wide, narrow):
         path, _, leaf = f"nets.{part}.{name}.{cut.name}".rpartition(".")
@@ -162,7 +162,7 @@ def _whole_kernel(cut: Slice) -> Slice:
 
 @lru_cache(maxsize=256)
 def skeleton(arch: Arch) -> EfficientViT:
-    """The network of `arch` without memory: names, shapes and a forward pass.
+    """Return the network of `arch` without memory: names, shapes and a forward pass.
 
     Skeletons share blocks, and all are of the mode that was set last.
     """
@@ -171,13 +171,16 @@ def skeleton(arch: Arch) -> EfficientViT:
 
 @lru_cache(maxsize=1 << 12)
 def _meta_module(name: str, block: Block, eps: float) -> nn.Module:
-    """By name too, since a module holds the tensors of one place while it runs."""
+    """Return a block's module without memory, one for each name: it holds tensors as it runs."""
     with torch.device("meta"):
         return module_of(block, eps)
 
 
 def _at(arch: Arch, size: tuple[int, int]) -> Arch:
-    """As skeletons are kept: only in promptable networks the size decides what blocks there are."""
+    """Return `arch` at the size that skeletons are kept at.
+
+    Only in promptable networks the size decides what blocks there are.
+    """
     if isinstance(arch.head, PromptableHead):
         return replace(arch, resolution=size)
     return replace(arch, resolution=(256, 256))
@@ -195,7 +198,7 @@ def _transform(large: int, small: int) -> str:
 
 
 def is_transform(name: str) -> bool:
-    """Whether a tensor of a supernet is a kernel's transform."""
+    """Tell whether a tensor of a supernet is a kernel's transform."""
     return name.rpartition(".")[2].startswith("kernel_")
 
 
