@@ -18,6 +18,7 @@ from lut.builders.network import build_network
 from lut.builders.weights import StateWeights
 from lut.calibration import transfer
 from lut.measuring.context import group_of
+from results.errors import ArchError
 from supernet import cost
 from supernet.arch import HEADED, LOCAL_KINDS, MIXER_KINDS, MIXERS
 from supernet.blocks import Block
@@ -25,6 +26,7 @@ from supernet.cost import cost_of
 from supernet.layers import mixers
 from supernet.model import module_of
 from supernet.sharing.extremes import smallest_of
+from supernet.sharing.slices import slices_of
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
 from tests.seeded import seeded_state
@@ -160,6 +162,13 @@ def test_a_slice_of_a_supernet_is_the_network_alone(kind):
         assert torch.equal(supernet.extract(arch)(pictures), output)
         expected = zeroed(supernet, arch, pictures)
     assert difference(output.numpy(), expected.numpy()) < 1e-12
+
+
+def test_tensors_that_are_no_parts_of_wider_ones_are_told():
+    narrow, wide = (replace(mixer_block("softmax"), num_heads=heads) for heads in (1, 2))
+    assert slices_of(wide, narrow)
+    with pytest.raises(ArchError, match="tells its `axes`, as LiteMLA does in supernet/layers/mix"):
+        slices_of(narrow, wide)
 
 
 @pytest.mark.parametrize("file", TABLES)

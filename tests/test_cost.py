@@ -7,8 +7,9 @@ from importlib.resources import files
 import pytest
 from hypothesis import given, settings
 
-from supernet.arch import Task, parse_resolution
-from supernet.blocks import IMAGE, Block, blocks_of
+from results.errors import ArchError
+from supernet.arch import LOCAL_KINDS, Task, parse_resolution
+from supernet.blocks import IMAGE, Block, blocks_of, convolutions_of
 from supernet.cost import (
     backbone_cost,
     cost_of,
@@ -75,6 +76,22 @@ def test_a_convolution_block_by_hand():
     moved = (960 + 3840) + (3840 + 960) + (960 + 480)
     assert cost.moved_elements == moved + cost.params
     assert cost.num_ops == 3
+
+
+@pytest.mark.parametrize("kind", LOCAL_KINDS)
+def test_with_fewer_norms_all_convolutions_but_the_last_have_a_bias(kind):
+    block = Block(kind, 8, 8, 10, 12, mid_channels=8, kernel_size=3, activation="gelu_tanh")
+    usual, fewer = (convolutions_of(replace(block, norm=norm)) for norm in ("batch", "fewer"))
+    assert [(c.norm, c.bias) for c in usual] == [(True, False)] * len(usual)
+    assert [(c.norm, c.bias) for c in fewer] == [(False, True)] * (len(fewer) - 1) + [(True, False)]
+    for chain in (usual, fewer):
+        assert [c.activation for c in chain] == ["gelu_tanh"] * (len(chain) - 1) + ["none"]
+        assert len({c.name for c in chain}) == len(chain)
+
+
+def test_only_convolutional_blocks_have_convolutions():
+    with pytest.raises(ArchError, match=r"pool is no local block; supernet/blocks\.py"):
+        convolutions_of(Block("pool", 8, 8, 10, 12))
 
 
 def test_attention_turns_quadratic_where_there_are_few_tokens():
