@@ -15,7 +15,7 @@ from results.errors import UserError
 from supernet.model import build
 from supernet.sharing.supernet import Supernet
 from supernet.training.batches import PartDraws, PictureOrder, read_parts
-from supernet.training.optimise import Average, adamw, clip, learning_rate
+from supernet.training.optimise import Average, adamw, learning_rate
 from supernet.training.sandwich import OneArch, SandwichRule
 from supernet.training.trainer import Alone, Recipe, Trainer, compiled
 from tests.blobs import NUM_CLASSES, NUM_TRAIN, SIZE, Blobs, small_space
@@ -159,21 +159,39 @@ def test_the_average_is_its_formula():
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
 
 
-def test_clipping_scales_all_gradients_alike():
-    parameters = [
-        nn.Parameter(torch.zeros(3)),
-        nn.Parameter(torch.zeros(2, 2)),
-        nn.Parameter(torch.zeros(1)),
-    ]
-    parameters[0].grad = torch.tensor([3.0, 0, 0])
-    parameters[1].grad = torch.tensor([[0.0, 4.0], [0, 0]])
-    assert clip(parameters, None).item() == pytest.approx(5.0)
-    assert parameters[0].grad[0] == 3.0
-    assert clip(parameters, 10.0).item() == pytest.approx(5.0)
-    assert parameters[1].grad[0, 1] == 4.0
-    assert clip(parameters, 1.0).item() == pytest.approx(5.0)
-    assert parameters[0].grad[0] == pytest.approx(0.6)
-    assert parameters[1].grad[0, 1] == pytest.approx(0.8)
+def norm_of_gradients(trainer):
+    gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+    return math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients))
+
+
+def test_clipping_bounds_the_norm_and_reports_that_before():
+    trainers, reports = [], []
+    for most in (None, 1e6, 0.01):
+        trainer, order = supernet_trainer(clip=most)
+        reports += run(trainer, order, upto=1)
+        trainers.append(trainer)
+    free, below, above = trainers
+    norm = norm_of_gradients(free)
+    assert norm > 0.02
+    assert [report.grad_norm for report in reports] == [pytest.approx(norm, rel=1e-5)] * 3
+    assert norm_of_gradients(below) == norm
+    assert norm_of_gradients(above) == pytest.approx(0.01, rel=1e-3)
+    scaled = [p.grad for p in above.model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in free.model.parameters() if p.grad is not None]
+    for gradient, one in zip(gradients, scaled, strict=True):
+        assert torch.allclose(gradient * 0.01 / norm, one, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_gradient_that_is_not_finite_stops_before_weights_move(clip, value):
+    trainer, order = supernet_trainer(steps=3, clip=clip)
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    first = next(trainer.model.parameters())
+    first.register_hook(lambda gradient: gradient * value)
+    with pytest.raises(UserError, match="gradient is not finite at step 1 of 3"):
+        run(trainer, order)
+    assert all(torch.equal(p, before[n]) for n, p in trainer.model.named_parameters())
 
 
 def test_norms_and_biases_do_not_decay():

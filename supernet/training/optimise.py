@@ -1,7 +1,7 @@
 """How weights move: AdamW, its schedule, and an average of the weights it leaves behind."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -65,20 +65,6 @@ class Average:
             kept = tensor.clone()
             tensor.copy_(self.state[name])
             self.state[name].copy_(kept)
-
-
-def clip(parameters: Iterable[Tensor], most: float | None) -> Tensor:
-    """Scale gradients so that their norm over all parameters is at most `most`.
-
-    Returns the norm before. Raises nothing where it is not finite: the step is judged by its
-    loss.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if most is not None:
-        scale = (most / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, scale)
-    return norm
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

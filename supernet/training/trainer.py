@@ -4,6 +4,7 @@ Everything random in a step derives from (seed, step), so that a trainer whose s
 and loaded goes on exactly as it would have.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ from supernet.training.distributed import Ranks
 from supernet.training.optimise import (
     Average,
     adamw,
-    clip,
     learning_rate,
     moments,
     moments_like,
@@ -144,7 +144,10 @@ class Trainer:
                 losses += self._part(lesson, *self._moved(x, target, seed)) / recipe.accumulate
         self.ranks.average_gradients(self.model, losses)
         self.scaler.unscale_(self.optimizer)
-        norm = clip(self.model.parameters(), recipe.clip)
+        # foreach: else PyTorch takes one parameter after the other on a CPU
+        norm = nn.utils.clip_grad_norm_(
+            self.model.parameters(), recipe.clip or math.inf, foreach=True
+        )
         values = losses.tolist()
         self._check(values, norm)
         self.scaler.step(self.optimizer)
