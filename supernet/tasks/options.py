@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from results.errors import check_choice, check_least
+from supernet.arch import Task
 from supernet.tasks.draw import EMBEDDED, Augment
 
-TASKS = ("classification", "segmentation", "super_resolution", "promptable", "pretrain")
+TASKS = get_args(Task)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
+from typing import get_args
 
 from results.errors import DataError, SpaceError, UserError, check_choice, check_least
 from supernet.accelerator import check_accelerator, check_precision
+from supernet.arch import Task
 from supernet.tasks.class_order import ORDERS
 
-TASKS = ("classification", "segmentation", "super_resolution", "promptable", "pretrain")
+TASKS = get_args(Task)
 AUGMENTS = ("official", "embedded", "plain")
 UNRECORDED = ("out", "resume", "compile")  # options that are no part of the run
 MAY_CHANGE = (  # in a resumed run
