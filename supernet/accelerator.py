@@ -12,17 +12,17 @@ PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTor
 
 
 def check_accelerator(name: str) -> None:
-    """Raises DeviceError for an unknown one. Whether it is here: see `check_is_here`."""
+    """Raise DeviceError for an unknown one. Whether it is here: see `check_is_here`."""
     check_choice("accelerator", name, ACCELERATORS, DeviceError)
 
 
 def check_precision(name: str) -> None:
-    """Raises DeviceError for an unknown one."""
+    """Raise DeviceError for an unknown one."""
     check_choice("precision", name, PRECISIONS, DeviceError)
 
 
 def check_is_here(accelerator: str) -> None:
-    """Raises DeviceError where this machine has no such accelerator."""
+    """Raise DeviceError where this machine has no such accelerator."""
     import torch
 
     if accelerator == "cuda" and not torch.cuda.is_available():
@@ -30,6 +30,7 @@ def check_is_here(accelerator: str) -> None:
 
 
 def dtype_of(precision: str) -> "torch.dtype":
+    """Return PyTorch's type of one of PRECISIONS."""
     import torch
 
     dtype: torch.dtype = getattr(torch, PRECISIONS[precision])

@@ -14,7 +14,7 @@ PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was short, on an accelerator or in this process.
+    """Return whether memory was short, on an accelerator or in this process.
 
     PyTorch raises a plain RuntimeError where it cannot allocate on a CPU, as for much else.
     """
@@ -25,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def within_memory() -> Iterator[None]:
-    """Allocating more than SHARE of what is available when it is entered fails, on Linux.
+    """Let allocating more than SHARE of what is available by now fail, on Linux.
 
     By default Linux grants any amount, and kills a process that comes to use more than there is
     without a word. Where CUDA runs nothing changes, as its driver maps memory in its own ways.
@@ -53,21 +53,23 @@ def within_memory() -> Iterator[None]:
 
 
 def available_bytes() -> int | None:
-    """What can be used without ending a process, on this machine and in this container (cgroup
-    v2); None where Linux does not tell."""
+    """Return the bytes that can be used without ending a process; None where Linux does not tell.
+
+    Those of this machine and of this container (cgroup v2).
+    """
     meminfo = PROC / "meminfo"
     free, swap = (_kib(meminfo, name) for name in ("MemAvailable", "SwapFree"))
     if free is None:
         return None
-    found = (free + (swap or 0)) * 1024
+    available = (free + (swap or 0)) * 1024
     try:
         most, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
         rows = (line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
         cached = sum(int(n) for name, n in rows if name in RECLAIMABLE)
-        found = min(found, most - used + cached)
+        available = min(available, most - used + cached)
     except (OSError, ValueError):  # the container, if it is one, has no limit
         pass
-    return max(found, 0)
+    return max(available, 0)
 
 
 def _kib(path: Path, name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Pictures and masks from files: found, read, resized and normalised alike by all tasks.
+"""Pictures and masks from files: read, resized and normalised alike by all tasks.
 
 H height, W width. What cannot be read raises DataError, which names the file.
 """
@@ -73,7 +73,7 @@ class Normalisation(NamedTuple):
 
 
 def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
-    """A picture as RGB, 8 bits a channel, upright.
+    """Return a picture as RGB, 8 bits a channel, upright.
 
     16-bit greys are scaled, CMYK and palettes are converted, what is transparent is seen on
     white. A camera's orientation (EXIF) is applied. Without `size`, pictures of more than LARGE
@@ -92,9 +92,9 @@ def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
 def read_turned(
     path: Path, size: tuple[int, int] | None = None, *, reduce: bool = False
 ) -> tuple[Image.Image, bool]:
-    """`read_rgb`, and whether nothing tells that labels are of the upright picture.
+    """Return what `read_rgb` does, and whether nothing tells that labels are of it upright.
 
-    They may be of the stored one too where the two are of one size, or no size is given.
+    They may be of the stored picture too where the two are of one size, or no size is given.
     """
 
     def decode(file: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
@@ -126,7 +126,7 @@ def read_turned(
 
 
 def read_indices(path: Path) -> NDArray[Any]:
-    """A mask, (H, W): grey values or, of a palette picture, its indices.
+    """Return a mask, (H, W): grey values or, of a palette picture, its indices.
 
     Of the least of uint8, uint16 and int32 that its kind of file needs.
 
@@ -160,7 +160,7 @@ def read_indices(path: Path) -> NDArray[Any]:
 
 
 def _opened(path: Path, what: str, decode: Callable[[Image.Image], T]) -> T:
-    """What `decode` makes of the file. Raises DataError, also for what is no regular file."""
+    """Return what `decode` makes of the file. Raises DataError, also for a pipe or device."""
     with warnings.catch_warnings():
         # about metadata and unusual files that are read all the same
         warnings.simplefilter("ignore")
@@ -177,7 +177,7 @@ def _opened(path: Path, what: str, decode: Callable[[Image.Image], T]) -> T:
 
 @contextmanager
 def _regular(path: Path) -> Iterator[Any]:
-    """An open regular file. Raises OSError, also for pipes, which would never end."""
+    """Open a regular file. Raises OSError, also for pipes, which would never end."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "rb") as file:
         kind = os.fstat(handle).st_mode
@@ -192,13 +192,13 @@ def _formats() -> list[str]:
 
 
 def _check_pixels(image: Image.Image) -> None:
-    """By the header, before anything is decoded."""
+    """Raise DecompressionBombError for too many pixels, before anything is decoded."""
     if image.width * image.height > MOST_PIXELS:
         raise Image.DecompressionBombError
 
 
 def _turned(size: tuple[int, int], turn: Image.Transpose | None) -> tuple[int, int]:
-    """(H, W) of a picture that is turned."""
+    """Return (H, W) of a picture after a turn."""
     sideways = turn is not None and turn not in (
         *(Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM),
         Image.Transpose.ROTATE_180,
@@ -207,7 +207,7 @@ def _turned(size: tuple[int, int], turn: Image.Transpose | None) -> tuple[int, i
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a picture upright, by its header. Raises DataError."""
+    """Return (H, W) of a picture upright, by its header. Raises DataError."""
     try:
         if path.is_file():
             with Image.open(path, formats=_formats()) as image:
@@ -218,7 +218,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def stored_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a picture as it is stored, by its header alone. Raises DataError."""
+    """Return (H, W) of a picture as it is stored, by its header alone. Raises DataError."""
 
     def header(file: Image.Image) -> tuple[int, int]:
         _check_pixels(file)
@@ -228,7 +228,7 @@ def stored_size(path: Path) -> tuple[int, int]:
 
 
 def other_size(path: Path, size: tuple[int, int]) -> tuple[int, int] | None:
-    """(H, W) of a picture that has not `size`, neither upright nor as it is stored, else None.
+    """Return (H, W) of a picture that has not `size`, upright or as it is stored, else None.
 
     None also for one that cannot be read, which is not told of here.
     """
@@ -242,12 +242,12 @@ def other_size(path: Path, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def hw(image: Image.Image) -> tuple[int, int]:
-    """(height, width); Pillow's own `size` is the other way round."""
+    """Return (height, width); Pillow's own `size` is the other way round."""
     return image.height, image.width
 
 
 def resize_and_crop(image: Image.Image, size: tuple[int, int], crop_pct: float) -> Image.Image:
-    """The official preparation for classifiers: the centre, `crop_pct` of the shorter side.
+    """Prepare a picture as is official for classifiers: the centre, `crop_pct` of the shorter side.
 
     Resized (bicubic, antialiased) such that ceil(size / crop_pct) just fits in, then cropped
     to `size`, (H, W). For squares the same as torchvision's Resize and CenterCrop.
@@ -267,7 +267,7 @@ def resize_and_crop(image: Image.Image, size: tuple[int, int], crop_pct: float) 
 
 
 def resize_bicubic(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, 3) to `size`, without antialiasing: OpenCV's INTER_CUBIC, to one grey level.
+    """Resize (H, W, 3) to `size`, without antialiasing: OpenCV's INTER_CUBIC, to one grey level.
 
     The official evaluation of segmentation prepares pictures so.
     """
@@ -280,18 +280,18 @@ def resize_bicubic(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
 
 
 def to_tensor(pixels: Image.Image | NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) -> (3, H, W), uint8."""
+    """Return a picture, (H, W, 3), as (3, H, W), uint8."""
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(..., 3, H, W), uint8 -> float32: (x / 255 - mean) / std for each channel."""
+    """Return (pixels / 255 - mean) / std of each channel, float32, of (..., 3, H, W), uint8."""
     shape = (3, 1, 1)
     return (pixels.float() / 255 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
 
 
 def _to_rgb(image: Image.Image, factor: int) -> Image.Image:
-    """As 8-bit RGB, a side divided by `factor`; strip by strip, as copies of all would add up."""
+    """Return 8-bit RGB, sides divided by `factor`, strip by strip: copies of all would add up."""
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers; save it with 8 or 16 bits")
     if image.mode == "RGB" and factor == 1 and "transparency" not in image.info:
@@ -308,7 +308,7 @@ def _to_rgb(image: Image.Image, factor: int) -> Image.Image:
 
 
 def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
-    """The top of each strip, its height a multiple of `factor` but for the last one's."""
+    """Yield each strip with its top, its height a multiple of `factor` but for the last one's."""
     rows = max(1, STRIP // max(image.width * factor, 1)) * factor
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -326,7 +326,7 @@ def _strip_to_rgb(image: Image.Image, scale: int) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns the pixels of `image`, as they are stored, upright."""
+    """Return what turns the pixels of `image`, as they are stored, upright."""
     try:
         return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     except UNREADABLE:  # damaged metadata of a sound picture

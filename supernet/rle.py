@@ -30,7 +30,7 @@ class Rle(TypedDict):
 
 
 def encode(mask: NDArray[np.bool_], *, compressed: bool = True) -> Rle:
-    """Run lengths of `mask`, (height, width); `compressed`: as a string.
+    """Return the run lengths of `mask`, (height, width); `compressed`: as a string.
 
     Raises DataError unless `mask` is two-dimensional and boolean.
     """
@@ -51,7 +51,7 @@ def encode(mask: NDArray[np.bool_], *, compressed: bool = True) -> Rle:
 
 
 def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """The mask of `rle`, (height, width); an `Rle`, or with bytes as pycocotools gives it.
+    """Return the mask, (height, width), of an `Rle`, or of one with bytes as pycocotools gives it.
 
     Raises DataError, telling what is damaged.
     """
@@ -64,7 +64,10 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def area(rle: Mapping[str, Any]) -> int:
-    """Pixels in the mask, without decoding it. Raises DataError, telling what is damaged."""
+    """Return the number of pixels in the mask, without decoding it.
+
+    Raises DataError, telling what is damaged.
+    """
     height, width = _size(rle)
     return int(_counts(rle, height * width)[1::2].sum())
 
@@ -81,7 +84,7 @@ def _size(rle: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _counts(rle: Mapping[str, Any], num_pixels: int) -> NDArray[np.int64]:
-    """Checked: none is negative, and they fill the mask."""
+    """Return the counts, none of which is negative, and which fill the mask. Raises DataError."""
     raw = rle["counts"]
     if isinstance(raw, str | bytes):
         counts = _from_string(raw)
@@ -102,7 +105,7 @@ def _counts(rle: Mapping[str, Any], num_pixels: int) -> NDArray[np.int64]:
 
 
 def _to_string(counts: NDArray[np.int64]) -> str:
-    """Each count less the one before last (from the fourth on), lowest 5 bits first."""
+    """Write each count less the one before last (from the fourth on), lowest 5 bits first."""
     numbers = counts.copy()
     numbers[3:] -= counts[1:-2]
     rest = numbers[:, None] >> (BITS * np.arange(MAX_GROUPS))
@@ -117,7 +120,7 @@ def _to_string(counts: NDArray[np.int64]) -> str:
 
 
 def _from_string(text: str | bytes) -> NDArray[np.int64]:
-    """The inverse of `_to_string`. Raises DataError for what it cannot have written."""
+    """Undo `_to_string`. Raises DataError for what it cannot have written."""
     try:
         raw = text.encode("ascii") if isinstance(text, str) else text
     except UnicodeEncodeError:

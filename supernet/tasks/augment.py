@@ -28,7 +28,7 @@ def random_resized_crop(
     rng: np.random.Generator,
     scale: tuple[float, float],
 ) -> Image.Image:
-    """A part of the area in `scale`, of an aspect near that of `size`, (H, W), resized to it.
+    """Return a part of the area in `scale`, its aspect near that of `size`, (H, W), at that size.
 
     Source: Szegedy et al., 2015, https://arxiv.org/abs/1409.4842; as torchvision's, relative to
     the aspect of `size`. With scale (1, 1) it is the largest centred part of that aspect.
@@ -74,10 +74,11 @@ def flip(image: Image.Image) -> Image.Image:
 def rand_augment(
     image: Image.Image, rng: np.random.Generator, number: int, magnitude: float
 ) -> Image.Image:
-    """`number` random operations, each applied to half of all pictures, with a random sign.
+    """Return a picture after `number` random operations, each applied to half of all pictures.
 
     Args:
-        magnitude: 0 to 10, the mean of a normal distribution of standard deviation 1.
+        magnitude: 0 to 10, the mean of a normal distribution of standard deviation 1; its sign
+            is drawn, too.
 
     Source: Cubuk et al., RandAugment, 2019, https://arxiv.org/abs/1909.13719; noise and share
     as in timm's rand-mstd1, which the official recipe uses.
@@ -162,7 +163,7 @@ def scaled_crop(
     rng: np.random.Generator,
     jitter: tuple[float, float],
 ) -> tuple[Image.Image, NDArray[np.uint8]]:
-    """A part of a picture and its labels, both of `size`, (H, W).
+    """Return a part of a picture and of its labels, both of `size`, (H, W).
 
     The picture is scaled such that it would cover `size`, times a factor in `jitter`, then cut
     at random; what lies beyond it is grey and ignored.
@@ -189,7 +190,7 @@ def scaled_crop(
 def photometric(
     pixels: NDArray[np.uint8], rng: np.random.Generator, strength: float
 ) -> NDArray[np.uint8]:
-    """Brightness, contrast and saturation of (H, W, 3), each changed by up to `strength`."""
+    """Return (H, W, 3) with brightness, contrast and saturation changed by up to `strength`."""
     if not strength:
         return pixels
     brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)

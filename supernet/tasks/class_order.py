@@ -42,14 +42,14 @@ def in_order(
             )
     if order == "number":
         return number, ()
-    found = [_assumed("number", number, "text", text)] if text != number else []
+    notes = [_assumed("number", number, "text", text)] if text != number else []
     shifted = next((i for i, name in enumerate(number) if int(name) != i), None)
     if shifted is not None:
-        found.append(
+        notes.append(
             f"class folders are counted in order, whatever their numbers: {number[shifted]!r} is "
             f"class {shifted}"
         )
-    return number, tuple(found)
+    return number, tuple(notes)
 
 
 def by_name(
@@ -106,12 +106,12 @@ def check_order(order: str | None, task: str, data: Path | None) -> None:
 
 
 def share_of(some: Sequence[str], names: Sequence[str]) -> str:
-    """`1 of 12 classes has`, `2 of 12 classes have`."""
+    """Return the beginning of a line: `1 of 12 classes has`, `2 of 12 classes have`."""
     return f"{len(some)} of {len(names)} classes {'has' if len(some) == 1 else 'have'}"
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few, quoted."""
+    """Return the first few names, quoted."""
     more = ", …" if len(names) > MOST_NAMED else ""
     return ", ".join(map(repr, names[:MOST_NAMED])) + more
 
@@ -129,7 +129,7 @@ def _is_integer(name: str) -> bool:
 
 
 def _by_number(name: str) -> list[str | int]:
-    """Text and integers take turns, so that two keys can always be compared."""
+    """Return texts and integers in turn, so that two keys can always be compared."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 

@@ -143,6 +143,7 @@ class ClassificationTask(Task):
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
+        """Return a picture, (3, H, W), and its class, int64, see `Task.sample`."""
         image, label = self.source.read(draw.index, draw.size)
         rng = draw.rng()
         if augment.crop_scale != (1.0, 1.0) or hw(image) != draw.size:
@@ -156,6 +157,7 @@ class ClassificationTask(Task):
         return x, torch.tensor(label)
 
     def mix(self, x: Tensor, target: Any, generator: torch.Generator | None) -> tuple[Tensor, Any]:
+        """Return mix-up or cut-mix of a batch, with shares of classes, (B, K), as targets."""
         mixup, cutmix = self.augment.mixup, self.augment.cutmix
         if not (mixup or cutmix):
             return x, target
@@ -164,14 +166,17 @@ class ClassificationTask(Task):
         )
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
+        """Return the cross-entropy with smoothed labels."""
         return cross_entropy(output, target, self.augment.label_smoothing)
 
     def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
+        """Return the divergence from the teacher's classes, see `Task.distill`."""
         if alpha is None:
             return kl_divergence(output, teacher)
         return alpha_divergence(output, teacher, alpha)
 
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], "TopAccuracy"]:
+        """Return pictures prepared for `arch` with their classes, and their accuracy."""
         return self.source.held_out(arch), TopAccuracy()
 
 

@@ -69,23 +69,23 @@ class _Owner(Record, frozen=True):
 
 
 def read_sa1b(source: Path) -> Labels:
-    """One picture's file. Raises DataError."""
-    found = _parse(read_bytes(source, error=DataError), _Sa1b, source)
-    image = found.image if isinstance(found.image, dict) else {}
+    """Return the objects of one picture from its file of SA-1B. Raises DataError."""
+    record = _parse(read_bytes(source, error=DataError), _Sa1b, source)
+    image = record.image if isinstance(record.image, dict) else {}
     size = _size(image.get("width"), image.get("height"))
-    return Labels(source, size, tuple(map(bytes, found.annotations)))
+    return Labels(source, size, tuple(map(bytes, record.annotations)))
 
 
 def find_coco(folder: Path, split: str) -> tuple[list[tuple[Path, Labels]], tuple[str, ...]]:
-    """Pictures with their objects, and a line where objects or pictures are passed over.
+    """Return pictures with their objects, and a line where objects or pictures are passed over.
 
     Raises DataError for a file of another layout, one that names a picture twice, a picture
     outside `folder`, and where all are missing.
     """
     source = _coco_file(folder / "annotations", split)
-    found = _parse(read_bytes(source, error=DataError, most=MOST_BYTES), _Coco, source)
+    record = _parse(read_bytes(source, error=DataError, most=MOST_BYTES), _Coco, source)
     objects: dict[str, list[bytes]] = {}
-    for image in found.images:
+    for image in record.images:
         if _key(image.id) in objects:
             raise DataError(
                 f"{source} has two pictures of id {shown(image.id)}, so that it does not tell "
@@ -93,7 +93,7 @@ def find_coco(folder: Path, split: str) -> tuple[list[tuple[Path, Labels]], tupl
             )
         objects[_key(image.id)] = []
     orphans = 0
-    for annotation in found.annotations:
+    for annotation in record.annotations:
         try:
             owner = _key(msgspec.json.decode(annotation, type=_Owner).image_id)
         except (msgspec.DecodeError, RecursionError):
@@ -105,10 +105,10 @@ def find_coco(folder: Path, split: str) -> tuple[list[tuple[Path, Labels]], tupl
     notes: tuple[str, ...] = ()
     if orphans:
         notes = (
-            f"{orphans} of {len(found.annotations)} objects in {source} are of no picture that "
+            f"{orphans} of {len(record.annotations)} objects in {source} are of no picture that "
             "it names, and are passed over",
         )
-        if orphans == len(found.annotations):
+        if orphans == len(record.annotations):
             raise DataError(
                 f"none of {orphans} objects in {source} is of a picture that it names: their "
                 "image_id is none of the images' id"
@@ -116,10 +116,10 @@ def find_coco(folder: Path, split: str) -> tuple[list[tuple[Path, Labels]], tupl
     within = source.stem.split("_")[-1]  # val2017
     places = [folder / place for place in (within, f"images/{within}", "images", split, ".")]
     places = [place for place in places if place.is_dir()]
-    names = [_name(image, source) for image in found.images]
+    names = [_name(image, source) for image in record.images]
     last = Counter(map(_last, names))
     samples, missing = [], []
-    for image, name in zip(found.images, names, strict=True):
+    for image, name in zip(record.images, names, strict=True):
         path = _picture(name, places, folder, source, alone=last[_last(name)] == 1)
         if path is None:
             missing.append(name)
@@ -139,7 +139,7 @@ def find_coco(folder: Path, split: str) -> tuple[list[tuple[Path, Labels]], tupl
 
 
 def read_annotation(text: bytes, source: Path) -> Annotation:
-    """Raises DataError that names a damaged object."""
+    """Return one object. Raises DataError that names a damaged one."""
     try:
         return msgspec.json.decode(text, type=Annotation)
     except (msgspec.DecodeError, RecursionError) as reason:
@@ -147,12 +147,12 @@ def read_annotation(text: bytes, source: Path) -> Annotation:
 
 
 def named(text: bytes, source: Path) -> str:
-    """`FILE: annotation 7`, of a damaged one too."""
+    """Return what errors call an object, `FILE: annotation 7`, also where it is damaged."""
     try:
-        found = msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        found = None
-    number = found.get("id", "?") if isinstance(found, dict) else "?"
+        value = None
+    number = value.get("id", "?") if isinstance(value, dict) else "?"
     return f"{source}: annotation {number if number == '?' else shown(number)}"
 
 
@@ -171,14 +171,14 @@ def _parse(data: bytes, kind: Any, source: Path) -> Any:
 
 
 def _key(number: int | float | str) -> str:
-    """Ids are compared as texts: tools write 7, 7.0 and "7" for the same."""
+    """Return an id as a text: tools write 7, 7.0 and "7" for the same."""
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     return str(number).strip()
 
 
 def _size(width: Any, height: Any) -> tuple[int, int] | None:
-    """(H, W), None where it is not told."""
+    """Return (H, W), None where it is not told."""
     sides = []
     for side in (height, width):
         try:
@@ -192,7 +192,7 @@ def _size(width: Any, height: Any) -> tuple[int, int] | None:
 
 
 def _name(image: _Image, source: Path) -> str:
-    """LVIS tells the place as the end of an address."""
+    """Return the name of a picture's file; LVIS tells it as the end of an address."""
     name = image.file_name or "/".join((image.coco_url or "").split("/")[-2:])
     if not name:
         raise DataError(f"{source}: the picture of id {shown(image.id)} has no file_name")
@@ -206,7 +206,7 @@ def _last(name: str) -> str:
 def _picture(
     name: str, places: Sequence[Path], folder: Path, source: Path, *, alone: bool
 ) -> Path | None:
-    """Where it is, by its path as it is written: links that lie in the folder may lead out.
+    """Return the path of a picture as it is written: links that lie in the folder may lead out.
 
     Args:
         alone: no other picture has the same name in another folder, so that it can be told by

@@ -22,7 +22,7 @@ FEWEST, MOST = 7, 14  # cells
 def draw_cells(
     size: tuple[int, int], rng: np.random.Generator, difficulty: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A picture, (H, W, 3), and the class of every pixel, (H, W).
+    """Return a picture, (H, W, 3), and the class of every pixel, (H, W).
 
     The same `rng` gives the same scene at every size; only the noise differs.
 
@@ -61,7 +61,7 @@ def draw_cells(
 def _warped(
     x: Field, y: Field, numbers: NDArray[np.float64], strength: float
 ) -> tuple[Field, Field]:
-    """x and y, (H, W) each, moved by smooth waves."""
+    """Return x and y, (H, W) each, moved by smooth waves."""
     a, b, c, d = (np.float32(2 * math.pi * number) for number in numbers[:4])
     wide = 2 + 3 * numbers[4:6].astype(np.float32)
     s = np.float32(strength)
@@ -72,7 +72,7 @@ def _warped(
 
 
 def _nearest(xy: tuple[Field, Field], places: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Number of the nearest place, (H, W)."""
+    """Return the number of the nearest place, (H, W)."""
     x, y = xy
     px, py = places.astype(np.float32).T[..., None, None]
     # |p - q|^2 without |q|^2, which is the same for all places
@@ -84,7 +84,7 @@ def _nearest(xy: tuple[Field, Field], places: NDArray[np.float64]) -> NDArray[np
 def _waves(
     x: Field, y: Field, numbers: NDArray[np.float64], grain: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """All textures over the whole picture, (6, H, W), in 0 to 1."""
+    """Return all textures over the whole picture, (6, H, W), in 0 to 1."""
     n = numbers.reshape(6, 3)
     shape = (y.shape[0], x.shape[1])
     speckle = np.sin(x * 91.7 + y * 57.3 + 6.28 * grain[0]) * np.sin(x * 39.1 - y * 83.9)
@@ -101,7 +101,7 @@ def _waves(
 
 
 def _curve(x: Field, y: Field, numbers: NDArray[np.float64], longest: int) -> Field:
-    """A wave across the picture, (H, W), 1.2 to 1.8 pixels wide at 64 pixels, at least 1.2."""
+    """Return a wave across the picture, (H, W), 1.2 pixels wide or more, at 64 pixels up to 1.8."""
     angle = 2 * math.pi * numbers[0]
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     u, v = cos * x + sin * y, cos * y - sin * x
@@ -124,7 +124,7 @@ def _hang_lamp(
     numbers: NDArray[np.float64],
     dark: bool,
 ) -> None:
-    """Draws over both: a disc with a rim of the other brightness."""
+    """Draw a disc over both, with a rim of the other brightness."""
     a, b = (numbers[:2] - 0.5) * 1.6
     radius = 0.14 + 0.08 * numbers[2]
     distance = np.hypot(x - np.float32(a), y - np.float32(b))
@@ -135,7 +135,7 @@ def _hang_lamp(
 
 
 def _colours(rng: np.random.Generator, difficulty: float) -> NDArray[np.float32]:
-    """Dark and light ones of every cell, then the curves'; (2 * MOST + 4, 3), 0 to 255."""
+    """Return dark and light ones of every cell, then the curves': (2 * MOST + 4, 3), 0 to 255."""
     middle = rng.uniform(60, 195, (MOST, 3))
     direction = rng.standard_normal((MOST, 3))
     direction *= (55 - 15 * difficulty) / np.linalg.norm(direction, axis=1, keepdims=True)

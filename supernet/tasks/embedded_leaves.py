@@ -21,7 +21,7 @@ PATCHES = 24  # larger leaves below all others, so that hardly a pixel is left b
 def draw_leaves(
     size: tuple[int, int], rng: np.random.Generator, difficulty: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """A picture, (H, W, 3), and the number of the leaf that every pixel shows, (H, W).
+    """Return a picture, (H, W, 3), and the number of the leaf that every pixel shows, (H, W).
 
     Numbers count from 1, bottom to top; 0 is bare ground. The same `rng` gives the same scene
     at every size; only the noise differs.
@@ -69,7 +69,7 @@ class _Leaves:
         self.shade = rng.normal(0, 25, (n + 1, 2)).astype(np.float32)
 
     def owners(self, size: tuple[int, int]) -> NDArray[np.int32]:
-        """The topmost leaf of every pixel, (H, W).
+        """Return the topmost leaf of every pixel, (H, W).
 
         All pixels of all leaves' bounding boxes are tested at once, in the order of leaves, so
         that the topmost is written last.
@@ -104,11 +104,11 @@ class _Leaves:
 
 
 def _inside(a: Field, b: Field, power: Field) -> NDArray[np.bool_]:
-    """Of a diamond, disc or rounded square of radius 1, by the norm of (a, b)."""
+    """Return what lies inside a diamond, disc or rounded square of radius 1."""
     square = 1.4 * np.maximum(a, b) < 1
     return np.where(power == 1, a + b < 1, np.where(power == 2, a * a + b * b < 1, square))
 
 
 def _half_off(rng: np.random.Generator, most: float, n: int) -> Field:
-    """Uniform up to `most`, and 0 for half of them."""
+    """Return `n` numbers, half of them 0, the others uniform up to `most`."""
     return (rng.uniform(-1, 1, n).clip(0, 1) * most).astype(np.float32)

@@ -22,7 +22,7 @@ CLASSES = tuple(f"{shape}_{texture}" for shape in SHAPES for texture in TEXTURES
 def draw_shape(
     label: int, size: tuple[int, int], rng: np.random.Generator, difficulty: float
 ) -> NDArray[np.uint8]:
-    """A picture of class `label`, (H, W, 3).
+    """Return a picture of class `label`, (H, W, 3).
 
     The same `rng` gives the same scene at every size; only the noise differs.
 
@@ -54,14 +54,14 @@ def draw_shape(
 
 @lru_cache(maxsize=16)
 def grid(size: tuple[int, int]) -> tuple[Field, Field]:
-    """y and x of the pixels' centres, (H, 1) and (1, W); the longer side spans -1 to 1."""
+    """Return y and x of the pixels' centres, (H, 1) and (1, W); the longer side spans -1 to 1."""
     longest = max(size)
     y, x = ((np.arange(side, dtype=np.float32) + 0.5) * 2 - side for side in size)
     return (y / longest)[:, None], (x / longest)[None, :]
 
 
 def pattern(kind: int, x: Field, y: Field, waves: float, turn: float, phase: float) -> Field:
-    """A texture in 0 to 1, (H, W), of about `waves` periods in two units, turned at random.
+    """Return a texture in 0 to 1, (H, W), of about `waves` periods in two units.
 
     `kind` counts in TEXTURES; `turn` and `phase` are in 0 to 1.
     """
@@ -75,7 +75,7 @@ def pattern(kind: int, x: Field, y: Field, waves: float, turn: float, phase: flo
 
 
 def _step(x: Field) -> Field:
-    """From 0 to 1 where x goes from -0.5 to 0.5."""
+    """Return a step from 0 to 1 where x goes from -0.5 to 0.5."""
     step: Field = np.clip(x + np.float32(0.5), 0, 1, dtype=np.float32)
     return step
 
@@ -83,7 +83,7 @@ def _step(x: Field) -> Field:
 def _pose(
     x: Field, y: Field, numbers: NDArray[np.float64], radius: float, difficulty: float
 ) -> tuple[Field, Field]:
-    """Coordinates in which the shape is upright and of radius 1, each (H, W)."""
+    """Return coordinates in which the shape is upright and of radius 1, each (H, W)."""
     angle = 2 * math.pi * numbers[0]
     squeeze = 1 + 0.5 * difficulty * numbers[1]
     shear = 0.6 * difficulty * (numbers[2] - 0.5)
@@ -112,7 +112,7 @@ def _cross(u: Field, v: Field) -> Field:
 
 
 def _star(u: Field, v: Field) -> Field:
-    """Five points: two edges of a tenth of the turn, folded."""
+    """Return a star of five points: two edges of a tenth of the turn, folded."""
     angle = np.arctan2(v, u)
     tenth = np.float32(math.pi / 5)
     folded = np.abs(np.mod(angle, 2 * tenth) - tenth)
@@ -127,7 +127,7 @@ _INSIDE = (_disc, _triangle, _cross, _star)
 
 
 def _background(x: Field, y: Field, numbers: NDArray[np.float64], difficulty: float) -> Field:
-    """Half planes and discs of the textures that things have, in 0 to 1, (H, W)."""
+    """Return discs of the textures that things have on a wide wave, about 0 to 1, (H, W)."""
     field = 0.5 + 0.25 * np.sin(2 * x + 6.3 * numbers[0]) * np.sin(2 * y + 6.3 * numbers[1])
     strength = 0.1 + 0.6 * difficulty
     for part in range(1 + round(2 * difficulty)):
@@ -141,7 +141,7 @@ def _background(x: Field, y: Field, numbers: NDArray[np.float64], difficulty: fl
 def _bar(
     x: Field, y: Field, numbers: NDArray[np.float64], radius: float, difficulty: float
 ) -> Field:
-    """A bar across the thing, (H, W), at most a third of its size wide."""
+    """Return a bar across the thing, (H, W), at most a third of its size wide."""
     angle, width = math.pi * numbers[0], radius * (0.08 + 0.25 * difficulty * numbers[1])
     off = radius * 1.2 * (numbers[2] - 0.5)
     distance = np.abs(math.cos(angle) * x + math.sin(angle) * y - off)
@@ -149,7 +149,7 @@ def _bar(
 
 
 def _colours(rng: np.random.Generator, difficulty: float) -> NDArray[np.float32]:
-    """Two of the background, two of the thing, one of the bar; (5, 3), 0 to 255.
+    """Return two of the background, two of the thing, one of the bar: (5, 3), 0 to 255.
 
     The two of a texture differ enough to be told apart in noise.
     """

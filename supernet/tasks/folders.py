@@ -37,14 +37,14 @@ def check_folder(folder: Path) -> None:
 
 
 def contents(folder: Path, most: int = 6) -> str:
-    """`found a/, b.txt, …`, to end an error about a layout with."""
+    """Return the end of an error about a layout, `found a/, b.txt, …`."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     listed = ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
     return f"found {listed or 'nothing'}"
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """The folders in `folder`, sorted by name.
+    """Return the folders in `folder`, sorted by name.
 
     Hidden ones, what systems leave there and links to `folder` or a folder above it are none.
     Raises DataError for a link that leads nowhere, which a class may be missing by.
@@ -62,7 +62,7 @@ def list_folders(folder: Path) -> list[Path]:
 
 
 def list_pictures(folder: Path, *, each_name: bool = False) -> list[Path]:
-    """All pictures in `folder` and below, sorted folder by folder.
+    """Return all pictures in `folder` and below, sorted folder by folder.
 
     Links are followed, also out of it. Each picture is listed once, whatever leads to it: links
     to what is listed anyway and to folders above are passed over. With `each_name` links to
@@ -75,20 +75,20 @@ def list_pictures(folder: Path, *, each_name: bool = False) -> list[Path]:
 
 
 def list_classes(root: Path, names: Sequence[str]) -> dict[str, list[Path]]:
-    """The pictures of class folders by name; {} where no class has any.
+    """Return the pictures of class folders by name; {} where no class has any.
 
     Raises DataError for a class without a picture beside others, and for a picture, or folder
     of some, that links put into two classes.
     """
-    found = {name: _walk(root / name) for name in names}
-    if not any(found.values()):
+    walked = {name: _walk(root / name) for name in names}
+    if not any(walked.values()):
         return {}
     owner: dict[str, str] = {}
     real_folder = cache(os.path.realpath)
-    linked = any(real for pictures in found.values() for _, real in pictures) or any(
+    linked = any(real for pictures in walked.values() for _, real in pictures) or any(
         (root / name).is_symlink() for name in names
     )
-    for name, pictures in found.items():
+    for name, pictures in walked.items():
         if not pictures:
             raise DataError(
                 f"class folder {root / name} holds no pictures{_unread(root / name)}; add some, "
@@ -102,13 +102,13 @@ def list_classes(root: Path, names: Sequence[str]) -> dict[str, list[Path]]:
                     f"{path} is of class {name!r}, and a link makes it one of {other!r} as well; "
                     "remove the link"
                 )
-    return {name: [path for path, _ in pictures] for name, pictures in found.items()}
+    return {name: [path for path, _ in pictures] for name, pictures in walked.items()}
 
 
 def _walk(folder: Path, *, each_name: bool = False) -> list[tuple[Path, str]]:
-    """Pictures in and below `folder`, each with its real path where a link led to it, else ""."""
+    """Return pictures in and below `folder`, each with its real path where a link led to it."""
     own = os.path.realpath(folder)
-    found: list[tuple[Path, str]] = []
+    pictures: list[tuple[Path, str]] = []  # "" where no link led to it
     links: list[Path] = []
     visited: set[str] = set()
 
@@ -129,14 +129,14 @@ def _walk(folder: Path, *, each_name: bool = False) -> list[tuple[Path, str]]:
                 elif is_picture(entry.name):
                     if not entry.is_file():
                         raise DataError(f"{path} is no regular file; remove it")
-                    found.append((path, os.path.join(real, entry.name) if linked else ""))
+                    pictures.append((path, os.path.join(real, entry.name) if linked else ""))
             waiting += reversed(inner)
 
     scan(folder, own, False)
     if not links:
-        return found
+        return pictures
     # After what is there itself, so that a link never takes the place of what it leads to.
-    known = {os.path.realpath(path) for path, _ in found}
+    known = {os.path.realpath(path) for path, _ in pictures}
     number = 0
     while number < len(links):
         path, number = links[number], number + 1
@@ -144,19 +144,19 @@ def _walk(folder: Path, *, each_name: bool = False) -> list[tuple[Path, str]]:
         real = os.path.realpath(path)
         if os.path.isdir(real):
             if not _is_above(real, own):
-                before = len(found)
+                before = len(pictures)
                 scan(path, real, True)
-                new = [item for item in found[before:] if item[1] not in known]
+                new = [item for item in pictures[before:] if item[1] not in known]
                 known.update(real for _, real in new)
-                found[before:] = new
+                pictures[before:] = new
         elif is_picture(path.name) and (each_name or real not in known):
             known.add(real)
-            found.append((path, real))
-    return sorted(found, key=lambda item: (item[0].parent.parts, item[0].name))
+            pictures.append((path, real))
+    return sorted(pictures, key=lambda item: (item[0].parent.parts, item[0].name))
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """What is in a folder but what is no data, sorted by name."""
+    """Return what is in a folder but what is no data, sorted by name. Raises DataError."""
     try:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if is_data(e.name)), key=lambda entry: entry.name)
@@ -175,12 +175,12 @@ def _check_link(path: Path) -> None:
 
 
 def _is_above(real: str, other: str) -> bool:
-    """Whether `real` is `other` or a folder above it; both are real paths."""
+    """Return whether `real` is `other` or a folder above it; both are real paths."""
     return real == other or other.startswith(os.path.join(real, ""))
 
 
 def _unread(folder: Path) -> str:
-    """`, but 3 files *.heic, which are not read`, of the most frequent suffix."""
+    """Return `, but 3 files *.heic, which are not read`, of the most frequent suffix."""
     counts = Counter(Path(name).suffix for name in os.listdir(folder) if is_data(name))
     counts.pop("", None)
     if not counts:
@@ -190,24 +190,25 @@ def _unread(folder: Path) -> str:
 
 
 def is_picture(name: str) -> bool:
+    """Return whether a file of that name is read as a picture."""
     return is_data(name) and name.lower().endswith(SUFFIXES)
 
 
 def is_data(name: str) -> bool:
-    """Whether a file or folder of that name is the user's: not hidden, nor a system's own."""
+    """Return whether a file or folder of that name is the user's: not hidden, nor a system's."""
     return not name.startswith(".") and name.lower() not in NO_DATA
 
 
 def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Every picture below `pictures` with the mask of its name at the same place below `masks`.
+    """Return every picture below `pictures` with the mask of its name at its place in `masks`.
 
     Masks are of a LOSSLESS format. Case makes no difference where no name is the very same.
 
     Raises DataError for a picture without a mask or with two, and for one in a lossy format.
     """
-    found = [path.relative_to(masks) for path in list_pictures(masks, each_name=True)]
-    by_name = _by(found, lambda path: str(path.with_suffix("")))
-    by_lower = _by(found, lambda path: str(path.with_suffix("")).lower())
+    all_masks = [path.relative_to(masks) for path in list_pictures(masks, each_name=True)]
+    by_name = _by(all_masks, lambda path: str(path.with_suffix("")))
+    by_lower = _by(all_masks, lambda path: str(path.with_suffix("")).lower())
     names = [path.relative_to(pictures) for path in list_pictures(pictures, each_name=True)]
     taken = {str(name.with_suffix("")) for name in names}
     pairs = []
@@ -222,7 +223,7 @@ def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
         if not chosen:
             missing = masks / name.with_suffix(".png")
             raise DataError(
-                f"{pictures / name} has no mask: {missing} is missing{_similar(name, found)}"
+                f"{pictures / name} has no mask: {missing} is missing{_similar(name, all_masks)}"
             )
         if not lossless:
             raise DataError(
@@ -239,7 +240,7 @@ def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
 
 
 def _similar(name: Path, masks: Sequence[Path]) -> str:
-    """`; there is 0_mask.png: rename the masks`, of masks beside where that of `name` should be."""
+    """Return `; there is 0_mask.png: rename the masks`, of those where `name` should have one."""
     as_word = re.compile(rf"(?<![^\W_]){re.escape(name.stem)}(?![^\W_])", re.IGNORECASE)
     for mask in masks:
         if mask.parent == name.parent and mask.stem != name.stem and as_word.search(mask.stem):
@@ -248,7 +249,7 @@ def _similar(name: Path, masks: Sequence[Path]) -> str:
 
 
 def unused_masks(pairs: Sequence[tuple[Path, Path]], masks: Path) -> tuple[str, ...]:
-    """A line where masks below `masks` are of no picture, () where all are used."""
+    """Return a line where masks below `masks` are of no picture, () where all are used."""
     used = {mask for _, mask in pairs}
     unused = [path for path in list_pictures(masks) if path not in used]
     if not unused:
@@ -257,7 +258,7 @@ def unused_masks(pairs: Sequence[tuple[Path, Path]], masks: Path) -> tuple[str, 
 
 
 def _by(paths: Sequence[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    grouped: dict[str, list[Path]] = {}
     for path in paths:
-        found.setdefault(key(path), []).append(path)
-    return found
+        grouped.setdefault(key(path), []).append(path)
+    return grouped

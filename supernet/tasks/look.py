@@ -56,14 +56,14 @@ def check_pictures(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def typical_size(paths: Sequence[Path]) -> tuple[int, int]:
-    """Medians of (H, W) over some of at least one picture. Raises DataError."""
+    """Return the medians of (H, W) over some of at least one picture. Raises DataError."""
     sizes = list(in_threads(read_size, paths[:: -(-len(paths) // SIZED)]))
     heights, widths = zip(*sizes, strict=True)
     return round(median(heights)), round(median(widths))
 
 
 def sides_for(size: tuple[int, int]) -> tuple[int, ...]:
-    """Sides of the squares to train at on pictures of `size`, ascending.
+    """Return the sides of the squares to train at on pictures of `size`, ascending.
 
     Multiples of 32 up to the shorter side, from 64 to 1024.
 
@@ -71,8 +71,8 @@ def sides_for(size: tuple[int, int]) -> tuple[int, ...]:
     ((96, 160, 192), (512, 768, 1024), (64,))
     """
     side = min(min(size), MOST)
-    found = {max(LEAST, int(share * side / STEP + 0.5) * STEP) for share in SHARES}
-    return tuple(sorted(found))
+    sides = {max(LEAST, int(share * side / STEP + 0.5) * STEP) for share in SHARES}
+    return tuple(sorted(sides))
 
 
 def _decode(path: Path) -> None:
@@ -80,7 +80,7 @@ def _decode(path: Path) -> None:
 
 
 def in_threads(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """Results in order, by one thread a core. Raises what `function` raises, at once."""
+    """Yield results in order, by one thread a core. Raises what `function` raises, at once."""
     # Not thread by thread: what one thread restores another may have changed.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

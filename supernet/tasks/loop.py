@@ -25,7 +25,7 @@ class Metric(Protocol):
         ...
 
     def compute(self) -> dict[str, float]:
-        """Figures by name; `NAME_stderr` is the standard error of `NAME`."""
+        """Return figures by name; `NAME_stderr` is the standard error of `NAME`."""
         ...
 
 
@@ -36,7 +36,7 @@ def read_batches(
     workers: int | None = None,
     pin_memory: bool = False,
 ) -> Iterator[list[T]]:
-    """The samples of `data` in order, `batch_size` at a time, the same for any `workers`.
+    """Yield the samples of `data` in order, `batch_size` at a time, the same for any `workers`.
 
     Args:
         workers: processes that read ahead; by default one a core, up to 8, if there is more
@@ -58,8 +58,8 @@ def read_batches(
         pin_memory=pin_memory,
     )
     try:
-        for found in loader:
-            batch = _apart(found) if workers else found
+        for loaded in loader:
+            batch = _apart(loaded) if workers else loaded
             for sample in batch:
                 if isinstance(sample, UserError):
                     raise sample
@@ -71,21 +71,21 @@ def read_batches(
 
 
 def _stacked(samples: list[Any]) -> list[tuple[Any, ...] | Any]:
-    """Tuples of tensors with neighbours of equal shapes: each tensor sent keeps a file open."""
-    found: list[Any] = []
+    """Stack tensors of neighbours of equal shapes: each tensor that is sent keeps a file open."""
+    stacked: list[Any] = []
     for shapes, group in groupby(samples, key=_shapes):
         same = list(group)
         if shapes is None:
-            found += same
+            stacked += same
         else:
-            found.append(_Stack([torch.stack(tensors) for tensors in zip(*same, strict=True)]))
-    return found
+            stacked.append(_Stack([torch.stack(tensors) for tensors in zip(*same, strict=True)]))
+    return stacked
 
 
-def _apart(found: list[Any]) -> list[Any]:
-    """Inverse of `_stacked`."""
+def _apart(stacked: list[Any]) -> list[Any]:
+    """Undo `_stacked`."""
     samples: list[Any] = []
-    for item in found:
+    for item in stacked:
         samples += zip(*item.tensors, strict=True) if isinstance(item, _Stack) else [item]
     return samples
 
@@ -107,7 +107,7 @@ def _shapes(sample: Any) -> list[Any] | None:
 
 
 def _open_more_files() -> None:
-    """As many as the system lets this process: what readers send are files, by default 1024."""
+    """Allow as many files as the system lets: what readers send are files, by default 1024."""
     if sys.platform == "win32":
         return
     import resource
@@ -155,7 +155,7 @@ def evaluate(
 
 
 def cure_of_not_finite(network: Any, dtype: torch.dtype | None = None) -> str:
-    """What helps where outputs of `network` are not finite, as the end of an error.
+    """Return what helps where outputs of `network` are not finite, as the end of an error.
 
     Args:
         dtype: that it ran in; by default that of its parameters.
@@ -173,7 +173,7 @@ def cure_of_not_finite(network: Any, dtype: torch.dtype | None = None) -> str:
 
 
 def num_cores() -> int:
-    """Those that this process may use."""
+    """Return the number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows

@@ -18,7 +18,7 @@ RATIO_CLIP = 5.0  # AlphaNet's bound on (teacher / student)^alpha
 
 
 def cross_entropy(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Of logits (B, K) with classes (B,) or with shares of classes (B, K)."""
+    """Return the cross-entropy of logits (B, K) with classes (B,) or their shares (B, K)."""
     logits = logits.float()
     if target.dim() == 1:
         return F.cross_entropy(logits, target, label_smoothing=smoothing)
@@ -33,7 +33,7 @@ def ohem_cross_entropy(
     threshold: float = OHEM_THRESHOLD,
     least: float = OHEM_LEAST,
 ) -> Tensor:
-    """Mean cross-entropy of the hard pixels: online hard example mining.
+    """Return the mean cross-entropy of the hard pixels: online hard example mining.
 
     Hard are pixels whose class gets less than `threshold` probability, and in any case the
     share `least` of all labelled pixels with the lowest one. 0 where nothing is labelled.
@@ -59,7 +59,7 @@ def ohem_cross_entropy(
 
 
 def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Of masks (..., H, W), logits and 0 or 1; the mean over pixels, (...).
+    """Return the focal loss of masks (..., H, W), logits and 0 or 1: means over pixels, (...).
 
     Source: Lin et al., Focal Loss, 2017, https://arxiv.org/abs/1708.02002
     """
@@ -72,7 +72,9 @@ def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Of masks (..., H, W), logits and 0 or 1 -> (...): 1 - 2 |A B| / (|A| + |B|), smoothed by 1.
+    """Return 1 - 2 |A B| / (|A| + |B|), smoothed by 1, (...), of masks A and B, (..., H, W).
+
+    `logits` are those of A, `masks` are B, 0 or 1.
 
     Source: Milletari et al., V-Net, 2016, https://arxiv.org/abs/1606.04797
     """
@@ -83,7 +85,7 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def prompt_loss(logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> Tensor:
-    """SAM's: of several masks of a prompt the best one counts; all predict their own IoU.
+    """Return SAM's loss: the best of a prompt's masks counts; all predict their own IoU.
 
     Args:
         logits: (B, M, H, W), M masks of each of B prompts.
@@ -102,7 +104,7 @@ def prompt_loss(logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> Tensor:
 
 
 def kl_divergence(output: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher || output) of logits, (B, K, ...), over K; the mean over all else."""
+    """Return KL(teacher || output) of logits, (B, K, ...), over K; the mean over all else."""
     said, taught = output.float().log_softmax(1), teacher.detach().float().log_softmax(1)
     return (taught.exp() * (taught - said)).sum(1).mean()
 
@@ -110,7 +112,7 @@ def kl_divergence(output: Tensor, teacher: Tensor) -> Tensor:
 def alpha_divergence(
     output: Tensor, teacher: Tensor, alpha: float, clip: float = RATIO_CLIP
 ) -> Tensor:
-    """AlphaNet's adaptive loss: for each sample the larger of the divergences at ±alpha.
+    """Return AlphaNet's adaptive loss: for each sample the larger of the divergences at ±alpha.
 
     The divergence of teacher p from student q is 1 / (a (a - 1)) Σ q ((p / q)^a - 1), KL at
     a = 1 and reverse KL at 0. The power is clipped, in the value and in the gradient.
@@ -133,7 +135,7 @@ def alpha_divergence(
 
 
 def _one_alpha(output: Tensor, teacher: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
-    """The divergence of each sample, and what has its gradient with the clipped power held."""
+    """Return the divergence of each sample, and what has its gradient, the clipped power held."""
     log_q = output.log_softmax(1)
     q = log_q.detach().exp()
     log_ratio = teacher.log_softmax(1) - log_q.detach()
@@ -150,13 +152,13 @@ def _one_alpha(output: Tensor, teacher: Tensor, alpha: float, clip: float) -> tu
 
 
 def masked_l1(output: Tensor, pixels: Tensor, mask: Tensor) -> Tensor:
-    """Mean |output - pixels|, (B, 3, H, W) both, where mask, (B, 1, H, W), is 1."""
+    """Return the mean |output - pixels|, (B, 3, H, W) both, where mask, (B, 1, H, W), is 1."""
     difference = (output.float() - pixels.float()).abs() * mask
     return difference.sum() / (3 * mask.sum()).clamp(min=1)
 
 
 def like(teacher: Tensor, output: Tensor) -> Tensor:
-    """A teacher's maps in the size of a student's, who saw a smaller picture."""
+    """Return a teacher's maps in the size of a student's, who saw a smaller picture."""
     if teacher.shape == output.shape:
         return teacher
     size = output.shape[-2:]

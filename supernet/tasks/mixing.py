@@ -17,7 +17,7 @@ def mix_batch(
     cutmix: float,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """Every picture with another of the batch, all by one share; where both are on, one of them.
+    """Mix every picture with another of the batch, all by one share; where both are on, by one.
 
     Args:
         x: (B, 3, H, W).

@@ -49,16 +49,20 @@ class PretrainTask(Task):
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
+        """Return a picture, (3, H, W), with hidden patches, and all of it, (4, H, W)."""
         image, rng = self.source.read(draw.index, draw.size), draw.rng()
         return hide(_vary(image, draw.size, augment, rng), rng)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
+        """Return the mean absolute difference of hidden pixels."""
         return masked_l1(output, target[:, :3], target[:, 3:])
 
     def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
+        """Return the mean absolute difference of pixels from the teacher's."""
         return (output.float() - like(teacher.detach().float(), output)).abs().mean()
 
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], "HiddenPixels"]:
+        """Return pictures with hidden patches, and how well these are guessed."""
         return self.source.held_out(arch), HiddenPixels()
 
 

@@ -47,7 +47,7 @@ SIDE = 256  # of held-out embedded pictures, pixels
 
 
 class PromptableTask(Task):
-    """Objects found from boxes and points; a target is `prompts.Prompts`.
+    """Objects masked from boxes and points; a target is `prompts.Prompts`.
 
     With a teacher the target is the picture as the teacher sees it, and the loss the mean
     square of the difference between the two image embeddings: EfficientViT-SAM's first stage.
@@ -65,7 +65,11 @@ class PromptableTask(Task):
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Any]:
-        for further in range(self.num_train):  # past pictures without an object
+        """Return a picture, (3, S, S), and prompts, or itself at the teacher's size.
+
+        Where it has no object, the next one that has. Raises DataError where none has.
+        """
+        for further in range(self.num_train):
             with suppress(NoObjectError):
                 return self._sample(draw, (draw.index + further) % self.num_train, augment)
         raise DataError(f"{self.source.where} has no picture with an object to ask for")
@@ -81,6 +85,7 @@ class PromptableTask(Task):
         return x, ask(picture, rng, mirrored=mirrored)
 
     def loss(self, output: Tensor, target: Any, decoder: nn.Module | None) -> Tensor:
+        """Return SAM's loss of all prompts, or the distance from the teacher's embedding."""
         if self.teacher is not None:
             self.teacher.to(output.device)
             with torch.no_grad():
@@ -90,9 +95,11 @@ class PromptableTask(Task):
         return decoded_loss(output, target, decoder)
 
     def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
+        """Return the mean square of the difference between two embeddings."""
         return F.mse_loss(output.float(), teacher.detach().float())
 
     def held_out(self, arch: Arch) -> tuple[Dataset[AnnotatedPicture], "BoxIoU"]:
+        """Return pictures with their objects, and the IoU from their boxes."""
         return self.source.held_out(arch), BoxIoU()
 
     def evaluate(

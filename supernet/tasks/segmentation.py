@@ -63,6 +63,7 @@ class SegmentationTask(Task):
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
+        """Return a picture, (3, H, W), and its classes, (H, W), see `Task.sample`."""
         image, labels = self.source.read(draw.index, draw.size)
         rng = draw.rng()
         if augment.scale_jitter != (1.0, 1.0) or labels.shape != draw.size:
@@ -73,15 +74,18 @@ class SegmentationTask(Task):
         return prepared(pixels), torch.from_numpy(labels)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
+        """Return the cross-entropy of the hard pixels."""
         return ohem_cross_entropy(output, target)
 
     def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
+        """Return the divergence from the teacher's classes, see `Task.distill`."""
         teacher = like(teacher.detach(), output)
         if alpha is None:
             return kl_divergence(output, teacher)
         return alpha_divergence(output, teacher, alpha)
 
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], "MeanIoU"]:
+        """Return pictures prepared for `arch` with their classes, and the IoU of these."""
         names = self.classes or tuple(map(str, range(self.num_classes or 0)))
         return self.source.held_out(arch), MeanIoU(names)
 

@@ -115,10 +115,12 @@ class Embedded(Source[Read]):
         """Return a picture of `size` (H, W), and its labels, a function of the arguments alone."""
 
     def read(self, index: int, size: tuple[int, int]) -> Read:
+        """Draw a training picture of `size` (H, W), see `Source.read`."""
         check_index(index, self.num_train)
         return self.draw(index, size, np.random.default_rng((1, self.seed, index)))
 
     def read_held_out(self, index: int, size: tuple[int, int]) -> Read:
+        """Draw a held-out picture of `size` (H, W), see `Source.read`."""
         # whatever the seed, never trained on
         check_index(index, self.num_held_out)
         return self.draw(index, size, np.random.default_rng((0, index)))
@@ -151,20 +153,25 @@ class Folder(Source[Read], Generic[File, Read]):
         """Return what is in `file`. Raises DataError for what cannot be read."""
 
     def read(self, index: int, size: tuple[int, int]) -> Read:
+        """Load a training picture, of its own size, see `Source.read`."""
         check_index(index, self.num_train)
         return self.load(self.files[index])
 
     def read_held_out(self, index: int, size: tuple[int, int]) -> Read:
+        """Load a held-out picture, of its own size, see `Source.read`."""
         check_index(index, self.num_held_out)
         return self.load(self.held_out_files[index])
 
     def files_trained_on(self) -> list[Path]:
+        """Return the pictures that are trained on."""
         return [_path_of(file) for file in self.files]
 
     def files_held_out(self) -> list[Path]:
+        """Return the pictures for evaluation."""
         return [_path_of(file) for file in self.held_out_files]
 
     def check_files(self) -> tuple[str, ...]:
+        """Read headers, and decode some held-out pictures, see `Source.check_files`."""
         return check_headers(self.files_trained_on()) + check_pictures(self.files_held_out())
 
 

@@ -101,6 +101,7 @@ class SuperResolutionTask(Task):
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
+        """Return a part of a picture, (3, H, W), and the same part large, both in 0..1."""
         rng, size = draw.rng(), (draw.size[0] * self.scale, draw.size[1] * self.scale)
         large = random_part(self.source.read(draw.index, size), size, rng)
         if augment.flip:
@@ -111,12 +112,18 @@ class SuperResolutionTask(Task):
         return as_shares(small_x), as_shares(large_x)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
+        """Return the mean absolute difference of pixels."""
         return (output.float() - target).abs().mean()
 
     def distill(self, output: Tensor, teacher: Tensor, alpha: float | None) -> Tensor:
+        """Return the mean absolute difference of pixels from the teacher's."""
         return (output.float() - like(teacher.detach().float(), output)).abs().mean()
 
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], "Likeness"]:
+        """Return small pictures with large ones, and PSNR and SSIM of these.
+
+        Raises DataError for a network of another scale.
+        """
         if not isinstance(arch.head, SuperResolutionHead) or arch.head.scale != self.scale:
             raise DataError(f"the data is for scale {self.scale}, the network for another")
         return self.source.held_out(arch), Likeness(self.scale)
@@ -265,7 +272,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """(B, H, W) -> (B, H - 10, W - 10)."""
+    """Return Gaussian means over all whole windows of (B, H, W): (B, H - 10, W - 10)."""
     offset = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     weights = torch.exp(-0.5 * (offset / SIGMA) ** 2)
     weights = weights / weights.sum()
