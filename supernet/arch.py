@@ -345,7 +345,8 @@ def _describe_stage(stage: Stage) -> str:
     if stage.kernel_size != 3:
         text += f"k{stage.kernel_size}"
     if stage.local != "mbconv":
-        text += {"fused_mbconv": "f", "resblock": "r", "dsconv": "d"}[stage.local]
+        letters = {"fused_mbconv": "f", "resblock": "r", "dsconv": "d"}
+        text += letters.get(stage.local, f"+{stage.local}")
     if stage.mixer == "relu_linear":
         text += "+lin" + ",".join(map(str, (1, *stage.scales)))
     elif stage.mixer != "none":

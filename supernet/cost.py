@@ -204,7 +204,7 @@ def _convolutions(ops: _Ops, block: Block) -> None:
 
 
 def _relu_linear(ops: _Ops, block: Block) -> None:
-    """LiteMLA: linear where there are more tokens than head_dim, else quadratic.
+    """Append LiteMLA: linear where there are more tokens than head_dim, else quadratic.
 
     Source: efficientvit/models/nn/ops.py, LiteMLA.
     """
@@ -235,7 +235,7 @@ def _relu_linear(ops: _Ops, block: Block) -> None:
 
 
 def _softmax(ops: _Ops, block: Block) -> None:
-    """softmax(q k^T / sqrt(head_dim)) v between a 1x1 to q, k, v and a normalised 1x1."""
+    """Append softmax(q k^T / sqrt(head_dim)) v between a 1x1 to q, k, v and a normalised 1x1."""
     heads, dim, tokens = block.num_heads, block.head_dim, block.height * block.width
     qkv = ops.conv(-1, Convolution("qkv", block.in_channels, 3 * heads * dim))
     attention = ops.matmul(qkv, qkv, heads * tokens**2, macs=heads * tokens**2 * dim)
@@ -249,7 +249,7 @@ HYENA_HIDDEN = 32  # hidden features of the network that makes the filter
 
 
 def _hyena(ops: _Ops, block: Block) -> None:
-    """Hyena of order 2 in 2-D: x0 * (filter conv (x1 * v)), a 3x3 depthwise before it.
+    """Append Hyena of order 2 in 2-D: x0 * (filter conv (x1 * v)), a 3x3 depthwise before it.
 
     The filter comes from a small network of the position (two hidden layers, and a bias per
     channel); it is constant at inference, as is its transform. A real FFT of M points counts
@@ -276,7 +276,7 @@ def _hyena(ops: _Ops, block: Block) -> None:
 
 
 def _retention(ops: _Ops, block: Block) -> None:
-    """Retention with a 2-D decay in recurrent form, group norm and a gate.
+    """Append retention with a 2-D decay in recurrent form, group norm and a gate.
 
     Per token and head: the outer product k v^T, four decayed sums of that state (rows and
     columns, both ways), and its product with q.
@@ -293,7 +293,7 @@ def _retention(ops: _Ops, block: Block) -> None:
 
 
 def _rwkv(ops: _Ops, block: Block) -> None:
-    """Vision-RWKV's spatial mix: 2-D token shift, bidirectional WKV, a gate.
+    """Append Vision-RWKV's spatial mix: 2-D token shift, bidirectional WKV, a gate.
 
     r, k and v each come from a mixture of their own of a token and its neighbour. WKV is two
     scans of a numerator and a denominator, 8 MACs per token and channel.

@@ -124,7 +124,7 @@ SR_WIDTHS, SR_DEPTHS, SR_HEAD_DEPTH = (64, 128, 192, 256), (4, 6, 6, 6), 13
 
 
 def _sr(width_factor: float, scale: int) -> Arch:
-    """Ours: the paper names two sizes and their latencies, and publishes no layout.
+    """Return a network of ours: the paper names two sizes and their latencies alone.
 
     Taken from its text: EfficientViT's backbone with attention in stages 3 and 4, and a head
     that adds the stages up, runs MBConvs and then the output layer. Ours: a stem of stride 1

@@ -185,10 +185,10 @@ class Space:
 
     def decode(self, genes: Sequence[int]) -> Arch:
         """Return the Arch of a vector of genes, each from 0 to its number of choices - 1."""
-        named = dict(zip(self.genes, genes, strict=True))
-        part = self.parts[named.get("family", 0)]
+        chosen = dict(zip(self.genes, genes, strict=True))
+        part = self.parts[chosen.get("family", 0)]
         values = {
-            name: choices[named[name] * len(choices) // self.genes[name]]
+            name: choices[chosen[name] * len(choices) // self.genes[name]]
             for name, choices in part.dimensions.items()
         }
         return self.build(part, values)

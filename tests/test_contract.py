@@ -40,6 +40,7 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 COUNTED_WHOLE = ("relu_linear", "softmax")  # the others' scans and transforms PyTorch counts not
 EPS, TOLERANCE = 1e-5, 1e-5
+WIDTHS = ("16", "32", "64,96", "128,192")  # of the stages of a small supernet
 every_mixer = pytest.mark.parametrize("kind", MIXER_KINDS)
 
 
@@ -140,14 +141,10 @@ def test_it_is_among_the_mixers_where_blocks_are_grouped(kind):
 @every_mixer
 def test_a_slice_of_a_supernet_is_the_network_alone(kind):
     """And that is the supernet with what is dropped at zero, which knows nothing of slices."""
-    fixed = [f"stage{n}.{field}" for n in (1, 2) for field in ("kernel_size=3", "local=mbconv")]
-    fixed += [
-        f"stage{n}.width={width}" for n, width in enumerate(("16", "32", "64,96", "128,192"), 1)
-    ]
-    fixed += [f"stage{n}.depth=1" for n in range(1, 5)]
-    fixed += [f"stage{n}.expand_ratio=4" for n in range(1, 5)]
-    for n in (3, 4):
-        fixed += [f"stage{n}.mixer={kind}", f"stage{n}.kernel_size=3", f"stage{n}.local=mbconv"]
+    plain = ("depth=1", "expand_ratio=4", "kernel_size=3", "local=mbconv")
+    fixed = [f"stage{n}.{choice}" for n in range(1, 5) for choice in plain]
+    fixed += [f"stage{n}.width={width}" for n, width in enumerate(WIDTHS, start=1)]
+    fixed += [f"stage{n}.mixer={kind}" for n in (3, 4)]
     space = get_space("all", freeze=["family=b", "resolution=128", "stem.width=8", *fixed])
     torch.manual_seed(0)
     supernet = Supernet(space).double().eval()
@@ -194,9 +191,8 @@ def run_in(tree, *command):
 
 
 def test_the_page_lists_the_edits():
-    page = (
-        (ROOT / "CONTRIBUTING.md").read_text().partition("## Add a mixer")[2].partition("\n## ")[0]
-    )
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    page = text.partition("## Add a mixer")[2].partition("\n## ")[0]
     assert re.findall(r"^\d\. `([\w/.]+)`", page, re.MULTILINE) == list(EDITS)
 
 

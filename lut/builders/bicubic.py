@@ -8,9 +8,9 @@ CUBIC = -0.75  # PyTorch's coefficient
 
 
 def bicubic_matrix(size: int, out_size: int) -> Array:
-    """(out_size, size): what F.interpolate(mode="bicubic", align_corners=False) does to an axis.
+    """Return what F.interpolate(mode="bicubic") does to an axis, as a matrix (out_size, size).
 
-    Four taps an output, between them those that fall outside count for the pixel at the border.
+    Corners are not aligned. Of an output's four taps those outside count for the border's pixel.
 
     Source: Keys, Cubic convolution interpolation for digital image processing, 1981
     """

@@ -15,7 +15,7 @@ MOST_DIRECT_TOKENS = 100
 
 
 def hyena(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) -> Value:
-    """`supernet.layers.hyena.Hyena`.
+    """Append `supernet.layers.hyena.Hyena`.
 
     Projection and 3x3 are written once for each of x0, x1 and v. One convolution for all three
     and a Split took 5 to 15 % more of the block's time in ONNX Runtime (one thread, 7x7 to

@@ -54,7 +54,11 @@ class TfliteFile:
         axis: int = 0,
         buffer: int = 0,
     ) -> int:
-        """`scales`: of a quantised tensor; one, or one for each index of `axis`; symmetric."""
+        """Add a tensor, without values unless `buffer` is one, and return its number.
+
+        Args:
+            scales: of a quantised tensor; one, or one for each index of `axis`; symmetric.
+        """
         added = schema.TensorT()
         added.shape = tuple(shape)
         added.type = TYPES[np.dtype(dtype)]
@@ -75,7 +79,7 @@ class TfliteFile:
     def constant(
         self, values: npt.NDArray[Any], *, scales: Sequence[float] = (), axis: int = 0
     ) -> int:
-        """Small ones of the same values are shared."""
+        """Add a tensor of these values and return its number; small equal ones are shared."""
         key = None
         if values.size <= SMALL and not len(scales):
             key = (values.dtype.char, values.shape, values.tobytes())

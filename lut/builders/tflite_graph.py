@@ -27,7 +27,7 @@ class TfliteGraph:
     """
 
     def __init__(self, precision: str, batch: int) -> None:
-        """Raises DeviceError for an unknown precision."""
+        """Begin a file. Raises DeviceError for an unknown precision."""
         self._ops = TfliteOps(precision)
         self._batch = batch
         self._inputs: list[int] = []

@@ -15,7 +15,7 @@ from supernet.blocks import Block, Convolution
 
 
 def hyena(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:
-    """x0 * (filter conv (x1 * v)), with convolutions of their own for x0, x1 and v.
+    """Append x0 * (filter conv (x1 * v)), with convolutions of their own for x0, x1 and v.
 
     The filter is a transform along both axes, which leaves the channels where they are, a
     product with a constant, and back. A depthwise convolution of 2 H - 1 x 2 W - 1 taps took 3
@@ -71,7 +71,7 @@ def _unitary(into: Array) -> Array:
 
 @lru_cache(maxsize=64)
 def _transform(size: int) -> tuple[Array, Array]:
-    """Matrices F (R, M) and G (size, R): the circular convolution of a and b is G (F a * F b).
+    """Return F (R, M) and G (size, R): the circular convolution of a and b is G (F a * F b).
 
     Every frequency's complex product as three real ones (Karatsuba): with a = p + iq and
     b = s + it, ps, qt and (p + q)(s + t) give ps - qt and the last less both. G makes only

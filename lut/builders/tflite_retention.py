@@ -85,7 +85,7 @@ def _by_tiles(ops: TfliteOps, q: int, k: int, v: int, height: int, width: int) -
     q, k, v = (ops.pad(ops.reshape(x, *shape), padding) for x in (q, k, v))
 
     def columns_first(x: int, tile_rows: int, tile_columns: int) -> int:
-        """Swaps rows and columns within each strip of S rows, (H, W) to (H / S, W, S) or back."""
+        """Swap rows and columns within each strip of S rows, (H, W) to (H / S, W, S) or back."""
         x = ops.reshape(x, -1, tile_rows, tile_columns, dim)
         return ops.reshape(ops.transpose(x, 0, 2, 1, 3), batch, heads, -1, TILE, dim)
 

@@ -27,7 +27,7 @@ class ConvNormAct(nn.Module):
     """
 
     def __init__(self, conv: Convolution, eps: float) -> None:
-        """`eps`: of the normalisation."""
+        """Take a convolution, and `eps` for its normalisation."""
         super().__init__()
         self.conv = nn.Conv2d(
             conv.in_channels,

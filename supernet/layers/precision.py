@@ -12,7 +12,7 @@ LARGEST_GATED = 2.0**12  # leaves float16 a factor of 16 for the sum of the proj
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Within it, products on x's device keep the dtype of their factors."""
+    """Keep the dtype of factors in products on x's device, within this context."""
     device = x.device.type
     # the meta device has no autocast; and unused, it would be a subgraph in exported graphs
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -21,7 +21,7 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
 
 
 def gated(gate: Tensor, x: Tensor) -> Tensor:
-    """gate * x, kept within +-LARGEST_GATED.
+    """Return gate * x, kept within +-LARGEST_GATED.
 
     A product of activations grows with their square or cube and leaves float16 long before it
     leaves float32. The bound is the same in every dtype, so that a network computes the same

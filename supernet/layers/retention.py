@@ -18,7 +18,7 @@ MOST_PARALLEL_TOKENS = 400  # up to here the T x T map is the faster form
 
 
 def decays(num_heads: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(N,): gamma of each head, 1 - 2^-2, ..., 1 - 2^-5.5 in an order that mixes near and far.
+    """Return gamma of each head, (N,): 1 - 2^-2, ..., 1 - 2^-5.5, near and far mixed.
 
     RetNet's 1 - 2^(-5 - head) means sequences of thousands; on a feature map most heads would
     not decay at all. RMT spreads exponents 2 to 6 over its heads, here eight heads. They do
@@ -31,7 +31,7 @@ def decays(num_heads: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def decay_matrix(gamma: Tensor, size: int) -> Tensor:
-    """(N,) -> (N, size, size): gamma^|i - j|."""
+    """Return gamma^|i - j|, (N,) -> (N, size, size)."""
     i = torch.arange(size, device=gamma.device)
     matrix: Tensor = gamma[:, None, None] ** (i[:, None] - i).abs()
     return matrix
@@ -61,7 +61,7 @@ def parallel_retention(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor) -> Tensor
 
 
 def linear_retention(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor) -> Tensor:
-    """`parallel_retention`, but for rounding, in time and memory linear in H and in W.
+    """Compute `parallel_retention`, but for rounding, in time and memory linear in H and in W.
 
     The decay is a product of one along y and one along x, and gamma^distance is a product of
     the ways to a tile's end, over whole tiles, and from a tile's start. The image is cut into
@@ -125,7 +125,7 @@ def _from_left(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, whole_columns: bo
 
 
 def _cut(x: Tensor, dim: int) -> Tensor:
-    """(..., H, ...) -> (..., H / S, S, ...) at `dim`, which S divides."""
+    """Cut (..., H, ...) into (..., H / S, S, ...) at `dim`, which S divides."""
     return x.reshape(*x.shape[:dim], -1, TILE, *x.shape[dim + 1 :])
 
 
@@ -164,7 +164,7 @@ def _sum_all(x: Tensor, gamma: Tensor) -> Tensor:
 
 
 def _chunks(x: Tensor) -> Tensor:
-    """(..., T, any) -> (..., M, L, any) with zeros at the end, L <= LONGEST_CHUNK, M the least."""
+    """Cut (..., T, any) into (..., M, L, any), zeros at the end, L <= LONGEST_CHUNK, least M."""
     length = x.shape[-2]
     number = -(-length // LONGEST_CHUNK)
     size = -(-length // number)
@@ -178,7 +178,7 @@ def _total(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def decay_sums(gamma: Tensor, size: int) -> Tensor:
-    """(N,) -> (N, size): the rows of `decay_matrix` summed, in closed form."""
+    """Return the sums of the rows of `decay_matrix`, in closed form, (N,) -> (N, size)."""
     i = torch.arange(size, device=gamma.device)
     gamma = gamma[:, None]
     return (1 + gamma - gamma ** (i + 1) - gamma ** (size - i)) / (1 - gamma)
