@@ -29,6 +29,7 @@ class Command(Protocol):
 ELSEWHERE = ("python", "benchmark_model")  # flags that name a file of a target
 
 C = TypeVar("C", bound=Command)
+Options = TypeVar("Options")
 
 
 def main(command: type[C], module: str, arguments: Sequence[str] | None = None) -> None:
@@ -67,6 +68,15 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
     except OSError as error:  # a full disk, a folder that may not be read
         where = error.filename or _unnamed(error)
         fail(f"{where}{': ' * bool(where)}{error.strerror or error}")
+
+
+def options_of(command: object, kind: type[Options]) -> Options:
+    """Return the flags of `command` that a part of the machinery takes, as its `kind` of options.
+
+    Both are dataclasses; `command` has every field of `kind`, and more, such as --quiet.
+    """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(command, name) for name in names})
 
 
 def fail(message: str) -> None:

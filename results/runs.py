@@ -199,6 +199,7 @@ def open_run(
     *,
     resume: Path | None = None,
     flag: str = "--out",
+    interrupted: str = "",
 ) -> Iterator[Run]:
     """Make a run folder, or take the one to `resume`, and hold it; freed even by kill -9.
 
@@ -208,13 +209,15 @@ def open_run(
         name: of the new folder, where `out` is None.
         resume: the run to go on with; `read_record` tells whether it is one of `command`.
         flag: of the command, for `out`.
+        interrupted: what to say after Ctrl-C; by default how to go on with the run.
 
     Raises RunError where the folder is not empty, cannot be written, or is held by another process;
     Interrupted, which tells how to go on, where Ctrl-C ends the work.
     """
-    folder = resume or create_run_folder(out, name, flag)
+    resumes = command in RESUMABLE
+    folder = resume or create_run_folder(out, name, flag, resumes=resumes)
     run = Run(command, folder, is_new=resume is None)
-    with locked(folder, f"go on: {run.again}"):
+    with locked(folder, interrupted or f"go on: {run.again}"):
         if run.is_new and (folder / RECORD).exists():
             raise RunError(f"{folder} was taken by another run; choose another {flag}")
         yield run

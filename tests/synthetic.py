@@ -53,15 +53,15 @@ class Machine:
         disturbed = 2.0 if self.noise and self.rng.random() < 0.1 else 1.0
         return total * factor * disturbed * max(0.5, self.rng.gauss(1, self.noise))
 
-    def __call__(self, host, setting, models, *, passes, first_pass, seed, workspace):
+    def __call__(self, host, setting, models, passes, workspace=None):
         number = len(self.sessions)
         self.sessions.append([model.blocks for model in models])
         yield {"environment": {"runtime": setting.runtime, "version": self.version, "cpus": [0]}}
         if any(self.kills(model.blocks) for model in models):
             raise TargetError("local: python was ended by signal 11")
-        limit = self.die_after[number] if number < len(self.die_after) else passes
-        for count in range(passes):
+        limit = self.die_after[number] if number < len(self.die_after) else passes.count
+        for count in range(passes.count):
             if count == limit:
                 raise TargetError("local: connection lost", transient=True)
             us = [self.us(m.blocks, number) for m in models for _ in range(m.repeats)]
-            yield {"pass": first_pass + count, "us": us, "load": 0.5, "temperature_c": 40.0}
+            yield {"pass": passes.first + count, "us": us, "load": 0.5, "temperature_c": 40.0}

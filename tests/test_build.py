@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from lut.build import UNRECORDED, Build
+from lut.build import Build
 from lut.device import find_table, get_device
+from lut.measuring.build import build_table
 from lut.measuring.journal import JOURNAL
-from lut.measuring.work import parse_budget_s
+from lut.measuring.options import BuildOptions, ValidationOptions
+from lut.measuring.run import device_of, parse_budget_s, recorded
+from lut.measuring.validation import validate_table
 from lut.table import COLUMNS, load_table
-from results.errors import TableError, TargetError
-from results.resume import resumed
-from results.runs import read_record
+from results.errors import DeviceError, RunError, TableError, TargetError
 from supernet.blocks import blocks_of
 from supernet.spaces import get_space
 from tests.conftest import ROOT
@@ -228,7 +229,7 @@ def test_a_budget_is_kept_and_the_rest_interpolated(synthetic, tmp_path):
 
 
 def test_a_table_for_other_classes_covers_a_supernets_networks(synthetic, tmp_path, capsys):
-    from lut.validate import Validate
+    from lut.measuring.validation import space_of
     from nas.front import read_front
     from nas.search import SearchCommand
     from tests.test_subnets import additive, row, subnets, write
@@ -238,7 +239,7 @@ def test_a_table_for_other_classes_covers_a_supernets_networks(synthetic, tmp_pa
     space = get_space("tiny", num_classes=12)
     used = {block for arch in space.enumerate() for block in blocks_of(arch)}
     assert used <= set(table.entries)
-    assert Validate()._space(table) == space
+    assert space_of(ValidationOptions(), table) == space
     rows = write(tmp_path / "rows.jsonl", [row(arch, additive(arch)) for arch in subnets(40)])
     folder = tmp_path / "run"
     SearchCommand(device=("made-up",), accuracy=str(rows), trials=120, out=folder).run()
@@ -320,12 +321,41 @@ def test_a_later_table_does_not_change_what_is_gone_on_with(built, tmp_path, mon
     sidecar = json.loads(old.with_suffix(".json").read_text()) | {"runtime": "litert"}
     (tables / "mine-litert-fp32.json").write_text(json.dumps(sidecar))
     monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(tmp_path))
-    assert Build(device=("mine",)).chosen_device().runtime == "litert"
+    assert device_of(BuildOptions(device=("mine",))).runtime == "litert"
     run = folder / "run"
-    settings = read_record(run)["settings"]
-    command = resumed(Build(resume=run), settings, run, unrecorded=UNRECORDED)
-    device = command.chosen_device()
+    options, _ = recorded(BuildOptions(resume=run))
+    device = device_of(options)
     assert (device.runtime, device.precision) == ("onnxruntime", "fp32")
+
+
+def test_a_table_is_built_and_validated_from_python(tmp_path, capfd):
+    cpu = str(min(os.sched_getaffinity(0)))
+    options = BuildOptions(
+        device=("called",), space="tiny", cpus=cpu, passes=5, networks=3,
+        out=tmp_path / "tables", run_folder=tmp_path / "run",
+    )  # fmt: skip
+    built = build_table(options)
+    assert built.path == tmp_path / "tables" / "called-onnxruntime-fp32.csv"
+    assert built.table.entries == load_table(built.path).entries
+    assert built.validation is not None
+    assert len(built.validation.archs) == 3
+    record = json.loads((built.folder / "run.json").read_text())
+    assert (record["command"], record["command_line"]) == ("lut.build", None)
+    assert record["settings"]["runtime"] == "onnxruntime"
+    again = build_table(BuildOptions(resume=built.folder))
+    assert again.table.entries == built.table.entries
+    with pytest.raises(RunError, match="--passes cannot change"):
+        build_table(BuildOptions(resume=built.folder, passes=9))
+    with pytest.raises(DeviceError, match="--threads must be 1"):
+        build_table(BuildOptions(device=("called",), threads=0))
+    check = tmp_path / "check"
+    validated = validate_table(
+        ValidationOptions(table=built.path, networks=2, passes=5, out=check, save=True)
+    )
+    answer = json.loads((check / "validation.json").read_text())
+    assert answer["raw"] == validated.validation.raw.to_dict()
+    assert sidecar_of(load_table(built.path))["validation"]["num_networks"] == 2
+    assert capfd.readouterr() == ("", "")
 
 
 def test_resume_takes_no_other_flags(built, fails):

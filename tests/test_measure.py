@@ -511,12 +511,12 @@ def test_models_of_a_killed_process_are_removed(campaign, tmp_path):
 )
 def test_lines_of_models_that_are_not_there_count_for_nothing(campaign, line, told):
     class Lying(Machine):
-        def __call__(self, host, setting, models, **more):
+        def __call__(self, host, setting, models, passes, workspace=None):
             if not self.sessions:
                 self.sessions.append([])
                 yield {"environment": {"runtime": "onnxruntime", "version": "1", "cpus": [0]}}
                 yield line
-            yield from super().__call__(host, setting, models, **more)
+            yield from super().__call__(host, setting, models, passes, workspace)
 
     found = campaign(Lying())
     found.measure(BLOCKS, ALL[:3])

@@ -144,7 +144,7 @@ class TestRun:
                 pass
 
     def test_a_folder_taken_meanwhile_is_refused(self, tmp_path, monkeypatch):
-        def somebody_else(out, name, flag):
+        def somebody_else(out, name, flag, *, resumes):
             write_json(out / "run.json", {"command": "nas.search", "settings": {}})
             return out
 

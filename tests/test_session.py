@@ -33,7 +33,7 @@ from lut.runtimes.session import (
     write_models,
 )
 from lut.runtimes.timer import HUGE_PAGES
-from lut.runtimes.timing import Timing
+from lut.runtimes.timing import Passes, Timing
 from lut.table import Table, load_table
 from lut.targets.local import Local
 from lut.targets.ssh import Ssh
@@ -116,7 +116,7 @@ def test_a_session_here_gives_a_sample_for_each_repetition():
     models = [replace(networks(1)[0], repeats=3), *networks(3)[1:]]
     setting = Setting("onnxruntime", "fp32", cpus=CPU)
     assert check_host(Local(), setting) == TIMER
-    lines = list(run_session(Local(), setting, models, passes=2, first_pass=4))
+    lines = list(run_session(Local(), setting, models, Passes(2, first=4)))
     assert lines[0]["environment"]["cpus"] == [int(CPU)]
     passes = stand_ins.passes_of(lines)
     assert list(passes) == [4, 5]
@@ -136,7 +136,7 @@ def session(tmp_path, monkeypatch):
             stand_ins.write_models(folder, *words)
 
         monkeypatch.setattr("lut.runtimes.session.write_models", write)
-        return list(run_session(Local(), setting, [], passes=2))
+        return list(run_session(Local(), setting, [], Passes(2)))
 
     return session
 
@@ -185,7 +185,7 @@ def test_what_the_timer_refuses_is_one_line(session):
 def test_an_unreadable_line_is_quoted(line, monkeypatch):
     monkeypatch.setattr(Local, "stream", lambda *arguments, **more: iter([line]))
     with pytest.raises(TargetError, match="local: the timer printed"):
-        list(run_session(Local(), ONNXRUNTIME, networks(1), passes=2))
+        list(run_session(Local(), ONNXRUNTIME, networks(1), Passes(2)))
 
 
 class Elsewhere(Local):
@@ -215,7 +215,7 @@ def test_elsewhere_gets_all_that_pytorch_takes(tmp_path, monkeypatch):
     )  # or it starts itself again, with site-packages
     host = Elsewhere(isolated(tmp_path))
     setting = Setting("pytorch", "fp32", cpus=CPU)
-    lines = list(run_session(host, setting, networks(2), passes=2))
+    lines = list(run_session(host, setting, networks(2), Passes(2)))
     assert all(len(us) == 2 and min(us) > 0 for us in stand_ins.passes_of(lines).values())
     assert len(stand_ins.passes_of(lines)) == 2
 
@@ -235,7 +235,7 @@ def test_a_session_by_ssh(tmp_path):
     try:
         setting = Setting("litert", "fp32", cpus=CPU)
         assert check_host(host, setting) == TIMER
-        lines = list(run_session(host, setting, networks(2), passes=2))
+        lines = list(run_session(host, setting, networks(2), Passes(2)))
         assert all(len(us) == 2 for us in stand_ins.passes_of(lines).values())
         missing = Ssh("board", ssh_options=server.options, python="python3.99")
         with pytest.raises(TargetError, match=r"no program python3\.99"):
@@ -277,8 +277,8 @@ def invoked(tmp_path):
         folder = tmp_path / "models"
         folder.mkdir(exist_ok=True)
         write_models(folder, Setting("litert", "fp32"), models)
-        arguments = {"passes": 3, "first_pass": 0, "seed": 1} | more
-        yield from time_by_invocation(tool, Local(), folder, **arguments)
+        passes = Passes(**{"count": 3, "seed": 1} | more)
+        yield from time_by_invocation(tool, Local(), folder, passes)
 
     return invoked
 
@@ -298,7 +298,7 @@ def test_an_invocation_is_a_sample_its_median_else_its_mean(invoked):
 def test_invocations_are_shuffled_by_seed_and_pass(invoked):
     tools = [Tool() for _ in range(3)]
     list(invoked(tools[0], *[1] * 6))
-    list(invoked(tools[1], *[1] * 6, passes=1, first_pass=2))
+    list(invoked(tools[1], *[1] * 6, count=1, first=2))
     list(invoked(tools[2], *[1] * 6, seed=2))
     first = [tuple(tools[0].calls[i : i + 6]) for i in (0, 6, 12)]
     assert len(set(first)) == 3
@@ -394,7 +394,7 @@ def test_tensorrt_without_its_package_is_timed_by_its_tool(trtexec, version, fla
     written = trtexec(version)
     setting = Setting("tensorrt", "fp16")
     assert check_host(Local(), setting) == BY_TRTEXEC
-    lines = list(run_session(Local(), setting, networks(2), passes=2))
+    lines = list(run_session(Local(), setting, networks(2), Passes(2)))
     environment = lines[0]["environment"]
     assert (environment["version"], environment["precision_flags"]) == (version, flag or "none")
     found = stand_ins.passes_of(lines)
@@ -415,7 +415,7 @@ def test_a_tool_of_no_version_that_knows_no_precision_flag_takes_the_files_types
     """As trtexec 11 does where neither its banner nor its help can be read."""
     written = trtexec("110400")
     monkeypatch.setattr("lut.runtimes.trtexec.ask", lambda *_: "&&&& RUNNING TensorRT.trtexec")
-    lines = list(run_session(Local(), Setting("tensorrt", "fp16"), networks(2), passes=1))
+    lines = list(run_session(Local(), Setting("tensorrt", "fp16"), networks(2), Passes(1)))
     assert list(stand_ins.passes_of(lines)) == [0]
     assert any("knows no --fp16" in line.get("text", "") for line in lines)
     refused, *built = [call for call in written() if "--onnx" in call]
@@ -437,8 +437,8 @@ class Metered(Machine):
 
     WATTS, START_MJ = 3.0, 0.5
 
-    def __call__(self, host, setting, models, **more):
-        yield from super().__call__(host, setting, models, **more)
+    def __call__(self, host, setting, models, passes, workspace=None):
+        yield from super().__call__(host, setting, models, passes, workspace)
         for index, model in enumerate(models):
             if index % 7 == 5:
                 continue  # lost with its session

@@ -9,8 +9,9 @@ import pytest
 from lut.device import SHIPPED, find_table, get_device
 from lut.measuring.chunks import references_of, wide_references_of
 from lut.measuring.plan import stratified
+from lut.measuring.validation import references_alike
 from lut.table import load_table
-from lut.validate import Validate, _alike
+from lut.validate import Validate
 from results.errors import TableError
 from supernet.blocks import blocks_of
 from supernet.spaces import get_space
@@ -26,18 +27,20 @@ def test_references_are_no_smaller_and_no_larger_than_what_they_scale():
 
     official = list(dict.fromkeys((*references_of(SPACE), *wide_references_of(SPACE))))
     chosen = stratified(SPACE, ms, 40, 1000, exclude=official)
-    alike = _alike(table, official, chosen)
+    alike = references_alike(table, official, chosen)
     low, high = min(map(ms, chosen)), max(map(ms, chosen))
     assert alike == tuple(arch for arch in official if low <= ms(arch) <= high)
     assert 4 <= len(alike) < len(official)
     tiny = [arch for arch in chosen if ms(arch) < 5]
-    assert len(_alike(table, official, tiny)) == len(official)  # fewer than four are alike
+    assert len(references_alike(table, official, tiny)) == len(
+        official
+    )  # fewer than four are alike
     known = {
         b: e for arch in references_of(SPACE) for b in blocks_of(arch) if (e := table.entry(b))
     }
     narrow = replace(table, entries=known)
-    assert set(_alike(narrow, official, tiny)) <= set(official)
-    assert set(references_of(SPACE)) <= set(_alike(narrow, official, tiny))
+    assert set(references_alike(narrow, official, tiny)) <= set(official)
+    assert set(references_of(SPACE)) <= set(references_alike(narrow, official, tiny))
 
 
 def test_a_shipped_table_is_never_written_to(fails, monkeypatch):
@@ -56,7 +59,7 @@ def test_the_table_is_that_of_the_tasks_batch(monkeypatch, task, batch):
         asked.append(batch)
         raise TableError("enough")
 
-    monkeypatch.setattr("lut.device.find_table", find)
+    monkeypatch.setattr("lut.measuring.validation.find_table", find)
     with pytest.raises(TableError, match="enough"):
         Validate(device=("a100",), task=task).run()
     assert asked == [batch]

@@ -3,21 +3,24 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from lut.agreement import Agreement, agreement, scale_between
 from lut.interpolate import Interpolator, work
-from lut.measuring.campaign import Campaign, Measured
+from lut.measuring.campaign import Campaign
 from lut.measuring.chunks import BLOCKS, NETWORKS, TERMS
+from lut.measuring.measured import Measured
 from lut.measuring.probes import difference_of
 from lut.table import Entry, Table
+from results.errors import TableError
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 
 FLOOR_STDS = 2.0  # a difference below so many standard errors is noise
 LEAST_SHARE = 1e-3  # of the probe's own time: no clock resolves less
+MOST_TOLD = 20  # texts of a runtime on its models
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,31 @@ def entries_of(found: Differences, provenance: str = "measured") -> dict[Block, 
         )
         for block, ms in found.ms.items()
     }
+
+
+def measured_entries(campaign: Campaign) -> dict[Block, Entry]:
+    """Return the rows of the blocks that a campaign has measured.
+
+    Raises TableError where no block ran; those that are 0 by definition do not count.
+    """
+    entries = entries_of(differences(campaign))
+    if not any(entry.latency_ms > 0 for entry in entries.values()):
+        reasons = [*campaign.notes, *told_of_models(campaign, "failed")]
+        raise TableError("no block could be measured: " + "; ".join(reasons[:3]))
+    return entries
+
+
+def told_of_models(campaign: Campaign, kind: Literal["failed", "remarks"]) -> list[str]:
+    """Return what the runtime said of models that it refused, or remarked on; the first few."""
+    texts = []
+    for measured in campaign.accepted:
+        told: dict[int, str] = getattr(measured, kind)
+        models = measured.chunk.models() if told else []
+        for index, text in told.items():
+            blocks = models[index].blocks
+            block = next((b for b in blocks if b.name == "block"), blocks[-1])
+            texts.append(f"{block.describe()}: {text}")
+    return texts[:MOST_TOLD]
 
 
 def _clamp(found: Differences) -> dict[Block, float]:

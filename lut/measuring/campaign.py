@@ -11,29 +11,24 @@ dying, the chunk is cut in two until the model that kills it stands alone, and t
 reported.
 """
 
-import math
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lut.measuring.chunks import BLOCKS, NETWORKS, REFERENCES, Chunk
 from lut.measuring.journal import Journal
-from lut.measuring.probes import Probe
-from lut.measuring.samples import LOW_SHARE, Latency, latency_of, mean_of
+from lut.measuring.measured import Measured
 from lut.runtimes.lines import check_fits
 from lut.runtimes.session import MODELS, Setting, run_session
+from lut.runtimes.timing import Passes
+from lut.targets.host import Host
 from results.errors import RunError, TargetError, UserError
 from supernet.arch import Arch
 from supernet.blocks import Block
-
-if TYPE_CHECKING:
-    from lut.targets.host import Host
 
 PASSES = 12  # kept; two more at the start are dropped
 MOST_DRIFT = 0.03
@@ -42,98 +37,22 @@ MOST_ATTEMPTS = 3  # of a chunk that drifts, and of a session that dies
 SAME = ("runtime", "version", "provider", "gpu", "threads", "cpus")  # of an environment, always
 
 
-@dataclass
-class Measured:
-    """One chunk and what its passes gave."""
-
-    chunk: Chunk
-    passes: dict[int, list[float | None]] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)  # by index of the model
-    energy_mj: dict[int, float] = field(default_factory=dict)  # of one run, by index of the model
-    loading_s: float = 0.0  # of its first session, until its models were loaded and warm
-    remarks: dict[int, str] = field(default_factory=dict)  # of the runtime's tool, likewise
-    verdict: str = ""  # accepted, rejected or split
-    drift: float = 0.0
-    loads: list[float] = field(default_factory=list)
-    temperatures_c: list[float] = field(default_factory=list)
-    merged: list["Measured"] = field(default_factory=list)  # earlier attempts that count, too
-
-    def latencies(self) -> dict[Probe, Latency]:
-        """Of every model that ran, in microseconds of one run."""
-        models = self.chunk.models()
-        columns = np.array([[math.nan if v is None else v for v in us] for us in self.rows()])
-        copies: dict[Probe, list[Latency]] = {}
-        start = 0
-        for model in models:
-            samples = columns[:, start : start + model.repeats].ravel()
-            start += model.repeats
-            samples = samples[np.isfinite(samples)]
-            if len(samples):
-                copies.setdefault(model.blocks, []).append(latency_of(samples, self.share))
-        return {blocks: mean_of(found) for blocks, found in copies.items()}
-
-    def energies_mj(self) -> dict[Probe, float]:
-        """Of one run of every model whose energy was told, the mean over its copies."""
-        copies: dict[Probe, list[float]] = {}
-        for index, model in enumerate(self.chunk.models()):
-            if (mj := self.energy_mj.get(index)) is not None:
-                copies.setdefault(model.blocks, []).append(mj)
-        return {blocks: sum(found) / len(found) for blocks, found in copies.items()}
-
-    @cached_property
-    def size(self) -> tuple[int, int]:
-        """Models of the chunk, and samples of a pass."""
-        models = self.chunk.models()
-        return len(models), sum(model.repeats for model in models)
-
-    def rows(self) -> list[list[float | None]]:
-        """The passes, those of merged attempts behind them."""
-        return [
-            attempt.passes[number]
-            for attempt in (self, *self.merged)
-            for number in sorted(attempt.passes)
-        ]
-
-    @property
-    def share(self) -> float:
-        """Of samples that count: as many as of one attempt, the calmest of all attempts."""
-        return LOW_SHARE * len(self.passes) / max(len(self.rows()), 1)
-
-    def reference_us(self) -> list[float]:
-        """Of every reference network."""
-        return [latency.us for latency in self.references()]
-
-    def references(self) -> list[Latency]:
-        """Latency of every reference network, over its copies."""
-        count = len(self.chunk.references)
-        rows = self.rows()
-        found = []
-        for index in range(count):
-            copies = range(index, REFERENCES * count, count)
-            if any(all(row[i] is None for row in rows) for i in copies):
-                raise RunError(f"chunk {self.chunk.number}: no time of reference {index}")
-            samples = ([row[i] for row in rows if row[i] is not None] for i in copies)
-            found.append(mean_of([latency_of(np.array(s, float), self.share) for s in samples]))
-        return found
-
-
 class Campaign:
     """What has been measured so far, and how more is."""
 
     def __init__(
         self,
-        host: "Host",
+        host: Host,
         setting: Setting,
         references: Sequence[Arch],
         journal: Journal,
         *,
         passes: int = PASSES,
         seed: int = 0,
-        on_progress: Callable[[int], None] = lambda runs: None,
     ) -> None:
         self.host, self.setting, self.references = host, setting, tuple(references)
         self.journal, self.passes, self.seed = journal, passes, seed
-        self.on_progress = on_progress
+        self.on_progress: Callable[[], None] = lambda: None  # called after every pass
         self.measured: list[Measured] = []
         self.environment: dict[str, Any] = {}
         self.trouble = ""  # the last session's that died
@@ -224,15 +143,13 @@ class Campaign:
             begun = False  # the runtime is there, and has begun to load models
             started = time.monotonic()
             try:
-                session = run_session(
-                    self.host,
-                    self.setting,
-                    models,
-                    passes=self.passes - len(found.passes),
-                    first_pass=max(found.passes, default=-1) + 1,
+                passes = Passes(
+                    count=self.passes - len(found.passes),
+                    first=max(found.passes, default=-1) + 1,
                     seed=self.seed + found.chunk.number,
-                    workspace=self.journal.path.parent,
                 )
+                workspace = self.journal.path.parent
+                session = run_session(self.host, self.setting, models, passes, workspace)
                 samples = sum(model.repeats for model in models)
                 for line in session:
                     check_fits(line, len(models), samples, self.host.name, TargetError)
@@ -381,7 +298,7 @@ class Campaign:
                 found.loads.append(line["load"])
             if line.get("temperature_c") is not None:
                 found.temperatures_c.append(line["temperature_c"])
-            self.on_progress(1)
+            self.on_progress()
         elif "failed" in line:
             found.failed[line["failed"]] = line["error"]
         elif "energy" in line:

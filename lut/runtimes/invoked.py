@@ -15,15 +15,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from lut.runtimes import benchmark_model, trtexec
 from lut.runtimes.timer import shuffled
-from lut.runtimes.timing import Timing
+from lut.runtimes.timing import Passes, Timing
+from lut.targets.host import Host
 from results.errors import TargetError
-
-if TYPE_CHECKING:
-    from lut.targets.host import Host
 
 RUNS, WARMUP_RUNS = 30, 3  # of benchmark_model, which warms up for half a second in any case
 MIN_S, MAX_S = 0.2, 20.0  # seconds of runs
@@ -50,7 +48,7 @@ class BenchmarkModel:
     """LiteRT, by TensorFlow Lite's `benchmark_model`."""
 
     def __init__(
-        self, host: "Host", binary: str, *, threads: int, cpus: str, delegate: str, fp16: bool
+        self, host: Host, binary: str, *, threads: int, cpus: str, delegate: str, fp16: bool
     ) -> None:
         self.host, self.binary, self.threads = host, binary, threads
         self.cpus, self.delegate, self.fp16 = cpus, delegate, fp16
@@ -113,7 +111,7 @@ class BenchmarkModel:
 class Trtexec:
     """TensorRT, by `trtexec`: an engine is built when a model is first timed, and kept."""
 
-    def __init__(self, host: "Host", precision: str) -> None:
+    def __init__(self, host: Host, precision: str) -> None:
         self.host, self.precision = host, precision
         self.program = trtexec.find_trtexec(host)
         self._engines: dict[str, str] = {}
@@ -163,9 +161,9 @@ class Trtexec:
 
 
 def time_by_invocation(
-    tool: Tool, host: "Host", folder: Path, *, passes: int, first_pass: int, seed: int
+    tool: Tool, host: Host, folder: Path, passes: Passes
 ) -> Iterator[dict[str, Any]]:
-    """The lines of `timer.py`, each sample being an invocation. Raises TargetError.
+    """Yield the lines of `timer.py`, each sample being an invocation. Raises TargetError.
 
     A model that the tool refuses is reported as failed and not tried again; what it remarks on
     a model, such as a delegate that takes only a part of it, is told once.
@@ -177,9 +175,9 @@ def time_by_invocation(
     yield {"environment": tool.environment()}
     with host.folder() as there:
         host.push(folder, f"{there}/models")
-        for number in range(first_pass, first_pass + passes):
+        for number in range(passes.first, passes.first + passes.count):
             samples: list[list[float]] = [[] for _ in models]
-            for index in shuffled(repeats, seed, number):
+            for index in shuffled(repeats, passes.seed, number):
                 if index in failed:
                     continue
                 try:

@@ -13,16 +13,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lut.builders.network import Format, build_network, check_builder
 from lut.measuring.probes import Probe
 from lut.runtimes.invoked import BenchmarkModel, Tool, Trtexec, time_by_invocation
 from lut.runtimes.lines import session_line
+from lut.runtimes.timing import Passes
+from lut.targets.host import Host
 from results.errors import DeviceError, RunError, TargetError, check_choice, shown
-
-if TYPE_CHECKING:
-    from lut.targets.host import Host
 
 SILENCE_S = 300.0  # after which a session counts as hung; the timer speaks every 3 s
 BUILDING_S = 1800.0  # the same where a model is compiled before it runs
@@ -107,19 +106,18 @@ BY_TRTEXEC = Driver("trtexec", passes=5, rounds=1, most_rounds=1, most_models=15
 
 
 def run_session(
-    host: "Host",
+    host: Host,
     setting: Setting,
     models: Sequence[Model],
-    *,
-    passes: int,
-    first_pass: int = 0,
-    seed: int = 0,
+    passes: Passes,
     workspace: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The lines of `timer.py`, see there. Raises TargetError; what was given before it counts.
+    """Yield the lines of `timer.py`, see there.
 
-    Files of models are in `workspace` for as long as it lasts; by default in the system's.
-    Raises RunError where they do not fit there.
+    Files of models are in `workspace` for as long as it lasts; None: in the system's folder.
+
+    Raises TargetError, before which all that was given counts; RunError where the files of models
+    do not fit into `workspace`.
     """
     driver = driver_of(host, setting)
     with TemporaryDirectory(prefix=MODELS, dir=workspace) as name:
@@ -129,15 +127,12 @@ def run_session(
         except OSError as error:
             raise RunError(f"cannot write models to {folder.parent}: {error.strerror}") from None
         if driver.kind == "timer":
-            yield from _by_script(host, setting, folder, passes, first_pass, seed)
-            return
-        tool = _tool(host, setting, driver)
-        yield from time_by_invocation(
-            tool, host, folder, passes=passes, first_pass=first_pass, seed=seed
-        )
+            yield from _by_script(host, setting, folder, passes)
+        else:
+            yield from time_by_invocation(_tool(host, setting, driver), host, folder, passes)
 
 
-def driver_of(host: "Host", setting: Setting) -> Driver:
+def driver_of(host: Host, setting: Setting) -> Driver:
     """How models of this setting are timed there. Raises DeviceError where they cannot be."""
     phone = host.name.startswith("adb:")
     if phone and setting.runtime != "litert":
@@ -160,7 +155,7 @@ def driver_of(host: "Host", setting: Setting) -> Driver:
     return COMPILING_TIMER if setting.provider == "compiled" else TIMER
 
 
-def check_host(host: "Host", setting: Setting) -> Driver:
+def check_host(host: Host, setting: Setting) -> Driver:
     """How models will be timed, once both machines have what that takes. Raises UserError."""
     if setting.runtime in FORMATS:
         check_builder(FORMATS[setting.runtime])
@@ -205,16 +200,20 @@ def _blocks_file(model: Model) -> bytes:
 
 
 def _by_script(
-    host: "Host", setting: Setting, folder: Path, passes: int, first_pass: int, seed: int
+    host: Host, setting: Setting, folder: Path, passes: Passes
 ) -> Iterator[dict[str, Any]]:
-    work = [f"--passes={passes}", f"--first-pass={first_pass}", f"--seed={seed}"]
+    flags = [
+        f"--passes={passes.count}",
+        f"--first-pass={passes.first}",
+        f"--seed={passes.seed}",
+    ]
     compiles = setting.runtime == "tensorrt" or setting.provider == "compiled"
     with _timer(host, setting, folder) as command:
-        yield from _lines(host, [*command, *work], BUILDING_S if compiles else SILENCE_S)
+        yield from _lines(host, [*command, *flags], BUILDING_S if compiles else SILENCE_S)
 
 
 @contextmanager
-def _timer(host: "Host", setting: Setting, models: Path | None) -> Iterator[list[str]]:
+def _timer(host: Host, setting: Setting, models: Path | None) -> Iterator[list[str]]:
     """The timer's command line; elsewhere it and all that it takes lie in a fresh folder."""
     script = Path(__file__).with_name("timer.py")
     flags = [
@@ -234,7 +233,7 @@ def _timer(host: "Host", setting: Setting, models: Path | None) -> Iterator[list
         yield [host.python, f"{there}/timer.py", f"{there}/models", *flags, f"--code={there}/code"]
 
 
-def _push_packages(host: "Host", there: str) -> None:
+def _push_packages(host: Host, there: str) -> None:
     """What modules are made of, from the sources that run here."""
     with TemporaryDirectory(prefix="nas-code-") as name:
         for package in ("results", "supernet"):
@@ -245,7 +244,7 @@ def _push_packages(host: "Host", there: str) -> None:
         host.push(Path(name), there)
 
 
-def _lines(host: "Host", argv: Sequence[str], silence_s: float) -> Iterator[dict[str, Any]]:
+def _lines(host: Host, argv: Sequence[str], silence_s: float) -> Iterator[dict[str, Any]]:
     """What the timer tells. Raises TargetError where it gives up, is silent, or tells no JSON."""
     for line in host.stream(argv, idle_timeout_s=silence_s):
         found = session_line(line, f"{host.name}: the timer printed {shown(line)}")
@@ -254,7 +253,7 @@ def _lines(host: "Host", argv: Sequence[str], silence_s: float) -> Iterator[dict
         yield found
 
 
-def _has_tensorrt(host: "Host") -> bool:
+def _has_tensorrt(host: Host) -> bool:
     """Whether Python there has a TensorRT that the timer can use."""
     python = sys.executable if host.name == "local" else host.python
     asked = "import tensorrt; tensorrt.IExecutionContext.execute_async_v3"
@@ -267,7 +266,7 @@ def _has_tensorrt(host: "Host") -> bool:
     return True
 
 
-def _tool(host: "Host", setting: Setting, driver: Driver) -> Tool:
+def _tool(host: Host, setting: Setting, driver: Driver) -> Tool:
     if driver.kind == "trtexec":
         return Trtexec(host, setting.precision)
     return BenchmarkModel(

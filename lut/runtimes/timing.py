@@ -1,9 +1,18 @@
-"""What a tool that times one model per invocation tells of it."""
+"""How often the models of a session are timed, and what a tool tells of one of them."""
 
 import math
 from dataclasses import dataclass
 
 from results.errors import TargetError
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """Which passes over all models a session makes; each has an order of its own."""
+
+    count: int
+    first: int = 0  # its number, from which its order comes, with the seed
+    seed: int = 0
 
 
 @dataclass(frozen=True)

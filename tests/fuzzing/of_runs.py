@@ -114,11 +114,11 @@ def use_search(path: Path) -> Any:
 
 
 def make_build(folder: Path) -> list[Path]:
-    from lut.build import UNRECORDED, Build
-    from lut.measuring.work import PROTOCOL
+    from lut.measuring.options import BuildOptions
+    from lut.measuring.run import PROTOCOL, UNRECORDED
 
-    command = Build(device=("mine:onnxruntime:fp32",), space="tiny", threads=1, networks=4)
-    own = replace(command, runtime="onnxruntime", precision="fp32")
+    options = BuildOptions(device=("mine:onnxruntime:fp32",), space="tiny", threads=1, networks=4)
+    own = replace(options, runtime="onnxruntime", precision="fp32")
     write_json(
         folder / "run" / "run.json",
         {
@@ -140,9 +140,9 @@ def use_build(path: Path) -> Any:
 
     facts = {"machine": "x86_64", "cpu": "A processor", "memory_mb": 16000}
     with (
-        patch("lut.measuring.work.check_host"),
+        patch("lut.measuring.run.check_host"),
         patch.object(Local, "facts", lambda self: facts),
-        patch("lut.measuring.work.Work.measure", _stop),
+        patch("lut.measuring.build.Schedule", _stop),
         contextlib.suppress(StoppedError),
     ):
         Build(resume=path.parent, quiet=True).run()

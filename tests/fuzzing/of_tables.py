@@ -17,7 +17,7 @@ from lut.measuring.assemble import complete, differences, entries_of
 from lut.measuring.campaign import Campaign
 from lut.measuring.chunks import BLOCKS, distinct, references_of
 from lut.measuring.journal import JOURNAL, Journal
-from lut.measuring.work import check_one_setting, check_same_machine
+from lut.measuring.run import check_one_setting, check_same_machine
 from lut.roofline import Roofline
 from lut.runtimes import benchmark_model, trtexec
 from lut.runtimes.session import Setting
