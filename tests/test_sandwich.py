@@ -16,9 +16,9 @@ from supernet.cost import network_cost
 from supernet.official import named_arch
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.spaces import get_space
-from supernet.training.attentive import CONTENDERS, Costs, Row, read_costs
+from supernet.training.attentive import CONTENDERS, Costs, SubnetCost, read_costs
 from supernet.training.sandwich import OneArch, SandwichRule
-from supernet.training.shrinking import SHARE, opened
+from supernet.training.shrinking import SHARE, open_space
 from tests.conftest import ROOT
 from tests.sheets import VARIANTS, WITH_DECIMAL_COMMAS
 
@@ -81,15 +81,15 @@ def test_resolutions_of_the_user_replace_the_spaces():
 
 def test_shrinking_opens_one_kind_of_dimension_after_the_other():
     space = get_space("b")
-    (start,) = opened(space, 0.0).parts
+    (start,) = open_space(space, 0.0).parts
     (whole,) = space.parts
     assert {n: c for n, c in start.dimensions.items() if len(c) > 1} == {
         n: whole.dimensions[n] for n in ("resolution",)
     }
-    assert largest_of(opened(space, 0.0)) == largest_of(space)
+    assert largest_of(open_space(space, 0.0)) == largest_of(space)
 
     def share_open(field, done):
-        (part,) = opened(space, done).parts
+        (part,) = open_space(space, done).parts
         names = [n for n in part.dimensions if n.endswith(f".{field}")]
         return sum(len(part.dimensions[n]) - 1 for n in names) / sum(
             len(whole.dimensions[n]) - 1 for n in names
@@ -106,14 +106,14 @@ def test_shrinking_opens_one_kind_of_dimension_after_the_other():
     assert sorted(order, key=lambda field: first_seen[field]) == order
     assert first_seen["kernel_size"] == first_seen["scales"] > 0.05
     assert first_seen["width"] > first_seen["expand_ratio"] > first_seen["depth"]
-    assert opened(space, SHARE) == space
-    kernels = opened(space, first_seen["kernel_size"]).parts[0].dimensions["stage1.kernel_size"]
+    assert open_space(space, SHARE) == space
+    kernels = open_space(space, first_seen["kernel_size"]).parts[0].dimensions["stage1.kernel_size"]
     assert kernels == (5, 7)  # the smallest comes last
 
 
 def test_a_shrinking_rule_trains_what_is_open():
     rule = SandwichRule(TINY, 2, seed=0, num_steps=100, shrink=True)
-    early = opened(TINY, 0.05)
+    early = open_space(TINY, 0.05)
     for step in range(5):
         assert all(arch in early for arch in rule.draw(step).archs)
     assert rule.draw(99).archs[1] == replace(
@@ -169,7 +169,7 @@ def test_a_predicted_accuracy_goes_before_macs(tmp_path):
 
 def test_a_promising_subnet_is_not_the_only_one():
     archs = list(dict.fromkeys(TINY.sample(random.Random(s)) for s in range(30)))
-    costs = Costs(tuple(Row(a, 1.0, float(n)) for n, a in enumerate(archs)))
+    costs = Costs(tuple(SubnetCost(a, 1.0, float(n)) for n, a in enumerate(archs)))
     drawn = {costs.draw(TINY.parts[0], (96, 96), random.Random(s)) for s in range(200)}
     assert len(drawn) > CONTENDERS / 2
 
@@ -178,7 +178,7 @@ def test_a_family_without_costs_is_drawn_uniformly():
     family = get_space("family")
     archs = [a for a in (family.sample(random.Random(s)) for s in range(20)) if a.family == "b"]
     rule = SandwichRule(
-        family, 2, seed=0, num_steps=9, costs=Costs(tuple(Row(a, 1.0, 1.0) for a in archs))
+        family, 2, seed=0, num_steps=9, costs=Costs(tuple(SubnetCost(a, 1.0, 1.0) for a in archs))
     )
     random_ones = [arch for step in range(9) for arch in rule.draw(step).archs[2:]]
     assert {arch.family for arch in random_ones} == {"b", "l"}
@@ -209,7 +209,7 @@ def test_costs_are_read_however_they_were_written(tmp_path, variant):
     path.write_bytes(VARIANTS[variant](rows))
     said: list[str] = []
     found = read_costs(path, TINY, tell=said.append)
-    assert found.rows == tuple(Row(arch, n + 0.25, 70.5) for n, arch in enumerate(archs))
+    assert found.rows == tuple(SubnetCost(arch, n + 0.25, 70.5) for n, arch in enumerate(archs))
     assert ("decimal points" in " ".join(said)) == (variant in WITH_DECIMAL_COMMAS)
 
 

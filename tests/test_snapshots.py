@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from results.errors import RunError
 from supernet.sharing.supernet import Supernet
-from supernet.training.run import take_up
+from supernet.training.run import load_state
 from supernet.training.sandwich import SandwichRule
 from supernet.training.snapshots import FOLDER, Facts, load_snapshot, save_snapshot, snapshots
 from supernet.training.trainer import Recipe, Trainer
@@ -47,7 +47,7 @@ def fresh():
 
 def test_a_state_comes_back(taken, fresh, tmp_path):
     path = save_snapshot(tmp_path, *taken)
-    take_up(fresh, path)
+    load_state(fresh, path)
     tensors, facts = fresh.state()
     assert facts == taken[1]
     assert tensors.keys() == taken[0].keys()
@@ -103,7 +103,7 @@ def test_tensors_of_another_training_are_named(taken, fresh, tmp_path, change, s
     path = save_snapshot(tmp_path, changed(tensors, change), taken[1])
     before = {name: tensor.clone() for name, tensor in fresh.state()[0].items()}
     with pytest.raises(RunError) as caught:
-        take_up(fresh, path)
+        load_state(fresh, path)
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
     assert str(caught.value).endswith("delete it, --resume then goes on from the one before")
@@ -133,7 +133,7 @@ def test_facts_that_cannot_be_are_named(taken, fresh, tmp_path, facts):
     path = save_snapshot(tmp_path, *taken)
     write_facts(path, facts)
     with pytest.raises(RunError, match=r"step-00000002.safetensors is damaged.*the one before"):
-        take_up(fresh, path)
+        load_state(fresh, path)
 
 
 def test_a_scaler_lacking_a_number_is_named(taken, tmp_path):
@@ -142,16 +142,16 @@ def test_a_scaler_lacking_a_number_is_named(taken, tmp_path):
     facts = msgspec.structs.replace(taken[1], scaler={"scale": 3.0})
     path = save_snapshot(tmp_path, taken[0], facts)
     with pytest.raises(RunError, match="its scaler has scale"):
-        take_up(found, path)
+        load_state(found, path)
     facts = msgspec.structs.replace(taken[1], scaler=found.scaler.state_dict() | {"scale": 8.0})
-    take_up(found, save_snapshot(tmp_path, taken[0], facts))
+    load_state(found, save_snapshot(tmp_path, taken[0], facts))
     assert found.scaler.get_scale() == 8.0
 
 
 def test_facts_of_earlier_versions_are_read(taken, fresh, tmp_path):
     path = save_snapshot(tmp_path, *taken)
     write_facts(path, json.dumps({"step": 2, "scaler": {}, "ema_updates": 2}))
-    take_up(fresh, path)
+    load_state(fresh, path)
     assert fresh.done == 2
 
 
@@ -182,7 +182,7 @@ def test_mutants_give_a_state_or_one_line(data, taken, fresh, tmp_path):
     body = content[end : len(content) - 5 if kind == "cut" else None]
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
     try:
-        take_up(fresh, path)
+        load_state(fresh, path)
     except RunError as error:
         said = str(error)
     else:

@@ -17,7 +17,7 @@ from supernet.sharing.supernet import Supernet
 from supernet.training.batches import PartDraws, PictureOrder, read_parts
 from supernet.training.optimise import Average, adamw, learning_rate
 from supernet.training.sandwich import OneArch, SandwichRule
-from supernet.training.trainer import Alone, Recipe, Trainer, compiled
+from supernet.training.trainer import Recipe, SingleNetwork, Trainer, compiled
 from tests.blobs import NUM_CLASSES, NUM_TRAIN, SIZE, Blobs, small_space
 
 
@@ -37,7 +37,7 @@ def run(trainer, order, upto=None):
     return [trainer.step(batch) for batch in batches]
 
 
-class Plain(Alone):
+class Plain(SingleNetwork):
     """Without normalisation, so that a batch is the sum of its parts. Takes any arch."""
 
     def __init__(self):
@@ -283,7 +283,7 @@ def test_every_resolution_is_compiled_once(alone, num, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     trainer, _ = supernet_trainer()
     arch = next(small_space().extremes())
-    model = Alone(build(arch)) if alone else trainer.model
+    model = SingleNetwork(build(arch)) if alone else trainer.model
     sizes = [(32, 32 * n) for n in range(1, num + 1)]
     forwards = {size: compiled(model, replace(arch, resolution=size)) for size in sizes}
     with torch.no_grad():

@@ -29,7 +29,9 @@ NEAR = 16  # subnets around the drawn latency
 CONTENDERS = 8  # of these, among which the most promising is taken
 
 
-class Row(NamedTuple):
+class SubnetCost(NamedTuple):
+    """A subnet, and why it should be trained."""
+
     arch: Arch
     latency_ms: float
     promise: float  # predicted accuracy, or MACs; compared within one file alone
@@ -39,10 +41,10 @@ class Row(NamedTuple):
 class Costs:
     """Subnets with their latencies, of one device."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[SubnetCost, ...]
 
     def draw(self, part: Part, resolution: tuple[int, int], rng: random.Random) -> Arch | None:
-        """A subnet of `part` for a step at `resolution`; None if no row is of that part.
+        """Return a subnet of `part` for a step at `resolution`; None if no row is of that part.
 
         Where there are rows at that resolution, it is one of these.
         """
@@ -60,7 +62,7 @@ class Costs:
 
 
 def read_costs(path: Path, space: Space, *, tell: Callable[[str], object] | None = None) -> Costs:
-    """The columns `arch`, `latency_ms` and, if there, `accuracy` of a CSV file.
+    """Read the columns `arch`, `latency_ms` and, if there, `accuracy` of a CSV file.
 
     `arch` is as for `written_arch`; other columns are passed over. `tell` is given what was
     assumed of the file, in one line.
@@ -88,7 +90,7 @@ def read_costs(path: Path, space: Space, *, tell: Callable[[str], object] | None
     return Costs(tuple(rows))
 
 
-def _row(fields: Mapping[str, str], space: Space) -> Row:
+def _row(fields: Mapping[str, str], space: Space) -> SubnetCost:
     arch = written_arch(fields.get("arch", ""))
     head = arch.head  # predictions are for the published classes
     if isinstance(head, ClassificationHead):
@@ -101,7 +103,7 @@ def _row(fields: Mapping[str, str], space: Space) -> Row:
         raise ArchError(f"latency_ms must be above 0, not {shown(fields['latency_ms'])}")
     told = bool(fields.get("accuracy"))
     promise = _number(fields, "accuracy") if told else network_cost(blocks_of(arch)).macs
-    return Row(arch, latency_ms, promise)
+    return SubnetCost(arch, latency_ms, promise)
 
 
 def _number(fields: Mapping[str, str], column: str) -> float:

@@ -17,7 +17,7 @@ from results.errors import UserError, reason_of
 from supernet.tasks.draw import Draw
 from supernet.tasks.loop import MAX_WORKERS, Answers, num_cores
 from supernet.tasks.task import Task
-from supernet.training.sandwich import Sampler, stream
+from supernet.training.sandwich import Sampler, random_stream
 
 Batch = tuple[Tensor, Any]  # (B, 3, H, W) and the task's targets
 
@@ -104,7 +104,7 @@ def read_parts(
 
 def seed_of(seed: int, *names: object) -> int:
     """Return a seed of its own for every purpose, the same in every process."""
-    return stream(seed, *names).getrandbits(63)
+    return random_stream(seed, *names).getrandbits(63)
 
 
 class _Collate:

@@ -98,7 +98,7 @@ class _Table:
         self._file = path.open("ab", buffering=0)
 
     def add(self, row: Sequence[object]) -> None:
-        """Raises RunError where it cannot be written."""
+        """Append a row. Raises RunError where it cannot be written."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow(row)
         try:
@@ -111,7 +111,7 @@ class _Table:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a log; [] if it is not there. A last row that was cut off is left out.
+    """Read the rows of a log; [] if it is not there. A last row that was cut off is left out.
 
     Raises RunError for a file that is no such log.
     """
@@ -162,13 +162,13 @@ def _picture(rows: list[dict[str, str]], run: Path, primary: str) -> bytes:
         if points:
             _draw_loss(axes, points, label)
     axes.set(xlabel="step", ylabel="loss", xlim=(0, int(rows[-1]["step"])))
-    found = [row for row in read_rows(run / EVALUATIONS) if row["metric"] == primary]
+    figures = [row for row in read_rows(run / EVALUATIONS) if row["metric"] == primary]
     lines, labels = axes.get_legend_handles_labels()
-    if found:
+    if figures:
         right = axes.twinx()
         right.set_ylabel(primary, parse_math=False)
-        for number, subnet in enumerate(dict.fromkeys(row["subnet"] for row in found)):
-            own = [row for row in found if row["subnet"] == subnet]
+        for number, subnet in enumerate(dict.fromkeys(row["subnet"] for row in figures)):
+            own = [row for row in figures if row["subnet"] == subnet]
             steps, values = [int(r["step"]) for r in own], [float(r["value"]) for r in own]
             right.plot(steps, values, "o--", color=f"C{number + 2}", label=subnet, markersize=4)
         for handles, texts in [right.get_legend_handles_labels()]:
@@ -179,7 +179,7 @@ def _picture(rows: list[dict[str, str]], run: Path, primary: str) -> bytes:
 
 
 def _draw_loss(axes: Any, points: list[tuple[int, float]], label: str) -> None:
-    """Every step faintly, and means of as many steps as leave a readable line."""
+    """Draw every step faintly, and means of as many steps as leave a readable line."""
     width = max(1, len(points) // SMOOTHED)
     groups = [points[start : start + width] for start in range(0, len(points), width)]
     line = axes.plot(

@@ -11,7 +11,7 @@ from supernet.evaluation.recalibrated import Recalibration
 from supernet.memory import within_memory
 from supernet.tasks.task import EvaluationSettings, Task
 from supernet.training.plan import TrainingPlan
-from supernet.training.trainer import Alone, Trainer
+from supernet.training.trainer import SingleNetwork, Trainer
 
 
 def evaluate_subnet(
@@ -38,7 +38,7 @@ def pictures_at_once(trainer: Trainer, plan: TrainingPlan) -> int:
 def _network(trainer: Trainer, plan: TrainingPlan, arch: Arch) -> nn.Module:
     """Return a subnet alone, which shares no tensor with what is trained."""
     trained = trainer.model
-    if isinstance(trained, Alone):
+    if isinstance(trained, SingleNetwork):
         network: nn.Module = copy.deepcopy(trained.network)
         return network
     model = trained.extract(arch)

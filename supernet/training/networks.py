@@ -18,7 +18,7 @@ from supernet.training.attentive import read_costs
 from supernet.training.batches import seed_of
 from supernet.training.plan import TrainingPlan
 from supernet.training.sandwich import OneArch, Sampler, SandwichRule
-from supernet.training.trainer import Alone
+from supernet.training.trainer import SingleNetwork
 from supernet.weights.files import arch_in, is_promptable, load_network, load_weights, set_norm_eps
 
 
@@ -43,7 +43,7 @@ def sampler_of(plan: TrainingPlan, tell: Callable[[str], object] | None = None) 
     )
 
 
-def first_model(plan: TrainingPlan, *, with_init: bool = True) -> Supernet | Alone:
+def first_model(plan: TrainingPlan, *, with_init: bool = True) -> Supernet | SingleNetwork:
     """Return what is trained with its first weights, the same in every process.
 
     They are those of --init, where it is given, if `with_init`. Raises WeightsError or SpaceError
@@ -84,11 +84,11 @@ def shapes_of(plan: TrainingPlan) -> dict[str, Tensor]:
         return dict(_model(plan).state_dict())
 
 
-def _model(plan: TrainingPlan) -> Supernet | Alone:
+def _model(plan: TrainingPlan) -> Supernet | SingleNetwork:
     if plan.space is not None:
         return Supernet(plan.space, kernel_transform=plan.options.kernel_transform)
     assert plan.arch is not None
-    return Alone(build_task_model(plan.arch))
+    return SingleNetwork(build_task_model(plan.arch))
 
 
 def load_teacher(plan: TrainingPlan) -> nn.Module | None:

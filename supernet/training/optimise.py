@@ -10,7 +10,7 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 
 
 def adamw(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels alone, not norms, biases and other vectors.
+    """Return AdamW that decays matrices and kernels alone, not norms, biases and other vectors.
 
     Source: Loshchilov and Hutter, ICLR 2019, https://arxiv.org/abs/1711.05101
     """
@@ -23,7 +23,9 @@ def adamw(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Ad
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, num_steps: int) -> float:
-    """Of a step from 0: linear from peak / warmup to `peak`, then half a cosine towards 0.
+    """Return the rate of a step, from 0.
+
+    It rises linearly from peak / warmup to `peak`, then falls towards 0 by half a cosine.
 
     Source: Loshchilov and Hutter, SGDR, ICLR 2017, https://arxiv.org/abs/1608.03983
     """
@@ -47,6 +49,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        """Take in the model's tensors after a step."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         floats, weights = [], []
@@ -68,7 +71,7 @@ class Average:
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors by `PARAMETER.MOMENT`, for a file."""
+    """Return the optimiser's tensors by `PARAMETER.MOMENT`, for a file."""
     return {
         f"{name}.{key}": value
         for name, parameter in model.named_parameters()
@@ -77,21 +80,21 @@ def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Ten
 
 
 def moments_like(name: str, parameter: Tensor) -> dict[str, Tensor]:
-    """Tensors with the names, shapes and dtypes of one parameter's `moments`, below `adamw.`."""
+    """Return tensors of the names, shapes and dtypes of a parameter's `moments`, below `adamw.`."""
     names = (f"adamw.{name}.exp_avg", f"adamw.{name}.exp_avg_sq")
     return dict.fromkeys(names, parameter.detach()) | {f"adamw.{name}.step": torch.tensor(0.0)}
 
 
 @torch.no_grad()
 def set_moments(
-    model: nn.Module, optimizer: torch.optim.Optimizer, found: Mapping[str, Tensor]
+    model: nn.Module, optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]
 ) -> None:
-    """Inverse of `moments`, for a new optimiser. Raises KeyError where one is missing."""
+    """Undo `moments`, for an optimiser without any. Raises KeyError where one is missing."""
     for name, parameter in model.named_parameters():
-        if f"{name}.step" not in found:
+        if f"{name}.step" not in kept:
             continue
         state = optimizer.state[parameter]
         for key in ("exp_avg", "exp_avg_sq"):
-            state[key] = torch.empty_like(parameter).copy_(found[f"{name}.{key}"])
-        step = found[f"{name}.step"]
+            state[key] = torch.empty_like(parameter).copy_(kept[f"{name}.{key}"])
+        step = kept[f"{name}.step"]
         state["step"] = step.to(parameter.device)

@@ -61,7 +61,7 @@ class TrainingPlan:
 
     @property
     def evaluated_subnets(self) -> dict[str, Arch]:
-        """The archs that are evaluated, by name, at the largest and smallest size trained at."""
+        """Return the archs that are evaluated by name, at the largest and smallest size of all."""
         if self.arch is not None:
             most = max(self.resolutions, default=self.arch.resolution)
             return {"arch": replace(self.arch, resolution=most)}

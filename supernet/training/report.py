@@ -7,7 +7,7 @@ from results.console import terminal
 
 
 def print_training(answer: dict[str, Any]) -> None:
-    """Figures of every evaluated subnet, where the weights are, and what to do with them."""
+    """Print the figures of every evaluated subnet, where the weights are, and what to do next."""
     from supernet.arch import Arch
     from supernet.evaluation.report import print_notes
 
@@ -30,7 +30,7 @@ def print_training(answer: dict[str, Any]) -> None:
 
 
 def next_command(answer: dict[str, Any]) -> str:
-    """What to do with the weights."""
+    """Return the command line that goes on with the weights."""
     model, space = shlex.quote(answer["model"]), answer["space"]
     data = f" --data {shlex.quote(answer['data'])}" if answer["data"] else ""
     if answer["task"] == "pretrain":

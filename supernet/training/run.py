@@ -152,15 +152,15 @@ class TrainingRun:
         tell = note if self.messages >= Messages.NOTES else None
         self.sampler = sampler_of(plan, tell)
         taken = snapshots(folder) if folder else []
-        state = state_of(taken[-1], shapes_of(plan)) if taken else None
+        state = read_state(taken[-1], shapes_of(plan)) if taken else None
         model = first_model(plan, with_init=not taken)
         self.trainer = Trainer(model, plan.task, self.sampler, recipe, ranks, load_teacher(plan))
         if state is not None:
-            take_up(self.trainer, taken[-1], state)
+            load_state(self.trainer, taken[-1], state)
 
     @property
     def silent(self) -> bool:
-        """Whether neither progress nor the notes of the answer are shown."""
+        """Tell whether neither progress nor the notes of the answer are shown."""
         return self.messages < Messages.PROGRESS
 
     def look(self) -> None:
@@ -340,7 +340,7 @@ class TrainingRun:
         return Curves(self.folder, self.trainer.done)
 
 
-def state_of(path: Path, shapes: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Facts]:
+def read_state(path: Path, shapes: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Facts]:
     """Read the state in a file. Raises RunError where its model's tensors are not of `shapes`."""
     tensors, facts = load_snapshot(path)
     try:
@@ -350,10 +350,10 @@ def state_of(path: Path, shapes: Mapping[str, Tensor]) -> tuple[dict[str, Tensor
     return tensors, facts
 
 
-def take_up(
+def load_state(
     trainer: Trainer, path: Path, state: tuple[dict[str, Tensor], Facts] | None = None
 ) -> None:
-    """Go on from the state in a file, which may have been read already.
+    """Give a trainer the state in a file, which may have been read already.
 
     Raises RunError where it is not of this training.
     """

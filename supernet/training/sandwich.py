@@ -16,7 +16,7 @@ from supernet.arch import Arch
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.space import Space
 from supernet.training.attentive import Costs
-from supernet.training.shrinking import opened
+from supernet.training.shrinking import open_space
 
 Resolution = tuple[int, int]
 
@@ -30,12 +30,15 @@ class Sandwich:
 
     @property
     def resolution(self) -> Resolution:
+        """Return the one that all of them are trained at."""
         return self.archs[0].resolution
 
 
 class Sampler(Protocol):
+    """Chooses the networks of every step."""
+
     def draw(self, step: int) -> Sandwich:
-        """What step `step`, from 0, trains; the same on every call."""
+        """Return what step `step`, from 0, trains; the same on every call."""
         ...
 
 
@@ -57,10 +60,11 @@ class SandwichRule:
     shrink: bool = False
 
     def draw(self, step: int) -> Sandwich:
-        rng = stream(self.seed, "archs", step)
+        """Return what step `step`, from 0, trains; the same on every call."""
+        rng = random_stream(self.seed, "archs", step)
         part = rng.choice(self.space.parts)
         whole = replace(self.space, parts=(part,))
-        open_ = opened(whole, step / self.num_steps) if self.shrink else whole
+        open_ = open_space(whole, step / self.num_steps) if self.shrink else whole
         resolution = rng.choice(self.resolutions or tuple(whole.resolutions))
         archs = [*largest_of(whole), *smallest_of(open_)]
         num_fixed = 1 if self.shrink else len(at(archs, resolution))
@@ -79,15 +83,16 @@ class OneArch:
     resolutions: tuple[Resolution, ...] = ()
 
     def draw(self, step: int) -> Sandwich:
-        rng = stream(self.seed, "archs", step)
+        """Return what step `step`, from 0, trains; the same on every call."""
+        rng = random_stream(self.seed, "archs", step)
         return Sandwich(at([self.arch], rng.choice(self.resolutions or (self.arch.resolution,))))
 
 
 def at(archs: Sequence[Arch], resolution: Resolution) -> tuple[Arch, ...]:
-    """`archs` at one resolution, each once, in order."""
+    """Return `archs` at one resolution, each once, in order."""
     return tuple(dict.fromkeys(replace(arch, resolution=resolution) for arch in archs))
 
 
-def stream(seed: int, *names: object) -> random.Random:
-    """Random numbers of their own for every purpose, the same in every process."""
+def random_stream(seed: int, *names: object) -> random.Random:
+    """Return random numbers of their own for every purpose, the same in every process."""
     return random.Random("/".join(map(str, (seed, *names))))

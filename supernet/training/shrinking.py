@@ -16,17 +16,17 @@ PHASES = (("kernel_size", "scales"), ("depth",), ("expand_ratio",), ("width",))
 SHARE = 0.5  # of all steps, after which the whole space is open
 
 
-def opened(space: Space, done: float) -> Space:
-    """What of `space` is trained once the share `done`, 0 to 1, of all steps is.
+def open_space(space: Space, done: float) -> Space:
+    """Return the part of `space` that is trained once the share `done`, 0 to 1, of all steps is.
 
     At first the largest choices alone; then one phase after the other, each opening its
     dimensions choice by choice, downwards.
     """
     position = done / SHARE * (len(PHASES) + 1) - 1  # the largest alone takes a turn too
-    return replace(space, parts=tuple(_opened(part, position) for part in space.parts))
+    return replace(space, parts=tuple(_open_part(part, position) for part in space.parts))
 
 
-def _opened(part: Part, position: float) -> Part:
+def _open_part(part: Part, position: float) -> Part:
     dimensions = dict(part.dimensions)
     for number, fields in enumerate(PHASES):
         share = min(max(position - number, 0.0), 1.0)

@@ -44,19 +44,19 @@ def save_snapshot(run: Path, tensors: dict[str, Tensor], facts: Facts) -> Path:
 
 
 def snapshots(run: Path) -> list[Path]:
-    """Files of states, oldest first; files of other names are not looked at.
+    """List the files of states, oldest first; files of other names are not looked at.
 
     Raises RunError where they would be in another folder than the run's.
     """
-    found = [path for path in own_path(run, FOLDER).glob("step-*") if NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of)
+    files = own_path(run, FOLDER).glob("step-*")
+    return sorted((path for path in files if NAME.fullmatch(path.name)), key=step_of)
 
 
 def step_of(path: Path) -> int:
     """Return how many steps a state is in, by its file's name."""
-    found = NAME.fullmatch(path.name)
-    assert found is not None
-    return int(found[1])
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def load_snapshot(path: Path) -> tuple[dict[str, Tensor], Facts]:

@@ -66,7 +66,7 @@ class Report(NamedTuple):
     grad_norm: float
 
 
-class Alone(nn.Module):
+class SingleNetwork(nn.Module):
     """One network where a supernet is expected."""
 
     def __init__(self, network: EfficientViT | Sam) -> None:
@@ -75,13 +75,14 @@ class Alone(nn.Module):
 
     @property
     def decoder(self) -> nn.Module | None:
+        """Return SAM's prompt encoder and mask decoder, where it is a SAM."""
         return self.network if isinstance(self.network, Sam) else None
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
-        """At the size of x; `arch` is not looked at."""
+        """Run the network at the size of x; `arch` is not looked at."""
         network = self.network
-        found: Tensor = network.image_encoder(x) if isinstance(network, Sam) else network(x)
-        return found
+        output: Tensor = network.image_encoder(x) if isinstance(network, Sam) else network(x)
+        return output
 
 
 class Trainer:
@@ -89,7 +90,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Supernet | Alone,
+        model: Supernet | SingleNetwork,
         task: Task,
         sampler: Sampler,
         recipe: Recipe,
@@ -115,12 +116,13 @@ class Trainer:
 
     @property
     def parts(self) -> range:
-        """Which parts of a batch this rank runs, of `num_parts`."""
+        """Return which parts of a batch this rank runs, of `num_parts`."""
         first = self.ranks.rank * self.recipe.accumulate
         return range(first, first + self.recipe.accumulate)
 
     @property
     def num_parts(self) -> int:
+        """Return how many equal parts a batch is split into, over all ranks."""
         return self.ranks.world * self.recipe.accumulate
 
     def step(self, batches: Sequence[Batch]) -> Report:
@@ -129,19 +131,19 @@ class Trainer:
         Raises UserError where a loss or gradient is not finite; the weights are then those of
         the step before, statistics of batch normalisation aside.
         """
-        lesson, recipe = self.sampler.draw(self.done), self.recipe
+        sandwich, recipe = self.sampler.draw(self.done), self.recipe
         rate = learning_rate(
             self.done, peak=recipe.lr, warmup=recipe.warmup, num_steps=recipe.num_steps
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)  # so that what no subnet used stays as it is
-        losses = torch.zeros(len(lesson.archs), device=self.ranks.device)
+        losses = torch.zeros(len(sandwich.archs), device=self.ranks.device)
         with self.ranks.synchronised():
             for part, (x, target) in zip(self.parts, batches, strict=True):
                 seed = seed_of(recipe.seed, "step", self.done, part)
                 torch.manual_seed(seed)
-                losses += self._part(lesson, *self._moved(x, target, seed)) / recipe.accumulate
+                losses += self._part(sandwich, *self._moved(x, target, seed)) / recipe.accumulate
         self.ranks.average_gradients(self.model, losses)
         self.scaler.unscale_(self.optimizer)
         # foreach: else PyTorch takes one parameter after the other on a CPU
@@ -158,7 +160,7 @@ class Trainer:
         others = values[1:]
         return Report(
             self.done,
-            lesson.resolution,
+            sandwich.resolution,
             rate,
             values[0],
             sum(others) / len(others) if others else None,
@@ -166,7 +168,7 @@ class Trainer:
         )
 
     def state(self) -> tuple[dict[str, Tensor], Facts]:
-        """Tensors, and numbers for JSON, that `load` goes on from."""
+        """Return tensors, and numbers for JSON, that `load` goes on from."""
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         tensors |= {f"adamw.{n}": t for n, t in moments(self.model, self.optimizer).items()}
         if self.average:
@@ -175,7 +177,7 @@ class Trainer:
         return tensors, Facts(step=self.done, ema_updates=updates, scaler=self.scaler.state_dict())
 
     def load(self, tensors: Mapping[str, Tensor], facts: Facts) -> None:
-        """Inverse of `state`, for a new trainer of the same model.
+        """Undo `state`, for another trainer of the same model.
 
         Raises ValueError, before anything is loaded, where they are those of another one.
         """
@@ -183,9 +185,9 @@ class Trainer:
         self.model.load_state_dict(_below("model", tensors))
         set_moments(self.model, self.optimizer, _below("adamw", tensors))
         if self.average:
-            found = _below("ema", tensors)
+            average = _below("ema", tensors)
             for name, tensor in self.average.state.items():
-                tensor.copy_(found[name])
+                tensor.copy_(average[name])
             self.average.num_updates = facts.ema_updates or 0
         if self.scaler.is_enabled() and facts.scaler:
             self.scaler.load_state_dict(facts.scaler)
@@ -228,21 +230,21 @@ class Trainer:
             raise ValueError(f"its scaler has {', '.join(facts.scaler)}")
 
     def _moved(self, x: Tensor, target: Any, seed: int) -> Batch:
-        """To the device, and mixed."""
+        """Return a batch on the device, and mixed."""
         device = self.ranks.device
         x, target = x.to(device, non_blocking=True), to_device(target, device)
         x, target = self.task.mix(x, target, torch.Generator().manual_seed(seed))
         return x.contiguous(memory_format=torch.channels_last), target
 
-    def _part(self, lesson: Sandwich, x: Tensor, target: Any) -> Tensor:
-        """Gradients of one part of a batch; the loss of every subnet, (len(archs),)."""
+    def _part(self, sandwich: Sandwich, x: Tensor, target: Any) -> Tensor:
+        """Add the gradients of one part of a batch; return each subnet's loss, (len(archs),)."""
         wanted: Tensor | None = None
         if self.teacher is not None:
             with torch.no_grad(), self._autocast():
                 wanted = self.teacher(x).float()
         losses: list[Tensor] = []
-        for number, arch in enumerate(lesson.archs):
-            compile = self.recipe.compile and number < lesson.num_fixed
+        for number, arch in enumerate(sandwich.archs):
+            compile = self.recipe.compile and number < sandwich.num_fixed
             forward = self._compiled(arch) if compile else partial(self.model, arch=arch)
             with self._autocast():
                 output = forward(x)
@@ -283,10 +285,12 @@ class Trainer:
         )
 
 
-def compiled(model: Supernet | Alone, arch: Arch) -> Callable[[Tensor], Tensor]:
-    """x -> output of one subnet at its resolution, compiled; the weights are arguments, so they
-    may move."""
-    if isinstance(model, Alone):
+def compiled(model: Supernet | SingleNetwork, arch: Arch) -> Callable[[Tensor], Tensor]:
+    """Return x -> output of one subnet at its resolution, compiled.
+
+    The weights are arguments, so they may move.
+    """
+    if isinstance(model, SingleNetwork):
         return _compile(lambda x: model(x, arch))
     with torch.device("meta"):
         network = build(arch).train()
@@ -295,7 +299,7 @@ def compiled(model: Supernet | Alone, arch: Arch) -> Callable[[Tensor], Tensor]:
 
 
 def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Compiled for the shapes that it meets, with a code object of its own.
+    """Compile for the shapes that it meets, with a code object of its own.
 
     torch.compile keeps what it compiled by code object, at most eight times, and would meet the
     other resolutions there, for which it would compile anew for any shape, which fails.
@@ -317,9 +321,9 @@ def check_alike(tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> 
     for name, like in needed.items():
         if name not in tensors:
             raise ValueError(f"{name} is missing")
-        found = tensors[name]
-        if (found.shape, found.dtype) != (like.shape, like.dtype):
+        tensor = tensors[name]
+        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
             raise ValueError(
-                f"{name} is {tuple(found.shape)} of {found.dtype}, not {tuple(like.shape)} of "
+                f"{name} is {tuple(tensor.shape)} of {tensor.dtype}, not {tuple(like.shape)} of "
                 f"{like.dtype}"
             )

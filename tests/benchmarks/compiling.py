@@ -30,7 +30,7 @@ from supernet.tasks.choose import training_task
 from supernet.tasks.options import TaskOptions
 from supernet.training.distributed import Ranks
 from supernet.training.sandwich import OneArch, Sampler, SandwichRule
-from supernet.training.trainer import Alone, Recipe, Trainer
+from supernet.training.trainer import Recipe, SingleNetwork, Trainer
 from tests.benchmarks.models import ROOT, ratio, times_of
 from tests.benchmarks.search import machine
 
@@ -42,7 +42,7 @@ def steps(name: str, batch: int, side: int, *, compile: bool, device: str) -> Ca
     task = training_task(TaskOptions("classification"))
     torch.manual_seed(0)
     x, y = torch.randn(batch, 3, side, side), torch.arange(batch) % 12
-    model: Supernet | Alone
+    model: Supernet | SingleNetwork
     sampler: Sampler
     if name == "tiny":
         space = get_space(name)
@@ -50,7 +50,7 @@ def steps(name: str, batch: int, side: int, *, compile: bool, device: str) -> Ca
         sampler = SandwichRule(space, 2, seed=0, num_steps=1000, resolutions=((side, side),))
     else:
         arch: Arch = replace(official_arch(name), resolution=(side, side))
-        model, sampler = Alone(build(arch)), OneArch(arch, 0)
+        model, sampler = SingleNetwork(build(arch)), OneArch(arch, 0)
     recipe = Recipe(num_steps=1000, clip=2.0, compile=compile)
     trainer = Trainer(model, task, sampler, recipe, Ranks(device=torch.device(device)))
 

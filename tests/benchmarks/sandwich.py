@@ -107,7 +107,7 @@ def steps(name: str, kind: str, batch: int, side: int) -> Callable[[], None]:
     from supernet.tasks.choose import training_task
     from supernet.tasks.options import TaskOptions
     from supernet.training.sandwich import OneArch, Sampler, Sandwich
-    from supernet.training.trainer import Alone, Recipe, Trainer
+    from supernet.training.trainer import Recipe, SingleNetwork, Trainer
 
     class Same:
         def draw(self, step: int) -> Sandwich:
@@ -117,9 +117,9 @@ def steps(name: str, kind: str, batch: int, side: int) -> Callable[[], None]:
     archs, task = sandwich(name), training_task(TaskOptions("classification"))
     recipe = Recipe(num_steps=1000, clip=2.0)
     x, y = torch.randn(batch, 3, side, side), torch.arange(batch) % 12
-    models: list[tuple[Supernet | Alone, Sampler]] = [(Supernet(the_space(name)), Same())]
+    models: list[tuple[Supernet | SingleNetwork, Sampler]] = [(Supernet(the_space(name)), Same())]
     if kind != "supernet":
-        models = [(Alone(build(arch)), OneArch(arch, 0)) for arch in archs]
+        models = [(SingleNetwork(build(arch)), OneArch(arch, 0)) for arch in archs]
     trainers = [Trainer(model, task, sampler, recipe) for model, sampler in models]
 
     def step() -> None:

@@ -12,7 +12,7 @@ from supernet.sharing.extremes import OWN_WEIGHTS
 from supernet.sharing.supernet import Supernet
 from supernet.space import Space
 from supernet.tasks.task import Task
-from supernet.training.sandwich import Sampler, Sandwich, at, stream
+from supernet.training.sandwich import Sampler, Sandwich, at, random_stream
 
 SAMPLED = 1000  # archs that show nearly all widths; at a new one training stops with a KeyError
 
@@ -45,7 +45,7 @@ class FairMixers:
 
     def draw(self, step: int) -> Sandwich:
         drawn = self.sampler.draw(step)
-        rng = stream(self.seed, "own weights", step)
+        rng = random_stream(self.seed, "own weights", step)
         ends = [self._with_drawn(arch, rng) for arch in drawn.archs[:2]]
         return replace(drawn, archs=at([*ends, *drawn.archs[2:]], drawn.resolution), num_fixed=0)
 

@@ -206,7 +206,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
     from supernet.training.batches import PictureOrder, seed_of
     from supernet.training.distributed import Ranks
     from supernet.training.sandwich import OneArch, Sampler, SandwichRule
-    from supernet.training.trainer import Alone, Recipe, Trainer
+    from supernet.training.trainer import Recipe, SingleNetwork, Trainer
     from tests.benchmarks.supernet_variants import FairMixers, Labelled, OwnNorms
 
     torch.set_num_threads(1)
@@ -217,9 +217,12 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
     torch.manual_seed(job.seed)
     variant = VARIANTS.get(job.variant, Variant(num_steps=ALONE_STEPS))
     sampler: Sampler
-    model: Alone | Supernet
+    model: SingleNetwork | Supernet
     if job.variant == "alone":
-        model, sampler = Alone(build(archs[job.number])), OneArch(archs[job.number], job.seed)
+        model, sampler = (
+            SingleNetwork(build(archs[job.number])),
+            OneArch(archs[job.number], job.seed),
+        )
         initialise_weights(model)
     else:
         model = (OwnNorms if variant.own_norms else Supernet)(the_space())
@@ -256,7 +259,7 @@ def run(job: Job, work: Path, accelerator: str, until: float) -> dict[str, Any] 
         found = task.evaluate(network.eval(), arch, settings)
         return float(found["top1"])
 
-    if isinstance(model, Alone):
+    if isinstance(model, SingleNetwork):
         accuracies = [top1(model.network, archs[job.number])]
     else:
         accuracies = [top1(recalibrated(model, arch, x, job.seed), arch) for arch in archs]
