@@ -1,4 +1,4 @@
-"""Flags of a command as run.json keeps them, and a command continued from them."""
+"""Options of a run as run.json keeps them, and a run continued from them."""
 
 from collections.abc import Collection
 from dataclasses import asdict, fields, replace
@@ -32,42 +32,47 @@ _TYPES: dict[Any, Any] = {  # in JSON, by the flag's annotation
 }
 
 
-def flags_of(command: "DataclassInstance", unrecorded: Collection[str]) -> dict[str, Any]:
-    """The flags that make the run what it is, for run.json."""
+def flags_of(options: "DataclassInstance", unrecorded: Collection[str]) -> dict[str, Any]:
+    """Return the options that make a run what it is, as JSON has them: all but `unrecorded`."""
     return {
-        name: _plain(value) for name, value in asdict(command).items() if name not in unrecorded
+        name: _plain(value) for name, value in asdict(options).items() if name not in unrecorded
     }
 
 
 def resumed(
-    command: "C",
+    options: "C",
     settings: dict[str, Any],
     run: Path,
     *,
     unrecorded: Collection[str],
     may_change: Collection[str] = (),
 ) -> "C":
-    """`command` with the flags that `run` was begun with.
+    """Return `options` with those that `run` was begun with.
 
-    Raises RunError where a flag was given that contradicts them (one at its default counts as
-    not given), but for those that `may_change`, and where run.json is damaged or lacks a flag.
+    Args:
+        settings: what `flags_of` gave when it was begun, from its run.json.
+        unrecorded: names of those that are not in there.
+        may_change: names of those that are taken from `options` where they are given.
+
+    Raises RunError where another option is given that contradicts them (one at its default counts
+    as not given), and where run.json is damaged or lacks one.
     """
-    recorded = _recorded(type(command), settings, run, unrecorded)
-    found = {}
-    for flag in fields(command):
+    recorded = _recorded(type(options), settings, run, unrecorded)
+    kept = {}
+    for flag in fields(options):
         if flag.name not in recorded:
             continue
-        given, value = getattr(command, flag.name), recorded[flag.name]
+        given, value = getattr(options, flag.name), recorded[flag.name]
         if flag.name in may_change:
-            found[flag.name] = value if given == flag.default else given
+            kept[flag.name] = value if given == flag.default else given
             continue
         if given != flag.default and _plain(given) != _plain(value):
             raise RunError(
                 f"--{flag.name.replace('_', '-')} cannot change in a resumed run; leave it out, "
                 "or start a new run"
             )
-        found[flag.name] = value
-    return replace(command, **found)
+        kept[flag.name] = value
+    return replace(options, **kept)
 
 
 def _recorded(
@@ -76,7 +81,7 @@ def _recorded(
     run: Path,
     unrecorded: Collection[str],
 ) -> dict[str, Any]:
-    """The flags in a run.json, of the types that the command's own have. Raises RunError."""
+    """Return the options in a run.json, of the types that `kind` gives them. Raises RunError."""
     flags = [flag for flag in fields(kind) if flag.name not in unrecorded]
     for flag in flags:
         if flag.name not in settings:
@@ -84,13 +89,13 @@ def _recorded(
             raise RunError(
                 f"{run} was begun by an older version, without --{name}; start a new run"
             )
-    found: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     for flag in flags:
         where = f"{run / 'run.json'}, its {flag.name}"
         value = as_kind(settings[flag.name], _TYPES[flag.type], where)
         is_path = flag.type == Path | None and value is not None
-        found[flag.name] = Path(value) if is_path else value
-    return found
+        recorded[flag.name] = Path(value) if is_path else value
+    return recorded
 
 
 def _plain(value: Any) -> Any:

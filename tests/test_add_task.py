@@ -20,7 +20,7 @@ from supernet.tasks.sources import Embedded
 from supernet.tasks.task import EvaluationSettings, Task
 from supernet.training.batches import PartDraws, PictureOrder, read_parts
 from supernet.training.sandwich import OneArch
-from supernet.training.trainer import Alone, Recipe, Trainer
+from supernet.training.trainer import Recipe, SingleNetwork, Trainer
 from tests.conftest import ROOT
 
 STAGES = (Stage(8, 1), Stage(8, 1), Stage(8, 1), Stage(8, 1))
@@ -91,7 +91,7 @@ def test_it_trains_and_is_evaluated():
     torch.manual_seed(0)
     task = Brightness(TaskOptions("classification", num_train=64))
     network = build(ARCH)
-    trainer = Trainer(Alone(network), task, OneArch(ARCH, 0), Recipe(2, lr=0.01, warmup=0))
+    trainer = Trainer(SingleNetwork(network), task, OneArch(ARCH, 0), Recipe(2, lr=0.01, warmup=0))
     settings = EvaluationSettings(16, limit=32, workers=0)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     order = PictureOrder(task.num_train, 16, 0)
