@@ -96,12 +96,13 @@ def plan_training(options: TrainingOptions, begun: Begun | None = None) -> Train
     """
     options = options.with_defaults()
     recorded = begun.arch if begun else None
-    own = recorded or (resolve_arch(options.arch) if options.arch else None)
-    name = options.task or (own.task if own else "classification")
+    # its head may become another one, for the data
+    given_arch = recorded or (resolve_arch(options.arch) if options.arch else None)
+    task_name = options.task or (given_arch.task if given_arch else "classification")
     if begun is None:  # an older run is told --class-order text
-        check_order(options.class_order, name, options.data)
-    _check_together(options, name)
-    task, notes = _task(options, name, own, begun)
+        check_order(options.class_order, task_name, options.data)
+    _check_together(options, task_name)
+    task, notes = _task(options, task_name, given_arch, begun)
     sizes = tuple(dict.fromkeys(map(parse_resolution, options.resolution)))
     if not sizes and begun is not None and begun.resolutions is not None:
         sizes = begun.resolutions
@@ -109,15 +110,15 @@ def plan_training(options: TrainingOptions, begun: Begun | None = None) -> Train
         sizes, said = _sizes_of(options, task)
         notes += said
     arch = space = None
-    if own is not None:
-        arch = recorded or _arch(options, name, own, task)
+    if given_arch is not None:
+        arch = recorded or _arch(options, task_name, given_arch, task)
         if isinstance(arch.head, PromptableHead) and sizes:
             if len(sizes) > 1:
                 raise UserError("a promptable network is of one size; give one --resolution")
             arch = replace(arch, resolution=sizes[0])
     else:
-        space = _space(options, name, task)
-        if not sizes and options.data is None and name == "segmentation":
+        space = _space(options, task_name, task)
+        if not sizes and options.data is None and task_name == "segmentation":
             assert options.space is not None
             sizes = tuple(get_space(options.space).resolutions)  # pictures are made at any size
     return TrainingPlan(
@@ -133,14 +134,14 @@ def plan_training(options: TrainingOptions, begun: Begun | None = None) -> Train
     )
 
 
-def _check_together(options: TrainingOptions, name: str) -> None:
-    """Raise UserError for options that the task `name` does not have."""
-    heads = DATASETS.get(name, ())  # type: ignore[call-overload]
+def _check_together(options: TrainingOptions, task_name: str) -> None:
+    """Raise UserError for options that the task `task_name` does not have."""
+    heads = DATASETS.get(task_name, ())  # type: ignore[call-overload]
     if options.dataset is not None and heads and options.dataset not in heads:
         listed = ", ".join(heads)
-        raise DataError(f"{options.dataset} is no data set for {name} (choose from {listed})")
-    if options.alpha is not None and name not in OF_CLASSES:
-        raise UserError(f"--alpha is of classes, and {name} has none; leave it out")
+        raise DataError(f"{options.dataset} is no data set for {task_name} (choose from {listed})")
+    if options.alpha is not None and task_name not in OF_CLASSES:
+        raise UserError(f"--alpha is of classes, and {task_name} has none; leave it out")
     if options.teacher is not None and is_supernet(options.teacher):
         raise WeightsError(
             f"{options.teacher} is a supernet; extract the teacher from it first by python -m "
@@ -172,11 +173,11 @@ def _recipe(options: TrainingOptions, num_train: int) -> Recipe:
     )
 
 
-def _space(options: TrainingOptions, name: str, task: Task) -> Space:
+def _space(options: TrainingOptions, task_name: str, task: Task) -> Space:
     assert options.space is not None
     return get_space(
         options.space,
-        task=name,  # type: ignore[arg-type]
+        task=task_name,  # type: ignore[arg-type]
         dataset=options.dataset,
         freeze=options.freeze,
         num_classes=task.num_classes,
@@ -184,26 +185,31 @@ def _space(options: TrainingOptions, name: str, task: Task) -> Space:
 
 
 def _task(
-    options: TrainingOptions, name: str, own: Arch | None, begun: Begun | None
+    options: TrainingOptions, task_name: str, given_arch: Arch | None, begun: Begun | None
 ) -> tuple[Task, tuple[str, ...]]:
     """Return the task, its classes in the order of the weights that it begins or learns with."""
-    num_classes, notes = _num_classes(options, name, own, begun)
+    num_classes, notes = _num_classes(options, task_name, given_arch, begun)
     asked = TaskOptions(
-        name,
+        task_name,
         data=options.data,
-        dataset=options.dataset if options.data and name == "segmentation" else None,
+        dataset=options.dataset if options.data and task_name == "segmentation" else None,
         num_classes=num_classes,
         seed=options.seed,
         num_train=options.num_train,
-        augment=_augment(options, own),
-        scale=_scale(own, options.dataset) if name == "super_resolution" else 2,
-        teacher=options.teacher if name == "promptable" else None,
+        augment=_augment(options, given_arch),
+        scale=_scale(given_arch, options.dataset) if task_name == "super_resolution" else 2,
+        teacher=options.teacher if task_name == "promptable" else None,
         class_order=options.class_order,
     )
     if begun is not None and begun.classes:
         return training_task(replace(asked, classes=begun.classes)), notes
     task = training_task(asked)
-    if begun is None and options.data and options.class_order is None and name == "classification":
+    if (
+        begun is None
+        and options.data
+        and options.class_order is None
+        and task_name == "classification"
+    ):
         for path in filter(None, (options.init, options.teacher)):
             arch = _arch_of(path)
             of_classes = arch and getattr(arch.head, "num_classes", None)
@@ -213,7 +219,7 @@ def _task(
     if init and _same(init, task.classes) and init != tuple(map(as_text, task.classes)):
         task = training_task(replace(asked, classes=init))
         notes += (f"classes are in the order that {options.init} has them in",)
-    if options.teacher is None or name not in OF_CLASSES:
+    if options.teacher is None or task_name not in OF_CLASSES:
         return task, notes
     taught = classes_in(options.teacher)
     if taught and task.classes and taught != tuple(map(as_text, task.classes)):
@@ -233,18 +239,24 @@ def _same(names: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def _num_classes(
-    options: TrainingOptions, name: str, own: Arch | None, begun: Begun | None
+    options: TrainingOptions, task_name: str, given_arch: Arch | None, begun: Begun | None
 ) -> tuple[int | None, tuple[str, ...]]:
     """Return the number that was asked for, else where data do not tell that of first weights."""
     asked = options.num_classes
-    if asked is not None or name != "segmentation" or options.data is None:
+    if asked is not None or task_name != "segmentation" or options.data is None:
         return asked, ()
     if layout_of(options.data) != "folder":
         return None, ()
     if begun is not None:  # what it was taken from may be gone by now
         return begun.num_classes, ()
-    if own is not None and not _is_named(options) and isinstance(own.head, SegmentationHead):
-        return own.head.num_classes, (f"{own.head.num_classes} classes, as {options.arch} has",)
+    if (
+        given_arch is not None
+        and not _is_named(options)
+        and isinstance(given_arch.head, SegmentationHead)
+    ):
+        return given_arch.head.num_classes, (
+            f"{given_arch.head.num_classes} classes, as {options.arch} has",
+        )
     if options.init is None:
         return None, ()
     arch = _arch_of(options.init)
@@ -280,39 +292,41 @@ def _sizes_of(
     )
 
 
-def _augment(options: TrainingOptions, own: Arch | None) -> Augment:
+def _augment(options: TrainingOptions, given_arch: Arch | None) -> Augment:
     """Return what --augment names; the official one is that of the family."""
     name = options.augment or ("official" if options.data else "embedded")
     if name != "official":
         return AUGMENTS[name]
-    assert own is not None or options.space is not None
+    assert given_arch is not None or options.space is not None
     families: set[Family] = (
-        {own.family} if own else {part.family for part in get_space(options.space or "").parts}
+        {given_arch.family}
+        if given_arch
+        else {part.family for part in get_space(options.space or "").parts}
     )
     return replace(AUGMENTS[name], erasing=min(ERASING[family] for family in families))
 
 
-def _scale(own: Arch | None, dataset: str | None) -> int:
+def _scale(given_arch: Arch | None, dataset: str | None) -> int:
     """Return how often a side is enlarged: as the arch does, else by the space's x2 or x4."""
-    if own is not None and isinstance(own.head, SuperResolutionHead):
-        return own.head.scale
+    if given_arch is not None and isinstance(given_arch.head, SuperResolutionHead):
+        return given_arch.head.scale
     name = dataset or ENLARGED[0]
     check_choice("dataset", name, ENLARGED, DataError)
     return int(name.removeprefix("x"))
 
 
-def _arch(options: TrainingOptions, name: str, own: Arch, task: Task) -> Arch:
+def _arch(options: TrainingOptions, task_name: str, given_arch: Arch, task: Task) -> Arch:
     """Return the one network, with a head for the task and the data's number of classes."""
-    if name == "pretrain":
-        return with_head(own, ReconstructionHead())
+    if task_name == "pretrain":
+        return with_head(given_arch, ReconstructionHead())
     assert options.arch is not None
-    other = name != own.task
+    other = task_name != given_arch.task
     arch = resolve_arch(
         options.arch,
-        task=name if other else None,  # type: ignore[arg-type]
+        task=task_name if other else None,  # type: ignore[arg-type]
         dataset=options.dataset,
-        num_classes=task.num_classes if name != "super_resolution" else None,
+        num_classes=task.num_classes if task_name != "super_resolution" else None,
     )
-    if arch.task != name:
-        raise ArchError(f"--arch {options.arch} does {arch.task}, not {name}")
+    if arch.task != task_name:
+        raise ArchError(f"--arch {options.arch} does {arch.task}, not {task_name}")
     return arch
