@@ -1,7 +1,8 @@
 """Networks from Blocks as a runtime's own graph, without PyTorch and without an exporter.
 
-What a block is made of stands here once; how each part is written in ONNX or TFLite is the
-graph's matter. Tensors are (B, C, H, W) here, whatever layout a graph keeps them in.
+What a block is made of stands here once, and that of convolutions in `supernet.blocks`; how each
+part is written in ONNX or TFLite is the graph's matter. Tensors are (B, C, H, W) here, whatever
+layout a graph keeps them in.
 """
 
 from collections.abc import Callable, Sequence
