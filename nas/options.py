@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from results.resume import flags_of
+from supernet.evaluation.options import EvaluationOptions
 
 PUBLISHED, CHECKPOINT = "published", ".safetensors"
 PREDICTED, SUPERNET = "predicted", "supernet"
@@ -14,16 +15,6 @@ TRIALS = 3000
 TRIALS_EVALUATED = 300  # with PyTorch, seconds each
 LIMIT, RECALIBRATED = 1000, 512  # pictures, unless the user says otherwise
 UNRECORDED = ("resume", "out")  # options that are no part of the search
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """How each network is evaluated on a supernet's checkpoint."""
-
-    data: Path | None  # None: embedded pictures
-    limit: int  # held-out pictures
-    recalibration_images: int
-    accelerator: str
 
 
 @dataclass(frozen=True)
@@ -104,11 +95,12 @@ class SearchOptions:
     @property
     def evaluation(self) -> EvaluationOptions:
         """Return how each network is evaluated where the objective is supernet."""
+        images = self.recalibration_images
         return EvaluationOptions(
-            self.data,
-            LIMIT if self.limit is None else self.limit,
-            RECALIBRATED if self.recalibration_images is None else self.recalibration_images,
-            self.accelerator or "cpu",
+            data=self.data,
+            limit=LIMIT if self.limit is None else self.limit,
+            recalibration_images=RECALIBRATED if images is None else images,
+            accelerator=self.accelerator or "cpu",
         )
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from results.errors import ArchError, WeightsError, check_choice
@@ -18,7 +19,6 @@ from supernet.arch import (
     ClassificationHead,
     PromptableHead,
     SegmentationHead,
-    SuperResolutionHead,
     format_resolution,
 )
 from supernet.blocks import IMAGE, Block, blocks_of, entry_of
@@ -41,6 +41,7 @@ from supernet.official import (
     refuse_other_family,
 )
 from supernet.sam.model import Sam
+from supernet.weights.preprocessing import Preprocessing, preprocessing_of
 
 MODULES: dict[str, Callable[[Block, float], nn.Module]] = {
     "conv": Conv,
@@ -52,9 +53,6 @@ MODULES: dict[str, Callable[[Block, float], nn.Module]] = {
     "add": Add,
     "layer_norm": ChannelNorm,
 } | MIXERS
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SAM_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
-SAM_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +79,7 @@ class EfficientViT(nn.Module):
         """`make`: gives the module of a block and an epsilon, by default `module_of`."""
         super().__init__()
         self.arch = arch
+        self.preprocessing = preprocessing_of(arch)  # that of the file, once weights are loaded
         blocks = blocks_of(arch)
         for block in blocks:
             attach(self, block.name.split("."), (make or module_of)(block, arch.norm_eps))
@@ -97,8 +96,8 @@ class EfficientViT(nn.Module):
 
     @property
     def default_cfg(self) -> dict[str, Any]:
-        """How pictures must be prepared, in timm's terms; mean and std of RGB in 0..1."""
-        return default_cfg(self.arch)
+        """Return how pictures must be prepared, in timm's terms; mean and std of RGB in 0..1."""
+        return default_cfg(self.arch, self.preprocessing)
 
     def forward(self, x: Tensor) -> Tensor:
         """Raises ArchError where a promptable network meets another size than its own."""
@@ -191,7 +190,7 @@ def build(arch: Arch) -> EfficientViT:
     return EfficientViT(arch)
 
 
-def build_task_model(arch: Arch) -> "EfficientViT | Sam":
+def build_task_model(arch: Arch) -> EfficientViT | Sam:
     """What performs the task: `Sam` where it is promptable, else the network itself."""
     model = build(arch)
     return Sam(model) if isinstance(arch.head, PromptableHead) else model
@@ -204,8 +203,8 @@ def create_model(
     pretrained: Path | str | bool | None = None,
     features_only: bool = False,
     resolution: int | tuple[int, int] | None = None,
-) -> "EfficientViT | FeatureExtractor | Sam":
-    """A model by the name its users know; `model_names()` lists them.
+) -> EfficientViT | FeatureExtractor | Sam:
+    """Return a model by the name its users know; `model_names()` lists them.
 
     Args:
         num_classes: of the head; by default the file's, else the data set's. 0: no head,
@@ -214,7 +213,8 @@ def create_model(
             classifier for another number of classes than you ask for, or a head for another
             task, stays at random, with a warning.
         features_only: the outputs of all stages instead of the head's.
-        resolution: input size in pixels that `model.arch` shall speak of.
+        resolution: input size in pixels that `model.arch` shall speak of; by default that of
+            `name`, else the one that a network for the same task in the file was trained at.
 
     Raises ArchError for an unknown name or setting, WeightsError for unfitting weights.
     """
@@ -231,36 +231,52 @@ def create_model(
         arch = replace(arch, resolution=_sides(resolution))
     if num_classes is not None and not isinstance(arch.head, ClassificationHead | SegmentationHead):
         raise ArchError(f"{name} has no classes, so num_classes cannot be {num_classes}")
-    in_file = None
-    if isinstance(pretrained, Path | str) and num_classes is None:
-        num_classes = in_file = _classes_of_file(arch, pretrained)
-    if num_classes == 0:
-        arch = replace(arch, head=None)
-    elif isinstance(arch.head, ClassificationHead | SegmentationHead) and num_classes is not None:
-        arch = replace(arch, head=replace(arch.head, num_classes=num_classes))
-    if in_file is not None and isinstance(pretrained, Path | str):
-        from supernet.weights.files import check_weights
+    if not isinstance(pretrained, Path | str):
+        return _built(_with_classes(arch, num_classes), features_only)
+    # A target that modules are timed on lacks what files are read with.
+    from supernet.weights.files import read_weights
+    from supernet.weights.fitting import fit
 
-        check_weights(arch, pretrained)  # before as many classes are allocated as the file says
+    weights = read_weights(pretrained)
+    told = known_name(name)
+    if resolution is None and not (told and told[1]):
+        arch = _as_trained(arch, weights.header.arch_as_trained)
+    in_file = weights.num_classes(arch.task) if num_classes is None else None
+    arch = _with_classes(arch, num_classes if in_file is None else in_file)
+    if in_file is not None:
+        with torch.device("meta"):  # before as many classes are allocated as the file says
+            plan = build_task_model(arch)
+        fit(weights, plan)
     model = build(arch) if features_only else build_task_model(arch)
-    if isinstance(pretrained, Path | str):
-        from supernet.weights.files import load_weights
-
-        left = load_weights(model, pretrained, partial=True)
-        if left and not features_only:
-            warnings.warn(
-                f"{len(left)} tensors of the head are not in {pretrained} and stay at random: "
-                f"{left[0]}, ...",
-                stacklevel=2,
-            )
+    fitting = fit(weights, model, partial=True)
+    fitting.put_in(model)
+    if fitting.left and not features_only:
+        warnings.warn(
+            f"{len(fitting.left)} tensors of the head are not in {pretrained} and stay at random: "
+            f"{fitting.left[0]}, ...",
+            stacklevel=2,
+        )
     return FeatureExtractor(model) if isinstance(model, EfficientViT) and features_only else model
 
 
-def _classes_of_file(arch: Arch, path: Path | str) -> int | None:
-    """Of a file for the same task, so that a fine-tuned network comes back as it was."""
-    from supernet.weights.files import num_classes_in
+def _built(arch: Arch, features_only: bool) -> EfficientViT | FeatureExtractor | Sam:
+    return FeatureExtractor(build(arch)) if features_only else build_task_model(arch)
 
-    return num_classes_in(path, arch.task)
+
+def _with_classes(arch: Arch, num_classes: int | None) -> Arch:
+    """Return `arch` with that many classes: None leaves the head as it is, 0 drops it."""
+    if num_classes == 0:
+        return replace(arch, head=None)
+    if num_classes is None or not isinstance(arch.head, ClassificationHead | SegmentationHead):
+        return arch
+    return replace(arch, head=replace(arch.head, num_classes=num_classes))
+
+
+def _as_trained(arch: Arch, in_file: Arch | None) -> Arch:
+    """Return `arch` at the resolution of a network in a file, if that is for the same task."""
+    if in_file is None or in_file.task != arch.task:
+        return arch
+    return replace(arch, resolution=in_file.resolution)
 
 
 def _sides(resolution: object) -> tuple[int, int]:
@@ -301,23 +317,18 @@ def _model_arguments() -> dict[str, dict[str, Any]]:
 MODELS = _model_arguments()
 
 
-def default_cfg(arch: Arch) -> dict[str, Any]:
-    """How pictures must be prepared for `arch`, in timm's terms."""
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    interpolation = "bicubic"
-    if isinstance(arch.head, PromptableHead):
-        mean, std, interpolation = SAM_MEAN, SAM_STD, "bilinear"
-    elif isinstance(arch.head, SuperResolutionHead):
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    backbone = replace(arch, head=None, resolution=BACKBONES["b0"].resolution)
-    small = backbone in (BACKBONES["b0"], BACKBONES["b1"])
+def default_cfg(arch: Arch, preprocessing: Preprocessing | None = None) -> dict[str, Any]:
+    """Return how pictures must be prepared for `arch`, in timm's terms.
+
+    `preprocessing`: of the weights, where their file tells it; else the official one.
+    """
+    prepared = preprocessing or preprocessing_of(arch)
     return {
         "input_size": (3, *arch.resolution),
-        "mean": mean,
-        "std": std,
-        "interpolation": interpolation,
-        # the official evaluation's, https://github.com/mit-han-lab/efficientvit
-        "crop_pct": 0.95 if small and arch.task == "classification" else 1.0,
+        "mean": prepared.mean,
+        "std": prepared.std,
+        "interpolation": prepared.interpolation,
+        "crop_pct": prepared.crop_pct,
         "num_classes": getattr(arch.head, "num_classes", 0),
     }
 

@@ -14,15 +14,15 @@ from supernet.model import build, create_model
 from supernet.official import named_arch
 from supernet.sharing.checkpoint import (
     init_from,
-    is_supernet,
     open_supernet,
     save_checkpoint,
-    space_in,
 )
 from supernet.sharing.extremes import smallest_of
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
-from supernet.weights.files import official_state_dict, save_weights, set_norm_eps
+from supernet.weights.files import official_state_dict, save_weights
+from supernet.weights.fitting import set_norm_eps
+from supernet.weights.header import read_header
 
 TINY: dict[str, Any] = {"name": "tiny", "num_classes": 7}
 SMALL_B = (
@@ -72,7 +72,7 @@ def test_a_supernet_opens_as_it_was_saved(arguments, kernel_transform, tmp_path)
 def test_a_space_that_was_narrowed_later_comes_back(tmp_path):
     space = get_space("tiny").freeze(["stage1.kernel_size=5"]).freeze(["resolution=64"])
     save_checkpoint(tmp_path / "s.safetensors", Supernet(space))
-    assert space_in(tmp_path / "s.safetensors") == space
+    assert read_header(tmp_path / "s.safetensors").space == space
     narrowed = Supernet(get_space("tiny").fixed_as_published())
     with pytest.raises(WeightsError, match="narrowed by hand"):
         save_checkpoint(tmp_path / "t.safetensors", narrowed)
@@ -81,7 +81,7 @@ def test_a_space_that_was_narrowed_later_comes_back(tmp_path):
 def test_a_single_network_is_saved_as_one(tmp_path, supernet):
     arch = supernet.largest[0]
     save_checkpoint(tmp_path / "n.safetensors", supernet.extract(arch), metadata={"seed": "3"})
-    assert not is_supernet(tmp_path / "n.safetensors")
+    assert read_header(tmp_path / "n.safetensors").kind == "network"
     model = build(arch)
     model.load_state_dict(load_file(tmp_path / "n.safetensors"))
     with pytest.raises(WeightsError, match=r"single network, b 8x1 .*, and no supernet; evaluate"):

@@ -34,6 +34,7 @@ from supernet.model import build, build_task_model, default_cfg
 from supernet.sam.predictor import PromptablePredictor
 from supernet.tasks.splits import spread
 from supernet.weights.files import official_state_dict, save_weights
+from supernet.weights.header import read_header
 from tests.seeded import seeded_tensor
 
 MODULE = "supernet.evaluate"
@@ -461,7 +462,7 @@ def test_a_trained_network_is_not_shown_what_it_was_trained_on(answer, tmp_path,
     unsplit(arch, folder)
     model = trained(arch, weights)
     save_weights(model, weights, **{how: 5})
-    task: Any = task_of(arch, weights, folder)
+    task: Any = task_of(arch, read_header(weights), folder)
     number = damage_training_pictures(task)
     found = answer("--data", folder, "--weights", weights)
     assert found["n"] == 24 - number > 0
@@ -485,10 +486,10 @@ def test_the_number_of_training_pictures_is_that_of_the_file(classes):
     _, weights, model = classes
     save_weights(model, weights, num_train=96, seed=3)
     arch = replace(CLASSIFIER, head=ClassificationHead((32, 32), num_classes=12))
-    assert task_of(arch, weights, None).num_train == 96
+    assert task_of(arch, read_header(weights), None).num_train == 96
     save_weights(model, weights, num_train="many")
     with pytest.raises(WeightsError, match="damaged: its num_train is 'many'"):
-        task_of(arch, weights, None)
+        task_of(arch, read_header(weights), None)
 
 
 def test_a_data_set_does_not_go_with_pretrained_weights(tmp_path, fails):

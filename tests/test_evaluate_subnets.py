@@ -20,8 +20,9 @@ from results.errors import ArchError, RunError, SpaceError, WeightsError
 from supernet.arch import Arch
 from supernet.evaluate import Evaluate
 from supernet.evaluation.batchnorm import recalibrate
+from supernet.evaluation.options import EvaluationOptions
 from supernet.evaluation.recalibrated import Subnets
-from supernet.evaluation.rows import SETTINGS, Rows
+from supernet.evaluation.rows import SETTINGS, EvaluationLog
 from supernet.evaluation.subnets import SubnetEvaluator
 from supernet.extract import Extract
 from supernet.model import build_task_model
@@ -33,7 +34,9 @@ from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
 from supernet.tasks.choose import training_task
 from supernet.tasks.options import TaskOptions
-from supernet.weights.files import arch_in, load_weights, metadata_in, sha256_of
+from supernet.weights.files import load_weights, sha256_of
+from supernet.weights.header import read_header
+from supernet.weights.tensors import read_tensors
 from tests.sheets import VARIANTS
 
 ROOT = Path(__file__).parents[1]
@@ -114,15 +117,17 @@ def test_an_extracted_network_scores_what_its_subnet_did(weights, answer, tmp_pa
     options = ("--weights", weights, "--arch", archs, "--out", out, *FEW[2:6])
     told = answer(*options, command=Extract, module="supernet.extract")
     assert told["weights_sha256"] == sha256_of(out)
-    assert metadata_in(out)["supernet_sha256"] == sha256_of(weights)
+    assert read_tensors(out)[1]["supernet_sha256"] == sha256_of(weights)
     alone = answer("--weights", out, *FEW[:2], *FEW[4:])
     assert alone["provenance"] == "trained"
     for row in subnet:
         assert alone["metrics"][row["metric"]] == row["value"]
-    arch: Any = arch_in(out)
+    arch: Any = read_header(out).arch
     model = build_task_model(arch)
     load_weights(model, out)
-    evaluator = SubnetEvaluator(weights, recalibration_images=24, batch_size=12)
+    evaluator = SubnetEvaluator(
+        EvaluationOptions(weights=weights, recalibration_images=24, batch_size=12)
+    )
     expected = evaluator.subnets.network(arch)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -219,7 +224,9 @@ def test_a_single_network_is_evaluated_at_the_largest_of_its_training(weights, a
 
 def test_a_larger_batch_leaves_statistics_as_they_are(weights):
     def batch(size):
-        evaluator = SubnetEvaluator(weights, recalibration_images=200, batch_size=size)
+        evaluator = SubnetEvaluator(
+            EvaluationOptions(weights=weights, recalibration_images=200, batch_size=size)
+        )
         assert evaluator.sources["recalibration_batch"] == min(size or 64, 64)
         return evaluator.subnets.recalibration.even_batch
 
@@ -232,7 +239,7 @@ def test_recalibration_pictures_and_their_number_matter_and_weights_stay(weights
     before = sha256_of(weights)
 
     def statistics(**options):
-        evaluator = SubnetEvaluator(weights, **options)
+        evaluator = SubnetEvaluator(EvaluationOptions(weights=weights, **options))
         return evaluator.subnets.network(arch).state_dict()["stem.0.conv.norm.running_mean"]
 
     plain = statistics(recalibration_images=24)
@@ -246,7 +253,7 @@ def test_many_pictures_are_read_anew_for_every_subnet(weights, monkeypatch):
     archs = [*largest_of(SPACE), *smallest_of(SPACE)]
 
     def statistics():
-        evaluator = SubnetEvaluator(weights, recalibration_images=8)
+        evaluator = SubnetEvaluator(EvaluationOptions(weights=weights, recalibration_images=8))
         found = [evaluator.subnets.network(arch).state_dict() for arch in archs]
         return [s["stem.0.conv.norm.running_mean"] for s in found], len(evaluator.subnets._kept)
 
@@ -459,24 +466,24 @@ class TestRows:
 
     def test_two_that_append_in_turn_see_each_others(self, tmp_path):
         path = tmp_path / "new" / "rows.jsonl"
-        a, b = Rows(path, self.settings), Rows(path, self.settings)
+        a, b = EvaluationLog(path, self.settings), EvaluationLog(path, self.settings)
         a.append([self.row(0), self.row(0, metric="top5")])
         b.append([self.row(0), self.row(1)])
         a.append([self.row(1), self.row(2)])
         assert lines(path) == [self.row(0), self.row(0, metric="top5"), self.row(1), self.row(2)]
-        assert len(a.of) == len(Rows(path, self.settings).of) == 3
+        assert len(a.by_arch) == len(EvaluationLog(path, self.settings).by_arch) == 3
 
     def test_rows_of_other_settings_stay_and_do_not_count(self, tmp_path):
         path = tmp_path / "rows.jsonl"
-        Rows(path, self.settings).append([self.row(0)])
-        other = Rows(path, self.settings | {"seed": 2})
-        assert not other.of
+        EvaluationLog(path, self.settings).append([self.row(0)])
+        other = EvaluationLog(path, self.settings | {"seed": 2})
+        assert not other.by_arch
         other.append([self.row(0, seed=2)])
         assert len(lines(path)) == 2
 
     def test_a_line_that_is_cut_off_goes_and_a_damaged_one_is_named(self, tmp_path):
         path = tmp_path / "rows.jsonl"
-        rows = Rows(path, self.settings)
+        rows = EvaluationLog(path, self.settings)
         rows.append([self.row(0)])
         with path.open("a") as file:
             file.write('{"arch"')
@@ -484,38 +491,39 @@ class TestRows:
         assert lines(path) == [self.row(0), self.row(1)]
         path.write_text(path.read_text() + "{}\n")
         with pytest.raises(RunError, match=r"rows.jsonl, line 3, is no evaluated network"):
-            Rows(path, self.settings)
+            EvaluationLog(path, self.settings)
         with pytest.raises(RunError, match="cannot open"):
-            Rows(path / "below", self.settings).append([self.row(0)])
+            EvaluationLog(path / "below", self.settings).append([self.row(0)])
 
     def test_an_arch_without_some_of_its_figures_is_evaluated_again(self, tmp_path):
         """Killed between two lines of one write."""
         path = tmp_path / "rows.jsonl"
         both = [self.row(0, figures=2), self.row(0, figures=2, metric="top5")]
-        Rows(path, self.settings).append(both)
+        EvaluationLog(path, self.settings).append(both)
         path.write_text(path.read_text().splitlines(keepends=True)[0])
-        rows = Rows(path, self.settings)
-        assert not rows.of
+        rows = EvaluationLog(path, self.settings)
+        assert not rows.by_arch
         rows.append(both)
-        assert list(Rows(path, self.settings).of.values()) == list(rows.of.values()) == [both]
+        again = EvaluationLog(path, self.settings)
+        assert list(again.by_arch.values()) == list(rows.by_arch.values()) == [both]
 
     def test_a_full_disk_is_named(self, tmp_path, monkeypatch):
         def full(number):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         path = tmp_path / "rows.jsonl"
-        Rows(path, self.settings).append([self.row(0)])
+        EvaluationLog(path, self.settings).append([self.row(0)])
         before = path.read_bytes()
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(RunError, match=r"cannot write .*rows.jsonl: No space left on device"):
-            Rows(path, self.settings).append([self.row(1)])
+            EvaluationLog(path, self.settings).append([self.row(1)])
         assert path.read_bytes() == before
 
     def test_a_disk_that_is_full_in_the_middle_of_a_row_leaves_no_part_of_it(
         self, tmp_path, monkeypatch
     ):
         path = tmp_path / "rows.jsonl"
-        Rows(path, self.settings).append([self.row(0)])
+        EvaluationLog(path, self.settings).append([self.row(0)])
         before = path.read_bytes()
         both = [self.row(1, figures=2), self.row(1, figures=2, metric="top5")]
         first = len(json.dumps(both[0])) + 1
@@ -527,7 +535,7 @@ class TestRows:
                 return write(handle, data[: room.pop(0)], at)
 
             monkeypatch.setattr(os, "pwrite", pwrite)
-            rows = Rows(path, self.settings)
+            rows = EvaluationLog(path, self.settings)
             with pytest.raises(RunError, match="No space left on device"):
                 rows.append(both)
             monkeypatch.undo()
@@ -553,8 +561,8 @@ class TestRows:
         path = tmp_path / "notes.txt"
         path.write_text(text)
         with pytest.raises(RunError, match=r"notes\.txt"):
-            Rows(path, self.settings)
-        rows = Rows(tmp_path / "none", self.settings)
+            EvaluationLog(path, self.settings)
+        rows = EvaluationLog(tmp_path / "none", self.settings)
         rows.path = path  # written by somebody else since the file was read
         with pytest.raises(RunError, match=r"notes\.txt"):
             rows.append([self.row(0)])
@@ -564,25 +572,25 @@ class TestRows:
     def test_the_beginning_of_a_row_is_cut(self, tmp_path, torn):
         path = tmp_path / "rows.jsonl"
         path.write_text("\n" + torn)
-        Rows(path, self.settings).append([self.row(0)])
+        EvaluationLog(path, self.settings).append([self.row(0)])
         assert path.read_text() == "\n" + json.dumps(self.row(0)) + "\n"
 
     def test_a_whole_last_row_without_a_line_end_is_kept(self, tmp_path):
         """As an editor leaves it; the reader of accuracies counts it too."""
         path = tmp_path / "rows.jsonl"
         path.write_text(json.dumps(self.row(0)))
-        rows = Rows(path, self.settings)
-        assert len(rows.of) == 1
+        rows = EvaluationLog(path, self.settings)
+        assert len(rows.by_arch) == 1
         rows.append([self.row(1), self.row(0)])
         assert lines(path) == [self.row(0), self.row(1)]
-        assert len(Rows(path, self.settings).of) == 2
+        assert len(EvaluationLog(path, self.settings).by_arch) == 2
 
     def test_zeros_that_a_crash_left_go(self, tmp_path):
         path = tmp_path / "rows.jsonl"
-        Rows(path, self.settings).append([self.row(0)])
+        EvaluationLog(path, self.settings).append([self.row(0)])
         with path.open("ab") as file:
             file.write(b"\0" * 5000)
-        Rows(path, self.settings).append([self.row(1)])
+        EvaluationLog(path, self.settings).append([self.row(1)])
         assert lines(path) == [self.row(0), self.row(1)]
 
     @pytest.mark.parametrize(
@@ -598,10 +606,10 @@ class TestRows:
         text = json.dumps(self.row(0)) + "\n" + json.dumps(self.row(1) | change) + "\n"
         path.write_text(text)
         with pytest.raises(RunError, match=r"rows.jsonl, line 2, is no evaluated .*another --out"):
-            Rows(path, self.settings)
+            EvaluationLog(path, self.settings)
         assert path.read_text() == text
 
     def test_a_fifo_is_no_file_of_rows(self, tmp_path):
         os.mkfifo(tmp_path / "rows.jsonl")
         with pytest.raises(RunError, match="no regular file"):
-            Rows(tmp_path / "rows.jsonl", self.settings)
+            EvaluationLog(tmp_path / "rows.jsonl", self.settings)

@@ -525,13 +525,13 @@ def test_an_interrupted_evaluation_says_what_is_kept(tmp_path, monkeypatch, caps
 
 def test_another_order_of_classes_is_another_evaluation(tmp_path):
     """Figures that are kept in a file are not those of folders in another order."""
-    from supernet.evaluation.rows import SETTINGS, Rows
+    from supernet.evaluation.rows import SETTINGS, EvaluationLog
 
     numbers = ("n", "seed", "recalibration_images", "recalibration_batch")
     settings = {name: 2 if name in numbers else "x" for name in SETTINGS if name != "class_order"}
     arch = named_arch("b0")
     row = {"arch": arch.to_dict(), "metric": "top1", "value": 1.0, **settings}
     path = tmp_path / "rows.jsonl"
-    Rows(path, settings).append([row])
-    assert list(Rows(path, settings).of) == [arch]
-    assert not Rows(path, settings | {"class_order": "number"}).of
+    EvaluationLog(path, settings).append([row])
+    assert list(EvaluationLog(path, settings).by_arch) == [arch]
+    assert not EvaluationLog(path, settings | {"class_order": "number"}).by_arch

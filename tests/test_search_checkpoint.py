@@ -122,7 +122,7 @@ def test_its_evaluations_feed_the_predictor(searched, tmp_path):
 
 
 def test_the_next_command_extracts_the_network(searched, tmp_path):
-    from supernet.weights.files import arch_in
+    from supernet.weights.header import read_header
 
     folder, said = searched
     next_command = said.strip().splitlines()[-1].removeprefix("next: python ")
@@ -132,7 +132,7 @@ def test_the_next_command_extracts_the_network(searched, tmp_path):
     arguments[arguments.index("--out") + 1] = str(out)
     subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
     number = int(arguments[arguments.index("--arch") + 1].rpartition("#")[2])
-    assert arch_in(out) == read_front(folder).candidates[number].arch
+    assert read_header(out).arch == read_front(folder).candidates[number].arch
 
 
 def test_a_network_with_outputs_that_are_not_finite_ends_no_search(

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from results.errors import NotFiniteError, RunError, UserError
 from supernet.arch import Arch
-from supernet.evaluation.queue import SharedWork
+from supernet.evaluation.queue import SharedQueue
 from supernet.official import named_arch
 
 ROOT = Path(__file__).parents[1]
@@ -47,12 +47,12 @@ def evaluate(arch):
         time.sleep(0.05)
     time.sleep(seconds)
     return [{"value": arch.resolution[0]}]
-share(sys.argv[1]).work(ARCHS, evaluate)
+list(share(sys.argv[1]).work(ARCHS, evaluate))
 """
 
 
 def share(storage, **options):
-    return SharedWork(storage, "study", SETTINGS, pulse_s=0.1, grace_s=3.0, **options)
+    return SharedQueue(storage, "study", SETTINGS, pulse_s=0.1, grace_s=3.0, **options)
 
 
 def worker(storage, log, seconds=0.05, mode="lives"):
@@ -93,7 +93,7 @@ def test_workers_share_and_repeat_nothing(storage, tmp_path):
     assert [w.wait(60) for w in workers] == [0, 0, 0]
     assert sorted(map(int, log.read_text().split())) == [32 * n for n in range(1, 9)]
     again = share(storage)
-    again.work(ARCHS, lambda arch: pytest.fail("all were evaluated"))
+    list(again.work(ARCHS, lambda arch: pytest.fail("all were evaluated")))
     assert values(again.rows(ARCHS)) == EXPECTED
 
 
@@ -102,7 +102,7 @@ def test_what_a_killed_worker_was_on_is_evaluated_by_another(storage, tmp_path):
     assert worker(storage, log, mode="dies").wait(60) == -signal.SIGKILL
     shared = share(storage)
     seen: list[Arch] = []
-    shared.work(ARCHS, partial(value, seen=seen))
+    list(shared.work(ARCHS, partial(value, seen=seen)))
     assert len(log.read_text().split()) == 1
     assert Counter(seen) == Counter(ARCHS)
     assert values(shared.rows(ARCHS)) == EXPECTED
@@ -121,7 +121,7 @@ def test_a_slow_worker_is_not_taken_for_a_dead_one(tmp_path):
             threading.Timer(6, (tmp_path / "enough").touch).start()  # twice the grace
         return value(arch, seen)
 
-    share(storage).work(ARCHS, evaluate)
+    list(share(storage).work(ARCHS, evaluate))
     assert slow.wait(60) == 0
     assert len(log.read_text().split()) == 1
     assert len(seen) == len(ARCHS) - 1
@@ -137,7 +137,7 @@ def test_a_storage_that_answers_late_is_no_silence(tmp_path, monkeypatch):
         enough.wait(60)
         return value(arch)
 
-    worker = threading.Thread(target=lambda: share(storage).work(ARCHS[:1], slow))
+    worker = threading.Thread(target=lambda: list(share(storage).work(ARCHS[:1], slow)))
     worker.start()
     begun.wait(60)
     other = share(storage)
@@ -153,7 +153,7 @@ def test_a_storage_that_answers_late_is_no_silence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(other, "_trials", late)
     try:
-        other.work(ARCHS[:1], lambda arch: pytest.fail("another is on it"))
+        list(other.work(ARCHS[:1], lambda arch: pytest.fail("another is on it")))
     finally:
         enough.set()
         worker.join()
@@ -184,7 +184,7 @@ def test_two_that_add_the_same_archs_at_once(tmp_path):
     shared = share(sqlite(tmp_path))
     seen: list[Arch] = []
     shared._add([arch.to_json() for arch in ARCHS] * 2)
-    shared.work(ARCHS, partial(value, seen=seen))
+    list(shared.work(ARCHS, partial(value, seen=seen)))
     assert Counter(seen) == Counter(ARCHS)
 
 
@@ -196,11 +196,11 @@ def test_an_arch_that_fails_again_and_again_is_named(tmp_path):
 
     for _ in range(3):
         with pytest.raises(UserError, match="out of memory"):
-            share(storage).work(ARCHS[:1], fails)
+            list(share(storage).work(ARCHS[:1], fails))
     with pytest.raises(RunError, match=r"b 8x1 .* could not be evaluated 3 times"):
-        share(storage).work(ARCHS[:1], fails)
+        list(share(storage).work(ARCHS[:1], fails))
     shared = share(storage)
-    shared.work(ARCHS[1:], lambda arch: [{"value": 0.0}])  # the others are none the worse
+    list(shared.work(ARCHS[1:], lambda arch: [{"value": 0.0}]))  # the others are none the worse
     assert len(list(shared.rows(ARCHS))) == len(ARCHS) - 1
 
 
@@ -212,15 +212,15 @@ def test_an_interrupted_arch_has_not_failed(tmp_path):
 
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
-            share(storage).work(ARCHS[:1], interrupted)
-    share(storage).work(ARCHS[:1], lambda arch: [{"value": 0.0}])
+            list(share(storage).work(ARCHS[:1], interrupted))
+    list(share(storage).work(ARCHS[:1], lambda arch: [{"value": 0.0}]))
 
 
 def test_more_archs_may_join_a_study(tmp_path):
     shared = share(sqlite(tmp_path))
     seen: list[Arch] = []
     for end in (3, 8):
-        shared.work(ARCHS[:end], partial(value, seen=seen))
+        list(shared.work(ARCHS[:end], partial(value, seen=seen)))
     assert Counter(seen) == Counter(ARCHS)
 
 
@@ -228,10 +228,10 @@ def test_what_is_wrong_is_named(tmp_path):
     storage = sqlite(tmp_path)
     share(storage)
     with pytest.raises(RunError, match="study study has n 10, not 20; give another --study"):
-        SharedWork(storage, "study", SETTINGS | {"n": 20})
+        SharedQueue(storage, "study", SETTINGS | {"n": 20})
     for bad in ("nosuch://x", "sqlite:////no/such/folder/x.db", "/no/such/folder/x.log"):
         with pytest.raises(RunError, match=f"--storage {bad} cannot be used: ") as caught:
-            SharedWork(bad, "study", SETTINGS)
+            SharedQueue(bad, "study", SETTINGS)
         assert "\n" not in str(caught.value)
 
 
@@ -239,7 +239,7 @@ def test_a_worker_goes_on_while_its_heart_beats(tmp_path):
     """The thread that counts up ends with the evaluation."""
     before = set(threading.enumerate())
     shared = share(str(tmp_path / "log"))
-    shared.work(ARCHS[:1], partial(beaten, shared))
+    list(shared.work(ARCHS[:1], partial(beaten, shared)))
     assert set(threading.enumerate()) <= before
     (trial,) = shared._study.get_trials()
     assert trial.user_attrs["beat"] >= 2
@@ -260,7 +260,7 @@ def test_a_worker_taken_for_dead_goes_on(storage):
         return value(arch)
 
     shared = share(storage)
-    shared.work(ARCHS[:2], evaluate)
+    list(shared.work(ARCHS[:2], evaluate))
     assert len(calls) == 3
     assert values(shared.rows(ARCHS)) == EXPECTED[:2]
 
@@ -277,7 +277,7 @@ def test_a_storage_that_fails_once_ends_no_heartbeat(tmp_path, monkeypatch):
         write(number, name, what)
 
     monkeypatch.setattr(shared._storage, "set_trial_user_attr", flaky)
-    shared.work(ARCHS[:1], partial(beaten, shared))
+    list(shared.work(ARCHS[:1], partial(beaten, shared)))
     assert failed
     (trial,) = shared._study.get_trials()
     assert trial.user_attrs["beat"] >= 2
@@ -293,7 +293,7 @@ def test_of_two_that_begin_a_study_at_once_one_is_refused(tmp_path, monkeypatch)
         return value(arch)
 
     with pytest.raises(RunError, match="study study has n 20, not 10"):
-        shared.work(ARCHS[:1], evaluate)
+        list(shared.work(ARCHS[:1], evaluate))
     assert not list(shared.rows(ARCHS))
 
     write = Study.set_user_attr
@@ -313,9 +313,9 @@ def test_a_network_that_is_not_finite_holds_up_no_other(storage):
             raise NotFiniteError("the output is not finite")
         return value(arch)
 
-    share(storage).work(ARCHS, evaluate)
+    list(share(storage).work(ARCHS, evaluate))
     again = share(storage)
-    again.work(ARCHS, lambda arch: pytest.fail("all were evaluated"))
+    list(again.work(ARCHS, lambda arch: pytest.fail("all were evaluated")))
     assert values(again.rows(ARCHS)) == EXPECTED[:2] + EXPECTED[3:]
     assert again.errors(ARCHS) == {ARCHS[2]: "the output is not finite"}
 
@@ -383,7 +383,7 @@ def test_a_journal_with_a_line_that_is_being_written_is_used(tmp_path):
     from supernet.evaluation.queue import _check_file
 
     path = tmp_path / "journal"
-    share(str(path)).work(ARCHS[:1], value)
+    list(share(str(path)).work(ARCHS[:1], value))
     path.write_bytes(path.read_bytes() + b"\n" + b'{"op_code":')
     before = path.read_bytes()
     _check_file(str(path))
@@ -398,7 +398,7 @@ def test_a_study_of_something_else_is_named(tmp_path, attributes):
     study = optuna.create_study(storage=url, study_name="study", direction="maximize")
     study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs=attributes))
     with pytest.raises(RunError, match="not of evaluated networks; give another --study"):
-        share(url).work(ARCHS[:1], value)
+        list(share(url).work(ARCHS[:1], value))
     study.set_user_attr("settings", "text")
     with pytest.raises(RunError, match="not of evaluated networks; give another --study"):
         share(url)
@@ -407,7 +407,7 @@ def test_a_study_of_something_else_is_named(tmp_path, attributes):
 def test_rows_of_another_kind_are_named(tmp_path):
     url = f"sqlite:///{tmp_path / 'a.db'}"
     shared = share(url)
-    shared.work(ARCHS[:1], value)
+    list(shared.work(ARCHS[:1], value))
     for text in ("[" * 100_000, "7", "{}", "x", [1]):
         for trial in shared._study.get_trials(deepcopy=False):
             trial.user_attrs["rows"] = text
@@ -428,7 +428,7 @@ def test_a_data_base_that_goes_away_is_one_line_without_its_password(tmp_path, m
         raise OperationalError("select", {}, Exception("mysql://u:s3cret@h: gone away"))
 
     monkeypatch.setattr(shared._study, "get_trials", gone)
-    for ask in (lambda: shared.work(ARCHS[:1], value), lambda: list(shared.rows(ARCHS))):
+    for ask in (lambda: list(shared.work(ARCHS[:1], value)), lambda: list(shared.rows(ARCHS))):
         with pytest.raises(RunError, match=r"cannot be used.*run the command again") as caught:
             ask()
         assert "s3cret" not in str(caught.value)

@@ -19,20 +19,18 @@ from safetensors.torch import load_file, save_file
 
 from results.errors import RunError, UserError, WeightsError
 from supernet.arch import ClassificationHead
-from supernet.evaluation.recalibrated import data_seed
 from supernet.model import build, create_model
 from supernet.official import named_arch
-from supernet.sharing.checkpoint import is_supernet, open_supernet, resolutions_in, space_in
+from supernet.sharing.checkpoint import open_supernet
 from supernet.weights.files import (
-    arch_in,
-    load_network,
     load_weights,
-    num_classes_in,
     official_state_dict,
     read_weights,
     save_weights,
     sha256_of,
 )
+from supernet.weights.header import read_header
+from supernet.weights.networks import load_network
 from supernet.weights.tensors import read_tensors, write_tensors
 
 B0 = named_arch("b0")
@@ -142,7 +140,7 @@ def test_a_network_larger_than_its_file_is_not_built(width, saved, tmp_path, bou
     header["__metadata__"]["arch"] = json.dumps(arch)
     write_header(tmp_path / "x.safetensors", header, body)
     with pytest.raises(WeightsError, match=r"x.safetensors is damaged: it holds .* numbers, and"):
-        arch_in(tmp_path / "x.safetensors")
+        read_header(tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match="is damaged"):
         create_model("b0", pretrained=tmp_path / "x.safetensors")
 
@@ -162,7 +160,7 @@ def test_as_many_classes_as_a_file_claims_are_not_built(tmp_path, bounded):
     claimed = torch.zeros(1).expand(10**9, 1280)
     torch.save(state | {"head.op_list.3.linear.weight": claimed}, tmp_path / "x.pt")
     with pytest.raises(WeightsError, match="lacks the numbers of head"):
-        num_classes_in(tmp_path / "x.pt", "classification")
+        read_weights(tmp_path / "x.pt")
 
 
 def test_a_compressed_checkpoint_is_not_inflated(tmp_path, bounded):
@@ -180,7 +178,7 @@ def test_a_compressed_checkpoint_is_not_inflated(tmp_path, bounded):
                 new.writestr(part.filename, data.ljust(size, b"\0"), kind)
     with pytest.raises(WeightsError, match=r"bomb.pt has .* bytes and claims to hold 67,"):
         read_weights(tmp_path / "bomb.pt")
-    assert list(read_weights(tmp_path / "fine.pt")[0]) == ["stem.0.x"]
+    assert list(read_weights(tmp_path / "fine.pt").tensors) == ["stem.0.x"]
 
 
 @pytest.mark.parametrize(
@@ -203,10 +201,10 @@ def test_a_compressed_checkpoint_is_not_inflated(tmp_path, bounded):
 def test_other_things_than_weights_end_in_one_line(make, tmp_path, bounded):
     path = tmp_path / "x"
     make(path)
-    for read in (read_weights, arch_in, is_supernet, lambda p: load_weights(build(SMALL), p)):
+    for read in (read_weights, read_header, lambda p: load_weights(build(SMALL), p)):
         error = error_of(read, path)
         if error is None:
-            assert read in (arch_in, is_supernet)  # which ask for our own files alone
+            assert read is read_header  # which asks for our own files alone
         else:
             assert str(path) in error
 
@@ -265,14 +263,10 @@ def mutate(header, body, mutant):
 
 
 READERS = (
-    arch_in,
-    space_in,
-    resolutions_in,
+    read_header,
     open_supernet,
-    data_seed,
     read_weights,
-    lambda path: num_classes_in(path, "classification"),
-    lambda path: load_network(arch_in(path) or SMALL, path),
+    lambda path: load_network(read_header(path).arch or SMALL, path),
 )
 
 
@@ -327,11 +321,11 @@ def test_wrong_texts_of_our_files_are_named(saved):
         ("norm_eps", '"x"', lambda p: load_weights(build(SMALL), p)),
         ("norm_eps", "1e400", lambda p: load_weights(build(SMALL), p)),
         ("norm_eps", "1" * 400, lambda p: load_weights(build(SMALL), p)),
-        ("resolutions", "1000000", resolutions_in),
-        ("resolutions", "64," * 2000 + "64", resolutions_in),
-        ("seed", "9" * 5000, data_seed),
-        ("space", '{"name": "tiny", "resolutions": ["999999"]}', space_in),
-        ("space", '{"name": "tiny", "freeze": ' + json.dumps(["a=b"] * 2000) + "}", space_in),
+        ("resolutions", "1000000", read_header),
+        ("resolutions", "64," * 2000 + "64", read_header),
+        ("seed", "9" * 5000, read_header),
+        ("space", '{"name": "tiny", "resolutions": ["999999"]}', read_header),
+        ("space", '{"name": "tiny", "freeze": ' + json.dumps(["a=b"] * 2000) + "}", read_header),
         ("space", '{"name": "tiny", "num_classes": 10000000}', open_supernet),
     ):
         write_header(path, header | {"__metadata__": header["__metadata__"] | {name: text}}, body)
@@ -352,7 +346,7 @@ def test_wrong_texts_of_our_files_are_named(saved):
 def test_what_stands_where_weights_should_is_named(name, content, words, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
-    for read in (read_weights, arch_in, is_supernet, lambda p: load_weights(build(SMALL), p)):
+    for read in (read_weights, read_header, lambda p: load_weights(build(SMALL), p)):
         assert error_of(read, path) == f"{path} {words}"
 
 
@@ -360,9 +354,9 @@ def test_a_damaged_safetensors_file_is_not_asked_for_its_arch(small, tmp_path):
     path = tmp_path / "x.safetensors"
     for content in (b"", b"no weights", bytes(100)):
         path.write_bytes(content)
-        assert "x.safetensors is damaged" in (error_of(arch_in, path) or "")
+        assert "x.safetensors is damaged" in (error_of(read_header, path) or "")
     torch.save(official_state_dict(small), path)
-    assert "one of torch.save; name it .pt" in (error_of(arch_in, path) or "")
+    assert "one of torch.save; name it .pt" in (error_of(read_header, path) or "")
     path.rename(tmp_path / "x.pt")
     load_weights(build(SMALL), tmp_path / "x.pt")
 

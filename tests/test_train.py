@@ -24,6 +24,7 @@ from results.errors import RunError, UserError
 from results.resume import flags_of, resumed
 from results.runs import locked
 from supernet.arch import Arch, PromptableHead, ReconstructionHead, Stage, Stem
+from supernet.evaluation.options import EvaluationOptions
 from supernet.evaluation.subnets import SubnetEvaluator
 from supernet.model import build
 from supernet.official import with_head
@@ -42,13 +43,11 @@ from supernet.training.run import train
 from supernet.training.snapshots import load_snapshot, save_snapshot, snapshots
 from supernet.training.trainer import Trainer
 from supernet.weights.files import (
-    arch_in,
-    metadata_in,
-    norm_eps,
-    read_weights,
     save_weights,
-    set_norm_eps,
 )
+from supernet.weights.fitting import norm_eps, set_norm_eps
+from supernet.weights.header import read_header
+from supernet.weights.tensors import read_tensors
 from tests.blobs import FROZEN
 from tests.conftest import ROOT
 
@@ -109,7 +108,7 @@ def test_a_run_leaves_curves_checkpoints_and_a_model(whole):
     assert [int(path.stem[5:]) for path in snapshots(whole)] == [20, 24]
     assert (whole / PICTURE).read_bytes().startswith(b"\x89PNG")
     assert list((whole / "tensorboard").iterdir())
-    assert metadata_in(whole / "model.safetensors")["num_train"] == "40"
+    assert read_header(whole / "model.safetensors").num_train == 40
     record = json.loads((whole / "run.json").read_text())
     assert record["settings"]["freeze"] == list(FROZEN)
     assert record["sources"]["num_train"] == 40
@@ -131,7 +130,9 @@ def test_the_model_holds_the_average(whole):
 
 def test_its_model_is_evaluated_as_the_training_did(whole):
     """At the size and with the statistics of the training's pictures, which the file tells."""
-    evaluator = SubnetEvaluator(whole / "model.safetensors", limit=16, recalibration_images=16)
+    evaluator = SubnetEvaluator(
+        EvaluationOptions(weights=whole / "model.safetensors", limit=16, recalibration_images=16)
+    )
     archs = {"largest": largest_of(evaluator.space), "smallest": smallest_of(evaluator.space)}
     for row in read_rows(whole / EVALUATIONS):
         (arch,) = archs[row["subnet"]]
@@ -196,7 +197,7 @@ def test_one_network_alone(whole, tmp_path, capsys):
     assert (row["subnet"], row["arch"]["head"]["num_classes"]) == ("arch", 12)
     assert [row["distill"] for row in curve(tmp_path / "a")] == ["", "", ""]
     assert {row["step"] for row in read_rows(tmp_path / "a" / EVALUATIONS)} == {"2", "3"}
-    trained = arch_in(tmp_path / "a" / "model.safetensors")
+    trained = read_header(tmp_path / "a" / "model.safetensors").arch
     assert trained is not None
     assert trained.stages == space.sample(random.Random(0)).stages
     # it began as the supernet's subnet, and goes on from its own file
@@ -210,8 +211,8 @@ def test_one_network_alone(whole, tmp_path, capsys):
 def test_weights_begin_as_those_of_init(whole, tmp_path):
     run = tmp_path / "run"
     replace(QUICK, out=run, steps=1, init=whole / "model.safetensors", lr=1e-12, ema=None).run()
-    begun, _ = read_weights(whole / "model.safetensors")
-    ended, _ = read_weights(run / "model.safetensors")
+    begun, _ = read_tensors(whole / "model.safetensors")
+    ended, _ = read_tensors(run / "model.safetensors")
     weights = [name for name in begun if "running" not in name and "batches" not in name]
     assert all(torch.allclose(begun[name], ended[name], atol=1e-6) for name in weights)
 
@@ -224,11 +225,11 @@ def test_pretrained_bodies_get_new_heads(whole, tmp_path, capsys):
     assert f"next: python -m supernet.train --space tiny --task TASK --init {pre}" in said
     assert "psnr_db" in said
     replace(body, out=tmp_path / "run", init=pre).run()
-    begun, ended = (read_weights(tmp_path / n / "model.safetensors")[0] for n in ("pre", "run"))
+    begun, ended = (read_tensors(tmp_path / n / "model.safetensors")[0] for n in ("pre", "run"))
     shared = [n for n in begun if n in ended and n.endswith("conv.weight") and "head" not in n]
     assert len(shared) > 40
     assert all(torch.allclose(begun[name], ended[name], atol=1e-6) for name in shared)
-    other, _ = read_weights(whole / "model.safetensors")
+    other, _ = read_tensors(whole / "model.safetensors")
     assert not torch.allclose(other[shared[0]], ended[shared[0]], atol=1e-3)
 
 
@@ -383,7 +384,7 @@ def test_a_run_goes_on_with_its_own_network_from_anywhere(tmp_path, monkeypatch)
     replace(alone, recalibration_images=None, out=run, steps=1).run()
     monkeypatch.chdir("elsewhere")
     Train(resume=run, steps=2, quiet=True).run()
-    trained = arch_in(run / "model.safetensors")
+    trained = read_header(run / "model.safetensors").arch
     assert trained is not None
     assert trained.stages == arch.stages
 
@@ -674,8 +675,8 @@ def test_transforms_begin_as_the_identity_where_weights_have_none(whole, tmp_pat
     run = tmp_path / "run"
     begun = replace(QUICK, out=run, steps=1, init=init, lr=1e-12, ema=None, kernel_transform=True)
     begun.run()
-    before, _ = read_weights(init)
-    after, _ = read_weights(run / "model.safetensors")
+    before, _ = read_tensors(init)
+    after, _ = read_tensors(run / "model.safetensors")
     added = after.keys() - before.keys()
     assert added
     for name in added:
@@ -748,7 +749,7 @@ def test_resuming_a_finished_run_leaves_its_weights(whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     model = run / "model.safetensors"
     written = model.read_bytes()
-    tensors, metadata = read_weights(model)
+    tensors, metadata = read_tensors(model)
     for _ in range(9):
         save_file(tensors, model, metadata=metadata)
         if model.read_bytes() != written:
@@ -767,7 +768,7 @@ def test_resuming_a_finished_run_leaves_its_weights(whole, tmp_path):
 def test_a_state_of_another_training_is_named(whole, fails, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     last = snapshots(run)[-1]
-    tensors, metadata = read_weights(last)
+    tensors, metadata = read_tensors(last)
     facts = json.loads(metadata["facts"]) | {"step": 10**6}
     save_file(tensors, last, metadata={"facts": json.dumps(facts)})
     curve_before = (run / CURVE).read_bytes()

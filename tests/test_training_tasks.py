@@ -30,7 +30,7 @@ from supernet.arch import (
 )
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
-from supernet.model import IMAGENET_MEAN, IMAGENET_STD, build, build_task_model
+from supernet.model import build, build_task_model
 from supernet.official import dataset_of
 from supernet.sam.model import FRAME, Sam
 from supernet.sharing.supernet import Supernet
@@ -45,6 +45,7 @@ from supernet.tasks.prompts import PROMPTS, ask, low_resolution
 from supernet.tasks.splits import evenly
 from supernet.tasks.task import EvaluationSettings, to_device
 from supernet.weights.files import save_weights
+from supernet.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 CPU = torch.device("cpu")

@@ -16,13 +16,12 @@ from supernet.arch import ClassificationHead
 from supernet.model import build, build_task_model, create_model
 from supernet.official import named_arch
 from supernet.weights.files import (
-    arch_in,
     load_weights,
-    norm_eps,
     official_state_dict,
     save_weights,
-    set_norm_eps,
 )
+from supernet.weights.fitting import norm_eps, set_norm_eps
+from supernet.weights.header import read_header
 from tests.strategies import SPACES, archs
 
 B0 = named_arch("b0")
@@ -42,7 +41,7 @@ def same(a, b):
 def test_our_own_file_brings_back_the_model(name, tmp_path):
     model = seeded(named_arch(name))
     save_weights(model, tmp_path / "model.safetensors", note="mine")
-    again = seeded(arch_in(tmp_path / "model.safetensors"), seed=1)
+    again = seeded(read_header(tmp_path / "model.safetensors").arch, seed=1)
     assert load_weights(again, tmp_path / "model.safetensors") == ()
     assert same(model, again)
     assert again.arch == model.arch
@@ -54,7 +53,7 @@ def test_any_arch_comes_back(arch, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
     model = seeded(arch)
     save_weights(model, path)
-    again = seeded(arch_in(path), seed=1)
+    again = seeded(read_header(path).arch, seed=1)
     load_weights(again, path)
     assert same(model, again)
 
@@ -105,7 +104,7 @@ def test_official_files_bare_wrapped_or_from_several_gpus(wrap, prefix, tmp_path
     again = seeded(seed=1)
     load_weights(again, tmp_path / "b0.pt")
     assert same(model, again)
-    assert arch_in(tmp_path / "b0.pt") is None
+    assert read_header(tmp_path / "b0.pt").arch is None
 
 
 def test_official_names_are_those_of_the_checkpoints():
@@ -255,7 +254,7 @@ def test_damaged_metadata_is_named(metadata, tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(seeded().state_dict(), path, metadata=metadata)
     with pytest.raises(WeightsError, match="is damaged"):
-        load_weights(seeded(arch_in(path) or B0), path)
+        load_weights(seeded(read_header(path).arch or B0), path)
 
 
 def test_a_missing_file_and_a_folder_that_cannot_be_written(tmp_path):

@@ -303,7 +303,7 @@ def test_what_is_no_network_names_what_is_there(tmp_path):
         read_weights(tmp_path / "x.pt")
     # timm keeps its flags beside the weights
     torch.save({"state_dict": RAW, "args": argparse.Namespace(lr=1)}, tmp_path / "x.pt")
-    assert read_weights(tmp_path / "x.pt")[0].keys() == RAW.keys()
+    assert read_weights(tmp_path / "x.pt").tensors.keys() == RAW.keys()
 
 
 def test_advice_does_not_name_the_flags_that_were_given(networks, tmp_path):

@@ -4,21 +4,22 @@ Each evaluation is kept in the run folder as soon as it is made, as `supernet.ev
 them, so that a search that goes on repeats none. PyTorch is imported here alone.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.objectives.sources import AccuracySource
-from nas.options import EvaluationOptions
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import metric_of
 from results.errors import NotFiniteError, SearchError, check_least, printable
 from results.runs import own_path
 from supernet.accelerator import check_accelerator, check_is_here
 from supernet.arch import Arch
+from supernet.evaluation.options import EvaluationOptions
 from supernet.space import Space
 
 if TYPE_CHECKING:
-    from supernet.evaluation.rows import Rows
+    from supernet.evaluation.rows import EvaluationLog
     from supernet.evaluation.subnets import SubnetEvaluator
 
 EVALUATIONS = "evaluations.jsonl"  # in the run folder
@@ -70,19 +71,19 @@ class SupernetAccuracy(AccuracySource):
         0 for one whose outputs are not finite. Raises SearchError where no standard deviation is
         known.
         """
-        if arch not in self.rows.of:
+        if arch not in self.rows.by_arch:
             try:
                 self.rows.append(self.evaluator.rows(arch))
             except NotFiniteError:  # says nothing of the others
                 return AccuracyPrediction(0.0, 0.0)
-        first = self.rows.of[arch][0]
+        first = self.rows.by_arch[arch][0]
         if first.get("stderr") is None:
             raise _no_error()
         return AccuracyPrediction(float(first["value"]), float(first["stderr"]))
 
     def is_broken(self, arch: Arch) -> bool:
         """Tell whether an Arch that was evaluated had outputs that are not finite."""
-        return arch not in self.rows.of
+        return arch not in self.rows.by_arch
 
     def describe(self) -> str:
         """Return one line: provenance and error."""
@@ -111,15 +112,9 @@ def open_checkpoint(path: Path, options: EvaluationOptions) -> SupernetAccuracy:
     from supernet.evaluation.subnets import SubnetEvaluator
 
     check_is_here(options.accelerator)
-    evaluator = SubnetEvaluator(
-        path,
-        data=options.data,
-        limit=options.limit,
-        recalibration_images=options.recalibration_images,
-        # embedded pictures are drawn once, which only this process remembers
-        workers=None if options.data else 0,
-        accelerator=options.accelerator,
-    )
+    # embedded pictures are drawn once, which only this process remembers
+    workers = None if options.data else 0
+    evaluator = SubnetEvaluator(replace(options, weights=path, workers=workers))
     if evaluator.sources["n"] < 2:
         raise _no_error()
     return SupernetAccuracy(evaluator, path.name, options.data)
@@ -132,7 +127,7 @@ def _no_error() -> SearchError:
     )
 
 
-def _rows(journal: Path | None, evaluator: "SubnetEvaluator") -> "Rows":
-    from supernet.evaluation.rows import Rows
+def _rows(journal: Path | None, evaluator: "SubnetEvaluator") -> "EvaluationLog":
+    from supernet.evaluation.rows import EvaluationLog
 
-    return Rows(journal, evaluator.sources)
+    return EvaluationLog(journal, evaluator.sources)

@@ -15,8 +15,7 @@ from supernet.arch import (
     SegmentationHead,
     SuperResolutionHead,
 )
-from supernet.evaluation.recalibrated import order_of, task_of, was_trained_here
-from supernet.model import default_cfg
+from supernet.evaluation.recalibrated import task_of
 from supernet.official import ALL_DATASETS
 from supernet.pictures import Normalisation
 from supernet.tasks.annotated_pictures import AnnotatedPictures
@@ -26,13 +25,14 @@ from supernet.tasks.look import typical_size
 from supernet.tasks.promptable import BoxIoU
 from supernet.tasks.segmentation import MeanIoU
 from supernet.tasks.super_resolution import LargePictures, Likeness
-from supernet.weights.header import classes_in
+from supernet.weights.header import WeightsHeader
+from supernet.weights.preprocessing import preprocessing_of
 
 FAR = 2.5  # times as large or small as the pictures: nobody would choose it for them
 
 
 @dataclass(frozen=True)
-class Opened:
+class FolderData:
     """A folder as a data set, and the metric that goes with it."""
 
     data: Dataset[Any]
@@ -44,16 +44,17 @@ class Opened:
 
 def open_data(
     arch: Arch,
-    weights: Path,
+    header: WeightsHeader,
     folder: Path,
     *,
     limit: int | None = None,
     class_order: str | None = None,
     silent: bool = True,
-) -> Opened:
-    """What `arch` is evaluated on, never pictures of `folder` that `weights` were trained on.
+) -> FolderData:
+    """Return what `arch` is evaluated on, never pictures of `folder` that it was trained on.
 
     Args:
+        header: of the weights.
         limit: pictures that will be looked at.
         class_order: of class folders, where the weights name no classes.
         silent: show no progress.
@@ -61,44 +62,46 @@ def open_data(
     Raises DataError for a folder that it cannot be evaluated on.
     """
     is_pretrained = isinstance(arch.head, ReconstructionHead)
-    if not is_pretrained and not was_trained_here(weights):
-        return _all_of(arch, weights, folder, limit, class_order, silent)
+    if not is_pretrained and not header.is_trained_here:
+        return _all_of(arch, header, folder, limit, class_order, silent)
     try:
-        task = task_of(arch, weights, folder, class_order)
+        task = task_of(arch, header, folder, class_order)
     except DataError:
         if is_pretrained:
             raise
         # what cannot be trained on, as without train/, was not
-        return _all_of(arch, weights, folder, limit, class_order, silent)
+        return _all_of(arch, header, folder, limit, class_order, silent)
     data, metric = task.held_out(arch)
     notes = task.source.check_labels(limit, silent=silent)
     if isinstance(arch.head, SegmentationHead):
         notes += about_size(arch, task.source.files_held_out())
-    return Opened(data, metric, task.dataset, task.dataset in ALL_DATASETS, notes)
+    return FolderData(data, metric, task.dataset, task.dataset in ALL_DATASETS, notes)
 
 
 def _all_of(
     arch: Arch,
-    weights: Path,
+    header: WeightsHeader,
     folder: Path,
     limit: int | None,
     class_order: str | None,
     silent: bool,
-) -> Opened:
-    head, cfg, name = arch.head, default_cfg(arch), folder.resolve().name
-    names = classes_in(weights)
-    normalisation = Normalisation(cfg["mean"], cfg["std"])
+) -> FolderData:
+    """Return all pictures of a folder, as none of them were trained on."""
+    head, name = arch.head, folder.resolve().name
+    prepared = header.preprocessing or preprocessing_of(arch)
+    normalisation = Normalisation(prepared.mean, prepared.std)
+    names = header.classes
     if isinstance(head, ClassificationHead):
         classes = ClassFolders(
             folder,
-            Preparation(arch.resolution, cfg["crop_pct"], normalisation),
+            Preparation(arch.resolution, prepared.crop_pct, normalisation),
             head.num_classes,
             names=names,
-            order=order_of(weights, class_order),
+            order=header.folder_order(class_order),
         )
         known = classes.is_imagenet
-        found = "imagenet" if known else name
-        return Opened(classes, TopAccuracy(), found, known, classes.notes)
+        told = "imagenet" if known else name
+        return FolderData(classes, TopAccuracy(), told, known, classes.notes)
     if isinstance(head, SegmentationHead):
         labelled = LabelledPictures(
             folder, arch.resolution, head.num_classes, normalisation, names=names
@@ -107,14 +110,14 @@ def _all_of(
         metric = MeanIoU(labelled.class_names)
         notes = labelled.check_labels(limit, silent=silent)
         notes += about_size(arch, [picture for picture, _ in labelled.samples])
-        return Opened(labelled, metric, labelled.layout if known else name, known, notes)
+        return FolderData(labelled, metric, labelled.layout if known else name, known, notes)
     if isinstance(head, SuperResolutionHead):
         pictures = LargePictures(folder, head.scale, normalisation=normalisation)
-        return Opened(pictures, Likeness(head.scale), name, False)
+        return FolderData(pictures, Likeness(head.scale), name, False)
     annotated = AnnotatedPictures(folder)
     known = annotated.layout != "folder"
-    found = annotated.layout if known else name
-    return Opened(annotated, BoxIoU(), found, known, annotated.notes)
+    told = annotated.layout if known else name
+    return FolderData(annotated, BoxIoU(), told, known, annotated.notes)
 
 
 def about_size(arch: Arch, pictures: Sequence[Path]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
@@ -20,7 +21,7 @@ from urllib.parse import unquote
 from results.errors import NotFiniteError, RunError, masked_url, reason_of, secrets_of, shown
 from results.reading import MOST_LOG_BYTES, Record, parse_json, read_bytes, whole_lines
 from supernet.arch import Arch
-from supernet.evaluation.rows import Row
+from supernet.evaluation.rows import EvaluationRow
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -41,19 +42,21 @@ class Line(Record, frozen=True):
     op_code: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
-class SharedWork:
+class SharedQueue:
     """The Archs of a study; whichever worker comes first evaluates one."""
 
     def __init__(
         self,
         storage: str,
         study: str,
-        settings: Row,
+        settings: EvaluationRow,
         *,
         pulse_s: float = PULSE_S,
         grace_s: float = GRACE_S,
     ) -> None:
-        """`storage`: a URL as Optuna takes it, or the path of a file that is made.
+        """Join a study, or begin it.
+
+        `storage`: a URL as Optuna takes it, or the path of a file that is made.
 
         Raises RunError where the storage cannot be used, or the study has other settings.
         """
@@ -70,16 +73,21 @@ class SharedWork:
         self._storage: BaseStorage = self._study._storage
         self._beats: dict[int, tuple[int, float]] = {}  # by trial: the last new one, and when
 
-    def work(self, archs: Iterable[Arch], evaluate: Callable[[Arch], list[Row]]) -> None:
+    def work(
+        self, archs: Iterable[Arch], evaluate: Callable[[Arch], list[EvaluationRow]]
+    ) -> Iterator[Arch]:
         """Evaluate, beside other workers, until every one of `archs` has been.
 
-        Those whose outputs `evaluate` finds not finite are passed over, see `errors`. Raises
-        RunError for Archs that failed repeatedly, and what else `evaluate` raises.
+        Gives those that this worker evaluated, as they are done. Those whose outputs `evaluate`
+        finds not finite are passed over, see `errors`. Raises RunError for Archs that failed
+        repeatedly, and what else `evaluate` raises.
         """
         with self._reached():
-            self._work({arch.to_json(): arch for arch in archs}, evaluate)
+            yield from self._work({arch.to_json(): arch for arch in archs}, evaluate)
 
-    def _work(self, wanted: dict[str, Arch], evaluate: Callable[[Arch], list[Row]]) -> None:
+    def _work(
+        self, wanted: dict[str, Arch], evaluate: Callable[[Arch], list[EvaluationRow]]
+    ) -> Iterator[Arch]:
         while True:
             asked = time.monotonic()
             trials = self._trials()
@@ -92,15 +100,18 @@ class SharedWork:
             random.Random(os.getpid()).shuffle(waiting)  # workers do not race for the same one
             claimed = False
             for text in waiting:
-                claimed |= self._claim(trials[text], wanted[text], evaluate)
+                outcome = self._claim(trials[text], wanted[text], evaluate)
+                claimed |= outcome != "taken"
+                if outcome == "done":
+                    yield wanted[text]
             if not missing and not claimed:
                 if set(states.values()) == {"COMPLETE"}:
                     return
                 self._release_the_dead(trials, asked, answered)
                 time.sleep(min(self.pulse_s, self.grace_s) / 2)
 
-    def rows(self, archs: Iterable[Arch]) -> Iterator[tuple[Arch, list[Row]]]:
-        """Of those of `archs` that have been evaluated, by whomever."""
+    def rows(self, archs: Iterable[Arch]) -> Iterator[tuple[Arch, list[EvaluationRow]]]:
+        """Give the figures of those of `archs` that have been evaluated, by whomever."""
         with self._reached():
             trials = self._trials()
         for arch in archs:
@@ -112,18 +123,21 @@ class SharedWork:
                     break
 
     def errors(self, archs: Iterable[Arch]) -> dict[Arch, str]:
-        """What is wrong with those of `archs` that have no figures."""
+        """Return what is wrong with those of `archs` that have no figures."""
         with self._reached():
             trials = self._trials()
-        found = {}
-        for arch in archs:
-            for trial in trials.get(arch.to_json(), []):
-                if ERROR in trial.user_attrs:
-                    found[arch] = str(trial.user_attrs[ERROR])
-        return found
+        return {
+            arch: str(trial.user_attrs[ERROR])
+            for arch in archs
+            for trial in trials.get(arch.to_json(), [])
+            if ERROR in trial.user_attrs
+        }
 
     def _check_settings(self) -> None:
-        """Also after the first look: two workers may begin a study at once, and one is the last."""
+        """Raise RunError where the study has other settings.
+
+        Asked after the first look too: two workers may begin a study at once, and one is the last.
+        """
         kept = self._study.user_attrs["settings"]
         if not isinstance(kept, dict):
             raise self._foreign()
@@ -136,9 +150,12 @@ class SharedWork:
                 )
 
     def _claim(
-        self, trials: "list[FrozenTrial]", arch: Arch, evaluate: Callable[[Arch], list[Row]]
-    ) -> bool:
-        """Evaluate `arch` unless another worker is on it."""
+        self,
+        trials: "list[FrozenTrial]",
+        arch: Arch,
+        evaluate: Callable[[Arch], list[EvaluationRow]],
+    ) -> Literal["taken", "failed", "done"]:
+        """Evaluate `arch` unless another worker has taken it."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -146,23 +163,23 @@ class SharedWork:
         number = trial._trial_id
         try:
             if not self._storage.set_trial_state_values(number, TrialState.RUNNING):
-                return False
+                return "taken"
         except UpdateFinishedTrialError:
-            return False
+            return "taken"
         try:
             with self._heartbeat(number):
                 rows = evaluate(arch)
             self._check_settings()
         except NotFiniteError as error:
             self._end(number, TrialState.FAIL, {ERROR: str(error)})
+            return "failed"
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             self._end(number, TrialState.PRUNED if interrupted else TrialState.FAIL)
             raise
-        else:
-            found = {"rows": json.dumps(rows, allow_nan=False)}
-            self._end(number, TrialState.COMPLETE, found, [float(rows[0]["value"])])
-        return True
+        kept = {"rows": json.dumps(rows, allow_nan=False)}
+        self._end(number, TrialState.COMPLETE, kept, [float(rows[0]["value"])])
+        return "done"
 
     def _end(
         self,
@@ -206,11 +223,14 @@ class SharedWork:
     def _release_the_dead(
         self, trials: "dict[str, list[FrozenTrial]]", asked: float, answered: float
     ) -> None:
-        """Silent from one answer to the next question: what a storage or this process takes in
-        between is no one's silence."""
+        """End the trials of workers that have been silent for `grace_s`.
+
+        Silent from one answer to the next question: what a storage or this process takes in
+        between is no one's silence.
+        """
         from optuna.trial import TrialState
 
-        for trial in (trial for found in trials.values() for trial in found):
+        for trial in chain.from_iterable(trials.values()):
             if trial.state != TrialState.RUNNING:
                 continue
             beat = trial.user_attrs.get("beat", 0)
@@ -228,14 +248,14 @@ class SharedWork:
             self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"arch": text}))
 
     def _trials(self) -> "dict[str, list[FrozenTrial]]":
-        """By Arch's JSON, in the order in which they were added."""
-        found: dict[str, list[FrozenTrial]] = defaultdict(list)
+        """Return trials by Arch's JSON, in the order in which they were added."""
+        trials: dict[str, list[FrozenTrial]] = defaultdict(list)
         for trial in self._study.get_trials(deepcopy=False):
             text = trial.user_attrs.get("arch")
             if not isinstance(text, str):
                 raise self._foreign()
-            found[text].append(trial)
-        return dict(found)
+            trials[text].append(trial)
+        return dict(trials)
 
     def _foreign(self) -> RunError:
         name = self._study.study_name
@@ -243,7 +263,7 @@ class SharedWork:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Raises RunError for what the storage raises, such as a data base that went away."""
+        """Raise RunError for what the storage raises, such as a data base that went away."""
         from optuna.exceptions import StorageInternalError
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -256,7 +276,10 @@ class SharedWork:
 
 
 def _state(trials: "list[FrozenTrial]") -> str:
-    """COMPLETE if any is, or will never be; else that of the first that did not end; else NOBODY.
+    """Return the state of an Arch.
+
+    COMPLETE if any trial is, or will never be; else that of the first that did not end; else
+    NOBODY.
 
     Where two workers added an Arch at once the first trial is the one that counts.
     """
@@ -277,7 +300,10 @@ def _check_failures(trials: "dict[str, list[FrozenTrial]]", missing: list[str]) 
 
 
 def _study(storage: str, name: str) -> "Study":
-    """Made where it is not there yet; raises RunError where the storage cannot be used."""
+    """Return a study, made where it is not there yet.
+
+    Raises RunError where the storage cannot be used.
+    """
     import optuna
 
     _check_file(storage)
@@ -297,7 +323,7 @@ def _study(storage: str, name: str) -> "Study":
 
 
 def _unusable(storage: str, error: Exception) -> str:
-    """What is wrong with a storage, without the secrets of its URL."""
+    """Return what is wrong with a storage, without the secrets of its URL."""
     reason = reason_of(error)
     for secret in secrets_of(storage):
         for text in (secret, unquote(secret)):
@@ -306,7 +332,7 @@ def _unusable(storage: str, error: Exception) -> str:
 
 
 def _check_file(storage: str) -> None:
-    """Raises RunError for a file that is no journal of Optuna's, to which one would be added."""
+    """Raise RunError for a file that is no journal of Optuna's, to which one would be added."""
     path = Path(storage)
     if "://" in storage or not path.exists():
         return

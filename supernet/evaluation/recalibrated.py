@@ -10,18 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from results.errors import UserError, WeightsError
+from results.errors import UserError
 from supernet.arch import Arch, SuperResolutionHead
 from supernet.evaluation.batchnorm import recalibrate
 from supernet.memory import is_out_of_memory, within_memory
-from supernet.sharing.checkpoint import open_supernet
+from supernet.sharing.checkpoint import supernet_with
 from supernet.space import Space
 from supernet.tasks.choose import training_task
-from supernet.tasks.class_order import AS_TRAINED
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.task import Task
-from supernet.weights.files import metadata_in
-from supernet.weights.header import classes_in
+from supernet.weights.fitting import StoredWeights
+from supernet.weights.header import WeightsHeader, read_header
 
 MOST_KEPT, MOST_PIXELS = 3, 2**25  # resolutions, and pixels of each: 400 MB
 
@@ -36,7 +35,7 @@ class Recalibration:
 
     @property
     def even_batch(self) -> int:
-        """The largest batch up to `batch_size` of batches that are as equal as can be."""
+        """Return the largest batch, up to `batch_size`, of batches as equal as can be."""
         batches = -(-self.num_images // self.batch_size)
         return -(-self.num_images // batches)
 
@@ -46,7 +45,7 @@ class Subnets:
 
     def __init__(
         self,
-        weights: Path,
+        weights: StoredWeights,
         *,
         data: Path | None = None,
         recalibration: Recalibration | None = None,
@@ -54,41 +53,49 @@ class Subnets:
         workers: int | None = None,
         class_order: str | None = None,
     ) -> None:
-        """`data`: a folder as for training; None: embedded pictures. `workers`: see
-        `supernet.tasks.loop.read_batches`. `class_order`: see `task_of`.
+        """Open the pictures of a supernet's weights.
 
-        Raises WeightsError for a file that holds no supernet, DataError for pictures that
-        cannot be read or have other classes.
+        Args:
+            data: a folder as for training; None: embedded pictures.
+            workers: see `supernet.tasks.loop.read_batches`.
+            class_order: see `task_of`.
+
+        Raises WeightsError for weights of no supernet, DataError for pictures that cannot be
+        read or have other classes.
         """
         self.recalibration = recalibration or Recalibration()
         self.device = torch.device(accelerator)
-        self.supernet = open_supernet(weights).to(self.device)
+        self.header = weights.header
+        self.supernet = supernet_with(weights).to(self.device)
         self.workers = workers
-        self.seed = data_seed(weights)
-        self.task = task_of(self.supernet.largest[0], weights, data, class_order)
+        self.task = task_of(self.supernet.largest[0], self.header, data, class_order)
         self._kept: OrderedDict[tuple[int, int], list[Tensor]] = OrderedDict()
 
     @property
     def space(self) -> Space:
+        """Return the space that the supernet is of."""
         return self.supernet.space
 
     def network(self, arch: Arch) -> nn.Module:
-        """In evaluation mode, float32, on the accelerator. Raises SpaceError."""
+        """Return the subnet of `arch` in evaluation mode, float32, on the accelerator.
+
+        Raises SpaceError where the space does not have it.
+        """
         model = self.supernet.extract(arch).eval()
         recalibrate(model, self._pictures(arch))
         return model
 
     def _pictures(self, arch: Arch) -> Iterable[Tensor]:
-        """The same for all subnets of one resolution; kept for the next where they are few."""
+        """Return the same pictures for all subnets of one resolution, kept where they are few."""
         settings, size = self.recalibration, arch.resolution
         if size in self._kept:
             return self._kept[size]
-        found = self.task.recalibration_batches(
+        batches = self.task.recalibration_batches(
             arch, settings.num_images, settings.even_batch, settings.seed, self.workers
         )
         if settings.num_images * math.prod(size) > MOST_PIXELS:
-            return found
-        self._kept[size] = list(found)
+            return batches
+        self._kept[size] = list(batches)
         if len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
         return self._kept[size]
@@ -96,7 +103,7 @@ class Subnets:
 
 @contextmanager
 def naming_memory() -> Iterator[None]:
-    """Raises UserError, with the cure, where memory is short."""
+    """Raise UserError, with the cure, where memory is short."""
     try:
         with within_memory():
             yield
@@ -108,10 +115,13 @@ def naming_memory() -> Iterator[None]:
         ) from None
 
 
-def task_of(arch: Arch, weights: Path, data: Path | None, class_order: str | None = None) -> Task:
-    """The task that `arch` does, on the pictures that `weights` were trained on, or `data`.
+def task_of(
+    arch: Arch, header: WeightsHeader, data: Path | None, class_order: str | None = None
+) -> Task:
+    """Return the task that `arch` does, on the pictures that weights were trained on, or `data`.
 
-    Class folders are told by the names in `weights`; where there are none, by `class_order`.
+    Class folders are told by the names in the weights' header; where there are none, by
+    `class_order`.
 
     Raises DataError for pictures that cannot be read or have other classes.
     """
@@ -119,36 +129,16 @@ def task_of(arch: Arch, weights: Path, data: Path | None, class_order: str | Non
         arch.task,
         data=data,
         num_classes=getattr(arch.head, "num_classes", None),
-        seed=data_seed(weights),
-        num_train=_number_in(weights, "num_train"),
-        classes=classes_in(weights),
-        class_order=order_of(weights, class_order),
+        seed=header.seed or 0,
+        num_train=header.num_train,
+        classes=header.classes,
+        class_order=header.folder_order(class_order),
     )
     if isinstance(arch.head, SuperResolutionHead):
         options = replace(options, scale=arch.head.scale)
     return training_task(options)
 
 
-def data_seed(weights: Path) -> int:
-    """Of the embedded pictures that `weights` were trained on; 0 where the file does not say."""
-    return _number_in(weights, "seed") or 0
-
-
 def order_of(weights: Path, asked: str | None) -> str | None:
-    """The order of class folders for weights that name no classes, see `class_order.in_order`."""
-    if asked is None and was_trained_here(weights) and not classes_in(weights):
-        return AS_TRAINED
-    return asked
-
-
-def was_trained_here(weights: Path) -> bool:
-    """By `supernet.train`, alone or as part of a supernet."""
-    return bool({"steps", "supernet_sha256"} & metadata_in(weights).keys())
-
-
-def _number_in(weights: Path, name: str) -> int | None:
-    """From the metadata; None where the file does not say."""
-    text = metadata_in(weights).get(name)
-    if text is not None and not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise WeightsError(f"{weights} is damaged: its {name} is {text[:40]!r}")
-    return None if text is None else int(text)
+    """Return the order of class folders; see `WeightsHeader.folder_order`."""
+    return read_header(weights).folder_order(asked)

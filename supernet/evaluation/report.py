@@ -1,10 +1,11 @@
 """What `supernet.evaluate` says on a terminal."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from results.console import terminal
 from supernet.arch import Arch, format_resolution
+from supernet.evaluation.rows import EvaluationRow
 
 UNITS = {"psnr_db": "dB", "ssim": "", "loss": "", "l1": ""}  # of the other figures: percent
 TITLES = {
@@ -18,6 +19,7 @@ TITLES = {
 
 
 def print_network(answer: dict[str, Any]) -> None:
+    """Print the figures of one network, and where they come from."""
     out = terminal(soft_wrap=True)
     arch = Arch.from_dict(answer["arch"])
     size = f", {answer['resolution']} px" if answer["resolution"] else ""
@@ -40,20 +42,19 @@ def print_network(answer: dict[str, Any]) -> None:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """What was assumed of the labels, or is odd."""
+    """Print what was assumed of the labels, or is odd, a line each."""
     out = terminal(soft_wrap=True)
     for note in notes:
         out.print(f"  note: {note}")
 
 
 def unit_of(name: str) -> str:
+    """Return the unit of a figure; empty where it has none."""
     return "" if name.startswith("objects") else UNITS.get(name.removesuffix("_stderr"), "%")
 
 
-def print_subnets(
-    sources: dict[str, Any], notes: Iterable[str] = ()
-) -> Callable[[Arch, list[dict[str, Any]]], None]:
-    """Print where figures come from; gives what to call with each Arch and its figures."""
+def print_supernet(sources: dict[str, Any], notes: Iterable[str] = ()) -> None:
+    """Print where figures of subnets come from."""
     out = terminal(soft_wrap=True)
     out.print(
         f"{sources['task']}: subnets of {sources['file']}, "
@@ -65,13 +66,15 @@ def print_subnets(
     )
     print_notes(notes)
 
-    def show(arch: Arch, rows: list[dict[str, Any]]) -> None:
-        first = rows[0]
-        figure = _figure(first["metric"], first["value"], first.get("stderr"))
-        size = format_resolution(arch.resolution)
-        out.print(f"  {first['metric']:<10} {figure:<18} {arch.describe()}, {size} px")
 
-    return show
+def print_subnet(arch: Arch, rows: list[EvaluationRow]) -> None:
+    """Print the first figure of a subnet."""
+    first = rows[0]
+    figure = _figure(first["metric"], first["value"], first.get("stderr"))
+    size = format_resolution(arch.resolution)
+    terminal(soft_wrap=True).print(
+        f"  {first['metric']:<10} {figure:<18} {arch.describe()}, {size} px"
+    )
 
 
 def _figure(name: str, value: float, stderr: float | None) -> str:

@@ -26,7 +26,7 @@ from results.reading import (
 )
 from supernet.arch import Arch
 
-Row = dict[str, Any]
+EvaluationRow = dict[str, Any]
 CHUNK = 2**20  # bytes
 BEGINS = '{"arch": {"family": "'  # every row that is written here
 # With equal values of these a figure of an Arch is the same figure.
@@ -62,12 +62,12 @@ class Figure(Record, frozen=True):
 
 def parse_figure(
     line: bytes | str, where: str, *, error: type[UserError] = RunError
-) -> tuple[Arch, Figure, Row]:
+) -> tuple[Arch, Figure, EvaluationRow]:
     """Return what a line of such a file says, of whoever wrote it, and all that it holds.
 
     Raises `error`, which `where` begins.
     """
-    row = parse_json(line, Row, where, error=error)
+    row = parse_json(line, EvaluationRow, where, error=error)
     for name in ("arch", "metric", "value"):
         if name not in row:
             raise error(f"{where}: no {name!r}{nearest(name, row) if row else ''}")
@@ -78,28 +78,28 @@ def parse_figure(
         raise error(f"{where}: {reason}") from None
 
 
-class Rows:
+class EvaluationLog:
     """The rows of a file that have given settings, by Arch; further ones are appended."""
 
-    def __init__(self, path: Path | None, settings: Row) -> None:
-        """Without `path` rows are kept in memory alone.
+    def __init__(self, path: Path | None, settings: EvaluationRow) -> None:
+        """Read what the file has. Without `path` rows are kept in memory alone.
 
         Raises RunError where the file cannot be read or holds something else.
         """
         self.path = path
         self.settings = {name: settings.get(name) for name in SETTINGS}
-        self.of: dict[Arch, list[Row]] = {}  # those with all their figures
-        self._found: dict[Arch, dict[str, Row]] = {}
+        self.by_arch: dict[Arch, list[EvaluationRow]] = {}  # those with all their figures
+        self._partial: dict[Arch, dict[str, EvaluationRow]] = {}
         self._read, self._lines = 0, 0  # how far the file has been read
         if path is not None and path.exists():
-            handle = _opened(path, os.O_RDONLY)
+            handle = _descriptor(path, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_SH)
                 self._catch_up(handle)
             finally:
                 os.close(handle)
 
-    def append(self, rows: Iterable[Row]) -> None:
+    def append(self, rows: Iterable[EvaluationRow]) -> None:
         """Add the rows of Archs that the file does not have yet, at once or not at all.
 
         Raises RunError where it cannot be written, or holds something else; it is then as it
@@ -107,9 +107,9 @@ class Rows:
         """
         if self.path is None:
             for row in rows:
-                self.of.setdefault(Arch.from_dict(row["arch"]), []).append(row)
+                self.by_arch.setdefault(Arch.from_dict(row["arch"]), []).append(row)
             return
-        handle = _opened(self.path, os.O_RDWR | os.O_CREAT)
+        handle = _descriptor(self.path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             is_torn = self._catch_up(handle)
@@ -123,8 +123,8 @@ class Rows:
             os.close(handle)
 
     def _lacks(self, arch: Arch, metric: str) -> bool:
-        """Also where a process that was killed wrote some of an Arch's figures."""
-        return arch not in self.of and metric not in self._found.get(arch, {})
+        """Tell whether a figure is missing, also of an Arch that a killed process wrote some of."""
+        return arch not in self.by_arch and metric not in self._partial.get(arch, {})
 
     def _write(self, handle: int, data: bytes, is_torn: bool) -> None:
         """Write after the last whole row, on a line of its own, all of `data` or nothing."""
@@ -146,7 +146,7 @@ class Rows:
     def _catch_up(self, handle: int) -> bool:
         """Take in the rows after those that were read.
 
-        Returns whether what follows them is the beginning of a row that somebody was killed at.
+        Return whether what follows them is the beginning of a row that somebody was killed at.
         Nothing is taken in if anything there is not ours.
         """
         size = os.fstat(handle).st_size
@@ -158,37 +158,37 @@ class Rows:
         ended = self._ended(bytes(data))
         lines, length = whole_lines(ended, BEGINS, str(self.path))
         numbered = enumerate(lines, start=self._lines + 1)
-        for found in [self._parsed(line, number) for number, line in numbered if line.strip()]:
-            self._take(*found)
+        for parsed in [self._parsed(line, number) for number, line in numbered if line.strip()]:
+            self._take(*parsed)
         self._lines += len(lines)
         self._read += min(length, len(data))
         return length < len(ended)
 
     def _ended(self, data: bytes) -> bytes:
-        """With an end for a last line that is whole, as an editor leaves it: nobody was killed."""
+        """Return data with an end for a last line that is whole, as an editor leaves it."""
         try:
             parse_json(data[data.rfind(b"\n") + 1 :], Any, "")
         except RunError:
             return data
         return data + b"\n"
 
-    def _parsed(self, line: bytes, number: int) -> tuple[Arch, Figure, Row]:
+    def _parsed(self, line: bytes, number: int) -> tuple[Arch, Figure, EvaluationRow]:
         try:
             return parse_figure(line, f"{self.path}, line {number}, is no evaluated network")
         except RunError as error:
             raise RunError(f"{error}; name another --out") from None
 
-    def _take(self, arch: Arch, figure: Figure, row: Row) -> None:
+    def _take(self, arch: Arch, figure: Figure, row: EvaluationRow) -> None:
         if any(getattr(figure, name) != value for name, value in self.settings.items()):
             return
-        rows = self._found.setdefault(arch, {})
+        rows = self._partial.setdefault(arch, {})
         rows[figure.metric] = row
         if len(rows) >= figure.figures:  # else a killed process wrote but some
-            self.of[arch] = list(rows.values())
+            self.by_arch[arch] = list(rows.values())
 
 
-def _opened(path: Path, flags: int) -> int:
-    """A descriptor of a regular file; opening a FIFO would wait for somebody to read it."""
+def _descriptor(path: Path, flags: int) -> int:
+    """Open a regular file; opening a FIFO would wait for somebody to read it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)

@@ -1,20 +1,21 @@
 """Subnets evaluated one after the other, none twice, by one process or many."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from results.errors import NotFiniteError, RunError
 from supernet.accelerator import dtype_of
 from supernet.arch import Arch, Task, format_resolution
-from supernet.evaluation.queue import SharedWork
+from supernet.evaluation.options import EvaluationOptions
+from supernet.evaluation.queue import SharedQueue
 from supernet.evaluation.recalibrated import Recalibration, Subnets, naming_memory
-from supernet.evaluation.rows import Row, Rows
-from supernet.resolve import trained_arch
+from supernet.evaluation.rows import EvaluationLog, EvaluationRow
+from supernet.resolve import at_resolution, read_archs, trained_arch
+from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.space import Space
 from supernet.tasks.task import EvaluationSettings
-from supernet.weights.files import sha256_of
+from supernet.weights.files import read_weights, sha256_of
 
 BATCH = 64
 RECALIBRATED_TOGETHER = 64  # pictures at most, as in training
@@ -24,51 +25,37 @@ MOST_NAMED = 5
 class SubnetEvaluator:
     """Says how good subnets of a supernet are, each with statistics of its own."""
 
-    def __init__(
-        self,
-        weights: Path,
-        *,
-        data: Path | None = None,
-        limit: int | None = None,
-        seed: int = 0,
-        recalibration_images: int = 512,
-        batch_size: int | None = None,
-        workers: int | None = None,
-        accelerator: str = "cpu",
-        precision: str = "fp32",
-        class_order: str | None = None,
-        silent: bool = True,
-    ) -> None:
-        """
-        Args:
-            weights: a supernet's file.
-            data: a folder as for training; None: embedded pictures.
-            limit: held-out pictures, evenly spread over all.
-            seed: of the pictures that statistics are computed on.
-            batch_size: by default 64; for statistics never more, so that a large one leaves
-                figures as they are.
-            precision: fp32, fp16 or bf16, of weights and activations; statistics are of fp32.
-            class_order: of class folders, where the weights name no classes.
-            silent: show no progress of the look over labels.
+    def __init__(self, options: EvaluationOptions, *, silent: bool = True) -> None:
+        """Open the supernet and the pictures.
+
+        Read are `weights`, `data`, `limit`, `seed`, `recalibration_images`, `batch_size` (for
+        statistics never more than in training, so that a large one leaves figures as they are),
+        `workers`, `accelerator`, `precision` (statistics are of fp32) and `class_order`.
+
+        `silent`: show no progress of the look over labels.
 
         Raises WeightsError for a file that holds no supernet, DataError for pictures that
         cannot be read or have other classes.
         """
-        self.batch_size, self.workers, self.limit = batch_size or BATCH, workers, limit
-        self.dtype = dtype_of(precision)
+        weights = options.check()
+        self.batch_size = options.batch_size or BATCH
+        self.workers, self.limit = options.workers, options.limit
+        self.dtype = dtype_of(options.precision)
         recalibration = Recalibration(
-            recalibration_images, min(self.batch_size, RECALIBRATED_TOGETHER), seed
+            options.recalibration_images,
+            min(self.batch_size, RECALIBRATED_TOGETHER),
+            options.seed,
         )
         self.subnets = Subnets(
-            weights,
-            data=data,
+            read_weights(weights),
+            data=options.data,
             recalibration=recalibration,
-            accelerator=accelerator,
-            workers=workers,
-            class_order=class_order,
+            accelerator=options.accelerator,
+            workers=options.workers,
+            class_order=options.class_order,
         )
         # what was assumed of the labels, or is odd
-        self.notes = self.subnets.task.source.check_labels(limit, silent=silent)
+        self.notes = self.subnets.task.source.check_labels(options.limit, silent=silent)
         self.space: Space = self.subnets.space
         self.task: Task = self.subnets.supernet.largest[0].task
         self.dataset = self.subnets.task.dataset
@@ -78,20 +65,23 @@ class SubnetEvaluator:
             "task": self.task,
             "dataset": self.dataset,
             "n": self._num_pictures(),
-            "seed": seed,
-            "recalibration_images": recalibration_images,
+            "seed": options.seed,
+            "recalibration_images": recalibration.num_images,
             "recalibration_batch": recalibration.batch_size,
-            "precision": precision,
+            "precision": options.precision,
         }
-        if class_order is not None:
-            self.sources["class_order"] = class_order
+        if options.class_order is not None:
+            self.sources["class_order"] = options.class_order
 
-    def evaluate(self, arch: Arch) -> Row:
-        """The task's first figure. Raises SpaceError, and UserError if memory is short."""
+    def evaluate(self, arch: Arch) -> EvaluationRow:
+        """Return the task's first figure of a subnet; see `rows`."""
         return self.rows(arch)[0]
 
-    def rows(self, arch: Arch) -> list[Row]:
-        """All figures, the task's first one first; see `evaluate`."""
+    def rows(self, arch: Arch) -> list[EvaluationRow]:
+        """Return all figures of a subnet, the task's first one first.
+
+        Raises SpaceError where the space does not have it, UserError where memory is short.
+        """
         arch = trained_arch(self.space, arch)
         subnets = self.subnets
         with naming_memory():
@@ -105,8 +95,8 @@ class SubnetEvaluator:
         names.sort(key=lambda name: name != primary)
         return [self._row(arch, name, figures) | {"figures": len(names)} for name in names]
 
-    def _row(self, arch: Arch, name: str, figures: dict[str, float]) -> Row:
-        row: Row = {"arch": arch.to_dict(), "metric": name, "value": figures[name]}
+    def _row(self, arch: Arch, name: str, figures: dict[str, float]) -> EvaluationRow:
+        row: EvaluationRow = {"arch": arch.to_dict(), "metric": name, "value": figures[name]}
         if f"{name}_stderr" in figures:
             row["stderr"] = figures[f"{name}_stderr"]
         row |= {source: value for source, value in self.sources.items() if source != "file"}
@@ -118,62 +108,103 @@ class SubnetEvaluator:
         return total if self.limit is None else min(total, self.limit)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Many subnets, and where their figures are kept."""
+class EvaluatedSubnets:
+    """The subnets that are asked for, each with its figures as soon as they are there.
 
-    evaluator: SubnetEvaluator
-    out: Path | None = None
-    storage: str | None = None
-    study: str = "subnets"
+    Those that `out` has come first. With `storage` other processes take their share; all get the
+    figures of all.
 
-    def run(
-        self, archs: Iterable[Arch], done: Callable[[Arch, list[Row]], None]
-    ) -> dict[Arch, str]:
-        """Evaluate those of `archs` that `out` does not have, and tell `done` of each of them all.
+    Attributes:
+        errors: what is wrong with those whose outputs are not finite, which have no figures; see
+            `check_figures`. Complete once all others were iterated over.
+    """
 
-        With `storage` other processes take their share; all get the figures of all.
+    def __init__(
+        self,
+        options: EvaluationOptions,
+        *,
+        silent: bool = True,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """Open the supernet, and find out which subnets are meant.
 
-        Returns:
-            What is wrong with those whose outputs are not finite; see `check_figures`.
+        Args:
+            silent: show no progress of the look over labels.
+            tell: is given what was passed over in a file of archs, in one line.
 
-        Raises SpaceError before anything is evaluated; RunError where files cannot be written.
+        Raises UserError for options that do not go with the supernet, SpaceError for archs that
+        it does not have.
         """
+        self.evaluator = SubnetEvaluator(options, silent=silent)
         space = self.evaluator.space
-        archs = list(dict.fromkeys(trained_arch(space, arch) for arch in archs))
-        rows = Rows(self.out, self.evaluator.sources)
-        for arch in archs:
-            if arch in rows.of:
-                done(arch, rows.of[arch])
+        options.check_supernet(self.evaluator.task, space.num_classes)
+        asked = _archs(options, space, tell)
+        self.archs = list(dict.fromkeys(trained_arch(space, arch) for arch in asked))
+        self.sources, self.notes = self.evaluator.sources, self.evaluator.notes
+        self.errors: dict[Arch, str] = {}
+        self._out, self._storage, self._study = options.out, options.storage, options.study
 
-        def evaluate(arch: Arch) -> list[Row]:
-            if arch not in rows.of:
-                rows.append(self.evaluator.rows(arch))
-                done(arch, rows.of[arch])
-            return rows.of[arch]
+    def __iter__(self) -> Iterator[tuple[Arch, list[EvaluationRow]]]:
+        """Evaluate what nobody has evaluated yet. Raises RunError where files cannot be written."""
+        log = EvaluationLog(self._out, self.sources)
+        told = [arch for arch in self.archs if arch in log.by_arch]
+        for arch in told:
+            yield arch, log.by_arch[arch]
+        work = self._alone(log) if self._storage is None else self._shared(self._storage, log)
+        told_already = set(told)
+        for arch in work:
+            if arch not in told_already:
+                told_already.add(arch)
+                yield arch, log.by_arch[arch]
 
-        if self.storage is None:
-            errors = {}
-            for arch in archs:
-                try:
-                    evaluate(arch)
-                except NotFiniteError as error:  # says nothing of the others
-                    errors[arch] = str(error)
-            return errors
-        shared = SharedWork(self.storage, self.study, rows.settings)
-        shared.work(archs, evaluate)
-        for arch, found in shared.rows(archs):
-            if arch not in rows.of:
-                rows.append(found)
-                done(arch, found)
-        return shared.errors(archs)
+    def _alone(self, log: EvaluationLog) -> Iterator[Arch]:
+        for arch in self.archs:
+            try:
+                self._evaluate(arch, log)
+            except NotFiniteError as error:  # says nothing of the others
+                self.errors[arch] = str(error)
+            else:
+                yield arch
+
+    def _shared(self, storage: str, log: EvaluationLog) -> Iterator[Arch]:
+        queue = SharedQueue(storage, self._study, log.settings)
+        yield from queue.work(self.archs, lambda arch: self._evaluate(arch, log))
+        for arch, rows in queue.rows(self.archs):
+            if arch not in log.by_arch:
+                log.append(rows)
+            yield arch
+        self.errors = queue.errors(self.archs)
+
+    def _evaluate(self, arch: Arch, log: EvaluationLog) -> list[EvaluationRow]:
+        if arch not in log.by_arch:
+            log.append(self.evaluator.rows(arch))
+        return log.by_arch[arch]
+
+    def answer(self, rows: list[EvaluationRow]) -> dict[str, Any]:
+        """Return figures and where they come from, for JSON."""
+        notes = {"notes": list(self.notes)} if self.notes else {}
+        return {**self.sources, **notes, "rows": rows}
 
 
 def check_figures(errors: dict[Arch, str]) -> None:
-    """Raises RunError that names the Archs of `errors`, if there are any."""
+    """Raise RunError that names the Archs of `errors`, if there are any."""
     if not errors:
         return
-    named = [f"{a.describe()}, {format_resolution(a.resolution)} px" for a in errors]
-    most = "; ".join(named[:MOST_NAMED]) + ("; …" if len(named) > MOST_NAMED else "")
+    names = [f"{a.describe()}, {format_resolution(a.resolution)} px" for a in errors]
+    most = "; ".join(names[:MOST_NAMED]) + ("; …" if len(names) > MOST_NAMED else "")
     reason = next(iter(errors.values()))
-    raise RunError(f"no figures of {len(named)} subnets, all others are done: {most}: {reason}")
+    raise RunError(f"no figures of {len(names)} subnets, all others are done: {most}: {reason}")
+
+
+def _archs(
+    options: EvaluationOptions, space: Space, tell: Callable[[str], None] | None
+) -> list[Arch]:
+    """Return the Archs of the options; by default the largest and smallest of the space."""
+    archs: list[Arch] = []
+    if options.arch is not None:
+        archs += read_archs(options.arch, space, tell=tell)
+    elif options.sample is None:
+        archs += [*largest_of(space), *smallest_of(space)]
+    rng = random.Random(options.seed)
+    archs += (space.sample(rng) for _ in range(options.sample or 0))
+    return [at_resolution(arch, options.resolution) for arch in archs]

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from results.errors import ImageError
-from supernet.model import SAM_MEAN, SAM_STD
 from supernet.pictures import normalise, to_tensor
 from supernet.sam.model import BACKGROUND, FOREGROUND, FRAME, Sam
+from supernet.weights.preprocessing import SAM_MEAN, SAM_STD
 
 LOW_RESOLUTION = 256  # side of the decoder's masks, of the whole padded frame
 

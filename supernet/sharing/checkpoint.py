@@ -1,67 +1,27 @@
 """A supernet in a file: its tensors, and in the metadata the space that they belong to."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
 import torch
 from torch import nn
 
 from results.errors import ArchError, SpaceError, WeightsError
-from results.reading import Record
-from supernet.arch import MAX_CHANNELS, MAX_SIDE, Arch, Task, format_resolution, parse_resolution
+from supernet.arch import Arch, format_resolution
 from supernet.model import build_task_model
 from supernet.official import NAMES, named_arch
 from supernet.resolve import arch_in_space
+from supernet.sharing.extremes import largest_of
 from supernet.sharing.supernet import Supernet
-from supernet.space import Freeze, Space, SpaceSpec
-from supernet.spaces import make_space
-from supernet.weights.files import (
-    arch_in,
-    is_kind_of,
-    is_promptable,
-    load_weights,
-    metadata_in,
-    norm_eps,
-    read_weights,
-    save_weights,
-    set_norm_eps,
-    value_in,
-)
+from supernet.space import Space, SpaceSpec
+from supernet.weights.files import begin_with, read_weights, save_weights
+from supernet.weights.fitting import StoredWeights, is_kind_of, norm_eps
+from supernet.weights.header import WeightsHeader, merged, read_header
 from supernet.weights.names import renamed
 from supernet.weights.tensors import State, write_tensors
 
-SPACE, TRANSFORM = "space", "kernel_transform"  # names in the metadata
-RESOLUTIONS = "resolutions"  # in the metadata where the training chose some: 64,96x192
-LEAST_SIDE, MOST_SIZES = 32, 1000
-
-Texts = Annotated[list[str], msgspec.Meta(max_length=1000)]
-
-
-class SpaceArguments(Record, frozen=True, forbid_unknown_fields=True):
-    """Those of a SpaceSpec, as a supernet's file has them."""
-
-    name: str
-    task: Task = "classification"
-    dataset: str | None = None
-    freeze: Texts = msgspec.field(default_factory=list)
-    nearest_head: bool = True
-    num_classes: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHANNELS)] | None = None
-    resolutions: Texts = msgspec.field(default_factory=list)
-
-    def spec(self) -> SpaceSpec:
-        """Return them parsed. Raises SpaceError or ArchError."""
-        return SpaceSpec(
-            self.name,
-            self.task,
-            self.dataset,
-            tuple(map(Freeze.parse, self.freeze)),
-            self.nearest_head,
-            self.num_classes,
-            tuple(map(parse_resolution, self.resolutions)),
-        )
+RESOLUTIONS = "resolutions"
 
 
 def save_checkpoint(
@@ -80,82 +40,49 @@ def save_checkpoint(
         raise WeightsError("the space was narrowed by hand; make it by get_space(freeze=...)")
     own = {
         "format": "pt",
-        SPACE: json.dumps(model.space.spec.to_dict()),
-        TRANSFORM: json.dumps(model.kernel_transform),
+        "space": json.dumps(model.space.spec.to_dict()),
+        "kernel_transform": json.dumps(model.kernel_transform),
     }
-    taken = sorted(own.keys() & metadata.keys())
-    if taken:
-        raise WeightsError(f"metadata cannot be named {taken[0]!r}, as the file has its own")
-    write_tensors(Path(path), model.state_dict(), own | dict(metadata))
+    write_tensors(Path(path), model.state_dict(), merged(own, metadata))
 
 
-def is_supernet(path: Path | str) -> bool:
-    """Raises WeightsError if unreadable."""
-    return SPACE in metadata_in(Path(path))
-
-
-def space_in(path: Path | str) -> Space:
-    """The space of a supernet's file, at the resolutions that it was trained at.
+def space_of(header: WeightsHeader, path: Path | str) -> Space:
+    """Return the space of a supernet's file, at the resolutions that it was trained at.
 
     Raises WeightsError where it is no supernet's.
     """
-    path = Path(path)
-    metadata = metadata_in(path)
-    if SPACE not in metadata:
-        arch = arch_in(path)
-        what = f"a single network, {arch.describe()}," if arch else "a single network"
+    if header.space is None:
+        what = "a single network"
+        what += f", {header.arch.describe()}," if header.arch else ""
         raise WeightsError(
             f"{path} holds {what} and no supernet; evaluate it by supernet.evaluate --weights, "
             "or begin a training with it by supernet.train --init"
         )
-    arguments = value_in(path, SPACE, SpaceArguments)
-    assert arguments is not None
-    try:
-        space, sizes = make_space(arguments.spec()), resolutions_in(path)
-        space = space.at_resolutions(sizes) if sizes else space
-        _check_sizes(space.resolutions)
-        return space
-    except (SpaceError, ArchError) as error:
-        raise WeightsError(
-            f"{path} is damaged, or of another version: its space: {error}"
-        ) from None
+    return header.space
 
 
-def resolutions_in(path: Path | str) -> tuple[tuple[int, int], ...]:
-    """Those that a training chose instead of the space's or arch's own; () if it chose none.
-
-    Raises WeightsError where the file is damaged.
-    """
-    text = metadata_in(Path(path)).get(RESOLUTIONS)
-    try:
-        sizes = tuple(map(parse_resolution, text.split(","))) if text else ()
-        _check_sizes(sizes)
-        return sizes
-    except ArchError as error:
-        raise WeightsError(f"{path} is damaged: its resolutions: {error}") from None
-
-
-def _check_sizes(sizes: Collection[tuple[int, int]]) -> None:
-    """Raise ArchError for resolutions, or a number of them, that no network was trained at."""
-    sides = [side for size in sizes for side in size]
-    if len(sizes) > MOST_SIZES or not all(LEAST_SIDE <= side <= MAX_SIDE for side in sides):
-        raise ArchError(
-            f"up to {MOST_SIZES} resolutions can be, of sides from {LEAST_SIDE} to {MAX_SIDE}"
-        )
+def arch_told(header: WeightsHeader) -> Arch | None:
+    """Return the network that weights are of, of a supernet its largest; None: they do not tell."""
+    return largest_of(header.space)[0] if header.space else header.arch
 
 
 def open_supernet(path: Path | str, *, expected: Space | None = None) -> Supernet:
-    """The supernet in a file, in evaluation mode.
+    """Return the supernet in a file, in evaluation mode.
 
     Raises WeightsError where the file is none, is damaged, or of another space than `expected`.
     """
-    path = Path(path)
-    space = space_in(path)
+    return supernet_with(read_weights(path), expected=expected)
+
+
+def supernet_with(weights: StoredWeights, *, expected: Space | None = None) -> Supernet:
+    """Return the supernet of weights that have been read; see `open_supernet`."""
+    path = weights.path
+    space = space_of(weights.header, path)
     if expected is not None and space != expected:
-        raise WeightsError(f"{path} is a supernet of {_named(space)}, not of {_named(expected)}")
-    state, metadata = read_weights(path)
+        raise WeightsError(f"{path} is a supernet of {_flags(space)}, not of {_flags(expected)}")
+    state = weights.tensors
     with torch.device("meta"):
-        supernet = Supernet(space, kernel_transform=metadata.get(TRANSFORM) == "true")
+        supernet = Supernet(space, kernel_transform=weights.header.kernel_transform)
     own = supernet.state_dict()
     wrong = sorted(
         name
@@ -167,7 +94,7 @@ def open_supernet(path: Path | str, *, expected: Space | None = None) -> Superne
     )
     if wrong:
         raise WeightsError(
-            f"{path} is damaged, or of another version: {wrong[0]} does not fit {_named(space)}"
+            f"{path} is damaged, or of another version: {wrong[0]} does not fit {_flags(space)}"
         )
     state = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
     supernet.load_state_dict(state, assign=True)
@@ -192,18 +119,16 @@ def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) ->
         SpaceError: the network is not in the space; names the dimension.
         WeightsError: the file cannot be read, or fits no official network of the space.
     """
-    path = Path(path)
-    if is_supernet(path):
+    weights = read_weights(path)
+    if weights.header.kind == "supernet":
         raise WeightsError(
             f"{path} is a supernet; extract a network from it first by supernet.extract"
         )
-    found = arch or arch_in(path)
-    arch = arch_in_space(supernet.space, found) if found else _official_arch(supernet.space, path)
+    told = arch or weights.header.arch
+    space = supernet.space
+    arch = arch_in_space(space, told) if told else _official_arch(space, weights)
     model = supernet.extract(arch)
-    whole = supernet.decoder is None or is_promptable(path)
-    load_weights(model if whole else model.get_submodule("image_encoder"), path, partial=True)
-    if not whole:  # a promptable network's is its own
-        set_norm_eps(model, arch.norm_eps)
+    begin_with(model, weights)
     if norm_eps(model) != arch.norm_eps:
         raise WeightsError(
             f"{path} was trained with an epsilon of {norm_eps(model):g} in its normalisations, "
@@ -218,22 +143,20 @@ def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) ->
     return arch
 
 
-def _official_arch(space: Space, path: Path) -> Arch:
-    """The official network in `space` whose tensors a file holds, its classifier aside."""
-    state, _ = read_weights(path)
+def _official_arch(space: Space, weights: StoredWeights) -> Arch:
+    """Return the official network in `space` whose tensors a file holds, its classifier aside."""
     nearest: list[str] = []
     for name in NAMES:
         try:
-            arch = named_arch(name)
-            found = arch_in_space(space, arch)
+            arch = arch_in_space(space, named_arch(name))
         except (ArchError, SpaceError):
             continue
         nearest.append(name)
-        if _fits(state, found):
-            return found
+        if _fits(weights.tensors, arch):
+            return arch
     known = ", ".join(nearest) or "none"
     raise WeightsError(
-        f"{path} fits no official network in {_named(space)} (it has {known}); "
+        f"{weights.path} fits no official network in {_flags(space)} (it has {known}); "
         "load the weights on their own by supernet.evaluate, or choose another --space"
     )
 
@@ -246,8 +169,8 @@ def _fits(state: State, arch: Arch) -> bool:
     return all(name in theirs and theirs[name].shape == own[name].shape for name in body)
 
 
-def _named(space: Space) -> str:
-    """The flags that make a space."""
+def _flags(space: Space) -> str:
+    """Return the flags that make a space."""
     spec = space.spec or SpaceSpec(space.name)
     flags = [f"space {spec.name}"]
     if spec.task != "classification":
@@ -261,3 +184,13 @@ def _named(space: Space) -> str:
     if not spec.nearest_head:
         flags.append("with a searched head")
     return " ".join(flags)
+
+
+def is_supernet(path: Path | str) -> bool:
+    """Return whether a file holds a supernet. Raises WeightsError."""
+    return read_header(path).kind == "supernet"
+
+
+def space_in(path: Path | str) -> Space:
+    """Return the space of a supernet's file; see `space_of`."""
+    return space_of(read_header(path), path)

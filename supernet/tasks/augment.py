@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from supernet.model import IMAGENET_MEAN, IMAGENET_STD
+from supernet.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from supernet.pictures import IGNORED, Normalisation, hw, normalise, to_tensor
 
 IMAGENET = Normalisation(IMAGENET_MEAN, IMAGENET_STD)

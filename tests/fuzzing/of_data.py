@@ -15,7 +15,7 @@ from supernet.arch import Arch
 from supernet.model import build_task_model
 from supernet.pictures import Normalisation, read_indices
 from supernet.rle import area, decode, encode
-from supernet.sharing.checkpoint import open_supernet, resolutions_in, save_checkpoint, space_in
+from supernet.sharing.checkpoint import open_supernet, save_checkpoint
 from supernet.sharing.extremes import smallest_of
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
@@ -23,13 +23,12 @@ from supernet.tasks.annotated_pictures import AnnotatedPictures
 from supernet.tasks.classification import ClassFolders, Preparation
 from supernet.tasks.labelled_pictures import LabelledPictures
 from supernet.weights.files import (
-    arch_in,
     load_weights,
-    num_classes_in,
     official_state_dict,
     read_weights,
     save_weights,
 )
+from supernet.weights.header import read_header
 from tests.blobs import FROZEN
 from tests.fuzzing import mutate
 from tests.fuzzing.check import Reader
@@ -59,11 +58,9 @@ def make_weights(folder: Path) -> list[Path]:
 
 def use_weights(path: Path) -> Any:
     """As supernet.evaluate: built as the file says, filled, and run on a picture."""
-    arch = arch_in(path)
+    arch = read_header(path).arch
     if arch is None:
         arch = small_arch()
-    resolutions_in(path)
-    num_classes_in(path, "classification")
     model = build_task_model(arch)
     load_weights(model, path)
     with torch.no_grad():
@@ -78,7 +75,6 @@ def make_supernet(folder: Path) -> list[Path]:
 
 
 def use_supernet(path: Path) -> Any:
-    space_in(path)
     supernet = open_supernet(path)
     arch = next(iter(supernet.largest))
     with torch.no_grad():

@@ -24,8 +24,8 @@ from results.resume import flags_of
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
-from supernet.evaluation.queue import SharedWork
-from supernet.evaluation.rows import SETTINGS, Rows
+from supernet.evaluation.queue import SharedQueue
+from supernet.evaluation.rows import SETTINGS, EvaluationLog
 from supernet.resolve import read_archs, resolve_arch
 from supernet.spaces import get_space
 from supernet.training.attentive import read_costs
@@ -235,15 +235,15 @@ def use_study(path: Path) -> Any:
 
 def make_shared(folder: Path) -> list[Path]:
     path = folder / "shared.log"
-    work = SharedWork(str(path), "study", {"task": "classification"})
+    work = SharedQueue(str(path), "study", {"task": "classification"})
     archs = subnets(4, TWELVE)
-    work.work(archs, lambda arch: [row(arch, 50.0)])
+    list(work.work(archs, lambda arch: [row(arch, 50.0)]))
     return [path]
 
 
 def use_shared(path: Path) -> Any:
     with patch("supernet.evaluation.queue.time.sleep", lambda seconds: None):
-        work = SharedWork(str(path), "study", {"task": "classification"}, pulse_s=0, grace_s=0)
+        work = SharedQueue(str(path), "study", {"task": "classification"}, pulse_s=0, grace_s=0)
         found = dict(work.rows(subnets(4, TWELVE)))
         work.errors(subnets(4, TWELVE))
     return [rows[0]["value"] for rows in found.values()]
@@ -266,12 +266,12 @@ def make_rows(folder: Path) -> list[Path]:
 def use_rows(path: Path) -> Any:
     """Read, and one more appended."""
     settings = {name: _rows()[0].get(name) for name in SETTINGS}
-    rows = Rows(path, settings)
+    rows = EvaluationLog(path, settings)
     new = row(subnets(41, TWELVE)[-1], 50.0) | settings
     rows.append([new])
     assert path.read_bytes().count(json.dumps(new).encode()) == 1
-    Rows(path, settings)
-    return [one["value"] for found in rows.of.values() for one in found]
+    EvaluationLog(path, settings)
+    return [one["value"] for found in rows.by_arch.values() for one in found]
 
 
 def use_evaluations(path: Path) -> Any:
