@@ -119,7 +119,12 @@ def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) ->
         SpaceError: the network is not in the space; names the dimension.
         WeightsError: the file cannot be read, or fits no official network of the space.
     """
-    weights = read_weights(path)
+    return init_with(supernet, read_weights(path), arch)
+
+
+def init_with(supernet: Supernet, weights: StoredWeights, arch: Arch | None = None) -> Arch:
+    """Put weights that have been read into a supernet; see `init_from`."""
+    path = weights.path
     if weights.header.kind == "supernet":
         raise WeightsError(
             f"{path} is a supernet; extract a network from it first by supernet.extract"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from supernet.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from supernet.pictures import IGNORED, Normalisation, hw, normalise, to_tensor
+from supernet.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 IMAGENET = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
 GREY = (124, 116, 104)  # ImageNet's mean colour, where nothing is

@@ -1,6 +1,7 @@
 """What subnets of a training reach on held-out pictures, between its steps and in the end."""
 
 import copy
+import math
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,7 @@ from supernet.memory import within_memory
 from supernet.tasks.task import EvaluationSettings, Task
 from supernet.training.plan import TrainingPlan
 from supernet.training.trainer import SingleNetwork, Trainer
+from supernet.weights.header import HeldOutFigure
 
 
 def evaluate_subnet(
@@ -49,6 +51,20 @@ def _network(trainer: Trainer, plan: TrainingPlan, arch: Arch) -> nn.Module:
     )
     recalibrate(model, pictures)
     return model
+
+
+def held_out_figure(task: TrainingTask, figures: dict[str, float]) -> HeldOutFigure | None:
+    """Return the task's primary figure for the header of weights; None where it is not finite."""
+    value, stderr = figures[task.primary], figures.get(f"{task.primary}_stderr")
+    if not math.isfinite(value):
+        return None
+    return HeldOutFigure(
+        metric=task.primary,
+        value=value,
+        stderr=stderr if stderr is not None and math.isfinite(stderr) else None,
+        n=int(figures["n"]),
+        dataset=task.dataset,
+    )
 
 
 def row_of(

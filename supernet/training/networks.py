@@ -12,14 +12,15 @@ from supernet.layers.initialise import initialise_weights
 from supernet.model import build_task_model
 from supernet.resolve import arch_in_space
 from supernet.sam.model import Sam
-from supernet.sharing.checkpoint import init_from, is_supernet, open_supernet
+from supernet.sharing.checkpoint import init_with, supernet_with
 from supernet.sharing.supernet import Supernet, is_transform
 from supernet.training.attentive import read_costs
 from supernet.training.batches import seed_of
 from supernet.training.plan import TrainingPlan
 from supernet.training.sandwich import OneArch, Sampler, SandwichRule
 from supernet.training.trainer import SingleNetwork
-from supernet.weights.files import arch_in, is_promptable, load_network, load_weights, set_norm_eps
+from supernet.weights.files import begin_with, read_weights
+from supernet.weights.networks import network_with
 
 
 def sampler_of(plan: TrainingPlan, tell: Callable[[str], object] | None = None) -> Sampler:
@@ -50,28 +51,26 @@ def first_model(plan: TrainingPlan, *, with_init: bool = True) -> Supernet | Sin
     where these do not fit.
     """
     torch.manual_seed(seed_of(plan.options.seed, "weights"))
-    init = plan.options.init if with_init else None
+    path = plan.options.init if with_init else None
+    init = read_weights(path) if path else None
     model = _model(plan)
     if isinstance(model, Supernet):
         initialise_weights(model.nets)
-        if init is not None and is_supernet(init):
-            _copy_body(open_supernet(init), model, init)
+        if init is not None and init.header.kind == "supernet":
+            _copy_body(supernet_with(init), model, init.path)
         elif init is not None:
-            init_from(model, init)
+            init_with(model, init)
         return model
     assert plan.arch is not None
     network = model.network
     encoder = network.image_encoder if isinstance(network, Sam) else network
     initialise_weights(encoder)
-    if init is not None and is_supernet(init):
-        opened = open_supernet(init)
-        source = opened.extract(arch_in_space(opened.space, plan.arch))
-        _copy_body(source, network if isinstance(source, Sam) else encoder, init)
+    if init is not None and init.header.kind == "supernet":
+        supernet = supernet_with(init)
+        source = supernet.extract(arch_in_space(supernet.space, plan.arch))
+        _copy_body(source, network if isinstance(source, Sam) else encoder, init.path)
     elif init is not None:
-        alone = isinstance(network, Sam) and not is_promptable(init)
-        load_weights(encoder if alone else network, init, partial=True)
-        if alone:  # one epsilon for encoder and decoder
-            set_norm_eps(encoder, plan.arch.norm_eps)
+        begin_with(network, init)
     return model
 
 
@@ -99,7 +98,8 @@ def load_teacher(plan: TrainingPlan) -> nn.Module | None:
     path = plan.options.teacher
     if path is None or plan.task.name == "promptable":
         return None
-    arch = arch_in(path)
+    weights = read_weights(path)
+    arch = weights.header.arch
     if arch is None:
         raise WeightsError(
             f"{path} does not tell its architecture; evaluate it by supernet.evaluate and save it "
@@ -110,7 +110,7 @@ def load_teacher(plan: TrainingPlan) -> nn.Module | None:
         raise WeightsError(
             f"{path} is a network for {_purpose(arch)}, and {_purpose(trained)} is trained"
         )
-    return load_network(arch, path).requires_grad_(False)
+    return network_with(weights, arch).requires_grad_(False)
 
 
 def _copy_body(source: nn.Module, target: nn.Module, path: Path) -> None:

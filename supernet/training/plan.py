@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from results.errors import ArchError, DataError, UserError, WeightsError, check_choice
 from supernet.arch import (
@@ -15,10 +14,9 @@ from supernet.arch import (
     SuperResolutionHead,
     parse_resolution,
 )
-from supernet.evaluation.recalibrated import order_of
 from supernet.official import DATASETS, ENLARGED, known_name, with_head
 from supernet.resolve import resolve_arch
-from supernet.sharing.checkpoint import is_supernet, space_in
+from supernet.sharing.checkpoint import arch_told
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.space import Freeze, Space
 from supernet.spaces import get_space
@@ -33,8 +31,7 @@ from supernet.tasks.task import Task
 from supernet.training.options import TrainingOptions
 from supernet.training.sandwich import Resolution
 from supernet.training.trainer import Recipe
-from supernet.weights.files import arch_in
-from supernet.weights.header import as_text, classes_in
+from supernet.weights.header import WeightsHeader, as_text, read_header
 
 AUGMENTS = {"official": Augment(), "embedded": EMBEDDED, "plain": PLAIN}
 ERASING = {"b": 0.0, "l": 0.2}  # share of pictures, official
@@ -101,8 +98,11 @@ def plan_training(options: TrainingOptions, begun: Begun | None = None) -> Train
     task_name = options.task or (given_arch.task if given_arch else "classification")
     if begun is None:  # an older run is told --class-order text
         check_order(options.class_order, task_name, options.data)
-    _check_together(options, task_name)
-    task, notes = _task(options, task_name, given_arch, begun)
+    teacher = read_header(options.teacher) if options.teacher else None
+    _check_together(options, task_name, teacher)
+    # of a run that goes on it is not asked again, and may be gone
+    init = read_header(options.init) if options.init and begun is None else None
+    task, notes = _task(options, task_name, given_arch, begun, init, teacher)
     sizes = tuple(dict.fromkeys(map(parse_resolution, options.resolution)))
     if not sizes and begun is not None and begun.resolutions is not None:
         sizes = begun.resolutions
@@ -134,7 +134,9 @@ def plan_training(options: TrainingOptions, begun: Begun | None = None) -> Train
     )
 
 
-def _check_together(options: TrainingOptions, task_name: str) -> None:
+def _check_together(
+    options: TrainingOptions, task_name: str, teacher: WeightsHeader | None
+) -> None:
     """Raise UserError for options that the task `task_name` does not have."""
     heads = DATASETS.get(task_name, ())  # type: ignore[call-overload]
     if options.dataset is not None and heads and options.dataset not in heads:
@@ -142,7 +144,8 @@ def _check_together(options: TrainingOptions, task_name: str) -> None:
         raise DataError(f"{options.dataset} is no data set for {task_name} (choose from {listed})")
     if options.alpha is not None and task_name not in OF_CLASSES:
         raise UserError(f"--alpha is of classes, and {task_name} has none; leave it out")
-    if options.teacher is not None and is_supernet(options.teacher):
+    if teacher is not None and teacher.kind == "supernet":
+        assert options.teacher is not None
         raise WeightsError(
             f"{options.teacher} is a supernet; extract the teacher from it first by python -m "
             f"supernet.extract --weights {shlex.quote(str(options.teacher))} --arch RUN#ID "
@@ -185,10 +188,15 @@ def _space(options: TrainingOptions, task_name: str, task: Task) -> Space:
 
 
 def _task(
-    options: TrainingOptions, task_name: str, given_arch: Arch | None, begun: Begun | None
+    options: TrainingOptions,
+    task_name: str,
+    given_arch: Arch | None,
+    begun: Begun | None,
+    init: WeightsHeader | None,
+    teacher: WeightsHeader | None,
 ) -> tuple[Task, tuple[str, ...]]:
     """Return the task, its classes in the order of the weights that it begins or learns with."""
-    num_classes, notes = _num_classes(options, task_name, given_arch, begun)
+    num_classes, notes = _num_classes(options, task_name, given_arch, begun, init)
     asked = TaskOptions(
         task_name,
         data=options.data,
@@ -210,20 +218,20 @@ def _task(
         and options.class_order is None
         and task_name == "classification"
     ):
-        for path in filter(None, (options.init, options.teacher)):
-            arch = _arch_of(path)
+        for header in filter(None, (init, teacher)):
+            arch = arch_told(header)
             of_classes = arch and getattr(arch.head, "num_classes", None)
-            if of_classes == task.num_classes and order_of(path, None) == AS_TRAINED:
+            if of_classes == task.num_classes and header.folder_order(None) == AS_TRAINED:
                 task = training_task(replace(asked, class_order=AS_TRAINED))
-    init = classes_in(options.init) if options.init and begun is None else ()
-    if init and _same(init, task.classes) and init != tuple(map(as_text, task.classes)):
-        task = training_task(replace(asked, classes=init))
+    known = init.classes if init else ()
+    if known and _same(known, task.classes) and known != tuple(map(as_text, task.classes)):
+        task = training_task(replace(asked, classes=known))
         notes += (f"classes are in the order that {options.init} has them in",)
-    if options.teacher is None or task_name not in OF_CLASSES:
+    if teacher is None or task_name not in OF_CLASSES:
         return task, notes
-    taught = classes_in(options.teacher)
+    taught = teacher.classes
     if taught and task.classes and taught != tuple(map(as_text, task.classes)):
-        if (init and _same(init, task.classes)) or not _same(taught, task.classes):
+        if (known and _same(known, task.classes)) or not _same(taught, task.classes):
             raise WeightsError(
                 f"{options.teacher} knows the classes {quoted(taught)}, and those to learn are "
                 f"{quoted(task.classes)}; give a teacher of the same classes in the same order"
@@ -239,7 +247,11 @@ def _same(names: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def _num_classes(
-    options: TrainingOptions, task_name: str, given_arch: Arch | None, begun: Begun | None
+    options: TrainingOptions,
+    task_name: str,
+    given_arch: Arch | None,
+    begun: Begun | None,
+    init: WeightsHeader | None,
 ) -> tuple[int | None, tuple[str, ...]]:
     """Return the number that was asked for, else where data do not tell that of first weights."""
     asked = options.num_classes
@@ -257,17 +269,10 @@ def _num_classes(
         return given_arch.head.num_classes, (
             f"{given_arch.head.num_classes} classes, as {options.arch} has",
         )
-    if options.init is None:
-        return None, ()
-    arch = _arch_of(options.init)
+    arch = arch_told(init) if init else None
     if arch is None or not isinstance(arch.head, SegmentationHead):
         return None, ()
     return arch.head.num_classes, (f"{arch.head.num_classes} classes, as {options.init} has",)
-
-
-def _arch_of(weights: Path) -> Arch | None:
-    """Return the network of weights, of a supernet its largest; None where they do not tell."""
-    return largest_of(space_in(weights))[0] if is_supernet(weights) else arch_in(weights)
 
 
 def _is_named(options: TrainingOptions) -> bool:

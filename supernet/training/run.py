@@ -19,13 +19,13 @@ from results.resume import flags_of, resumed
 from results.runs import RECORD, open_run, read_record, torchrun_id
 from supernet.arch import Arch, format_resolution
 from supernet.memory import is_out_of_memory, within_memory
-from supernet.sharing.checkpoint import RESOLUTIONS, save_checkpoint
+from supernet.sharing.checkpoint import save_checkpoint
 from supernet.sharing.supernet import Supernet
 from supernet.tasks.loop import core_for_readers
 from supernet.training.batches import PartDraws, PictureOrder, read_parts
 from supernet.training.curves import Curves, draw_curve
 from supernet.training.distributed import Ranks, joined
-from supernet.training.evaluation import evaluate_subnet, pictures_at_once, row_of
+from supernet.training.evaluation import evaluate_subnet, held_out_figure, pictures_at_once, row_of
 from supernet.training.networks import first_model, load_teacher, sampler_of, shapes_of
 from supernet.training.options import MAY_CHANGE, UNRECORDED, Messages, TrainingOptions
 from supernet.training.plan import TrainingPlan, plan_training
@@ -40,7 +40,8 @@ from supernet.training.snapshots import (
 from supernet.training.sources import begun_with, check_sources, sources_of
 from supernet.training.trainer import Trainer, check_alike
 from supernet.weights.files import sha256_of
-from supernet.weights.header import classes_text
+from supernet.weights.header import WeightsHeader
+from supernet.weights.preprocessing import preprocessing_of
 
 COMMAND = "supernet.train"
 MODEL, ANSWER = "model.safetensors", "evaluation.json"
@@ -260,20 +261,17 @@ class TrainingRun:
         """Write the model, evaluate it, draw the curve; return everything about it, for JSON."""
         assert self.folder is not None
         plan, task, model = self.plan, self.plan.task, self.folder / MODEL
-        with self.trainer.averaged():
-            trained = self.trainer.model
-            save_checkpoint(
-                model,
-                trained if isinstance(trained, Supernet) else trained.network,
-                metadata=self._metadata(),
-            )
-        sha256, rows, done = sha256_of(model), [], self.trainer.done
-        with Curves(self.folder, done, figured=done - 1) as logs:  # these come now, once
-            for name, arch in plan.evaluated_subnets.items():
-                figures = self._finally(arch, model)
-                logs.figures(done, name, figures)
-                circumstances = {"seed": plan.options.seed, "weights_sha256": sha256}
-                rows.append(row_of(name, arch, figures, task, circumstances))
+        subnets, done = plan.evaluated_subnets, self.trainer.done
+        figures: dict[str, dict[str, float]] = {}
+        try:
+            with Curves(self.folder, done, figured=done - 1) as logs:  # these come now, once
+                for name, arch in subnets.items():
+                    figures[name] = self._finally(arch, model)
+                    logs.figures(done, name, figures[name])
+        finally:  # weights are not lost where an evaluation fails
+            self._write(model, figures)
+        circumstances = {"seed": plan.options.seed, "weights_sha256": sha256_of(model)}
+        rows = [row_of(n, arch, figures[n], task, circumstances) for n, arch in subnets.items()]
         answer: dict[str, Any] = {
             "run": str(self.folder),
             "model": str(model),
@@ -298,16 +296,26 @@ class TrainingRun:
                 remark(str(error))
         return answer
 
-    def _metadata(self) -> dict[str, str]:
-        """Return what tells the pictures that the weights were trained on."""
-        options = self.plan.options
-        facts: dict[str, object] = {"steps": self.trainer.done, "seed": options.seed}
-        if options.num_train is not None:
-            facts["num_train"] = options.num_train
-        facts |= classes_text(self.plan.task.classes)
-        if self.plan.resolutions:
-            facts[RESOLUTIONS] = ",".join(map(format_resolution, self.plan.resolutions))
-        return {name: str(value) for name, value in facts.items()}
+    def _write(self, model: Path, figures: dict[str, dict[str, float]]) -> None:
+        """Write the weights, with what they reach where `figures` tell it."""
+        plan = self.plan
+        name, arch = next(iter(plan.evaluated_subnets.items()))
+        header = WeightsHeader(
+            resolutions=plan.resolutions,
+            classes=plan.task.classes,
+            preprocessing=preprocessing_of(arch),
+            steps=self.trainer.done,
+            seed=plan.options.seed,
+            num_train=plan.options.num_train,
+            accuracy=held_out_figure(plan.task, figures[name]) if name in figures else None,
+        )
+        with self.trainer.averaged():
+            trained = self.trainer.model
+            save_checkpoint(
+                model,
+                trained if isinstance(trained, Supernet) else trained.network,
+                metadata=header.to_metadata(),
+            )
 
     def _finally(self, arch: Arch, model: Path) -> dict[str, float]:
         """Return the last figures; the weights in `model` are not lost where memory is short."""
