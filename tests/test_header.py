@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ TOLD = WeightsHeader(
     accuracy=HeldOutFigure(metric="top1", value=12.5, stderr=1.5, n=16, dataset="shapes"),
 )
 SPACE = get_space("tiny", num_classes=12).at_resolutions([(32, 32), (64, 64)])
-FEW = {"limit": 8, "recalibration_images": 16, "workers": 0}
+FEW: dict[str, Any] = {"limit": 8, "recalibration_images": 16, "workers": 0}
 
 
 def b0(tmp_path, header=TOLD, **changes):
@@ -130,11 +131,11 @@ class TestModels:
 
     def test_what_is_asked_for_goes_first(self, tmp_path):
         path = b0(tmp_path)
-        for name, options, size in (
-            ("efficientvit_b0", {"resolution": 160}, 160),
-            ("efficientvit_b0.r256_in1k", {}, 256),
+        for name, asked, size in (
+            ("efficientvit_b0", 160, 160),
+            ("efficientvit_b0.r256_in1k", None, 256),
         ):
-            model = create_model(name, pretrained=path, **options)
+            model = create_model(name, pretrained=path, resolution=asked)
             assert model.default_cfg["input_size"] == (3, size, size)
 
     def test_without_a_resolution_of_the_training_the_arch_s_counts(self, tmp_path):
@@ -254,6 +255,7 @@ class TestFromPython:
         )
         assert (header.kind, header.steps, header.num_train) == ("supernet", 2, 40)
         assert header.resolutions == ((32, 32),)
+        assert header.space is not None
         assert header.preprocessing == preprocessing_of(largest_of(header.space)[0])
         assert len(header.classes) == 12
         train(replace(options, out=tmp_path / "b"))
