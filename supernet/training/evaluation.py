@@ -53,7 +53,7 @@ def _network(trainer: Trainer, plan: TrainingPlan, arch: Arch) -> nn.Module:
     return model
 
 
-def held_out_figure(task: TrainingTask, figures: dict[str, float]) -> HeldOutFigure | None:
+def held_out_figure(task: Task, figures: dict[str, float]) -> HeldOutFigure | None:
     """Return the task's primary figure for the header of weights; None where it is not finite."""
     value, stderr = figures[task.primary], figures.get(f"{task.primary}_stderr")
     if not math.isfinite(value):
