@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lut.runtimes.benchmark_model import time_model
+from lut.runtimes.benchmark_model import Invocation, time_model
 from lut.targets.adb import Adb, find_adb, serials
 from lut.targets.choose import get_host
 from lut.targets.host import wait_until_cool
@@ -245,13 +245,15 @@ def test_times_a_model_on_a_phone(phone):
             phone.host(),
             binary,
             f"{folder}/models/a $(b).tflite",
-            threads=1,
-            cpu_mask="1",
-            runs=50,
-            warmup_runs=10,
-            min_secs=0.5,
-            max_secs=30,
-            timeout_s=60,
+            Invocation(
+                threads=1,
+                cpu_mask="1",
+                runs=50,
+                warmup_runs=10,
+                min_secs=0.5,
+                max_secs=30,
+                timeout_s=60,
+            ),
         )
     assert (timing.count, timing.mean_us, timing.median_us) == (50, 105784, 105718)
     told = Path(f"{binary}.args").read_text().splitlines()

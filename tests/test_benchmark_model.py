@@ -1,10 +1,11 @@
 """The output of TensorFlow Lite's benchmark_model, recorded and broken."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lut.runtimes.benchmark_model import Delegate, parse, time_model
+from lut.runtimes.benchmark_model import Delegate, Invocation, parse, time_model
 from lut.runtimes.timing import Timing
 from lut.targets.local import Local
 from results.errors import TargetError
@@ -353,7 +354,7 @@ def binary(tmp_path):
 
 
 def measure(binary, **changes):
-    settings = {
+    settings: dict[str, Any] = {
         "threads": 2,
         "runs": 50,
         "warmup_runs": 10,
@@ -361,7 +362,8 @@ def measure(binary, **changes):
         "max_secs": 20.5,
         "timeout_s": 30,
     }
-    return time_model(Local(), binary, "/m/b $(c)'s.tflite", **(settings | changes))
+    invocation = Invocation(**(settings | changes))
+    return time_model(Local(), binary, "/m/b $(c)'s.tflite", invocation)
 
 
 COMMON = [

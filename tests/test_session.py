@@ -34,6 +34,7 @@ from lut.runtimes.session import (
 )
 from lut.runtimes.timer import HUGE_PAGES
 from lut.runtimes.timing import Passes, Timing
+from lut.runtimes.trtexec import Program
 from lut.table import Table, load_table
 from lut.targets.local import Local
 from lut.targets.ssh import Ssh
@@ -42,6 +43,7 @@ from results.errors import DeviceError, TargetError
 from supernet.blocks import blocks_of
 from supernet.spaces import get_space
 from tests import stand_ins
+from tests.conftest import ROOT
 from tests.sshd import SSHD, Sshd
 from tests.synthetic import Machine
 from tests.test_trtexec import write_stand_in
@@ -226,6 +228,30 @@ def test_only_sources_are_copied(tmp_path):
     assert Path("supernet/model.py") in found
     assert Path("results/errors.py") in found
     assert {path.suffix for path in found} == {".py"}
+
+
+WITHOUT_MSGSPEC = """
+import sys
+there, checkout = sys.argv[1:]
+sys.path[:] = [there, *(path for path in sys.path if path != checkout)]
+sys.modules["msgspec"] = None  # an import of it fails
+import supernet.model
+own = [m for name, m in sys.modules.items() if name.split(".")[0] in ("results", "supernet")]
+print(*(m.__file__ for m in own if m.__file__), sep="\\n")
+"""
+
+
+def test_what_is_copied_needs_neither_our_checkout_nor_msgspec(tmp_path):
+    code = tmp_path / "code"
+    _push_packages(Local(), str(code))
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", WITHOUT_MSGSPEC, str(code), str(ROOT)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    files = done.stdout.splitlines()
+    assert str(code / "supernet" / "model.py") in files
+    assert all(Path(file).is_relative_to(code) for file in files)
 
 
 @pytest.mark.skipif(not Path(SSHD).exists() or not shutil.which("ssh"), reason="needs OpenSSH")
@@ -414,7 +440,10 @@ def test_a_tool_of_no_version_that_knows_no_precision_flag_takes_the_files_types
 ):
     """As trtexec 11 does where neither its banner nor its help can be read."""
     written = trtexec("110400")
-    monkeypatch.setattr("lut.runtimes.trtexec.ask", lambda *_: "&&&& RUNNING TensorRT.trtexec")
+    banner = "&&&& RUNNING TensorRT.trtexec"
+    monkeypatch.setattr(
+        "lut.runtimes.trtexec.ask", lambda host, path, timeout_s: Program(host, path, banner)
+    )
     lines = list(run_session(Local(), Setting("tensorrt", "fp16"), networks(2), Passes(1)))
     assert list(stand_ins.passes_of(lines)) == [0]
     assert any("knows no --fp16" in line.get("text", "") for line in lines)

@@ -3,12 +3,11 @@
 import json
 import statistics
 import sys
-from typing import Any
 
 import pytest
 
 from lut.runtimes.timing import Timing
-from lut.runtimes.trtexec import find_trtexec, parse, precision_flags, read_version, time_model
+from lut.runtimes.trtexec import Program, ask, build_engine, find_trtexec, parse, time_engine
 from lut.targets.local import Local
 from results.errors import TargetError
 from tests.conftest import ROOT
@@ -146,12 +145,13 @@ def fail(why):
     print("&&&& FAILED TensorRT.trtexec [TensorRT v{version}]")
     sys.exit(1)
 if "--onnx" in flags:
-    wanted = {{"--onnx", "--saveEngine", "--timingCacheFile", "--builderOptimizationLevel",
-              "--skipInference"}}
+    wanted = {{"--onnx", "--saveEngine", "--timingCacheFile"}}
+    old = {version} < 8600
+    wanted |= {{"--buildOnly"}} if old else {{"--builderOptimizationLevel", "--skipInference"}}
     known = {{"--stronglyTyped"}} if {version} >= 86000 or 8601 <= {version} < 9999 else set()
     if {version} < 110000:
         known |= {{"--fp16", "--int8"}}
-    if set(flags) - known != wanted or flags["--skipInference"] is not None:
+    if set(flags) - known != wanted:
         fail("Unknown option: " + " ".join(sorted(set(flags) - known ^ wanted)))
     if not os.path.isfile(flags["--onnx"]):
         fail("Could not open file " + flags["--onnx"])
@@ -213,15 +213,20 @@ def model(tmp_path):
     return path
 
 
-def measure(model, **changes):
+def measure(model, precision="fp16"):
+    """Build an engine and time it, as `lut.runtimes.invoked.Trtexec` does."""
     host = Local()
-    settings: dict[str, Any] = {
-        "folder": str(model.parent),
-        "precision": "fp16",
-        "runs": 30,
-        "timeout_s": 30,
-    }
-    return time_model(host, find_trtexec(host), str(model), **(settings | changes))
+    program = ask(host, find_trtexec(host), 30)
+    engine = str(model.with_suffix(".plan"))
+    build_engine(
+        program,
+        str(model),
+        engine,
+        flags=program.precision_flags(precision),
+        timing_cache=str(model.parent / "timing.cache"),
+        timeout_s=30,
+    )
+    return time_engine(program, engine, runs=30, timeout_s=30)
 
 
 @pytest.mark.parametrize(
@@ -242,19 +247,25 @@ def measure(model, **changes):
 )
 def test_builds_then_times_with_the_documented_flags(tool, model, version, precision, flag):
     calls = tool(version=version)
-    timing = measure(model, precision=precision, optimization_level=2)
+    timing = measure(model, precision)
     assert timing.count == 30  # the run in the warm-up left out
     assert timing.median_us == pytest.approx(400)
     assert timing.notes == ()
     build, run = calls()
     engine = str(model.with_suffix(".plan"))
-    assert build == {
-        "--onnx": str(model),
-        "--saveEngine": engine,
-        "--timingCacheFile": str(model.parent / "timing.cache"),
-        "--builderOptimizationLevel": "2",
-        "--skipInference": None,
-    } | ({flag: None} if flag else {})
+    building = {"--builderOptimizationLevel": "3", "--skipInference": None}
+    if version == "7203":
+        building = {"--buildOnly": None}
+    assert (
+        build
+        == {
+            "--onnx": str(model),
+            "--saveEngine": engine,
+            "--timingCacheFile": str(model.parent / "timing.cache"),
+        }
+        | dict.fromkeys([flag] if flag else [])
+        | building
+    )
     assert run == {
         "--loadEngine": engine,
         "--warmUp": "500",
@@ -266,8 +277,6 @@ def test_builds_then_times_with_the_documented_flags(tool, model, version, preci
         "--useSpinWait": None,
         "--exportTimes": f"{engine}.times.json",
     }
-    left = {path.name for path in model.parent.iterdir()}
-    assert left == {"bin", "calls", model.name, "timing.cache"}
 
 
 @pytest.mark.parametrize(
@@ -281,7 +290,7 @@ def test_builds_then_times_with_the_documented_flags(tool, model, version, preci
     ],
 )
 def test_without_a_version_the_listed_flags_decide(told, flags):
-    assert precision_flags("fp16", told) == flags
+    assert Program(Local(), "trtexec", told).precision_flags("fp16") == flags
 
 
 @pytest.mark.parametrize(
@@ -296,7 +305,44 @@ def test_without_a_version_the_listed_flags_decide(told, flags):
     ],
 )
 def test_versions_as_the_banner_writes_them(number, version):
-    assert read_version(f"&&&& RUNNING TensorRT.trtexec [TensorRT v{number}] # x") == version
+    banner = f"&&&& RUNNING TensorRT.trtexec [TensorRT v{number}] # x"
+    assert Program(Local(), "trtexec", banner).version() == version
+    assert Program(Local(), "trtexec", banner).number() == number
+
+
+# The flags of a build in its help, as versions list them.
+BUILDS = {
+    "8.5": "--onnx=<file> --fp16 --saveEngine=<file> --timingCacheFile=<file> --buildOnly",
+    "8.6": "--onnx=<file> --fp16 --builderOptimizationLevel --skipInference --buildOnly",
+    "none of them": "--onnx=<file> --saveEngine=<file>",
+}
+NEW = ["--builderOptimizationLevel=3", "--skipInference"]
+
+
+@pytest.mark.parametrize(
+    ("told", "flags"),
+    [
+        (BUILDS["8.5"], ["--buildOnly"]),
+        (BUILDS["8.6"], NEW),
+        (f"[TensorRT v8601] {BUILDS['8.5']}", ["--buildOnly"]),  # the list, not the version
+        (BUILDS["none of them"], []),
+        ("[TensorRT v8502]", ["--buildOnly"]),
+        ("[TensorRT v8601] # trtexec --help", NEW),
+        ("", NEW),
+        ("no such option: --buildOnly", NEW),
+    ],
+)
+def test_a_build_has_the_flags_that_the_tool_knows(told, flags):
+    assert Program(Local(), "trtexec", told).building_flags() == flags
+
+
+def test_an_engine_is_built_by_jetpack_5(tool, model):
+    """Its trtexec, of TensorRT 8.5, refuses the flags of later ones."""
+    calls = tool(version="8502", help=BUILDS["8.5"])
+    assert measure(model).count == 30
+    assert set(calls()[0]) == {
+        "--onnx", "--fp16", "--saveEngine", "--timingCacheFile", "--buildOnly",
+    }  # fmt: skip
 
 
 SLOW = (

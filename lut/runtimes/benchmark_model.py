@@ -10,6 +10,7 @@ graph of which a part runs elsewhere is a note.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -73,52 +74,62 @@ _SUMMARIES = (  # and how far its mean, in microseconds, may be from that of the
 )
 
 
+@dataclass(frozen=True)
+class Invocation:
+    """How one model is timed: the tool's flags, and how long to wait for it.
+
+    At least `runs` runs and `min_secs` seconds of them, but no more than `max_secs`.
+    """
+
+    threads: int
+    runs: int
+    warmup_runs: int
+    min_secs: float
+    max_secs: float
+    timeout_s: float
+    delegate: Delegate = "xnnpack"
+    fp16: bool = False  # computes in half precision what the model has in single
+    # hexadecimal, for taskset: "80" is the prime core of a Snapdragon 8 Gen 1; None: any core
+    cpu_mask: str | None = None
+
+    def flags(self) -> list[str]:
+        """Return the tool's flags."""
+        return [
+            f"--num_threads={self.threads}",
+            f"--warmup_runs={self.warmup_runs}",
+            f"--num_runs={self.runs}",
+            f"--min_secs={self.min_secs:g}",
+            f"--max_secs={self.max_secs:g}",
+            *delegate_flags(self.delegate, self.fp16),
+            "--enable_op_profiling=false",  # perturbs the times
+            "--report_peak_memory_footprint=false",
+        ]
+
+
 def time_model(
     host: Host,
     binary: str,
     model_path: str,
+    invocation: Invocation,
     *,
-    threads: int,
-    cpu_mask: str | None = None,
-    delegate: Delegate = "xnnpack",
-    fp16: bool = False,
-    runs: int,
-    warmup_runs: int,
-    min_secs: float,
-    max_secs: float,
-    timeout_s: float,
     below_c: float | None = None,
 ) -> Timing:
-    """Time one model by `binary`, both being paths on the host.
+    """Return the timing of one model by `binary`, both being paths on the host.
 
     Args:
-        cpu_mask: hexadecimal, for taskset: "80" is the prime core of a Snapdragon 8 Gen 1.
-        fp16: computes in half precision what the model has in single.
-        runs, warmup_runs, min_secs, max_secs: as the tool's: at least so many runs and seconds,
-            but no more than max_secs.
-        below_c: waits first until the processor is cooler, a few minutes at most.
+        below_c: wait first until the processor is cooler, a few minutes at most; None: do not.
 
     Raises TargetError where the host fails, or the tool, or the delegate that was asked for.
     """
     warm = wait_until_cool(host, below_c=below_c) if below_c is not None else None
-    command = [
-        *(["taskset", check_mask(cpu_mask)] if cpu_mask else []),
-        binary,
-        f"--graph={model_path}",
-        f"--num_threads={threads}",
-        f"--warmup_runs={warmup_runs}",
-        f"--num_runs={runs}",
-        f"--min_secs={min_secs:g}",
-        f"--max_secs={max_secs:g}",
-        *delegate_flags(delegate, fp16),
-        "--enable_op_profiling=false",  # perturbs the times
-        "--report_peak_memory_footprint=false",
-    ]
-    status, output = run_merged(host, command, timeout_s=timeout_s)
+    mask = invocation.cpu_mask
+    pinned = ["taskset", check_mask(mask)] if mask else []
+    command = [*pinned, binary, f"--graph={model_path}", *invocation.flags()]
+    status, output = run_merged(host, command, timeout_s=invocation.timeout_s)
     try:
         if status in (126, 127):
             raise TargetError(f"cannot run {binary}: {_reason(output)}")
-        timing = parse(output, delegate)
+        timing = parse(output, invocation.delegate)
         if status:
             raise TargetError(f"exit status {status}: {_reason(output)}")
     except TargetError as error:
@@ -126,13 +137,11 @@ def time_model(
         message = f"{host.name}: benchmark_model of {model}: {error}"
         raise TargetError(message, transient=error.transient) from None
     notes = list(timing.notes)
-    if timing.count < runs:
-        notes.append(f"{timing.count} of {runs} runs within {max_secs:g} s")
+    if timing.count < invocation.runs:
+        notes.append(f"{timing.count} of {invocation.runs} runs within {invocation.max_secs:g} s")
     if warm:
         notes.append(warm)
-    return Timing(
-        timing.count, timing.mean_us, timing.min_us, timing.std_us, timing.median_us, tuple(notes)
-    )
+    return replace(timing, notes=tuple(notes))
 
 
 def delegate_flags(delegate: Delegate, fp16: bool) -> list[str]:

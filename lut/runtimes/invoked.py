@@ -10,7 +10,6 @@ sum of its blocks: the network terms of the table, a scale among them, take that
 """
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,11 +35,17 @@ class Tool(Protocol):
     """What times one model per invocation."""
 
     def environment(self) -> dict[str, Any]:
-        """Of the tool, for a table's provenance. Raises TargetError where it cannot be run."""
+        """Return what a table's provenance tells of the tool; called before any model is timed.
+
+        Raises TargetError where it cannot be run.
+        """
         ...
 
     def time(self, model: str, folder: str) -> Timing:
-        """Of one model, by its path on the host; `folder` there may be written to."""
+        """Return the timing of a model, by its path on the host; `folder` there may be written to.
+
+        Raises TargetError, transient where the host is at fault.
+        """
         ...
 
 
@@ -57,6 +62,7 @@ class BenchmarkModel:
         self._warm = False  # it did not cool down when it was waited for
 
     def environment(self) -> dict[str, Any]:
+        """As Tool.environment; looks up which CPUs to keep to."""
         script = 'if [ -x "$1" ]; then sha256sum "$1" || echo unknown; else echo none; fi'
         said = self.host.run(["sh", "-c", script, "sh", self.binary], timeout_s=60).split()
         digest = said[0][:64] if said else "unknown"
@@ -77,11 +83,9 @@ class BenchmarkModel:
         }
 
     def time(self, model: str, folder: str) -> Timing:
+        """As Tool.time; waits first while a phone is warm, a few minutes at most."""
         due = not self._warm and time.monotonic() - self._looked >= GATE_S
-        timing = benchmark_model.time_model(
-            self.host,
-            self.binary,
-            model,
+        invocation = benchmark_model.Invocation(
             threads=self.threads,
             cpu_mask=self._mask,
             delegate=cast(benchmark_model.Delegate, self.delegate),
@@ -91,7 +95,10 @@ class BenchmarkModel:
             min_secs=MIN_S,
             max_secs=MAX_S,
             timeout_s=TIMEOUT_S,
-            below_c=COOL_C if due else None,
+        )
+        below_c = COOL_C if due else None
+        timing = benchmark_model.time_model(
+            self.host, self.binary, model, invocation, below_c=below_c
         )
         if due:
             self._looked = time.monotonic()
@@ -99,7 +106,7 @@ class BenchmarkModel:
         return timing
 
     def _cpus(self) -> list[int] | None:
-        """As asked for, else the last ones, which are a phone's fast ones; None: any."""
+        """Return the CPUs asked for, else the last, a phone's fast ones; None where unknown."""
         if self.cpus:
             return [int(cpu) for cpu in self.cpus.split(",")]
         script = "getconf _NPROCESSORS_CONF 2>/dev/null || nproc --all 2>/dev/null || echo 0"
@@ -112,51 +119,56 @@ class Trtexec:
     """TensorRT, by `trtexec`: an engine is built when a model is first timed, and kept."""
 
     def __init__(self, host: Host, precision: str) -> None:
-        self.host, self.precision = host, precision
-        self.program = trtexec.find_trtexec(host)
+        self.precision = precision
+        self.program = trtexec.Program(host, trtexec.find_trtexec(host))
         self._engines: dict[str, str] = {}
-        self._told = ""  # by the tool of itself
         self._is_typed = False  # it turned out to know no precision flag
 
     def environment(self) -> dict[str, Any]:
-        self._told = trtexec.ask(self.host, self.program, TIMEOUT_S)
-        number = re.search(r"\[TensorRT v(\d{1,9})\]", self._told)
-        found = {"runtime": "tensorrt", "version": number and number[1], "tool": "trtexec"}
-        flags = trtexec.precision_flags(self.precision, self._told)
-        return {**found, "precision_flags": " ".join(flags) or "none"}
+        """As Tool.environment; asks the tool which flags it knows."""
+        self.program = trtexec.ask(self.program.host, self.program.path, TIMEOUT_S)
+        return {
+            "runtime": "tensorrt",
+            "version": self.program.number(),
+            "tool": "trtexec",
+            "precision_flags": " ".join(self._precision_flags()) or "none",
+        }
 
     def time(self, model: str, folder: str) -> Timing:
+        """As Tool.time."""
         if model not in self._engines:
             self._engines[model] = self._build(model, folder)
         timing = trtexec.time_engine(
-            self.host, self.program, self._engines[model], runs=TENSORRT_RUNS, timeout_s=TIMEOUT_S
+            self.program, self._engines[model], runs=TENSORRT_RUNS, timeout_s=TIMEOUT_S
         )
         note = "this trtexec knows no --fp16: its engine has the types of the file"
         return replace(timing, notes=(*timing.notes, note)) if self._is_typed else timing
 
+    def _precision_flags(self) -> list[str]:
+        return [] if self._is_typed else self.program.precision_flags(self.precision)
+
     def _build(self, model: str, folder: str) -> str:
-        flags = trtexec.precision_flags(self.precision, self._told)
-        engine = f"{model}.plan"
-
-        def build(flags: list[str]) -> None:
-            trtexec.build_engine(
-                self.host,
-                self.program,
-                model,
-                engine,
-                flags=flags,
-                timing_cache=f"{folder}/timing.cache",
-                timeout_s=BUILD_TIMEOUT_S,
-            )
-
+        """Return the path of an engine of a model. Raises TargetError."""
+        flags = self._precision_flags()
         try:
-            build([] if self._is_typed else flags)
+            return self._build_with(flags, model, folder)
         except TargetError as error:
             # TensorRT 11, where it tells no version: there types are those of the file.
-            if self._is_typed or not any(f"Unknown option: {flag}" in str(error) for flag in flags):
+            if not any(f"Unknown option: {flag}" in str(error) for flag in flags):
                 raise
             self._is_typed = True
-            build([])
+            return self._build_with([], model, folder)
+
+    def _build_with(self, flags: list[str], model: str, folder: str) -> str:
+        engine = f"{model}.plan"
+        trtexec.build_engine(
+            self.program,
+            model,
+            engine,
+            flags=flags,
+            timing_cache=f"{folder}/timing.cache",
+            timeout_s=BUILD_TIMEOUT_S,
+        )
         return engine
 
 
@@ -193,7 +205,7 @@ def time_by_invocation(
                     remarked.add(index)
                     yield {"remark": index, "text": "; ".join(timing.notes)}
             us: list[float | None] = []
-            for index, found in enumerate(samples):
-                us += [None] * repeats[index] if index in failed else found
+            for index, of_model in enumerate(samples):
+                us += [None] * repeats[index] if index in failed else of_model
             celsius = host.temperature_c()
             yield {"pass": number, "us": us, "load": None, "temperature_c": celsius}

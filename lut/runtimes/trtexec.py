@@ -8,23 +8,28 @@ Precision: up to version 10.11, JetPack's among them, --fp16 permits what the GP
 the log is looked at. From 10.12 on networks have the types of their ONNX files, by --stronglyTyped
 in version 10, in 11 always: there is no --fp16 any more. Our fp16 files are typed, with float32
 where sums need it.
+
+Before 8.6, as in JetPack 5, there is no level of optimisation, and --buildOnly is what is called
+--skipInference since: its help tells which it knows.
 """
 
-import contextlib
 import math
 import re
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lut.runtimes.timing import Timing
+from lut.runtimes.versions import tensorrt_version
 from lut.targets.host import Host, run_merged
 from results.errors import TargetError, check_choice, shortened
 from results.reading import NotNegative, Record, parse_json
 
 PRECISIONS = ("fp32", "fp16", "int8")
-TYPED_FROM, ALWAYS_TYPED_FROM = (10, 12), (11, 0)
 Version = tuple[int, int]
+LEVELS_FROM, TYPED_FROM, ALWAYS_TYPED_FROM = (8, 6), (10, 12), (11, 0)
+LEVEL = "--builderOptimizationLevel=3"  # the tool's own default
 WARMUP_MS = 500
 AVERAGE_RUNS = 500
 JETSON = "/usr/src/tensorrt/bin/trtexec"  # where JetPack puts it, outside of PATH
@@ -39,6 +44,7 @@ _SECTION = (  # up to version 7: a title, then a line for each
 _QUERIES = re.compile(r"Timing trace has (\d{1,9}) queries")
 _VARIATION = re.compile(r"coefficient of variance = (\d{1,9}(?:\.\d{1,9})?)%")
 _VERSION = re.compile(r"\[TensorRT v(\d{4,7})\]")
+_FLAG = re.compile(r"(?<!\S)--\w+")
 _SLOW_HALF = re.compile(r"(?:FP16|Half2) support requested on hardware without native FP16", re.I)
 _PRECISION = re.compile(r"\] Precision: ([\w+]{1,80})")
 _ERROR = re.compile(r"\[E\] (.*)")
@@ -54,133 +60,127 @@ class Run(Record, frozen=True, kw_only=True):
     endEnqMs: NotNegative | None = None  # noqa: N815
 
 
+@dataclass(frozen=True)
+class Program:
+    """trtexec on a host, and what it tells of itself."""
+
+    host: Host
+    path: str
+    told: str = ""  # its version, then its flags; "" where it tells neither
+
+    def number(self) -> str | None:
+        """Return the version as its banner writes it, such as "8601"; None where it does not."""
+        match = _VERSION.search(self.told)
+        return match[1] if match else None
+
+    def version(self) -> Version | None:
+        """Return the version; None where it does not tell.
+
+        (8, 6) is what "[TensorRT v8601]" tells.
+        """
+        number = self.number()
+        return tensorrt_version(number)[:2] if number else None
+
+    def flags(self) -> frozenset[str]:
+        """Return the flags that its help lists; none where it told no list."""
+        listed = frozenset(_FLAG.findall(self.told))
+        return listed if "--onnx" in listed else frozenset()
+
+    def precision_flags(self, precision: str) -> list[str]:
+        """Return flags with which the engine has this precision.
+
+        Where no version is told, the listed flags decide. Raises TargetError for another precision.
+        """
+        check_choice("precision", precision, PRECISIONS, TargetError)
+        version = self.version()
+        if version is None and self.flags():
+            version = (10, 0) if "--fp16" in self.flags() else ALWAYS_TYPED_FROM
+        if version is not None and version >= ALWAYS_TYPED_FROM:
+            return []
+        if version is not None and version >= TYPED_FROM:
+            return ["--stronglyTyped"]
+        return [] if precision == "fp32" else [f"--{precision}"]
+
+    def building_flags(self) -> list[str]:
+        """Return flags of a build, of those that versions differ in.
+
+        Where no flags are listed, the version decides; where it tells neither, it is taken for a
+        version of today.
+        """
+        listed, version = self.flags(), self.version()
+        is_old = version is not None and version < LEVELS_FROM
+        if "--buildOnly" in listed and "--skipInference" not in listed:
+            is_old = True
+        elif listed:
+            is_old = False
+        flags = ["--buildOnly"] if is_old else [LEVEL, "--skipInference"]
+        return [flag for flag in flags if not listed or flag.partition("=")[0] in listed]
+
+
 def find_trtexec(host: Host) -> str:
-    """Where the host has it. Raises TargetError with the cure."""
+    """Return the path of trtexec on a host. Raises TargetError with the cure."""
     script = 'command -v trtexec || { [ -x "$1" ] && echo "$1"; } || echo none'
-    found = host.run(["sh", "-c", script, "sh", JETSON], timeout_s=30).strip()
-    if found == "none":
+    path = host.run(["sh", "-c", script, "sh", JETSON], timeout_s=30).strip()
+    if path == "none":
         raise TargetError(
             f"{host.name}: there is no trtexec, in PATH or at {JETSON}; install TensorRT there"
         )
-    return found
+    return path
 
 
-def read_version(told: str) -> Version | None:
-    """Return the version of which the tool's first lines tell; None where they do not.
-
-    >>> read_version("&&&& RUNNING TensorRT.trtexec [TensorRT v8601] # trtexec --help")
-    (8, 6)
-    """
-    match = _VERSION.search(told)
-    if match is None:
-        return None
-    number = int(match[1])  # 8601 is 8.6.1, 101200 is 10.12.0
-    unit = 100 if number >= 100_000 else 10
-    return number // (1000 if unit == 10 else 10_000), number // 100 % unit
-
-
-def ask(host: Host, trtexec: str, timeout_s: float) -> str:
-    """What the tool tells of itself: its version, then its flags."""
+def ask(host: Host, path: str, timeout_s: float) -> Program:
+    """Return trtexec with what it tells of itself. Raises TargetError where it cannot be run."""
     script = '"$1" --help 2>&1 | head -c 200000; true'
-    return host.run(["sh", "-c", script, "sh", trtexec], timeout_s=timeout_s)
-
-
-def precision_flags(precision: str, told: str) -> list[str]:
-    """Flags with which the engine has this precision; `told`: see `ask`.
-
-    Where no version is told, the listed flags decide. Raises TargetError for another precision.
-    """
-    check_choice("precision", precision, PRECISIONS, TargetError)
-    version = read_version(told)
-    if version is None and "--onnx" in told:  # a list of flags, and no error
-        version = (10, 0) if "--fp16" in told else (11, 0)
-    if version is not None and version >= ALWAYS_TYPED_FROM:
-        return []
-    if version is not None and version >= TYPED_FROM:
-        return ["--stronglyTyped"]
-    return [] if precision == "fp32" else [f"--{precision}"]
-
-
-def time_model(
-    host: Host,
-    trtexec: str,
-    onnx_path: str,
-    *,
-    folder: str,
-    precision: str,
-    runs: int = AVERAGE_RUNS,
-    optimization_level: int = 3,
-    timeout_s: float,
-) -> Timing:
-    """Build an engine of a model and time it; all paths are on the host.
-
-    Args:
-        folder: takes the engine, which is removed again, and the timing cache, which stays.
-        timeout_s: for the build and again for the timing.
-
-    Raises TargetError where the host or the tool fails.
-    """
-    engine = f"{folder}/{PurePosixPath(onnx_path).stem}.plan"
-    flags = precision_flags(precision, ask(host, trtexec, timeout_s))
-    build_engine(
-        host,
-        trtexec,
-        onnx_path,
-        engine,
-        flags=flags,
-        timing_cache=f"{folder}/timing.cache",
-        optimization_level=optimization_level,
-        timeout_s=timeout_s,
-    )
-    try:
-        return time_engine(host, trtexec, engine, runs=runs, timeout_s=timeout_s)
-    finally:
-        with contextlib.suppress(TargetError):
-            host.run(["rm", "-f", engine], timeout_s=30)
+    return Program(host, path, host.run(["sh", "-c", script, "sh", path], timeout_s=timeout_s))
 
 
 def build_engine(
-    host: Host,
-    trtexec: str,
+    program: Program,
     onnx_path: str,
     engine: str,
     *,
     flags: Sequence[str],
     timing_cache: str,
-    optimization_level: int = 3,
     timeout_s: float,
 ) -> None:
-    """Write `engine`. int8 takes its scales from the model's quantise and dequantise nodes.
+    """Write `engine`; all paths are on the host.
 
-    `flags`: of `precision_flags`. Raises TargetError where the engine has not that precision.
+    int8 takes its scales from the model's quantise and dequantise nodes.
+
+    Args:
+        flags: of `Program.precision_flags`.
+        timing_cache: a file that makes later builds faster.
+
+    Raises TargetError where the host or the tool fails, or the engine has not that precision.
     """
     command = [
-        trtexec,
+        program.path,
         f"--onnx={onnx_path}",
         *flags,
         f"--saveEngine={engine}",
         f"--timingCacheFile={timing_cache}",
-        f"--builderOptimizationLevel={optimization_level}",
-        "--skipInference",
+        *program.building_flags(),
     ]
     what = f"building {PurePosixPath(onnx_path).name}"
-    log = _call(host, command, what, timeout_s)
+    log = _call(program.host, command, what, timeout_s)
     if "--fp16" in flags:
         told = _PRECISION.search(log)
         if _SLOW_HALF.search(log) or (told and "FP16" not in told[1].split("+")):
             raise TargetError(
-                f"{host.name}: trtexec, {what}: this GPU has no fast fp16, and the engine was "
-                "built in fp32; choose --precision fp32"
+                f"{program.host.name}: trtexec, {what}: this GPU has no fast fp16, and the engine "
+                "was built in fp32; choose --precision fp32"
             )
 
 
-def time_engine(
-    host: Host, trtexec: str, engine: str, *, runs: int = AVERAGE_RUNS, timeout_s: float
-) -> Timing:
-    """At least `runs` runs after half a second of warm-up, as one CUDA graph each."""
+def time_engine(program: Program, engine: str, *, runs: int, timeout_s: float) -> Timing:
+    """Return the timing of at least `runs` runs, as one CUDA graph each, after a warm-up.
+
+    Raises TargetError where the host or the tool fails.
+    """
+    host = program.host
     times = f"{engine}.times.json"
     command = [
-        trtexec,
+        program.path,
         f"--loadEngine={engine}",
         f"--warmUp={WARMUP_MS}",
         f"--avgRuns={min(AVERAGE_RUNS, runs)}",

@@ -77,11 +77,20 @@ def _readable(environment: Environment) -> str:
     """Return a version as people write it; trtexec's 101300 is 10.13.0."""
     text = environment.version or ""
     if environment.tool == "trtexec" and re.fullmatch(r"\d{4,7}", text):
-        number = int(text)
-        if number >= 100_000:
-            return f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
-        return f"{number // 1000}.{number // 100 % 10}.{number % 100}"
+        return ".".join(map(str, tensorrt_version(text)))
     return text[:60]
+
+
+def tensorrt_version(number: str) -> tuple[int, int, int]:
+    """Return major, minor and patch of a version as TensorRT writes it, in four to seven digits.
+
+    >>> tensorrt_version("8601"), tensorrt_version("101200")
+    ((8, 6, 1), (10, 12, 0))
+    """
+    value = int(number)
+    if value >= 100_000:
+        return value // 10_000, value // 100 % 100, value % 100
+    return value // 1000, value // 100 % 10, value % 100
 
 
 def _release(text: str) -> str:
