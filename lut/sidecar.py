@@ -90,7 +90,7 @@ class Measurement(Record, frozen=True):
     remarks: list[str] = msgspec.field(default_factory=list)
 
 
-class Calibration(Record, frozen=True):
+class CalibrationRecord(Record, frozen=True):
     """How a table was calibrated."""
 
     processor: Text | None = None
@@ -103,7 +103,7 @@ class _Fields(Record, frozen=True):
     error: Error | None = None
     space_flags: SpaceFlags | None = None
     measurement: Measurement | None = None
-    calibration: Calibration | None = None
+    calibration: CalibrationRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Sidecar:
     error: Error = field(default_factory=Error)  # without fields where the table was never checked
     space_flags: SpaceFlags | None = None  # None: measured for no space, or not measured
     measurement: Measurement = field(default_factory=Measurement)
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration: CalibrationRecord = field(default_factory=CalibrationRecord)
     written: Mapping[str, Any] = field(default_factory=dict)  # all fields as they are in the file
 
     @classmethod
@@ -126,7 +126,7 @@ class Sidecar:
             error=read.error or Error(),
             space_flags=read.space_flags,
             measurement=read.measurement or Measurement(),
-            calibration=read.calibration or Calibration(),
+            calibration=read.calibration or CalibrationRecord(),
             written=written,
         )
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -91,10 +91,10 @@ class Table:
         found = {entry.provenance for entry in self.entries.values()}
         return weakest(found | ({"calibrated"} if self.roofline else set()))
 
-    def entry(self, block: Block) -> Entry:
-        """Latency of `block`: its row, else the fitted model's, else interpolated.
+    def find_entry(self, block: Block) -> Entry | None:
+        """Return the latency of a block: its row, else the fitted model's, else interpolated.
 
-        Raises TableError where the table has no fitted model and too few blocks of the kind.
+        None where the table has no fitted model and too few blocks of the kind.
         """
         if block in self.entries:
             return self.entries[block]
@@ -109,8 +109,12 @@ class Table:
             self._interpolated[block] = Entry(
                 guess.latency_ms, guess.std_ms, 0, "interpolated", extrapolated=guess.outside
             )
-        if block in self._interpolated:
-            return self._interpolated[block]
+        return self._interpolated.get(block)
+
+    def entry(self, block: Block) -> Entry:
+        """Return `find_entry` of a block. Raises TableError where the table cannot tell it."""
+        if (known := self.find_entry(block)) is not None:
+            return known
         alike = [b for b in self.entries if b.kind == block.kind]
         closest = min(alike, key=lambda b: _distance(b, block), default=None)
         nearest_row = closest.describe() if closest else f"none, the table has no {block.kind}"
@@ -385,16 +389,3 @@ def _row(block: Block, entry: Entry) -> tuple[Any, ...]:
 def _distance(a: Block, b: Block) -> float:
     sizes = ("in_channels", "out_channels", "height", "width", "mid_channels", "kernel_size")
     return sum(abs(math.log((getattr(a, s) + 1) / (getattr(b, s) + 1))) for s in sizes)
-
-
-def rows_for(
-    blocks: Iterable[Block], roofline: Roofline, batch: int, precision: str, relative_std: float
-) -> dict[Block, Entry]:
-    """Calibrated rows of the distinct `blocks`; values rounded as a saved table has them."""
-    entries = {}
-    for block in blocks:
-        key = replace(block, inputs=(), name="")
-        ms = float(f"{roofline.block_ms(key, batch, precision):.6g}")
-        std = float(f"{ms * relative_std:.6g}")
-        entries[key] = Entry(ms, std, 0, "calibrated")
-    return entries

@@ -1,11 +1,19 @@
 """The catalogue of search spaces by name, for a task: `get_space`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from results.errors import SpaceError, check_choice
 from supernet.arch import LOCAL_KINDS, MIXERS, Arch, Task, attention_stages
-from supernet.official import BACKBONES, ENLARGED, PIXELS, dataset_of
+from supernet.official import (
+    BACKBONES,
+    DATASETS,
+    ENLARGED,
+    PIXELS,
+    dataset_of,
+    heads_of,
+    named_arch,
+)
 from supernet.space import Freeze, Part, Space, SpaceSpec, Value, of_head
 
 SPACES = ("family", "b", "l", "all", "tiny")
@@ -70,6 +78,31 @@ def make_space(spec: SpaceSpec) -> Space:
     if spec.resolutions:
         space = space.at_resolutions(spec.resolutions)
     return space.keep(spec.freeze)
+
+
+def official_networks(
+    part: Part,
+    dataset: str,
+    resolutions: Iterable[tuple[int, int]],
+    most_names: int | None = None,
+) -> list[Arch]:
+    """Return the official networks of a data set that are of a part's family and stages.
+
+    By name, each at all resolutions; of the first `most_names` names, None: of all.
+    """
+    task = next(task for task, datasets in DATASETS.items() if dataset in datasets)
+    alike = [
+        name
+        for name in heads_of(dataset)
+        if BACKBONES[name].family == part.family
+        and len(BACKBONES[name].stages) == len(part.reference.stages)
+    ]
+    sizes = tuple(dict.fromkeys(resolutions))
+    return [
+        named_arch(name, task=task, dataset=dataset, resolution=resolution)
+        for name in alike[:most_names]
+        for resolution in sizes
+    ]
 
 
 def _heads_from(task: Task, dataset: str | None) -> str:

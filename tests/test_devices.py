@@ -5,11 +5,15 @@ import os
 import random
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from lut.build import Build
 from lut.calibrate import Calibrate
+from lut.calibration.options import CalibrationOptions
+from lut.calibration.run import calibrate as make_tables
+from lut.calibration.run import propose_points
 from lut.device import SHIPPED, find_table, get_device, tables_of, user_data_dir
 from lut.table import load_table
 from nas.devices import Devices
@@ -125,6 +129,32 @@ def test_a_new_device_is_found_by_name_once_calibrated(points, capsys):
     main(Devices, "nas.devices", ["--json"])
     rows = json.loads(capsys.readouterr().out)
     assert "desk" in {row["device"] for row in rows}
+
+
+def test_a_device_is_calibrated_from_python(points, tmp_path, capsys):
+    options = CalibrationOptions(("desk:onnxruntime:fp32",), points, title="My desk", out=tmp_path)
+    result = make_tables(options)
+    assert capsys.readouterr() == ("", "")
+    ((path, table),) = result.tables.items()
+    assert path == tmp_path / "desk-onnxruntime-fp32.csv"
+    assert dict(load_table(path).entries) == dict(table.entries)
+    assert result.calibration.summary.num_rows == 8
+    assert result.transfer is None
+    assert result.physical_percent is None
+    with pytest.raises(TableError, match="--propose N"):
+        make_tables(replace(options, out_points=tmp_path / "more.csv"))
+    with pytest.raises(DeviceError, match="give one --device"):
+        make_tables(replace(options, device=()))
+
+
+def test_networks_are_proposed_from_python(tmp_path, capsys):
+    options = CalibrationOptions(from_="orin", propose=2, out_points=tmp_path / "points.csv")
+    proposal = propose_points(options)
+    assert capsys.readouterr() == ("", "")
+    assert len(proposal.networks) == 2
+    assert (tmp_path / "points.csv").read_text() == proposal.to_csv()
+    with pytest.raises(TableError, match="--propose needs --from"):
+        propose_points(replace(options, from_=None))
 
 
 def test_a_table_elsewhere_is_used_as_the_next_command_says(points, tmp_path, capsys):

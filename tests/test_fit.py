@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lut.calibration.fit import PRIORS, Model, fit, summarise
+from lut.calibration.fit import PRIORS, LatencyModel, fit, summarise
 from lut.calibration.points import Point, read_points
 from lut.device import PROCESSORS
 from lut.roofline import Roofline
@@ -17,12 +17,12 @@ from supernet.official import named_arch, with_nearest_head
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "points"
 TRUTH = {
-    "cpu": Model(Roofline(40.0, 4.0, 0.5, cache_mb=6.0), NetworkTerms()),
-    "gpu": Model(
+    "cpu": LatencyModel(Roofline(40.0, 4.0, 0.5, cache_mb=6.0), NetworkTerms()),
+    "gpu": LatencyModel(
         Roofline(500.0, 40.0, 0.03, product_passes=3.0, launch_us=9.0),
         NetworkTerms(ms_per_mb=0.2, decoder_ms=3.0),
     ),
-    "tensor_core_gpu": Model(
+    "tensor_core_gpu": LatencyModel(
         Roofline(30e3, 90.0, 0.012, 0.08, 30e3, product_passes=3.0, launch_us=3.0),
         NetworkTerms(ms_per_mb=0.06, decoder_ms=0.8),
     ),
@@ -33,7 +33,7 @@ def test_every_class_of_device_has_a_prior():
     assert set(PRIORS) == set(PROCESSORS)
 
 
-def predict_ms(model: Model, point: Point, precision: str) -> float:
+def predict_ms(model: LatencyModel, point: Point, precision: str) -> float:
     """Of `point`'s network, by the sum that a table makes of it."""
     terms = model.terms if point.includes else replace(model.terms, decoder_ms=0.0)
     table = Table("x", "x", "tensorrt", precision, point.batch, {}, terms, roofline=model.roofline)

@@ -457,6 +457,22 @@ def test_batches_are_transferred_one_at_a_time(fails, tmp_path, capsys):
     assert load_table(Path(table)).batch == 64
 
 
+def test_a_network_outside_a_measured_source_names_its_row_and_a_cure(fails, tmp_path):
+    """Of lut.calibrate itself: no flag of a calibration takes another space."""
+    path = tmp_path / "points.csv"
+    path.write_text("arch,latency_ms\nb0,4\nl1,30\nb1,10\nb2,30\n")
+    flags = ("--device", "desk:onnxruntime:fp32", "--points", path)
+    source = ("--from", "example-cpu:onnxruntime")
+    cure = "a block of l1 in row 3 of the points; leave that row out"
+    said = fails(Calibrate, "lut.calibrate", *flags, *source)
+    assert cure in said
+    assert "--space" not in said
+    more = ("--propose", "3", "--space", "b")
+    assert cure in fails(Calibrate, "lut.calibrate", "--points", path, *source, *more)
+    path.write_text("arch,latency_ms\nb0,4\nb1,10\nb2,30\n")
+    calibrate(*flags, *source, "--quiet")
+
+
 def test_a_contradiction_writes_no_table(fails, tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("arch,latency_ms\nb0,40\nb1,2\nb2,57\nb3,1.4\n")

@@ -75,7 +75,7 @@ PRIORS: dict[str, Prior] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CalibrationRow:
     """One point beside what the model says of it."""
 
     point: Point
@@ -128,7 +128,7 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class LatencyModel:
     """What a fit finds."""
 
     roofline: Roofline
@@ -137,10 +137,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    model: Model
+    model: LatencyModel
     precision: str
     parameters: dict[str, float]  # those that were fitted
-    rows: tuple[Row, ...]  # in the points' order, fitted or only compared
+    rows: tuple[CalibrationRow, ...]  # in the points' order, fitted or only compared
     summary: Summary
 
 
@@ -157,14 +157,14 @@ def fit(points: Sequence[Point], precision: str, prior: Prior) -> Calibration:
     fitted_ms = network.latency_ms(found)
     left_out_ms = _leave_out(network, chosen, prior)
     rows = tuple(
-        Row(point, float(a), float(b))
+        CalibrationRow(point, float(a), float(b))
         for point, a, b in zip(points, fitted_ms, left_out_ms, strict=True)
     )
     free = {name: found[name] for name in _free(network, chosen, prior)}
     return Calibration(_model(found), precision, free, rows, summarise(rows))
 
 
-def summarise(rows: Sequence[Row]) -> Summary:
+def summarise(rows: Sequence[CalibrationRow]) -> Summary:
     """Judge the rows of fitted kinds by what is said of each without its architecture."""
     rows = [row for row in rows if row.point.fitted]
     logs = [math.log(row.leave_out_ms / row.point.latency_ms) for row in rows]
@@ -222,11 +222,11 @@ class _Networks:
         return total + model.terms.decoder_ms * self.decoders
 
 
-def _model(values: Mapping[str, float]) -> Model:
+def _model(values: Mapping[str, float]) -> LatencyModel:
     rest = dict(values)
     names = ("fixed_ms", "ms_per_mb", "decoder_ms")
     terms = NetworkTerms(**{name: rest.pop(name) for name in names})
-    return Model(Roofline(**rest), terms)
+    return LatencyModel(Roofline(**rest), terms)
 
 
 def _free(network: _Networks, chosen: Chosen, prior: Prior) -> list[str]:

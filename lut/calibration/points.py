@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from results.errors import ArchError, TableError, check_choice, nearest, printable, shown
+from results.errors import ArchError, TableError, check_choice, printable, shown
 from results.sheets import parse_number, parse_whole, read_sheet
 from supernet.arch import Arch, Task, format_resolution, parse_resolution
 from supernet.official import known_name
@@ -30,7 +30,7 @@ COMPARED_KINDS = (  # listed beside the fit, never fitted
 )
 MOST_APART = 3.0  # ratio of two latencies of one network
 MOST_BATCH = 1_000_000
-INCLUDES = ("", "mask_decoder")  # what was timed beyond the network itself
+INCLUDES = ("mask_decoder",)  # what can have been timed beyond the network itself
 COLUMNS = (
     "arch",  # a name such as b1, sam_l0 or efficientvit_b1.r288_in1k, or an Arch as JSON
     "task",
@@ -129,7 +129,8 @@ def _point(path: Path, line: int, fields: Mapping[str, str]) -> Point:
     rounding = _number(where, fields, "rounding_percent", zero=True) or 0.0
     kind, includes = fields["kind"] or "table", fields["includes"]
     _check(where, "kind", kind, (*FITTED_KINDS, *COMPARED_KINDS))
-    _check(where, "includes", includes, INCLUDES)
+    if includes:
+        _check(where, "includes", includes, INCLUDES)
     known = known_name(fields["arch"])
     return Point(
         arch=_arch(where, fields),
@@ -170,7 +171,7 @@ def _arch(where: str, fields: Mapping[str, str]) -> Arch:
             return replace(written_arch(text), **options)
         if fields["task"]:
             column = "task"
-            _check(where, column, fields["task"], get_args(Task))
+            check_choice(column, fields["task"], get_args(Task), ArchError)
             options["task"] = fields["task"]
         column = "arch"
         return written_arch(text, **options, dataset=fields["dataset"] or None)
@@ -194,6 +195,7 @@ def _number(
 
 
 def _check(where: str, column: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        hint = nearest(value, filter(None, choices))
-        raise TableError(f"{where}, column {column}: no {column} {shown(value)}{hint}")
+    try:
+        check_choice(column, value, choices, TableError)
+    except TableError as error:
+        raise TableError(f"{where}, column {column}: {error}") from None

@@ -12,7 +12,7 @@ import numpy as np
 
 from lut.calibration.fit import MODEL_ERROR
 from lut.calibration.points import Point
-from lut.calibration.transfer import Sensitivity
+from lut.calibration.transfer import Sensitivity, check_covered
 from lut.roofline import Array
 from lut.table import Table
 from results.errors import TableError
@@ -48,6 +48,7 @@ def propose(
         raise TableError(
             f"space {space.name} has {len(pool)} networks left to time, not {count}; propose fewer"
         )
+    check_covered(measured, source)
     points = [Point(arch, "custom", 1.0) for arch in pool]
     sensitivity = Sensitivity([*points, *measured], source, processor)
     rows = sensitivity.rows / MODEL_ERROR

@@ -1,34 +1,31 @@
 """A calibration as a page and a picture: every row predicted by a fit without its architecture."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lut.calibration.fit import Calibration, CalibrationRow
+from lut.device import Device
 from results.drawing import drawing, new_figure, to_png
 from results.files import write_bytes, write_text
 from supernet.arch import format_resolution
-
-if TYPE_CHECKING:
-    from lut.calibration.fit import Calibration, Row
-    from lut.device import Device
 
 NAMED_FROM_PERCENT = 5  # rows with a larger error have their name beside them
 DRAWN_PERCENT = 30
 
 
-def write_report(device: "Device", found: "Calibration", folder: Path) -> None:
+def write_report(device: Device, calibration: Calibration, folder: Path) -> None:
     """Write NAME.md and NAME.png.
 
     Raises RunError where `folder` cannot be written, PictureError where NAME.png cannot be drawn.
     """
-    write_text(folder / f"{device.name}.md", _page(device, found))
+    write_text(folder / f"{device.name}.md", _page(device, calibration))
     picture = folder / f"{device.name}.png"
     with drawing(str(picture)):
-        drawn = _picture(device, found)
+        drawn = _picture(device, calibration)
     write_bytes(picture, drawn)
 
 
-def _page(device: "Device", found: "Calibration") -> str:
-    summary = found.summary
+def _page(device: Device, calibration: Calibration) -> str:
+    summary = calibration.summary
     lines = [
         f"# {_cell(device.label)}",
         "",
@@ -42,7 +39,7 @@ def _page(device: "Device", found: "Calibration") -> str:
         "architectures.",
         "",
         "Fitted parameters: "
-        + ", ".join(f"{k} {v:.4g}" for k, v in found.parameters.items())
+        + ", ".join(f"{k} {v:.4g}" for k, v in calibration.parameters.items())
         + ".",
         "",
         f"![predicted against given]({device.name}.png)",
@@ -50,7 +47,7 @@ def _page(device: "Device", found: "Calibration") -> str:
         "| network | px | batch | given ms | fitted ms | left out ms | error % | kind | notes |"
         "\n|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in found.rows:
+    for row in calibration.rows:
         point = row.point
         kind = point.kind if point.fitted else f"{point.kind} (compared only)"
         lines.append(
@@ -61,22 +58,22 @@ def _page(device: "Device", found: "Calibration") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _picture(device: "Device", found: "Calibration") -> bytes:
+def _picture(device: Device, calibration: Calibration) -> bytes:
     figure = new_figure(7, 7, dpi=120)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     for fitted, marker, label in ((True, "o", "fitted kinds"), (False, "x", "compared only")):
-        rows = [row for row in found.rows if row.point.fitted == fitted]
+        rows = [row for row in calibration.rows if row.point.fitted == fitted]
         if rows:
             published = [row.point.latency_ms for row in rows]
             upper.loglog(published, [r.leave_out_ms for r in rows], marker, ms=5, label=label)
             errors = [_clipped(row) for row in rows]
             lower.semilogx(published, errors, marker, ms=5)
-    every = [row.point.latency_ms for row in found.rows]
+    every = [row.point.latency_ms for row in calibration.rows]
     ends = [min(every) * 0.8, max(every) * 1.25]
     upper.plot(ends, ends, "k-", lw=0.8)
     lower.axhline(0, color="k", lw=0.8)
     lower.axhspan(-10, 10, color="0.9", label="± 10 %", zorder=0)
-    for row in sorted(found.rows, key=lambda row: -abs(row.leave_out_error_percent)):
+    for row in sorted(calibration.rows, key=lambda row: -abs(row.leave_out_error_percent)):
         if row.point.fitted and abs(row.leave_out_error_percent) > NAMED_FROM_PERCENT:
             text = f"{_name(row)} {format_resolution(row.point.arch.resolution)}"
             place = (row.point.latency_ms, _clipped(row))
@@ -86,7 +83,7 @@ def _picture(device: "Device", found: "Calibration") -> bytes:
     lower.set_xlabel("given [ms per image]")
     upper.set_ylabel("predicted without the\narchitecture's own rows [ms per image]")
     lower.set_ylabel(f"error [%], drawn up to ± {DRAWN_PERCENT}")
-    error = found.summary.mape_percent
+    error = calibration.summary.mape_percent
     title = f"{device.label}, leave-architecture-out MAPE {error:.1f} %"
     upper.set_title(title, fontsize=10, parse_math=False)
     upper.legend(loc="upper left")
@@ -94,14 +91,14 @@ def _picture(device: "Device", found: "Calibration") -> bytes:
     return to_png(figure)
 
 
-def _clipped(row: "Row") -> float:
+def _clipped(row: CalibrationRow) -> float:
     return max(-DRAWN_PERCENT, min(DRAWN_PERCENT, row.leave_out_error_percent))
 
 
 def _cell(text: str) -> str:
-    """A text in a table of a page; what a file says cannot begin another cell or a tag."""
+    """Return a text for a table of a page; what a file says cannot begin another cell or a tag."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def _name(row: "Row") -> str:
+def _name(row: CalibrationRow) -> str:
     return f"{row.point.name} {row.point.dataset or row.point.arch.task}"

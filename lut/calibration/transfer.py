@@ -29,10 +29,10 @@ from lut.calibration.fit import (
     MODEL_ERROR,
     PRIORS,
     Calibration,
+    CalibrationRow,
     Chosen,
-    Model,
+    LatencyModel,
     Prior,
-    Row,
     summarise,
 )
 from lut.calibration.points import Point
@@ -119,6 +119,7 @@ def transfer(points: Sequence[Point], source: Table, processor: str) -> Transfer
                 f"{point.name} was timed with batch {point.batch}, and {_name(source)} is of batch "
                 f"{source.batch}; transfer the points of each batch from a table of that batch"
             )
+    check_covered(points, source)
     network = _Networks(points, source, _reference(source, processor))
     chosen = np.array([point.fitted for point in points])
     folds = _folds([point.backbone for point in points], chosen)
@@ -133,12 +134,12 @@ def transfer(points: Sequence[Point], source: Table, processor: str) -> Transfer
     spread = _choose(errors, chosen)
     found = network.values(_fit(network, chosen, spread), spread)
     rows = tuple(
-        Row(point, float(a), float(b))
+        CalibrationRow(point, float(a), float(b))
         for point, a, b in zip(points, network.latency_ms(found), judged_ms, strict=True)
     )
     factors = network.factors(found)
     terms = network.terms(found)
-    model = Model(_slowed(network.reference, factors), terms)
+    model = LatencyModel(_slowed(network.reference, factors), terms)
     parameters = {"scale": found["scale"]}
     if spread:
         parameters |= {f"{name}_factor": factor for name, factor in factors.items()}
@@ -154,6 +155,18 @@ def transfer(points: Sequence[Point], source: Table, processor: str) -> Transfer
         },
         Calibration(model, source.precision, parameters, rows, summarise(rows)),
     )
+
+
+def check_covered(points: Sequence[Point], source: Table) -> None:
+    """Raise TableError, naming the row, for a network of which `source` cannot tell a block."""
+    for point in points:
+        unknown = next((b for b in blocks_of(point.arch) if source.find_entry(b) is None), None)
+        if unknown is not None:
+            place = f" in row {point.row}" if point.row else ""
+            raise TableError(
+                f"{_name(source)} has no latency for {unknown.describe()}, a block of {point.name}"
+                f"{place} of the points; leave that row out, or start --from another table"
+            )
 
 
 class Sensitivity:

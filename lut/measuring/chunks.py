@@ -14,8 +14,8 @@ from results.reading import as_kind
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 from supernet.cost import BYTES, network_cost, peak_activations
-from supernet.official import BACKBONES, DATASETS, heads_of, named_arch
 from supernet.space import Part, Space
+from supernet.spaces import official_networks
 
 MOST_MODELS = 700
 MOST_BYTES = 7e9  # of models loaded at once
@@ -130,20 +130,8 @@ def _official(
     resolutions: Sequence[tuple[int, int]],
     most_names: int | None = None,
 ) -> list[Arch]:
-    """The official networks of a part's family, fewest MACs first."""
-    dataset = space.dataset or "imagenet"
-    task = next(task for task, names in DATASETS.items() if dataset in names)
-    names = [
-        name
-        for name in heads_of(dataset)
-        if BACKBONES[name].family == part.family
-        and len(BACKBONES[name].stages) == len(part.reference.stages)
-    ]
-    archs = [
-        named_arch(name, task=task, dataset=dataset, resolution=resolution)
-        for name in names[:most_names]
-        for resolution in dict.fromkeys(resolutions)
-    ]
+    """Return the official networks of a part's family, fewest MACs first."""
+    archs = official_networks(part, space.dataset or "imagenet", resolutions, most_names)
     return sorted(archs, key=lambda arch: network_cost(blocks_of(arch)).macs)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from lut.calibration.points import read_points
+from lut.calibration.tables import rows_for
 from lut.device import Device, device_names, get_device, split_spec
 from lut.importers import import_table
 from lut.measuring.assemble import complete, differences, entries_of
@@ -22,7 +23,7 @@ from lut.roofline import Roofline
 from lut.runtimes import benchmark_model, trtexec
 from lut.runtimes.session import Setting
 from lut.sidecar import Sidecar
-from lut.table import Table, load_table, rows_for
+from lut.table import Table, load_table
 from lut.targets import adb
 from lut.targets.choose import get_host
 from lut.targets.facts import parse_facts, parse_temperature_c, parse_thermal_status
