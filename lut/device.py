@@ -45,22 +45,25 @@ class Device:
 
     @property
     def label(self) -> str:
+        """Return title, runtime and precision, for headings."""
         return f"{self.title}, {self.runtime} {self.precision}"
 
     def batch_for(self, dataset: str) -> int:
+        """Return the batch size that networks of a data set are timed with."""
         return self.batch.get(dataset, 1)
 
     def table_name(self, batch: int) -> str:
-        """File name of a table without its ending."""
+        """Return the file name of a table without its ending."""
         return table_name(self.name, self.runtime, self.precision, batch)
 
 
 def table_name(name: str, runtime: str, precision: str, batch: int) -> str:
+    """Return the file name of a table without its ending."""
     return f"{name}-{runtime}-{precision}" + (f"-b{batch}" if batch != 1 else "")
 
 
 def user_data_dir() -> Path:
-    """Where a user's own devices and tables live; $EFFICIENTVIT_NAS_DATA overrides it."""
+    """Return where a user's own devices and tables live; $EFFICIENTVIT_NAS_DATA overrides it."""
     if own := os.environ.get("EFFICIENTVIT_NAS_DATA"):
         return Path(own)
     if base := os.environ.get("XDG_DATA_HOME"):
@@ -72,19 +75,19 @@ def user_data_dir() -> Path:
 
 
 def table_folders() -> tuple[Path, Path]:
-    """The user's own folder, then the shipped one: the first that holds a table wins."""
+    """Return the user's own folder, then the shipped one: the first that holds a table wins."""
     return user_data_dir() / "tables", SHIPPED / "tables"
 
 
 def device_names() -> list[str]:
-    """All devices that `--device` finds, sorted."""
+    """Return all devices that `--device` finds, sorted."""
     return sorted(
         {path.stem.lower() for path in _device_files()} | {n["device"] for n, _ in _tables()}
     )
 
 
 def check_name(name: str) -> None:
-    """Raises DeviceError, with the nearest name that can be, for what no new device is called."""
+    """Raise DeviceError, with the nearest name that can be, for what no new device is called."""
     if len(name) <= MOST_NAME and _NAME.fullmatch(name):
         return
     able = re.sub(r"[\W-]+", "-", name[:MOST_NAME]).strip("-_") or "mydevice"
@@ -95,7 +98,7 @@ def check_name(name: str) -> None:
 
 
 def split_spec(spec: str) -> tuple[str, str | None, str | None]:
-    """`NAME[:runtime[:precision]]` in its parts. Raises DeviceError for an unknown suffix."""
+    """Split `NAME[:runtime[:precision]]` in its parts. Raises DeviceError for unknown ones."""
     name, _, suffix = spec.partition(":")
     runtime, _, precision = suffix.partition(":")
     if runtime:
@@ -106,7 +109,7 @@ def split_spec(spec: str) -> tuple[str, str | None, str | None]:
 
 
 def get_device(spec: str) -> Device:
-    """The device that `spec` names. Raises DeviceError with the nearest name and the cure."""
+    """Return the device that `spec` names. Raises DeviceError with the nearest name and a cure."""
     name, runtime, precision = split_spec(spec)
     names = device_names()
     if name not in names:
@@ -124,7 +127,7 @@ def get_device(spec: str) -> Device:
 
 
 def find_table(device: Device, batch: int) -> Path:
-    """Path of the CSV table. Raises DeviceError naming the tables that there are."""
+    """Return the path of the CSV table. Raises DeviceError naming the tables that there are."""
     wanted = device.table_name(batch)
     tables = tables_of(device.name)
     for path in tables:
@@ -138,16 +141,16 @@ def find_table(device: Device, batch: int) -> Path:
 
 
 def tables_of(name: str) -> list[Path]:
-    """All tables of a device, the user's own before a shipped one of the same name."""
-    found: dict[str, Path] = {}
+    """Return all tables of a device, the user's own before a shipped one of the same name."""
+    tables: dict[str, Path] = {}
     for parts, path in _tables():
         if parts["device"] == name:
-            found.setdefault(path.stem, path)
-    return list(found.values())
+            tables.setdefault(path.stem, path)
+    return list(tables.values())
 
 
 def _described(name: str) -> Device:
-    """What is known of a device: its file, else what the names of its tables tell."""
+    """Return what is known of a device: its file, else what the names of its tables tell."""
     for path in _device_files():
         if path.stem.lower() == name:
             return _read_device(path)
@@ -158,7 +161,7 @@ def _described(name: str) -> Device:
 
 
 def _only_batch(name: str, runtime: str, precision: str) -> dict[str, int]:
-    """The least batch that there is a table of, for every data set."""
+    """Return the least batch that there is a table of, for every data set."""
     batches = [
         int(parts["batch"] or 1)
         for parts, _ in _tables()
@@ -181,11 +184,11 @@ class _File(Record, frozen=True):
 
 
 def _read_device(path: Path) -> Device:
-    """A device file. Raises DeviceError naming the file and what is wrong in it."""
-    found = read_toml(path, dict[str, Any], error=DeviceError)
-    for key in found:
+    """Return a device file's device. Raises DeviceError naming the file and what is wrong in it."""
+    written = read_toml(path, dict[str, Any], error=DeviceError)
+    for key in written:
         check_choice(f"key in {path}", key, _File.__struct_fields__, DeviceError)
-    file = as_kind(found, _File, f"cannot read {path}", error=DeviceError)
+    file = as_kind(written, _File, f"cannot read {path}", error=DeviceError)
     check_choice(f"runtime in {path}", file.runtime, RUNTIMES, DeviceError)
     check_choice(f"precision in {path}", file.precision, PRECISIONS, DeviceError)
     if file.processor:
@@ -210,7 +213,7 @@ def _device_files() -> Iterator[Path]:
 
 
 def _tables() -> Iterator[tuple[Mapping[str, str], Path]]:
-    """Every table with the parts of its name; other files in the folders are passed over."""
+    """Yield every table with the parts of its name; other files in the folders are passed over."""
     for folder in table_folders():
         for path in sorted(folder.glob("*.csv")):
             if parts := _TABLE_NAME.fullmatch(path.stem):

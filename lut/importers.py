@@ -55,7 +55,7 @@ NEEDED = (*(name for name in KEY_COLUMNS if name not in _DEFAULTS), "latency_ms"
 def import_table(
     path: Path, device: Device, batch: int, threads: int | None
 ) -> tuple[Table, list[str]]:
-    """The table in `path` as one of `device`, and what of it has no Block of ours.
+    """Return the table in `path` as one of `device`, and what of it has no Block of ours.
 
     What the file is tells its content, whatever its name: Once-for-All's table as JSON or YAML,
     or a CSV with the columns `NEEDED` at least, where others take a Block's defaults, 0 for
@@ -74,8 +74,8 @@ def import_table(
         unknown = []
     if not entries:
         examples = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
-        found = f": {examples}" if unknown else ""
-        raise TableError(f"{path}: nothing that is a Block of ours{found}")
+        what = f": {examples}" if unknown else ""
+        raise TableError(f"{path}: nothing that is a Block of ours{what}")
     table = Table(
         device=device.name,
         title=device.title,
@@ -103,7 +103,7 @@ def import_table(
 
 
 def _layers(path: Path, text: str) -> "Iterator[_Layer] | None":
-    """The layers of a table of Once-for-All's, read as they are asked for; None: it is a CSV.
+    """Return the layers of a table of Once-for-All's, read one by one; None: it is a CSV.
 
     Raises TableError where it is neither.
     """
@@ -169,11 +169,11 @@ def _read_layers(
             )
         lines[layer.key] = layer.line
         entry = _entry(where, layer, batch)
-        found = _block(layer.key)
-        if found is None:
+        known = _block(layer.key)
+        if known is None:
             unknown.append(layer.key)
             continue
-        block, exact = found
+        block, exact = known
         if not exact:
             stand_ins.append((block, entry, layer.key))
         elif block in entries:
@@ -193,7 +193,7 @@ _EXPANDED = ("mbconv", "dsconv")
 
 
 def _block(key: str) -> tuple[Block, bool] | None:
-    """The Block of a layer's key, and whether its activation is ours; None: there is none."""
+    """Return the Block of a layer's key, and whether its activation is ours; None for none."""
     match = _LAYER.fullmatch(key)
     if match is None:
         return None
@@ -253,25 +253,25 @@ _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*\{')
 
 
 def _json_layers(where: str, text: str) -> Iterator[_Layer]:
-    """The layers of a JSON file in order, also those whose keys stand twice.
+    """Return the layers of a JSON file in order, also those whose keys stand twice.
 
     Raises TableError for anything but an object of objects.
     """
     return _in_order(parse_json(text, dict[str, dict[str, Any]], where, error=TableError), text)
 
 
-def _in_order(found: Mapping[str, Mapping[str, object]], text: str) -> Iterator[_Layer]:
+def _in_order(layers: Mapping[str, Mapping[str, object]], text: str) -> Iterator[_Layer]:
     line, end = 1, 0
     for match in _KEY.finditer(text):
         line += text.count("\n", end, match.start())
         end = match.start()
         key = parse_json(f'"{match[1]}"', str, f"line {line}", error=TableError)
-        if key in found:
-            yield _Layer(line, key, found[key])
+        if key in layers:
+            yield _Layer(line, key, layers[key])
 
 
 def _yaml_layers(path: str, text: str) -> Iterator[_Layer]:
-    """The layers in order, from the YAML's events: nothing is constructed, nothing can expand.
+    """Yield the layers in order, from the YAML's events: nothing is constructed or expands.
 
     Raises TableError for anything but a mapping of keys to mappings of plain values.
     """
@@ -344,7 +344,7 @@ def _read_csv(path: Path, text: str) -> tuple[dict[Block, Entry], str]:
 
 
 def _written(value: object) -> str:
-    """As a cell of our tables has it."""
+    """Return a value as a cell of our tables has it."""
     if isinstance(value, tuple):
         return "+".join(map(str, value))
     return str(int(value)) if isinstance(value, bool) else str(value)

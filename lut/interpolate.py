@@ -32,7 +32,7 @@ BEYOND = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Of one block, in ms."""
+    """The latency of one block, in ms."""
 
     latency_ms: float
     std_ms: float
@@ -41,7 +41,7 @@ class Guess:
 
 @lru_cache(maxsize=1 << 17)
 def features(block: Block) -> tuple[float, ...]:
-    """What a latency depends on: sizes in logarithms, and how channels fill vectors."""
+    """Return what a latency depends on: sizes in logarithms, and how channels fill vectors."""
     height, width = block.out_size
     sizes = (
         block.in_channels,
@@ -69,7 +69,7 @@ def features(block: Block) -> tuple[float, ...]:
 
 @lru_cache(maxsize=1 << 17)
 def work(block: Block) -> float:
-    """MACs, or activations moved where a block has next to none."""
+    """Return MACs, or activations moved where a block has next to none."""
     cost = cost_of(block)
     return float(max(cost.macs, cost.moved_elements))
 
@@ -115,20 +115,21 @@ class Interpolator:
                 self._of_kind[kind] = _Kind(blocks, ms, std / ms, rng)
 
     def can(self, block: Block) -> bool:
+        """Tell whether there is a guess for blocks of this kind."""
         return block.kind in self._of_kind
 
     def guess(self, blocks: Sequence[Block]) -> list[Guess]:
-        """Raises KeyError for a kind with no guess."""
-        found: dict[Block, Guess] = {}
+        """Return the latency of every block. Raises KeyError for a kind with no guess."""
+        guesses: dict[Block, Guess] = {}
         by_kind: dict[str, list[Block]] = {}
         for block in blocks:
             by_kind.setdefault(block.kind, []).append(block)
         for kind, same in by_kind.items():
-            found.update(zip(same, self._of_kind[kind].guess(same), strict=True))
-        return [found[block] for block in blocks]
+            guesses.update(zip(same, self._of_kind[kind].guess(same), strict=True))
+        return [guesses[block] for block in blocks]
 
     def most_uncertain(self, candidates: Iterable[Block], count: int) -> list[Block]:
-        """The `count` blocks whose measurement tells most, each given those before it.
+        """Return the `count` blocks whose measurement tells most, each given those before it.
 
         Of every kind in proportion to its summed uncertainty in milliseconds.
         """
@@ -183,14 +184,14 @@ class _Kind:
         mean, std = self._process.predict(self._scaled(raw), return_std=True)
         logs = mean * self._scale + _matrix(_trend, blocks) @ self._line
         outside = ((raw < self._low - BEYOND) | (raw > self._high + BEYOND)).any(axis=1)
-        found = []
+        guesses = []
         for block, log, sigma, out in zip(blocks, logs, std * self._scale, outside, strict=True):
             ms = float(np.exp(log)) * work(block)
-            found.append(Guess(ms, ms * float(sigma), bool(out)))
-        return found
+            guesses.append(Guess(ms, ms * float(sigma), bool(out)))
+        return guesses
 
     def most_uncertain(self, blocks: Sequence[Block], count: int) -> list[Block]:
-        """Greedily the largest variance in ms, by a pivoted Cholesky factorisation."""
+        """Choose greedily the largest variance in ms, by a pivoted Cholesky factorisation."""
         count = min(count, len(blocks))
         if count <= 0:
             return []
@@ -217,7 +218,7 @@ class _Kind:
         return np.asarray(((raw - self._centre) / self._spread)[:, self._varies])
 
     def _fit_kernel(self, x: Array, y: Array, alpha: Array, rng: np.random.Generator) -> Any:
-        """Length scales, from some of the rows."""
+        """Fit the length scales, to some of the rows."""
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
         dimensions = max(x.shape[1], 1)
@@ -242,14 +243,14 @@ def _process(kernel: Any, alpha: Array, *, fixed: bool) -> "GaussianProcessRegre
 
 
 def _quick_descent(objective: Any, start: Array, bounds: Array) -> tuple[Array, float]:
-    """A few steps are enough: length scales matter within a factor of two."""
+    """Take a few steps, which are enough: length scales matter within a factor of two."""
     from scipy.optimize import minimize
 
     box: Any = bounds.tolist()
-    found = minimize(
+    best = minimize(
         objective, start, jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": 25}
     )
-    return found.x, float(found.fun)
+    return best.x, float(best.fun)
 
 
 def _matrix(function: Any, blocks: Sequence[Block]) -> Array:

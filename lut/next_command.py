@@ -15,7 +15,7 @@ from supernet.resolve import dataset_of_arch
 def search_command(
     device: Device, path: Path, found_by_name: bool, task: str | None, dataset: str | None
 ) -> str:
-    """A search for the task and data set; its space is the one that the table was measured for."""
+    """Return a search for the task and data set, in the space that the table was measured for."""
     words = ["python", "-m", "nas.search", *_table(device, path, found_by_name)]
     if task and task != "classification":
         words += ["--task", task]
@@ -25,7 +25,7 @@ def search_command(
 
 
 def predict_command(device: Device, path: Path, found_by_name: bool, point: Point) -> str:
-    """What a network costs that was timed: its blocks are in the table, whatever else is."""
+    """Return a prediction of a network that was timed, whose blocks are in the table for sure."""
     words = ["python", "-m", "nas.predict", *_table(device, path, found_by_name), "--arch"]
     arch = point.arch
     if point.name == "custom":
@@ -41,7 +41,7 @@ def predict_command(device: Device, path: Path, found_by_name: bool, point: Poin
 def command_after(
     device: Device, table: Table, path: Path, found_by_name: bool, points: Sequence[Point]
 ) -> str:
-    """The same for a table that was made from `points`, by what it covers."""
+    """Return a command for a table that was made from `points`, by what it covers."""
     flags = table.sidecar.space_flags
     alike = [point for point in points if point.batch == table.batch]
     if table.roofline is None and flags is not None:

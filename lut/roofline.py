@@ -60,14 +60,15 @@ class Roofline:
 
     @property
     def bandwidth_gb_s(self) -> float:
+        """Return the bandwidth of memory in GB/s."""
         return self.conv_gmacs_per_s / self.macs_per_byte
 
     def block_ms(self, block: Block, batch: int, precision: str) -> float:
-        """Milliseconds per image of `block` at a batch: finite and positive for every block."""
+        """Return milliseconds per image of a block at a batch, finite and positive for all."""
         return _block_ms(self, block, batch, precision)
 
     def ops_ms(self, ops: "OpArrays", batch: Array | float, precision: str) -> Array:
-        """(ops,) milliseconds per image, where `batch` is a number or has one entry per op."""
+        """Return (ops,) milliseconds per image; `batch` is a number or has one entry per op."""
         products = ops.product_depth * (ops.product_results + self.product_grain / batch)
         macs = ops.conv_macs + ops.depthwise_macs / self.depthwise_speed
         macs = macs + products / self.product_speed
@@ -81,6 +82,7 @@ class Roofline:
         return longer + self.launch_us * 1e-3 / batch
 
     def to_dict(self) -> dict[str, float]:
+        """Return the parameters by name, for a sidecar."""
         return asdict(self)
 
     @classmethod
@@ -106,6 +108,7 @@ class OpArrays:
 
     @classmethod
     def of(cls, blocks: Sequence[Block]) -> "OpArrays":
+        """Make the arrays of all operators of the blocks, in order."""
         rows = []
         for block in blocks:
             for op in ops_of(block):

@@ -87,9 +87,9 @@ class Table:
 
     @property
     def provenance(self) -> str:
-        """The weakest that an answer may have; `measured` only where every block was."""
-        found = {entry.provenance for entry in self.entries.values()}
-        return weakest(found | ({"calibrated"} if self.roofline else set()))
+        """Return the weakest that an answer may have; `measured` only where every block was."""
+        of_rows = {entry.provenance for entry in self.entries.values()}
+        return weakest(of_rows | ({"calibrated"} if self.roofline else set()))
 
     def find_entry(self, block: Block) -> Entry | None:
         """Return the latency of a block: its row, else the fitted model's, else interpolated.
@@ -127,7 +127,7 @@ class Table:
 
     @cached_property
     def _free_kinds(self) -> frozenset[str]:
-        """Kinds whose rows are all 0, as their time is part of other blocks'."""
+        """Return the kinds whose rows are all 0, as their time is part of other blocks'."""
         kinds = {block.kind for block in self.entries}
         costly = {block.kind for block, entry in self.entries.items() if entry.latency_ms}
         return frozenset(kinds - costly)
@@ -146,26 +146,26 @@ class Table:
         return {}
 
     def offset_ms(self, blocks: Sequence[Block]) -> float:
-        """The part of a network's latency that no block causes: start, input and output."""
+        """Return the ms of a network that no block causes: start, input and output."""
         return self.terms.offset_ms(blocks, self.batch)
 
     def block_ms(self, block: Block) -> float:
-        """What `block` adds to a network's latency, scaled."""
+        """Return what a block adds to a network's latency in ms, scaled."""
         return self.terms.scale * self.entry(block).latency_ms
 
     def network_ms(self, blocks: Sequence[Block]) -> float:
-        """Latency of a whole network on one image of the table's batch."""
+        """Return the latency of a whole network in ms, for one image of the table's batch."""
         return self.offset_ms(blocks) + sum(self.block_ms(block) for block in blocks)
 
     def network_energy_mj(self, blocks: Sequence[Block]) -> float | None:
-        """Of all blocks on one image; None where it was not measured of some."""
+        """Return the energy of all blocks on one image in mJ; None where some were not measured."""
         told = [self.entry(block).energy_mj for block in blocks]
         known = [mj for mj in told if mj is not None]
         return sum(known) if len(known) == len(told) else None
 
     @property
     def relative_std(self) -> float | None:
-        """Standard deviation of a whole network's relative error; None where never checked."""
+        """Return the standard deviation of a network's relative error; None where never checked."""
         return self.sidecar.error.relative_std
 
     def save(self, path: Path) -> None:
@@ -194,13 +194,13 @@ class Table:
 
 
 def weakest(provenances: Iterable[str]) -> str:
-    """The one of several that says least; `calibrated` for none.
+    """Return the provenance that says least of several; `calibrated` for none.
 
     >>> weakest(["measured", "interpolated", "measured"])
     'interpolated'
     """
-    found = set(provenances)
-    return next((p for p in reversed(PROVENANCES) if p in found), "calibrated")
+    there = set(provenances)
+    return next((p for p in reversed(PROVENANCES) if p in there), "calibrated")
 
 
 def load_table(path: Path) -> Table:
@@ -251,7 +251,7 @@ def load_table(path: Path) -> Table:
 
 
 def read_rows(path: Path) -> tuple[dict[Block, Entry], str]:
-    """The rows of a table's CSV, and what was assumed of it, see `results.sheets.Sheet.remark`.
+    """Return the rows of a table's CSV, and what was assumed of it, see `Sheet.remark`.
 
     Raises TableError naming line and column.
     """
@@ -285,7 +285,7 @@ def add_row(
 
 
 def check_columns(where: str, columns: Sequence[str], needed: Sequence[str]) -> None:
-    """Raises TableError for a column that is unknown, of another unit, or missing."""
+    """Raise TableError for a column that is unknown, of another unit, or missing."""
     known = COLUMNS + OPTIONAL_COLUMNS
     units = {name.rpartition("_")[0]: name for name in known if name.endswith(("_ms", "_mj"))}
     for column in filter(None, columns):
@@ -301,7 +301,7 @@ def check_columns(where: str, columns: Sequence[str], needed: Sequence[str]) -> 
 
 
 def parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
-    """The block and its entry in the fields of a row. Raises TableError naming the column."""
+    """Return the block and its entry of a row's fields. Raises TableError naming the column."""
     key: dict[str, Any] = {}
     column = ""
     try:
@@ -338,7 +338,7 @@ def parse_row(row: Mapping[str, str], where: str) -> tuple[Block, Entry]:
 
 
 def check_block(block: Block, where: str) -> None:
-    """Raises TableError for sizes that no block can have."""
+    """Raise TableError for sizes that no block can have."""
     for name, least in _LEAST.items():
         value = getattr(block, name)
         if not least <= value <= MOST_SIZE:
@@ -358,7 +358,7 @@ def check_block(block: Block, where: str) -> None:
 
 
 def _expected(column: str) -> str:
-    """What a field may hold, for errors."""
+    """Return what a field may hold, for errors."""
     if column == "residual":
         return "0 or 1"
     if column == "scales":

@@ -43,6 +43,7 @@ class NetworkTerms:
             raise TableError(f"network terms must not be negative, scale positive: {self}")
 
     def offset_ms(self, blocks: Sequence[Block], batch: int) -> float:
+        """Return the part of a network's latency that no block causes, in ms of one image."""
         decoder_ms = self.decoder_ms if promptable(blocks) else 0.0
         once_ms = self.fixed_ms
         if self.ms_per_m_params:
@@ -53,10 +54,12 @@ class NetworkTerms:
         return offset_ms
 
     def to_dict(self) -> dict[str, float]:
+        """Return the fields by name, for a sidecar."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, float]) -> "NetworkTerms":
+        """Inverse of `to_dict`. Raises TableError."""
         try:
             return cls(**{name: float(value) for name, value in data.items()})
         except (TypeError, ValueError) as error:
@@ -64,22 +67,22 @@ class NetworkTerms:
 
 
 def params_m(blocks: Sequence[Block]) -> float:
-    """Millions of parameters."""
+    """Return millions of parameters."""
     return network_cost(blocks).params / 1e6
 
 
 def peak_mb(blocks: Sequence[Block]) -> float:
-    """Largest sum of live activations of one image, fp32, in MB (1e6 bytes)."""
+    """Return the largest sum of live activations of one image, fp32, in MB (1e6 bytes)."""
     return peak_activations(blocks) * HOST_BYTES / 1e6
 
 
 def promptable(blocks: Sequence[Block]) -> bool:
-    """Whether the network ends in SAM's neck, the only head that closes with a layer norm."""
+    """Tell whether the network ends in SAM's neck, the only head that closes with a layer norm."""
     return blocks[-1].kind == "layer_norm"
 
 
 def transferred_mb(blocks: Sequence[Block]) -> float:
-    """Input picture and last block's output of one image, fp32, in MB (1e6 bytes)."""
+    """Return input picture and last block's output of one image, fp32, in MB (1e6 bytes)."""
     first, last = blocks[0], blocks[-1]
     height, width = last.out_size
     elements = first.in_channels * first.height * first.width + last.out_channels * height * width

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from predictors.scaling import Law, Point, fit_law
+from predictors.scaling import Law, PublishedFigure, fit_law
 from predictors.shape import MACS, RESOLUTION, Box, features
 from results.errors import PredictorError, nearest
 from results.sheets import parse_sheet
@@ -68,7 +68,7 @@ class Prior:
     provenance: ClassVar[str] = "published"
 
     def predict(self, arch: Arch) -> AccuracyPrediction:
-        """Mean and standard deviation for any architecture and resolution.
+        """Return mean and standard deviation for any architecture and resolution.
 
         Within a family, more resolution, width, depth or expansion never lowers the mean.
         To the standard deviation at the published shapes, every octave of distance from them
@@ -95,7 +95,7 @@ class Prior:
         )
 
     def describe(self) -> str:
-        """One line: provenance and error."""
+        """Return provenance and error, in one line."""
         names = len({row.name for row in self.residuals})
         return (
             f"{self.provenance}, a scaling law on {len(self.residuals)} figures of {names} "
@@ -105,16 +105,16 @@ class Prior:
 
     @property
     def row_mae(self) -> float:
-        """Mean absolute error with each row left out in turn, in points."""
+        """Return the mean absolute error with each row left out in turn, in points."""
         return _mean(abs(r.row_left_out) for r in self.residuals)
 
     @property
     def arch_mae(self) -> float:
-        """Mean absolute error with each architecture left out in turn, in points."""
+        """Return the mean absolute error with each architecture left out in turn, in points."""
         return _mean(abs(r.arch_left_out) for r in self.residuals)
 
     def to_dict(self) -> dict[str, Any]:
-        """For run.json: everything needed to judge a prediction."""
+        """Return everything needed to judge a prediction, for run.json."""
         return {
             "provenance": self.provenance,
             "dataset": self.dataset,
@@ -140,26 +140,27 @@ class OtherClasses:
 
     @property
     def metric(self) -> str:
+        """Return what is predicted, and of which classes it is not."""
         return f"{self.prior.metric}, not of your {self.num_classes} classes"
 
     def predict(self, arch: Arch) -> AccuracyPrediction:
-        """See `Prior.predict`."""
+        """Return `Prior.predict` of the network."""
         return self.prior.predict(arch)
 
     def describe(self) -> str:
-        """One line: provenance and error."""
+        """Return provenance and error, in one line."""
         return (
             f"{self.prior.describe()}; says what networks reach on {self.prior.dataset}, not on "
             f"your {self.num_classes} classes: evaluate subnets on those by supernet.evaluate"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For run.json: see `Prior.to_dict`."""
+        """Return `Prior.to_dict`, for run.json."""
         return self.prior.to_dict()
 
 
 def published(dataset: str, num_classes: int | None) -> Prior | OtherClasses:
-    """The prior of a data set, for networks of so many classes; None: its own.
+    """Return the prior of a data set, for networks of so many classes; None: its own.
 
     Raises PredictorError if there is none.
     """
@@ -171,7 +172,7 @@ def published(dataset: str, num_classes: int | None) -> Prior | OtherClasses:
 
 
 def difference_std(a_std: float, b_std: float) -> float:
-    """Standard deviation of the difference of two predictions.
+    """Return the standard deviation of the difference of two predictions.
 
     Errors are taken as correlated by 1/2: those of one network at two resolutions are nearly
     equal, those of two networks independent. Between equally uncertain predictions the
@@ -181,22 +182,22 @@ def difference_std(a_std: float, b_std: float) -> float:
 
 
 def published_resolutions(dataset: str) -> dict[str, list[tuple[int, int]]]:
-    """Where the networks with published figures were evaluated, by name."""
-    found: dict[str, list[tuple[int, int]]] = {}
+    """Return at which (height, width) networks with published figures were evaluated, by name."""
+    resolutions: dict[str, list[tuple[int, int]]] = {}
     for row in _published_rows().get(dataset, []):
-        found.setdefault(row["arch"], []).append(parse_resolution(row["resolution"]))
-    return found
+        resolutions.setdefault(row["arch"], []).append(parse_resolution(row["resolution"]))
+    return resolutions
 
 
 @lru_cache
 def load_prior(dataset: str) -> Prior:
-    """The prior fitted on the packaged figures. Raises PredictorError if there are none."""
+    """Return the prior fitted on the packaged figures. Raises PredictorError if there are none."""
     rows = _published_rows()
     if dataset not in rows:
         known = nearest(dataset, rows)
         raise PredictorError(f"no published accuracies for {dataset!r} to predict from{known}")
     points = [
-        Point(
+        PublishedFigure(
             row["arch"],
             replace(BACKBONES[row["arch"]], resolution=parse_resolution(row["resolution"])),
             float(row["value"]),
@@ -209,7 +210,7 @@ def load_prior(dataset: str) -> Prior:
 
 
 def fit_prior(
-    points: Sequence[Point], dataset: str, metric: str, exponent: float | None = None
+    points: Sequence[PublishedFigure], dataset: str, metric: str, exponent: float | None = None
 ) -> Prior:
     """Fit on published figures; `exponent` None fits that too.
 
@@ -228,10 +229,10 @@ def fit_prior(
             "add published figures of others"
         )
 
-    def law_of(kept: Iterable[Point]) -> Law:
+    def law_of(kept: Iterable[PublishedFigure]) -> Law:
         return fit_law(list(kept), with_offset, exponent)
 
-    def error(law: Law, point: Point) -> float:
+    def error(law: Law, point: PublishedFigure) -> float:
         return law(point.arch) - point.value
 
     law = law_of(points)
@@ -268,7 +269,7 @@ def _mean(values: Iterable[float]) -> float:
 
 @lru_cache
 def _published_rows() -> dict[str, list[dict[str, str]]]:
-    """The rows of results/published/accuracy.csv, by data set."""
+    """Return the rows of results/published/accuracy.csv, by data set."""
     text = (files("results") / "published" / "accuracy.csv").read_text(encoding="utf-8")
     rows: dict[str, list[dict[str, str]]] = {}
     known = ("arch", "dataset", "resolution", "value", "metric")

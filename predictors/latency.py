@@ -20,7 +20,7 @@ OUTSIDE = 0.25  # of widening, above which a latency counts as extrapolated
 
 @dataclass(frozen=True, slots=True)
 class LatencyPrediction:
-    """Of one image."""
+    """The latency of one image."""
 
     latency_ms: float
     std_ms: float
@@ -50,7 +50,7 @@ class LatencyPredictor:
         self._seen_kinds = frozenset(kinds)
 
     def predict(self, blocks: Sequence[Block]) -> LatencyPrediction:
-        """Latency of the network that `blocks` make up. Raises TableError where it has none."""
+        """Return the latency of a whole network. Raises TableError where the table has none."""
         total = self.table.network_ms(blocks)
         if not 0 < total < math.inf:
             raise TableError(f"{self.table.path or 'the table'} gives {total} ms for a network")
@@ -68,7 +68,7 @@ class LatencyPredictor:
         return LatencyPrediction(total, std, provenance, extrapolated or distance > OUTSIDE)
 
     def by_stage(self, blocks: Sequence[Block]) -> dict[str, float]:
-        """Milliseconds by stage in order of execution; `offset` is what no block causes."""
+        """Return milliseconds by stage in order of execution; `offset` is what no block causes."""
         parts: dict[str, float] = {"offset": self.table.offset_ms(blocks)}
         for block in blocks:
             parts[block.stage] = parts.get(block.stage, 0.0) + self.table.block_ms(block)
@@ -76,7 +76,7 @@ class LatencyPredictor:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the numbers come from and how wrong they are, for run.json."""
+        """Return where the numbers come from and how wrong they are, for run.json."""
         table = self.table
         return {
             "device": table.device,
@@ -94,11 +94,11 @@ class LatencyPredictor:
 
     @property
     def note(self) -> str:
-        """What else must be known of the table's origin; may be empty."""
+        """Return what else must be known of the table's origin; may be empty."""
         return shortened(printable(self.table.sidecar.note), MOST_NOTE)
 
     def describe(self) -> str:
-        """One line: provenance and error of the table."""
+        """Return provenance and error of the table, in one line."""
         error = self.table.sidecar.error
         path = self.table.path
         own = path is not None and not path.is_relative_to(SHIPPED)
@@ -123,14 +123,14 @@ class LatencyPredictor:
 
 
 def load_predictor(device: Device, dataset: str) -> LatencyPredictor:
-    """The predictor of `device` for a data set. Raises DeviceError and TableError."""
+    """Return the predictor of a device for a data set. Raises DeviceError and TableError."""
     return LatencyPredictor(load_table(find_table(device, device.batch_for(dataset))))
 
 
 def choose_predictor(
     spec: str, table: Path | None, dataset: str
 ) -> tuple[Device, LatencyPredictor]:
-    """What `--device` and `--table` name together; a table may bring a device of its own.
+    """Return what --device and --table name together; a table may bring a device of its own.
 
     Raises DeviceError, and TableError where the table is another device's.
     """
@@ -138,12 +138,11 @@ def choose_predictor(
         device = get_device(spec)
         return device, load_predictor(device, dataset)
     predictor = LatencyPredictor(load_table(table))
-    found = predictor.table
-    asked = zip(split_spec(spec), (found.device, found.runtime, found.precision), strict=True)
-    if any(part is not None and part != own for part, own in asked):
-        raise TableError(
-            f"{table} is of device {found.device}:{found.runtime}:{found.precision}, not {spec}"
-        )
-    if found.device in device_names():
-        return get_device(f"{found.device}:{found.runtime}:{found.precision}"), predictor
-    return Device(found.device, found.title, found.runtime, found.precision), predictor
+    own = predictor.table
+    spec_of_own = f"{own.device}:{own.runtime}:{own.precision}"
+    asked = zip(split_spec(spec), (own.device, own.runtime, own.precision), strict=True)
+    if any(part not in (None, known) for part, known in asked):
+        raise TableError(f"{table} is of device {spec_of_own}, not {spec}")
+    if own.device in device_names():
+        return get_device(spec_of_own), predictor
+    return Device(own.device, own.title, own.runtime, own.precision), predictor

@@ -14,7 +14,7 @@ Choices = dict[str, Value]  # of one Arch, by dimension; resolution is one of th
 
 
 def choices_of(space: Space, arch: Arch) -> Choices:
-    """The choices that make up `arch`; dimensions of another part of the space are others.
+    """Return the choices that make up `arch`; each part of the space has dimensions of its own.
 
     Raises SpaceError where `arch` is of no part of the space.
     """
@@ -31,32 +31,33 @@ class OneHot:
 
     @classmethod
     def of(cls, rows: Sequence[Choices]) -> "OneHot":
-        found: dict[str, set[Value]] = {}
+        """Make the columns of all choices that the rows have."""
+        seen: dict[str, set[Value]] = {}
         for row in rows:
             for name, value in row.items():
-                found.setdefault(name, set()).add(value)
-        return cls({name: tuple(sorted(found[name], key=repr)) for name in sorted(found)})
+                seen.setdefault(name, set()).add(value)
+        return cls({name: tuple(sorted(seen[name], key=repr)) for name in sorted(seen)})
 
     @property
     def num_params(self) -> int:
-        """What a fit has to find out: a mean, and of every dimension all choices but one."""
+        """Count what a fit has to find: a mean, and of every dimension all choices but one."""
         return 1 + sum(len(choices) - 1 for choices in self.seen.values())
 
     def unseen(self, row: Choices) -> int:
-        """In how many dimensions the choice was never seen."""
+        """Count the dimensions whose choice was never seen."""
         return sum(value not in self.seen.get(name, ()) for name, value in row.items())
 
     def encode(self, rows: Sequence[Choices]) -> Array:
-        """(rows, columns); NaN in all columns of a dimension whose choice was never seen."""
+        """Return (rows, columns); NaN in all columns of a dimension whose choice was never seen."""
         return np.array([self._encode(row) for row in rows])
 
     def _encode(self, row: Choices) -> list[float]:
         if row[FAMILY] not in self.seen[FAMILY]:
             return [np.nan] * sum(map(len, self.seen.values()))
-        found: list[float] = []
+        columns: list[float] = []
         for name, choices in self.seen.items():
             if name in row and row[name] not in choices:
-                found += [np.nan] * len(choices)
+                columns += [np.nan] * len(choices)
             else:
-                found += [float(row.get(name, ...) == choice) for choice in choices]
-        return found
+                columns += [float(row.get(name, ...) == choice) for choice in choices]
+        return columns

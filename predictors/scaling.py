@@ -26,7 +26,7 @@ Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class PublishedFigure:
     """One published figure."""
 
     name: str  # of the architecture; all points of one name are left out together
@@ -63,8 +63,8 @@ def size(arch: Arch) -> float:
     return macs / 1e9 * math.sqrt(num_blocks)
 
 
-def fit_law(points: Sequence[Point], with_offset: bool, exponent: float | None) -> Law:
-    """Least squares, every architecture with equal weight; `exponent` None fits that too.
+def fit_law(points: Sequence[PublishedFigure], with_offset: bool, exponent: float | None) -> Law:
+    """Fit by least squares, every architecture with equal weight; `exponent` None fits that too.
 
     For a given exponent the law is linear in its other parameters. `with_offset` fits
     offset_l, which is 0 otherwise.

@@ -22,7 +22,7 @@ _LAST_STAGES = 4  # that every architecture has; SAM-XL's stage 5 is aligned wit
 
 @lru_cache(maxsize=1 << 14)
 def canonical(arch: Arch) -> Arch:
-    """The backbone with EfficientViT's own kernels, local blocks, mixers, scales and head dim.
+    """Return the backbone with EfficientViT's kernels, local blocks, mixers, scales, head dim.
 
     What published figures cannot judge is removed, so that it can neither earn nor cost
     accuracy. The expand ratio stays (a smaller one must not come for free), except where the
@@ -34,7 +34,7 @@ def canonical(arch: Arch) -> Arch:
 
 
 def _reference(arch: Arch) -> Arch:
-    """The smallest official network of the same family and number of stages."""
+    """Return the smallest official network of the same family and number of stages."""
     if arch.family == "b":
         return BACKBONES["b0"]
     return BACKBONES["l0" if len(arch.stages) == 4 else "sam_xl0"]
@@ -53,13 +53,13 @@ def _canonical_stage(stage: Stage, reference: Stage) -> Stage:
 
 @lru_cache(maxsize=1 << 14)
 def macs_and_blocks(arch: Arch) -> tuple[int, int]:
-    """MACs of one image and number of blocks, of the canonical backbone."""
+    """Return MACs of one image and number of blocks, of the canonical backbone."""
     blocks = blocks_of(canonical(arch))
     return sum(cost_of(block).macs for block in blocks), len(blocks)
 
 
 def features(arch: Arch) -> tuple[float, ...]:
-    """What the published shapes have in common, one number each; sizes are in octaves (log2).
+    """Return what the published shapes have in common, one number each; sizes in octaves (log2).
 
     Ratios and not sizes: all published networks of a family, small and large, agree in most.
     """
@@ -100,11 +100,12 @@ class Box:
 
     @classmethod
     def around(cls, archs: Iterable[Arch]) -> "Box":
+        """Make the smallest box that holds all architectures."""
         columns = list(zip(*map(features, archs), strict=True))
         return cls(tuple(map(min, columns)), tuple(map(max, columns)))
 
     def excess(self, values: Sequence[float]) -> tuple[float, ...]:
-        """How far each of an architecture's features is below (negative) or above the range.
+        """Return how far each feature of an architecture is below (negative) or above the range.
 
         All 0 for the architectures that the box was made of. Along a ray that starts in the
         box no entry ever shrinks.

@@ -49,10 +49,11 @@ class SubnetPredictor:
 
     @property
     def metric(self) -> str:
+        """Return what is predicted, of which data set and weights."""
         return self.evaluations.metric
 
     def predict(self, arch: Arch) -> AccuracyPrediction:
-        """Mean and standard deviation of any Arch of the space's families.
+        """Return mean and standard deviation of any Arch of the space's families.
 
         A choice that no evaluated subnet has counts as the mean one, marks the prediction as
         extrapolated, and adds the variance of all evaluated values: an assumption, as nothing
@@ -66,36 +67,36 @@ class SubnetPredictor:
         return AccuracyPrediction(min(max(mean, 0.0), most), std, extrapolated=unseen > 0)
 
     def describe(self) -> str:
-        """One line: provenance and error."""
-        found, error, unit = self.evaluations, self.error, unit_of(self.evaluations.task)
+        """Return provenance and error, in one line."""
+        data, error, unit = self.evaluations, self.error, unit_of(self.evaluations.task)
         tau = "" if error.kendall_tau is None else f", Kendall tau {error.kendall_tau:.2f}"
-        weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
+        weights = f", weights {data.weights_sha256[:12]}" if data.weights_sha256 else ""
         useless = error.mae >= error.mean_mae
         verdict = ", no better than guessing: evaluate more subnets" if useless else ""
-        pictures = f" on {found.num_pictures} pictures each" if found.num_pictures else ""
+        pictures = f" on {data.num_pictures} pictures each" if data.num_pictures else ""
         return (
-            f"{self.provenance}, ridge regression on the choices of {len(found.archs)} subnets "
-            f"evaluated{pictures} ({found.path.name}{weights}), error {error.mae:.2f} {unit} on "
+            f"{self.provenance}, ridge regression on the choices of {len(data.archs)} subnets "
+            f"evaluated{pictures} ({data.path.name}{weights}), error {error.mae:.2f} {unit} on "
             f"average on subnets left out ({error.mean_mae:.2f} for guessing their mean{verdict}), "
             f"std {error.rmse:.2f}{tau}, {error.num_folds}-fold cross-validation; says what shared "
             "weights reach, not what training alone would"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For run.json: everything needed to judge a prediction."""
-        found = self.evaluations
+        """Return for run.json everything needed to judge a prediction."""
+        data = self.evaluations
         effects = iter(self.ridge.effects.tolist())
         return {
             "provenance": self.provenance,
-            "task": found.task,
-            "dataset": found.dataset,
-            "metric": found.metric,
+            "task": data.task,
+            "dataset": data.dataset,
+            "metric": data.metric,
             "formula": "mean + sum of the effects of all choices",
-            "file": found.path.name,
-            "sha256": found.sha256,
-            "weights_sha256": found.weights_sha256,
-            "num_subnets": len(found.archs),
-            "num_pictures": found.num_pictures,
+            "file": data.path.name,
+            "sha256": data.sha256,
+            "weights_sha256": data.weights_sha256,
+            "num_subnets": len(data.archs),
+            "num_pictures": data.num_pictures,
             "num_params": self.columns.num_params,
             "folds": self.error.num_folds,
             "cross_validated_mae": self.error.mae,
@@ -144,12 +145,12 @@ def fit_subnets(evaluations: Evaluations, space: Space) -> SubnetPredictor:
     values = np.array(evaluations.values)
     ridge = fit_ridge(columns.encode(rows), values)
     spread = float(values.std())
-    found = cross_validate(rows, values)
-    return SubnetPredictor(space, evaluations, columns, ridge, found, spread)
+    judged = cross_validate(rows, values)
+    return SubnetPredictor(space, evaluations, columns, ridge, judged, spread)
 
 
 def rows_for(num_params: int) -> int:
-    """The fewest rows whose every fit, a fold left out, has as many rows as parameters.
+    """Return the fewest rows whose every fit, a fold left out, has as many rows as parameters.
 
     >>> rows_for(3), rows_for(14)
     (10, 16)
@@ -161,7 +162,7 @@ def rows_for(num_params: int) -> int:
 
 
 def cross_validate(rows: Sequence[Choices], values: Array) -> CrossValidation:
-    """Errors of fits that have not seen a fold; folds depend on the number of rows alone."""
+    """Return errors of fits that have not seen a fold; folds depend on the number of rows alone."""
     predicted, guessed = np.empty(len(values)), np.empty(len(values))
     order = np.random.default_rng(0).permutation(len(values))
     for start in range(FOLDS):

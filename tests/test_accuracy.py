@@ -19,7 +19,7 @@ from predictors.accuracy import (
     fit_prior,
     load_prior,
 )
-from predictors.scaling import EXPONENTS, Point
+from predictors.scaling import EXPONENTS, PublishedFigure
 from predictors.shape import canonical, features
 from results.errors import PredictorError
 from supernet.arch import (
@@ -45,9 +45,9 @@ AIMS = {
 }
 
 
-def _points(prior: Prior) -> list[Point]:
+def _points(prior: Prior) -> list[PublishedFigure]:
     return [
-        Point(
+        PublishedFigure(
             r.name, replace(BACKBONES[r.name], resolution=parse_resolution(r.resolution)), r.value
         )
         for r in prior.residuals

@@ -84,14 +84,16 @@ class CalibrationRow:
 
     @property
     def leave_out_error_percent(self) -> float:
+        """Return how much too long the prediction without the architecture is, in percent."""
         return 100 * (self.leave_out_ms / self.point.latency_ms - 1)
 
     @property
     def excess_percent(self) -> float:
-        """What is left of the absolute error once the published rounding is allowed for."""
+        """Return what is left of the absolute error once the published rounding is allowed for."""
         return max(0.0, abs(self.leave_out_error_percent) - 100 * self.point.rounding)
 
     def to_dict(self) -> dict[str, object]:
+        """Return the row as a sidecar has it."""
         point = self.point
         return {
             "arch": point.name,
@@ -137,6 +139,8 @@ class LatencyModel:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
+    """A fitted model beside what it was fitted to, and how wrong it is."""
+
     model: LatencyModel
     precision: str
     parameters: dict[str, float]  # those that were fitted
@@ -153,15 +157,15 @@ def fit(points: Sequence[Point], precision: str, prior: Prior) -> Calibration:
         raise TableError("no point is of a kind to fit; set the column kind to table or measured")
     network = _Networks(points, precision)
     chosen = np.array([point.fitted for point in points])
-    found = _fit(network, chosen, prior)
-    fitted_ms = network.latency_ms(found)
+    values = _fit(network, chosen, prior)
+    fitted_ms = network.latency_ms(values)
     left_out_ms = _leave_out(network, chosen, prior)
     rows = tuple(
         CalibrationRow(point, float(a), float(b))
         for point, a, b in zip(points, fitted_ms, left_out_ms, strict=True)
     )
-    free = {name: found[name] for name in _free(network, chosen, prior)}
-    return Calibration(_model(found), precision, free, rows, summarise(rows))
+    free = {name: values[name] for name in _free(network, chosen, prior)}
+    return Calibration(_model(values), precision, free, rows, summarise(rows))
 
 
 def summarise(rows: Sequence[CalibrationRow]) -> Summary:
@@ -213,7 +217,7 @@ class _Networks:
         self.weights = 1 / np.sqrt(MODEL_ERROR**2 + rounding**2 / 3)
 
     def latency_ms(self, values: Mapping[str, float]) -> Array:
-        """(points,) per image."""
+        """Return (points,) milliseconds per image."""
         model = _model(values)
         ops_ms = model.roofline.ops_ms(self.ops, self.op_batch, self.precision)
         total: Array = np.add.reduceat(ops_ms, self.starts)
@@ -230,7 +234,7 @@ def _model(values: Mapping[str, float]) -> LatencyModel:
 
 
 def _free(network: _Networks, chosen: Chosen, prior: Prior) -> list[str]:
-    """Names of the parameters to fit; of a decoder that was never timed nothing is known."""
+    """Return the parameters to fit: not that of a decoder that was never timed."""
     decoder = bool(network.decoders[chosen].any())
     return [n for n, belief in prior.items() if belief.sigma and (decoder or n != "decoder_ms")]
 

@@ -65,16 +65,17 @@ class Point:
 
     @property
     def fitted(self) -> bool:
+        """Tell whether the point is fitted, and not only compared."""
         return self.kind in FITTED_KINDS
 
     @property
     def backbone(self) -> Arch:
-        """Without head and resolution: points that share it are one architecture."""
+        """Return the network without head and resolution, which tell no architectures apart."""
         return replace(self.arch, head=None, resolution=(32, 32))
 
 
 def read_points(path: Path, *, tell: Callable[[str], object] | None = None) -> list[Point]:
-    """The points in `path`, in its order, see `results.sheets.read_sheet` for what is read.
+    """Read the points in `path`, in its order, see `results.sheets.read_sheet` for what is read.
 
     `tell` is given what was assumed of the file, in one line. Raises TableError, naming the row
     and column.
@@ -98,7 +99,7 @@ def read_points(path: Path, *, tell: Callable[[str], object] | None = None) -> l
 
 
 def check_points(points: Iterable[Point]) -> None:
-    """Raises TableError, naming both rows, where one network has two very different latencies."""
+    """Raise TableError, naming both rows, where one network has two very different latencies."""
     rows: dict[tuple[object, ...], list[Point]] = {}
     for point in points:
         if point.fitted:

@@ -33,7 +33,7 @@ def propose(
     processor: str,
     seed: int = 0,
 ) -> list[tuple[Arch, float]]:
-    """`count` networks of `space` to time, fastest first, with the source's milliseconds.
+    """Return `count` networks of a space to time, fastest first, with the source's milliseconds.
 
     Raises TableError where the space has too few networks, and where `source` lacks a block.
     """
@@ -69,7 +69,7 @@ def propose(
 
 
 def _gains(information: Array, rows: Array) -> Array:
-    """By how much each row adds to the logarithm of the determinant."""
+    """Return by how much each row adds to the logarithm of the determinant."""
     solved = np.linalg.solve(information, rows.T)
     gains: Array = np.log1p(np.einsum("ij,ji->i", rows, solved))
     return gains

@@ -75,10 +75,11 @@ class Transfer:
 
     @property
     def terms(self) -> NetworkTerms:
+        """Return what a network costs beyond its blocks on the new device."""
         return self.calibration.model.terms
 
     def entry(self, block: Block) -> Entry:
-        """`block` on the new device. Raises TableError where the source lacks it."""
+        """Return a block's entry on the new device. Raises TableError where the source lacks it."""
         batch, precision = self.source.batch, self.source.precision
         moved_ms = _slowed(self.reference, self.factors).block_ms(block, batch, precision)
         ratio = moved_ms / self.reference.block_ms(block, batch, precision)
@@ -88,7 +89,7 @@ class Transfer:
         return Entry(ms, std, 0, "calibrated")
 
     def roofline(self, precision: str) -> Roofline | None:
-        """The source's own model on the new device: exact for every block that no row lists."""
+        """Return the source's own model on the new device, exact for blocks that no row lists."""
         if self.source.roofline is None:
             return None
         scale = self.source.terms.scale
@@ -132,15 +133,15 @@ def transfer(points: Sequence[Point], source: Table, processor: str) -> Transfer
     for fold in folds:
         judged_ms[fold] = left_out_ms[_choose(errors, chosen & ~fold)][fold]
     spread = _choose(errors, chosen)
-    found = network.values(_fit(network, chosen, spread), spread)
+    values = network.values(_fit(network, chosen, spread), spread)
     rows = tuple(
         CalibrationRow(point, float(a), float(b))
-        for point, a, b in zip(points, network.latency_ms(found), judged_ms, strict=True)
+        for point, a, b in zip(points, network.latency_ms(values), judged_ms, strict=True)
     )
-    factors = network.factors(found)
-    terms = network.terms(found)
+    factors = network.factors(values)
+    terms = network.terms(values)
     model = LatencyModel(_slowed(network.reference, factors), terms)
-    parameters = {"scale": found["scale"]}
+    parameters = {"scale": values["scale"]}
     if spread:
         parameters |= {f"{name}_factor": factor for name, factor in factors.items()}
         parameters |= {"fixed_ms": terms.fixed_ms, "ms_per_mb": terms.ms_per_mb}
@@ -188,7 +189,7 @@ class Sensitivity:
         self.rows: Array = np.stack(moved, axis=1) / STEP  # (points, parameters)
 
     def prior_precision(self, spread: float) -> Array:
-        """(parameters,) inverse variances before anything was timed."""
+        """Return (parameters,) inverse variances before anything was timed."""
         return _sigma(self.rows.shape[1], spread) ** -2.0
 
 
@@ -241,13 +242,13 @@ class _Networks:
             self.decoder_ms = 0.0  # these were timed without one
 
     def values(self, x: Array, spread: float) -> dict[str, float]:
-        """Of the vector that is fitted: scale; decoder; with a spread factors and offsets."""
-        found = {"scale": self.scale * math.exp(x[0]), "decoder": math.exp(x[1])}
+        """Return a fitted vector's scale and decoder, and with a spread factors and offsets."""
+        values = {"scale": self.scale * math.exp(x[0]), "decoder": math.exp(x[1])}
         if spread:
-            found |= dict(zip(self.names, np.exp(x[2:-2]).tolist(), strict=True))
+            values |= dict(zip(self.names, np.exp(x[2:-2]).tolist(), strict=True))
             fixed, per_mb = (float(share) if share > NO_SHARE else 0.0 for share in x[-2:])
-            found |= {"fixed": fixed, "per_mb": per_mb}
-        return found
+            values |= {"fixed": fixed, "per_mb": per_mb}
+        return values
 
     def factors(self, values: Mapping[str, float]) -> dict[str, float]:
         scale = values["scale"]
@@ -267,7 +268,7 @@ class _Networks:
         )
 
     def latency_ms(self, values: Mapping[str, float]) -> Array:
-        """(points,) per image."""
+        """Return (points,) milliseconds per image."""
         batch = self.source.batch
         factors = self.factors(values)
         moved = _slowed(self.reference, factors)
@@ -280,7 +281,7 @@ class _Networks:
 
 
 def _slowed(roofline: Roofline, factors: Mapping[str, float]) -> Roofline:
-    """The model of a device that is slower by a factor at each of its resources."""
+    """Return the model of a device that is slower by a factor at each of its resources."""
     conv = factors["convolution"]
     return replace(
         roofline,
@@ -297,7 +298,7 @@ def _group(block: Block) -> str:
 
 
 def _reference(source: Table, processor: str) -> Roofline:
-    """The physics of the source: its own model, or the processor's, fitted to the rows."""
+    """Return the physics of the source: its own model, or the processor's, fitted to the rows."""
     if source.roofline is not None:
         return source.roofline
     from scipy.optimize import least_squares
@@ -332,7 +333,7 @@ def _reference(source: Table, processor: str) -> Roofline:
 
 
 def _fit(network: _Networks, chosen: Chosen, spread: float, start: Array | None = None) -> Array:
-    """The vector that `_Networks.values` reads."""
+    """Return the vector that `_Networks.values` reads."""
     from scipy.optimize import least_squares
 
     size = 2 + (len(network.names) + 2 if spread else 0)
@@ -352,7 +353,7 @@ def _fit(network: _Networks, chosen: Chosen, spread: float, start: Array | None 
 
 
 def _sigma(size: int, spread: float) -> Array:
-    """Prior standard deviations of the vector that is fitted; of the scale nothing is known."""
+    """Return prior standard deviations of the fitted vector; of the scale nothing is known."""
     sigma = np.full(size, spread)
     sigma[:2] = SCALE_SIGMA, DECODER_SIGMA
     if size > 2:
@@ -361,7 +362,7 @@ def _sigma(size: int, spread: float) -> Array:
 
 
 def _folds(backbones: Sequence[Arch], chosen: Chosen) -> list[Chosen]:
-    """The points of each architecture; of several together where there are many."""
+    """Return the points of each architecture; of several together where there are many."""
     order = list(dict.fromkeys(b for b, c in zip(backbones, chosen, strict=True) if c))
     if len(order) < 2:
         raise TableError("all points are of one architecture; add points of another")
@@ -371,17 +372,17 @@ def _folds(backbones: Sequence[Arch], chosen: Chosen) -> list[Chosen]:
 
 
 def _leave_out(network: _Networks, chosen: Chosen, folds: Iterable[Chosen], spread: float) -> Array:
-    """(points,) ms of each, by a fit without its fold."""
+    """Return (points,) ms of each, by a fit without its fold."""
     every = _fit(network, chosen, spread)
     ms = np.zeros(len(chosen))
     for fold in folds:
-        found = _fit(network, chosen & ~fold, spread, every)
-        ms[fold] = network.latency_ms(network.values(found, spread))[fold]
+        x = _fit(network, chosen & ~fold, spread, every)
+        ms[fold] = network.latency_ms(network.values(x, spread))[fold]
     return ms
 
 
 def _choose(errors: Mapping[float, Array], chosen: Chosen) -> float:
-    """The narrowest spread that no wider one clearly beats on the chosen points."""
+    """Return the narrowest spread that no wider one clearly beats on the chosen points."""
     best = min(errors)
     for spread, error in errors.items():
         if np.mean(error[chosen]) < WORTH * np.mean(errors[best][chosen]):
