@@ -20,7 +20,7 @@ from supernet.tasks.choose import training_task
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.task import Task
 from supernet.weights.fitting import StoredWeights
-from supernet.weights.header import WeightsHeader, read_header
+from supernet.weights.header import WeightsHeader
 
 MOST_KEPT, MOST_PIXELS = 3, 2**25  # resolutions, and pixels of each: 400 MB
 
@@ -137,8 +137,3 @@ def task_of(
     if isinstance(arch.head, SuperResolutionHead):
         options = replace(options, scale=arch.head.scale)
     return training_task(options)
-
-
-def order_of(weights: Path, asked: str | None) -> str | None:
-    """Return the order of class folders; see `WeightsHeader.folder_order`."""
-    return read_header(weights).folder_order(asked)

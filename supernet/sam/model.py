@@ -187,30 +187,19 @@ class MaskDecoder(nn.Module):
         dim: int = 256,
         *,
         num_multimasks: int = 3,
-        depth: int = 2,
-        num_heads: int = 8,
-        mlp_dim: int = 2048,
-        downsample: int = 2,
         iou_hidden: int = 256,
         eps: float = 1e-6,
     ) -> None:
-        """
+        """Make a decoder with SAM's transformer.
+
         Args:
             num_multimasks: masks of a prompt that may mean several things.
-            depth, num_heads, mlp_dim, downsample: of the transformer.
             iou_hidden: width of the head that predicts the masks' quality.
             eps: of the transformer's layer norms; 1e-6 in EfficientViT-SAM, 1e-5 in SAM.
         """
         super().__init__()
         num_masks = num_multimasks + 1
-        self.transformer = TwoWayTransformer(
-            dim,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_dim=mlp_dim,
-            downsample=downsample,
-            eps=eps,
-        )
+        self.transformer = TwoWayTransformer(dim, eps=eps)
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(num_masks, dim)
         self.output_upscaling = nn.Sequential(

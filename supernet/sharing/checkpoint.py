@@ -17,11 +17,9 @@ from supernet.sharing.supernet import Supernet
 from supernet.space import Space, SpaceSpec
 from supernet.weights.files import begin_with, read_weights, save_weights
 from supernet.weights.fitting import StoredWeights, is_kind_of, norm_eps
-from supernet.weights.header import WeightsHeader, merged, read_header
+from supernet.weights.header import WeightsHeader, merged
 from supernet.weights.names import renamed
 from supernet.weights.tensors import State, write_tensors
-
-RESOLUTIONS = "resolutions"
 
 
 def save_checkpoint(
@@ -189,13 +187,3 @@ def _flags(space: Space) -> str:
     if not spec.nearest_head:
         flags.append("with a searched head")
     return " ".join(flags)
-
-
-def is_supernet(path: Path | str) -> bool:
-    """Return whether a file holds a supernet. Raises WeightsError."""
-    return read_header(path).kind == "supernet"
-
-
-def space_in(path: Path | str) -> Space:
-    """Return the space of a supernet's file; see `space_of`."""
-    return space_of(read_header(path), path)

@@ -38,7 +38,8 @@ from supernet.tasks.prompts import NoObjectError, ask, decoded_loss
 from supernet.tasks.sources import Embedded, Folder
 from supernet.tasks.splits import separate, spread
 from supernet.tasks.task import EvaluationSettings, Task
-from supernet.weights.files import arch_in, load_network
+from supernet.weights.files import read_weights
+from supernet.weights.networks import network_with
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}
 LEAST_SHARE = 0.004  # of a picture: smaller leaves are not asked for
@@ -186,11 +187,12 @@ def image_encoder_in(path: Path) -> EfficientViT:
 
     Raises WeightsError if the file is of no such network.
     """
-    arch = arch_in(path)
+    weights = read_weights(path)
+    arch = weights.header.arch
     if arch is None or not isinstance(arch.head, PromptableHead):
         has = "does not tell its architecture" if arch is None else f"is for {arch.task}"
         raise WeightsError(f"{path} {has}; a teacher is a promptable network's .safetensors")
-    model = load_network(arch, path)
+    model = network_with(weights, arch)
     assert isinstance(model, Sam)  # as its head says
     assert isinstance(model.image_encoder, EfficientViT)
     return model.image_encoder.eval().requires_grad_(False)

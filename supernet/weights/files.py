@@ -8,27 +8,22 @@ Names: https://github.com/mit-han-lab/efficientvit and timm's efficientvit_mit.p
 """
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from results.console import note
 from results.errors import WeightsError
-from supernet.arch import Arch
 from supernet.weights.fitting import (
     StoredWeights,
     arch_of,
     fit,
     norm_eps,
+    set_norm_eps,
     unwrapped,
 )
-from supernet.weights.fitting import (
-    set_norm_eps as set_norm_eps,
-)
-from supernet.weights.header import WeightsHeader, header_of, merged, read_header
+from supernet.weights.header import WeightsHeader, header_of, merged
 from supernet.weights.names import official_name
 from supernet.weights.tensors import (
     State,
@@ -38,10 +33,6 @@ from supernet.weights.tensors import (
     write_tensors,
 )
 from supernet.weights.wrapped import NoNetworkError, network_in
-
-if TYPE_CHECKING:
-    from supernet.model import EfficientViT
-    from supernet.sam.model import Sam
 
 
 def save_weights(model: nn.Module, path: Path | str, **metadata: object) -> None:
@@ -143,22 +134,3 @@ def _check_whole(state: State, path: Path) -> None:
             or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
         ):
             raise WeightsError(f"{path} is damaged: it lacks the numbers of {name[:60]}")
-
-
-def arch_in(path: Path) -> Arch | None:
-    """Return the Arch that our own file of a network carries, else None; see `read_header`."""
-    return read_header(path).arch
-
-
-def is_promptable(path: Path) -> bool:
-    """Return whether a file has an image encoder as a part. Raises WeightsError."""
-    return read_weights(path).is_promptable
-
-
-def load_network(
-    arch: Arch, path: Path | str, *, tell: Callable[[str], object] = note
-) -> "EfficientViT | Sam":
-    """Return the network of `arch`; see `supernet.weights.networks`."""
-    from supernet.weights import networks
-
-    return networks.load_network(arch, path, tell=tell)

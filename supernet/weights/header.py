@@ -277,8 +277,3 @@ def _number(metadata: Mapping[str, str], name: str, path: Path) -> int | None:
 
 def _is_whole(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 20
-
-
-def classes_in(path: Path | str) -> tuple[str, ...]:
-    """Return what a weights file of ours calls its classes; see `read_header`."""
-    return read_header(path).classes
