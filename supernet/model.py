@@ -91,7 +91,7 @@ class EfficientViT(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Channels of `forward_features`."""
+        """Return the channels of `forward_features`."""
         return self.arch.stages[-1].width
 
     @property
@@ -122,7 +122,7 @@ class EfficientViT(nn.Module):
         return values[self._steps[-1].output]
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """The stem's and every stage's output, finest first."""
+        """Return the output of the stem and of every stage, finest first."""
         outputs = []
         for stage in self._ends:
             x = getattr(self, stage)(x)
@@ -130,7 +130,7 @@ class EfficientViT(nn.Module):
         return outputs
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last stage's output, (B, num_features, H/32, W/32)."""
+        """Return the output of the last stage, (B, num_features, H/32, W/32)."""
         for stage in self._ends:
             x = getattr(self, stage)(x)
         return x
@@ -143,10 +143,11 @@ class FeatureInfo:
     arch: Arch
 
     def channels(self) -> list[int]:
+        """Return the channels of every map."""
         return [stage.width for stage in self.arch.stages]
 
     def reduction(self) -> list[int]:
-        """Input pixels per feature, a side."""
+        """Return input pixels per feature of every map, a side."""
         return [self.arch.stem.stride * 2**n for n in range(1, len(self.arch.stages) + 1)]
 
 
@@ -166,12 +167,12 @@ class FeatureExtractor(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Channels of the last map."""
+        """Return the channels of the last map."""
         return self.backbone.num_features
 
     @property
     def default_cfg(self) -> dict[str, Any]:
-        """See `EfficientViT.default_cfg`."""
+        """Return how pictures must be prepared; see `EfficientViT.default_cfg`."""
         return self.backbone.default_cfg
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -180,18 +181,18 @@ class FeatureExtractor(nn.Module):
 
 
 def module_of(block: Block, eps: float) -> nn.Module:
-    """The one PyTorch module of a block; `eps` is that of its normalisations."""
+    """Return the PyTorch module of a block; `eps` is that of its normalisations."""
     module = entry_of(MODULES, block, "supernet/layers/mixers.py")(block, eps)
     return Residual(module) if block.residual else module
 
 
 def build(arch: Arch) -> EfficientViT:
-    """The network of `arch`; of a promptable one the image encoder."""
+    """Return the network of `arch`, of a promptable one the image encoder."""
     return EfficientViT(arch)
 
 
 def build_task_model(arch: Arch) -> EfficientViT | Sam:
-    """What performs the task: `Sam` where it is promptable, else the network itself."""
+    """Return what performs the task: `Sam` where it is promptable, else the network itself."""
     model = build(arch)
     return Sam(model) if isinstance(arch.head, PromptableHead) else model
 
@@ -207,8 +208,7 @@ def create_model(
     """Return a model by the name its users know; `model_names()` lists them.
 
     Args:
-        num_classes: of the head; by default the file's, else the data set's. 0: no head,
-            pooled features.
+        num_classes: of the head; by default the file's, else the data set's. 0: pooled features.
         pretrained: a file of weights, see `supernet.weights.files`; none come with the project. A
             classifier for another number of classes than you ask for, or a head for another
             task, stays at random, with a warning.
@@ -287,11 +287,12 @@ def _sides(resolution: object) -> tuple[int, int]:
 
 
 def model_names() -> list[str]:
+    """Return the names that `create_model` takes."""
     return list(MODELS)
 
 
 def model_arch(name: str) -> Arch:
-    """The Arch of a model's name. Raises ArchError with the nearest name."""
+    """Return the Arch of a model's name. Raises ArchError with the nearest name."""
     known = name.partition(".")[0]  # timm's names go on with a tag of weights
     known = known if known.startswith("efficientvit_") else f"efficientvit_{known}"
     refuse_other_family(known)
@@ -345,7 +346,7 @@ def attach(parent: nn.Module, path: list[str], module: nn.Module) -> None:
 
 
 def _steps_of(blocks: Sequence[Block], first: int) -> tuple[_Step, ...]:
-    """The head's blocks; a value is dropped after the last step that reads it."""
+    """Return the head's blocks in order; a value is dropped after the last step that reads it."""
     inputs = {i: blocks[i].inputs or (i - 1,) for i in range(first, len(blocks))}
     last_read = {value: i for i, values in inputs.items() for value in values}
     return tuple(

@@ -89,7 +89,7 @@ def generate_masks(
     image: NDArray[np.uint8],
     settings: MaskSettings = MaskSettings(),
 ) -> list[MaskRecord]:
-    """All masks of a picture, RGB, (H, W, 3), uint8. Puts `model` into evaluation mode.
+    """Return all masks of a picture, RGB, (H, W, 3), uint8. Puts `model` into evaluation mode.
 
     Ordered crop by crop, the largest predicted IoU first; with crops, the smallest first.
 
@@ -104,9 +104,9 @@ def generate_masks(
     for box, layer in crops:
         per_side = max(1, settings.points_per_side // settings.crop_points_divisor**layer)
         crop = _Crop(box, (height, width))
-        found = list(_masks_of_crop(predictor, image, crop, point_grid(per_side), settings))
-        scores = [record.predicted_iou for record in found]
-        records += _distinct(found, scores, settings.max_box_iou)
+        in_crop = list(_masks_of_crop(predictor, image, crop, point_grid(per_side), settings))
+        scores = [record.predicted_iou for record in in_crop]
+        records += _distinct(in_crop, scores, settings.max_box_iou)
     if len(crops) > 1:
         # masks of small crops are more accurate
         scores = [1 / (record.crop_box[2] * record.crop_box[3]) for record in records]
@@ -124,7 +124,7 @@ def point_grid(per_side: int) -> NDArray[np.float64]:
 
 
 def crop_boxes(height: int, width: int, layers: int, overlap: float) -> list[tuple[Box, int]]:
-    """The whole picture and the crops of each layer, as (x0, y0, x1, y1) and number of the layer.
+    """Return the whole picture and each layer's crops, (x0, y0, x1, y1), with the layer's number.
 
     Layer n has 2^n x 2^n crops that overlap by `overlap` short sides of the picture, halved
     from layer to layer. Of pictures of too few pixels some crops are missing.
@@ -168,7 +168,7 @@ def boxes_of(masks: Tensor) -> Tensor:
 
 
 def box_iou(box: Tensor, boxes: Tensor) -> Tensor:
-    """Of one box (4,) with each of (M, 4) -> (M,); not a number for two boxes without area."""
+    """Return the IoU of a box (4,) with each of (M, 4), (M,); NaN for two boxes without area."""
     corner = torch.minimum(box[2:], boxes[:, 2:]) - torch.maximum(box[:2], boxes[:, :2])
     shared = corner.clamp(min=0).prod(1)
     return shared / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared)
@@ -194,7 +194,7 @@ def suppress(boxes: Tensor, scores: Tensor, max_iou: float) -> list[int]:
 
 
 def touches_crop_edge(boxes: Tensor, crop: Box, size: tuple[int, int]) -> Tensor:
-    """Which boxes (M, 4) end within 20 pixels of an edge of the crop that is none of the picture.
+    """Tell which boxes (M, 4) end within 20 pixels of an edge of the crop, not of the picture.
 
     All x0, y0, x1, y1 in pixels of the picture, `size` its height and width.
     """
@@ -205,7 +205,7 @@ def touches_crop_edge(boxes: Tensor, crop: Box, size: tuple[int, int]) -> Tensor
 
 
 def fill_small_holes(mask: NDArray[np.bool_], min_area: int) -> NDArray[np.bool_]:
-    """`mask` with the holes of fewer than `min_area` pixels filled; diagonals connect."""
+    """Return `mask` with the holes of fewer than `min_area` pixels filled; diagonals connect."""
     regions, sizes = _regions(~mask)
     small = sizes < min_area
     small[0] = False  # the mask itself
@@ -260,7 +260,7 @@ def _masks_of_crop(
     grid: NDArray[np.float64],
     settings: MaskSettings,
 ) -> Iterator[MaskRecord]:
-    """The good masks that the clicks of `grid` give in one crop."""
+    """Give the good masks that the clicks of `grid` give in one crop."""
     x0, y0, x1, y1 = crop.box
     predictor.set_image(image[y0:y1, x0:x1])
     clicks = torch.from_numpy(grid * (x1 - x0, y1 - y0))
@@ -284,7 +284,7 @@ def _masks_of_crop(
 def _records(
     logits: Tensor, scores: Tensor, points: Tensor, crop: _Crop, settings: MaskSettings
 ) -> Iterator[MaskRecord]:
-    """Those of the masks (M, H, W) of a crop that are stable and not cut by its edge."""
+    """Give those of the masks (M, H, W) of a crop that are stable and not cut by its edge."""
     x0, y0, x1, y1 = crop.box
     stability = stability_score(logits, settings.stability_offset)
     masks = logits > 0

@@ -100,7 +100,7 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, dim)
 
     def image_positions(self) -> Tensor:
-        """Of the image embedding's cells, (1, C, H, W), in the dtype of the weights."""
+        """Return positions of the embedding's cells, (1, C, H, W), in the dtype of the weights."""
         return self.pe_layer.grid(*self.embedding_size)[None].to(self.no_mask_embed.weight.dtype)
 
     def forward(
@@ -170,6 +170,7 @@ class Perceptron(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (..., the first of `widths`) to (..., the last)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         x = self.layers[-1](x)
@@ -278,7 +279,7 @@ class PromptDecoder(nn.Module):
         *,
         multimask: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Masks of B prompts in one embedded image, or in B of them.
+        """Return masks of B prompts in one embedded image, or in B of them.
 
         Args:
             embedding: what the image encoder gave, (1 or B, 256, 64, 64), any float dtype.
@@ -317,12 +318,12 @@ class Sam(PromptDecoder):
 
     @property
     def arch(self) -> Arch:
-        """The image encoder's."""
+        """Return the Arch of the image encoder."""
         return cast(Arch, self.image_encoder.arch)
 
     @property
     def default_cfg(self) -> dict[str, Any]:
-        """The image encoder's: how pictures must be prepared, in timm's terms."""
+        """Return how pictures must be prepared for the image encoder, in timm's terms."""
         return cast(dict[str, Any], self.image_encoder.default_cfg)
 
     def forward(
@@ -335,6 +336,6 @@ class Sam(PromptDecoder):
         *,
         multimask: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """`decode` after the image encoder: (1 or B, 3, S, S), normalised and padded."""
+        """Encode images (1 or B, 3, S, S), normalised and padded, and `decode` prompts in them."""
         embedding = self.image_encoder(images)
         return self.decode(embedding, points, labels, boxes, masks, multimask=multimask)

@@ -217,7 +217,7 @@ def resized(height: int, width: int, side: int) -> tuple[int, int]:
 
 
 def prepare_image(image: NDArray[np.uint8], side: int) -> Tensor:
-    """What the image encoder reads, (3, side, side), float32.
+    """Return what the image encoder reads, (3, side, side), float32.
 
     The picture, (H, W, 3), is resized to a long side of `side` (bilinear, antialiased),
     normalised, and padded with zeros below or on the right.

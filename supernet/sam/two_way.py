@@ -28,6 +28,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(inner, dim)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Map queries (B, N, C), keys and values (B or 1, T, C) to (B, N, C)."""
         q = self._split(self.q_proj(queries))
         k = self._split(self.k_proj(keys))
         v = self._split(self.v_proj(values))
@@ -52,6 +53,7 @@ class FeedForward(nn.Module):
         self.lin2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
         x = self.lin2(F.relu(self.lin1(x)))
         return x
 
@@ -80,7 +82,7 @@ class TwoWayBlock(nn.Module):
     def forward(
         self, tokens: Tensor, image: Tensor, token_positions: Tensor, image_positions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """tokens (B, N, C) and image (B or 1, T, C) -> tokens (B, N, C), image (B, T, C)."""
+        """Map tokens (B, N, C) and image (B or 1, T, C) to tokens (B, N, C), image (B, T, C)."""
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:

@@ -16,12 +16,12 @@ ENCODER = "image_encoder."  # before all names of a promptable model's encoder
 
 
 def official_name(name: str, arch: Arch) -> str:
-    """The official name of a tensor of `supernet.model`'s."""
+    """Return the official name of a tensor of `supernet.model`'s."""
     return _official(name, _official_prefixes(arch), arch)
 
 
 def renamed(state: Mapping[str, Tensor], arch: Arch, own: Iterable[str]) -> dict[str, Tensor]:
-    """`state` under our names, whichever of the three namings it has.
+    """Return `state` under our names, whichever of the three namings it has.
 
     `own` are the names of all tensors of the model; what fits none of them keeps its name.
     """
@@ -41,7 +41,7 @@ def renamed(state: Mapping[str, Tensor], arch: Arch, own: Iterable[str]) -> dict
 
 @lru_cache
 def _official_prefixes(arch: Arch) -> dict[str, str]:
-    """Before a block's tensors: what stands here -> what stands in an official checkpoint."""
+    """Return what stands before a block's tensors officially, by what stands there here."""
     names: dict[str, str] = {}
     head = _official_head_names(arch)
     for block in blocks_of(arch):
@@ -67,7 +67,7 @@ def _official_stage(arch: Arch, stage: str) -> str:
 
 
 def _official_role(arch: Arch, stage: str, position: str, name: str) -> str:
-    """An EfficientViT block is a mixer and a local block at one position."""
+    """Return what tells a mixer from a local block, which are one EfficientViT block officially."""
     if stage == "stem" or position == "0":
         return ".main"
     mixer = arch.stages[int(stage.removeprefix("stage")) - 1].mixer

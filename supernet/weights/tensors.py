@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -59,16 +59,6 @@ def read_tensors(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except Exception as reason:  # a dtype that PyTorch does not have gives a KeyError, and so on
-        raise error(f"{path} is damaged: {reason_of(reason)}") from None
-
-
-def read_metadata(path: Path, *, error: type[UserError] = WeightsError) -> dict[str, str]:
-    """Return the texts that a safetensors file carries by name. Raises `error`."""
-    _check_header(path, error)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as reason:
         raise error(f"{path} is damaged: {reason_of(reason)}") from None
 
 
@@ -124,25 +114,25 @@ def is_safetensors(path: Path, *, error: type[UserError] = WeightsError) -> bool
         raise error(f"{path} is a pointer of Git LFS, not the weights; run git lfs pull")
     if WEB_PAGE.match(begin):
         raise error(f"{path} is a web page, not weights; download it again")
-    found = begin[8:9] == b"{"
-    if not found and path.suffix.lower() == ".safetensors":
+    is_json = begin[8:9] == b"{"
+    if not is_json and path.suffix.lower() == ".safetensors":
         if begin.startswith(PICKLED):  # torch.load goes by the name
             raise error(f"{path} is no safetensors file but one of torch.save; name it .pt")
         raise error(f"{path} is damaged: it does not begin as a safetensors file")
-    return found
+    return is_json
 
 
 def _regular_size(path: Path, error: type[UserError]) -> int:
-    """Bytes of a file. Raises `error` for a FIFO, say, which would never end."""
+    """Return the bytes of a file. Raises `error` for a FIFO, say, which would never end."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
         raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or reason}") from None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise error(f"cannot read {path}: Is a directory")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise error(f"cannot read {path}: it is no regular file")
-    return found.st_size
+    return status.st_size
 
 
 def _check_header(path: Path, error: type[UserError]) -> None:
@@ -158,8 +148,10 @@ def _check_header(path: Path, error: type[UserError]) -> None:
 
 
 def _sorted_header(data: bytes) -> tuple[bytes, int]:
-    """The length and header of a safetensors file with its metadata in order, which the library
-    writes in any; and where its tensors begin."""
+    """Return the length and header of a safetensors file, and where its tensors begin.
+
+    Its metadata are put in order, which the library writes in any.
+    """
     begins = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:begins])
     if isinstance(header.get("__metadata__"), dict):
@@ -170,7 +162,7 @@ def _sorted_header(data: bytes) -> tuple[bytes, int]:
 
 
 def _holds(path: Path, header: bytes, body: memoryview) -> bool:
-    """Whether a file has these contents, its metadata in whatever order."""
+    """Tell whether a file has these contents, its metadata in whatever order."""
     try:
         most = len(header) + len(body) + MOST_HEADER_BYTES
         if not path.is_file() or path.stat().st_size > most:
@@ -180,8 +172,8 @@ def _holds(path: Path, header: bytes, body: memoryview) -> bool:
             there = int.from_bytes(length, "little")
             if there > MOST_HEADER_BYTES:
                 return False
-            found, _ = _sorted_header(length + file.read(there))
-            same = found == header
+            present, _ = _sorted_header(length + file.read(there))
+            same = present == header
             for start in range(0, len(body), CHUNK):
                 same = same and file.read(CHUNK) == bytes(body[start : start + CHUNK])
             return same and not file.read(1)

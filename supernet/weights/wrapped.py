@@ -58,7 +58,7 @@ class Part:
 
     @property
     def kind(self) -> str:
-        """A row of WORDS, "plain", or "unknown" for words that nobody listed."""
+        """Return a row of WORDS, "plain", or "unknown" for words that nobody listed."""
         steps = [_words(step) for step in self.place.split("/")]
         words = [word for step in steps for word in step]
         if any(word in WORDS["no weights"].split() for word in words):
@@ -113,7 +113,7 @@ def _preference(part: Part) -> tuple[int, int]:
 
 
 def _is_partial(average: Part, parts: Sequence[Part]) -> bool:
-    """Whether it is an average, and lacks parameters that raw weights of these names have."""
+    """Tell whether it is an average that lacks parameters which raw weights of its names have."""
     return average.kind == "averaged" and any(
         average.state.keys() & part.state.keys()
         and any(not name.endswith(BUFFERS) for name in part.state.keys() - average.state.keys())
@@ -123,7 +123,7 @@ def _is_partial(average: Part, parts: Sequence[Part]) -> bool:
 
 
 def _lacked(first: Part, rest: Sequence[Part]) -> State:
-    """Statistics that an average lacks, from the raw weights that have them."""
+    """Return statistics that an average lacks, from the raw weights that have them."""
     if first.kind == "averaged":
         for part in rest:
             lacked = {n: t for n, t in part.state.items() if n not in first.state}
@@ -136,7 +136,7 @@ def _lacked(first: Part, rest: Sequence[Part]) -> State:
 def _told(
     first: Part, rest: Sequence[Part], partial: Sequence[Part], lacked: State, unread: Sequence[str]
 ) -> str:
-    """What was chosen of a checkpoint, in words; "" where there was nothing to choose."""
+    """Return what was chosen of a checkpoint, in words; "" where nothing was to choose."""
     kind = "averaged weights" if first.kind == "averaged" else "weights"
     told = f"took the {kind} under {first.place}" if first.place else f"took the {kind} at the top"
     if rest:
@@ -161,9 +161,11 @@ def _named(parts: Sequence[Part]) -> str:
 
 
 def _tables(loaded: Mapping[Any, Any]) -> tuple[dict[tuple[str, ...], State], list[str]]:
-    """Everything in a checkpoint that holds tensors by name, by the keys that lead there; and the
-    places of what has no names to be told by: lists, and averages beside each tensor."""
-    found: dict[tuple[str, ...], State] = {}
+    """Return all that holds tensors by name, by the keys that lead there; and places without names.
+
+    The latter are lists, and averages beside each tensor.
+    """
+    tables: dict[tuple[str, ...], State] = {}
     lists: list[str] = []
     seen: set[int] = set()  # a damaged file may hold one dict at a million places
     todo: deque[tuple[tuple[str, ...], Mapping[Any, Any]]] = deque([((), loaded)])
@@ -175,7 +177,7 @@ def _tables(loaded: Mapping[Any, Any]) -> tuple[dict[tuple[str, ...], State], li
         tensors = {n: t for n, t in table.items() if isinstance(n, str) and isinstance(t, Tensor)}
         if tensors:
             apart, left = _without_averages(_without_wrappers(tensors))
-            found |= {(*keys, *inner): part for inner, part in apart.items()}
+            tables |= {(*keys, *inner): part for inner, part in apart.items()}
             lists += ["/".join((*keys, name)) for name in left]
         for key, value in table.items():
             inner = (*keys, key if isinstance(key, str) else shown(key))
@@ -183,11 +185,11 @@ def _tables(loaded: Mapping[Any, Any]) -> tuple[dict[tuple[str, ...], State], li
                 todo.append((inner, value))
             elif isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
                 lists.append("/".join(inner))
-    return found, lists
+    return tables, lists
 
 
 def _without_wrappers(table: State) -> State:
-    """Names without what torch.compile, data parallelism and the like put between their parts."""
+    """Return names without what torch.compile, data parallelism and the like put in them."""
     named = {
         ".".join(p for p in name.split(".") if p not in INSIDE): t for name, t in table.items()
     }
@@ -195,12 +197,14 @@ def _without_wrappers(table: State) -> State:
 
 
 def _without_averages(table: State) -> tuple[dict[tuple[str, ...], State], list[str]]:
-    """A table without the averages that stand beside each tensor, at (); these by the names of
-    what they average, at `ema_*`; and the places of those whose names cannot be told.
+    """Return a table apart from the averages that stand beside each tensor.
+
+    At () it is without them; at `ema_*` they are by the names of what they average. Beside it,
+    the places of those whose names cannot be told.
 
     Such are MMCV's, ema_backbone_x; it swaps both as it saves: its averages have the plain names.
     """
-    starts = {name[: found.start(1)] for name in table if (found := NETWORK.search(name))}
+    starts = {name[: mark.start(1)] for name in table if (mark := NETWORK.search(name))}
     networks = tuple(  # averages that are told by what leads to them
         s for s in starts if BESIDE.search(s) and not BESIDE.sub("", s).endswith("image_encoder.")
     )
@@ -226,8 +230,8 @@ def _without_averages(table: State) -> tuple[dict[tuple[str, ...], State], list[
 
 
 def _networks(keys: tuple[str, ...], table: State) -> list[Part]:
-    """The networks that names of `table` tell, by what stands before them; counters left out."""
-    begins = [(name, found.start(1)) for name in table if (found := NETWORK.search(name))]
+    """Return the networks that names of `table` tell by what stands before them, no counters."""
+    begins = [(name, mark.start(1)) for name in table if (mark := NETWORK.search(name))]
     prefixes = list(dict.fromkeys(name[:start] for name, start in begins))
     parts = []
     for prefix in prefixes[:MOST_NETWORKS]:
@@ -244,7 +248,7 @@ def _networks(keys: tuple[str, ...], table: State) -> list[Part]:
 
 
 def _of_another_kind(loaded: Mapping[Any, Any], tables: Mapping[tuple[str, ...], State]) -> State:
-    """The tensors of a checkpoint that is of no network here, whose names an error will list."""
+    """Return tensors of a checkpoint of no network here, whose names an error will list."""
     parts = [Part("/".join(keys), table) for keys, table in tables.items()]
     parts = [part for part in parts if part.kind in ("averaged", "plain", "raw")]
     if parts:
@@ -255,7 +259,7 @@ def _of_another_kind(loaded: Mapping[Any, Any], tables: Mapping[tuple[str, ...],
 
 
 def _unread(tables: Mapping[tuple[str, ...], State], lists: Sequence[str]) -> list[str]:
-    """Places of averaged weights that are lists, or have other names than a network's."""
+    """Return places of averaged weights that are lists, or have other names than a network's."""
     places = dict.fromkeys(lists)
     for keys, table in tables.items():
         for name, tensor in table.items():
