@@ -6,8 +6,10 @@ journal of measurements, and the goldens. Run folders, checkpoints and journals 
 read are those of BASE, so that it is seen too whether HEAD reads what BASE wrote.
 
 By default every byte has to be equal, but for times, dates, paths and commits. With `--tolerance`
-texts have to be equal and numbers to differ by no more than that share. HEAD is the working tree
-unless it is named. Takes about three minutes on two cores; exits with 1 where anything differs.
+texts have to be equal and numbers to differ by no more than that share. `--ignore FIELD` leaves a
+field of records out, as weights_sha256 where two commits tell other things of the same weights.
+HEAD is the working tree unless it is named. Takes about three minutes on two cores; exits with 1
+where anything differs.
 """
 
 import argparse
@@ -197,7 +199,11 @@ def main() -> None:
     parser.add_argument("head", nargs="?", help="another; by default the working tree")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--tolerance", type=float, default=0.0, help="a share, such as 1e-6")
+    parser.add_argument("--ignore", nargs="+", default=[], metavar="FIELD", help="of records")
     chosen = parser.parse_args()
+    VOLATILE.update(chosen.ignore)
+    for name in chosen.ignore:
+        print(f"not compared: {name}")
     with tempfile.TemporaryDirectory(prefix="same-numbers-") as name:
         folder = Path(name)
         base = Tree(checked_out(chosen.base, folder / "base"), folder / "work-base")
