@@ -6,8 +6,8 @@ B batch, K classes, H height, W width.
 import math
 import re
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,12 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
                 f"{len(self.classes)} classes, or other --data"
             )
 
+    def prepared(self, preparation: Preparation) -> "ClassFolders":
+        """Return the same pictures for a network that sees them in another way."""
+        other = copy(self)
+        other.preparation = preparation
+        return other
+
     @property
     def is_imagenet(self) -> bool:
         """Return whether the folders are the 1000 classes of ImageNet."""
@@ -202,17 +208,21 @@ class _LabelledFiles(Folder[tuple[Path, int], Labelled]):
     """Class folders; each tenth picture is held out where there are no splits."""
 
     def __init__(self, folder: Path, options: TaskOptions) -> None:
-        self._open = partial(ClassFolders, folder, names=options.classes, order=options.class_order)
+        """Raises DataError where pictures are missing, or have other classes."""
         as_stored = Preparation((1, 1), 1.0, IMAGENET)
-        train, held_out = (self._open(as_stored, split=split) for split in ("train", "val"))
+        names, order = options.classes, options.class_order
+        train, held_out = (
+            ClassFolders(folder, as_stored, split=split, names=names, order=order)
+            for split in ("train", "val")
+        )
         self.num_classes = check_classes(options.num_classes, len(train.classes), str(folder))
-        if train.folders != held_out.folders and not options.classes:
+        if train.folders != held_out.folders and not names:
             odd = sorted(set(train.folders) ^ set(held_out.folders))[0]
             raise DataError(f"{folder}: class {odd!r} is not in both train/ and val/")
-        samples, held_out_samples = train.samples, held_out.samples
-        if samples == held_out_samples:
-            samples, held_out_samples = split_off(samples)
-        super().__init__(folder, samples, held_out_samples, options.num_train)
+        if train.samples == held_out.samples:
+            train.samples, held_out.samples = split_off(train.samples)
+        super().__init__(folder, train.samples, held_out.samples, options.num_train)
+        self._held_out = held_out
         self.classes = train.classes
         self.notes = tuple(dict.fromkeys(train.notes + held_out.notes))
         if train.is_imagenet:
@@ -224,9 +234,7 @@ class _LabelledFiles(Folder[tuple[Path, int], Labelled]):
 
     def held_out(self, arch: Arch) -> Dataset[Any]:
         crop_pct = default_cfg(arch)["crop_pct"]
-        data = self._open(Preparation(arch.resolution, crop_pct, IMAGENET))
-        data.samples = self.held_out_files
-        return data
+        return self._held_out.prepared(Preparation(arch.resolution, crop_pct, IMAGENET))
 
 
 class TopAccuracy:

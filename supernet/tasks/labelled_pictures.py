@@ -5,6 +5,7 @@ H and W of the mask, h and w of what the network sees.
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +120,12 @@ class LabelledPictures(Dataset[tuple[Tensor, Tensor]]):
         if len(self.names) == self.num_classes:
             return tuple(self.names)
         return tuple(map(str, range(self.num_classes)))
+
+    def at(self, resolution: tuple[int, int]) -> "LabelledPictures":
+        """Return the same pictures for a network that sees them at another resolution."""
+        other = copy(self)
+        other.resolution = resolution
+        return other
 
     def check_labels(
         self, limit: int | None = None, *, what: str = "masks", silent: bool = True

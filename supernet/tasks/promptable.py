@@ -154,17 +154,19 @@ class _AnnotatedFiles(Folder[tuple[Path, Any], AnnotatedPicture]):
     def __init__(self, folder: Path, options: TaskOptions) -> None:
         """Raises DataError where there are no pictures with objects."""
         self.needs_objects = options.teacher is None  # a teacher teaches embeddings
-        self._train, held_out = (AnnotatedPictures(folder, split=s) for s in ("train", "val"))
-        self.notes = tuple(dict.fromkeys(self._train.notes + held_out.notes))
-        train, held_out_files = separate(
-            self._train.samples, held_out.samples, key=lambda pair: pair[0]
+        self._train, self._held_out = (
+            AnnotatedPictures(folder, split=split) for split in ("train", "val")
+        )
+        self.notes = tuple(dict.fromkeys(self._train.notes + self._held_out.notes))
+        train, held_out = separate(
+            self._train.samples, self._held_out.samples, key=lambda pair: pair[0]
         )
         if self._train.layout == "coco" and self.needs_objects:
             train = [pair for pair in train if pair[1].annotations]  # many pictures show nothing
         if not train:
             raise DataError(f"{folder} has no annotated pictures to train on")
-        super().__init__(folder, train, held_out_files, options.num_train)
-        self._train.samples = self.files
+        super().__init__(folder, train, held_out, options.num_train)
+        self._train.samples, self._held_out.samples = self.files, self.held_out_files
         self.where = str(folder)
         if self._train.layout != "folder":
             self.dataset = self._train.layout
@@ -173,9 +175,7 @@ class _AnnotatedFiles(Folder[tuple[Path, Any], AnnotatedPicture]):
         return self._train.load(file)
 
     def held_out(self, arch: Arch) -> Dataset[AnnotatedPicture]:
-        data = AnnotatedPictures(self.folder)  # what is wrong with it was said
-        data.samples = self.held_out_files
-        return data
+        return self._held_out
 
     def check_files(self) -> tuple[str, ...]:
         notes = super().check_files()

@@ -5,7 +5,6 @@ B batch, K classes, H and W of the mask, h and w of the network's output.
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,19 +116,15 @@ class _MaskedFiles(Folder[Pair, Labelled]):
             self.classes = tuple(CITYSCAPES)
         elif len(options.classes) == number:
             self.classes = options.classes
-        self._open = partial(
-            LabelledPictures,
-            folder,
-            num_classes=number,
-            normalisation=IMAGENET,
-            names=self.classes,
+        self._train, self._held_out = (
+            LabelledPictures(folder, (1, 1), number, IMAGENET, split=split, names=self.classes)
+            for split in ("train", "val")
         )
         train, held_out = separate(
-            self._open((1, 1), split="train").samples,
-            self._open((1, 1), split="val").samples,
-            key=lambda pair: pair[0],
+            self._train.samples, self._held_out.samples, key=lambda pair: pair[0]
         )
         super().__init__(folder, train, held_out, options.num_train)
+        self._train.samples, self._held_out.samples = self.files, self.held_out_files
         self.num_classes = number
         if self.layout != "folder":
             self.dataset = self.layout
@@ -137,30 +132,21 @@ class _MaskedFiles(Folder[Pair, Labelled]):
     def load(self, file: Pair) -> Labelled:
         picture, mask = file
         indices = read_indices(mask)
-        labels = to_classes(indices, self.layout, mask, self.num_classes or 0).astype(np.uint8)
+        labels = to_classes(indices, self.layout, mask, self._train.num_classes).astype(np.uint8)
         return read_rgb(picture, (indices.shape[0], indices.shape[1])), labels
 
-    def held_out(self, arch: Arch) -> LabelledPictures:
-        return self._data("val", self.held_out_files, arch.resolution)
+    def held_out(self, arch: Arch) -> Dataset[Any]:
+        return self._held_out.at(arch.resolution)
 
     def check_labels(
         self, limit: int | None = None, *, training: bool = False, silent: bool = True
     ) -> tuple[str, ...]:
         notes: tuple[str, ...] = ()
         if training:
-            chosen = self._data("train", self.files)
-            notes = chosen.check_labels(what="training masks", silent=silent)
-        held_out = self._data("val", self.held_out_files)
+            notes = self._train.check_labels(what="training masks", silent=silent)
         what = "held-out masks" if training else "masks"
-        notes += held_out.check_labels(limit, what=what, silent=silent)
+        notes += self._held_out.check_labels(limit, what=what, silent=silent)
         return tuple(dict.fromkeys(notes))  # both may be of one folder
-
-    def _data(
-        self, split: str, pairs: list[Pair], resolution: tuple[int, int] = (1, 1)
-    ) -> LabelledPictures:
-        data = self._open(resolution, split=split)
-        data.samples = pairs
-        return data
 
 
 def _num_classes(folder: Path, layout: Layout, options: TaskOptions) -> int:

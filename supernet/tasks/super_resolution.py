@@ -149,21 +149,18 @@ class _LargeFiles(Folder[Path, Pixels]):
     """Large pictures; each tenth is held out where there are no splits."""
 
     def __init__(self, folder: Path, options: TaskOptions) -> None:
-        self.scale = options.scale
-        train, held_out = separate(
-            LargePictures(folder, self.scale, split="train").samples,
-            LargePictures(folder, self.scale, split="val").samples,
-            key=lambda path: path,
+        train, self._held_out = (
+            LargePictures(folder, options.scale, split=split) for split in ("train", "val")
         )
-        super().__init__(folder, train, held_out, options.num_train)
+        files, held_out = separate(train.samples, self._held_out.samples, key=lambda path: path)
+        super().__init__(folder, files, held_out, options.num_train)
+        self._held_out.samples = held_out
 
     def load(self, file: Path) -> Pixels:
         return np.asarray(read_rgb(file))
 
     def held_out(self, arch: Arch) -> Dataset[Any]:
-        data = LargePictures(self.folder, self.scale)
-        data.samples = self.held_out_files
-        return data
+        return self._held_out
 
 
 class Likeness:
