@@ -425,9 +425,9 @@ def test_a_layout_that_contradicts_is_named(city, fails):
 
 def damage_training_pictures(task):
     """Whatever reads one fails."""
-    trained_on = getattr(task, "_chosen", None) or task._train.samples
-    for sample in trained_on:
-        (sample[0] if isinstance(sample, tuple) else sample).write_bytes(b"damaged")
+    trained_on = task.source.files_trained_on()
+    for path in trained_on:
+        path.write_bytes(b"damaged")
     return len(trained_on)
 
 
