@@ -89,7 +89,7 @@ def moments_like(name: str, parameter: Tensor) -> dict[str, Tensor]:
 def set_moments(
     model: nn.Module, optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]
 ) -> None:
-    """Undo `moments`, for an optimiser without any. Raises KeyError where one is missing."""
+    """Give an optimiser what `moments` took from another. Raises KeyError where one is missing."""
     for name, parameter in model.named_parameters():
         if f"{name}.step" not in kept:
             continue

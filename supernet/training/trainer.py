@@ -177,7 +177,7 @@ class Trainer:
         return tensors, Facts(step=self.done, ema_updates=updates, scaler=self.scaler.state_dict())
 
     def load(self, tensors: Mapping[str, Tensor], facts: Facts) -> None:
-        """Undo `state`, for another trainer of the same model.
+        """Go on from what `state` of another trainer of the same model returned.
 
         Raises ValueError, before anything is loaded, where they are those of another one.
         """
