@@ -45,6 +45,7 @@ class Devices:
 
 def _rows() -> list[dict[str, Any]]:
     """Return what is known of each device's tables, a row each."""
+    # `--help` has to be there at once
     from lut.device import device_names, get_device, tables_of
     from lut.runtimes.versions import remark_here
     from lut.table import load_table

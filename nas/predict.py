@@ -18,6 +18,7 @@ from results.console import note, terminal
 from results.errors import DeviceError, PredictorError, SpaceError, UserError
 from supernet.arch import format_resolution, parse_resolution
 
+# What predicts is imported where it is asked for: `--help` has to be there at once.
 if TYPE_CHECKING:
     from lut.device import Device
     from predictors.latency import LatencyPredictor
@@ -249,9 +250,9 @@ def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
 
 def _subnets(source: str) -> Path:
     """Return the file of evaluated subnets. Raises PredictorError where there is none."""
-    from nas.objectives.accuracy import existing
+    from nas.objectives.accuracy import accuracy_file
 
-    path = existing(source)
+    path = accuracy_file(source)
     if path.suffix == CHECKPOINT:
         raise PredictorError(
             f"{source} is a checkpoint; evaluate subnets of it and give that file: python -m "

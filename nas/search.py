@@ -30,7 +30,7 @@ class SearchCommand(SearchOptions):
 
     def run(self) -> None:
         """Search, print the front and draw it; exit with 130 where Ctrl-C ended it early."""
-        from nas.engine.run import search
+        from nas.engine.run import search  # `--help` has to be there at once
 
         result = search(self.options(), silent=self.quiet or self.json)
         if result.front.candidates:

@@ -17,6 +17,7 @@ import pytest
 from lut.build import Build
 from lut.device import SHIPPED, get_device
 from nas.engine.run import search as search_here
+from nas.engine.study import Search
 from nas.front import COLUMNS, read_front
 from nas.options import SearchOptions
 from nas.search import SearchCommand
@@ -687,3 +688,16 @@ def test_a_training_run_is_named_as_what_it_is(tmp_path, fails, module, command)
     said = fails(command, module, "--resume", folder)
     assert f"{folder} is a run of supernet.train, not of {module}" in said
     assert f"go on with it by `python -m supernet.train --resume '{folder}'`" in said
+
+
+def test_ctrl_c_gives_python_the_front_so_far(tmp_path, monkeypatch):
+    def interrupted(self, trials, on_trial, whole=Search.run):
+        whole(self, 30, on_trial)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Search, "run", interrupted)
+    result = search_here(SearchOptions(device=("orin",), trials=60, out=tmp_path / "run"))
+    assert (result.outcome.interrupted, result.outcome.trials) == (True, 30)
+    assert result.front.candidates == read_front(tmp_path / "run").candidates != ()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["settings"]["trials"], record["outcome"]["interrupted"]) == (60, True)

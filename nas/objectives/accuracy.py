@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lut.sidecar import SpaceFlags
+from lut.table import Table
 from nas.objectives.sources import AccuracySource, PredictedAccuracy
+from nas.objectives.supernet_accuracy import open_checkpoint
 from nas.options import CHECKPOINT, OBJECTIVES, PUBLISHED, SUPERNET, SearchOptions
 from predictors.accuracy import published
+from predictors.evaluations import Evaluations, read_evaluations
 from results.errors import (
     ArchError,
     PredictorError,
@@ -25,9 +29,6 @@ from supernet.space import Freeze, Space
 from supernet.spaces import SPACES, get_space
 
 if TYPE_CHECKING:
-    from lut.sidecar import SpaceFlags
-    from lut.table import Table
-    from predictors.evaluations import Evaluations
     from predictors.subnets import SubnetPredictor
 
 IN_RUNS = ("model.safetensors", "evaluations.jsonl")  # of supernet.train, of a search
@@ -45,7 +46,7 @@ class Asked:
 
 
 def choose_accuracy(
-    options: SearchOptions, task: Task, table: "Table"
+    options: SearchOptions, task: Task, table: Table
 ) -> tuple[AccuracySource, Space]:
     """Return the source and the space that a search is asked for; by default what was measured.
 
@@ -55,11 +56,9 @@ def choose_accuracy(
     check_objective(options)
     if options.accuracy == PUBLISHED:
         return _published(options, task, table)
-    path = existing(options.accuracy)
+    path = accuracy_file(options.accuracy)
     asked = Asked(task, options.dataset, options.space, options.num_classes)
     if path.suffix == CHECKPOINT:
-        from nas.objectives.supernet_accuracy import open_checkpoint
-
         evaluated = open_checkpoint(path, options.evaluation)
         check_asked(asked, path, evaluated.dataset, evaluated.space)
         return evaluated, evaluated.space.freeze(options.freeze)
@@ -68,7 +67,7 @@ def choose_accuracy(
     return PredictedAccuracy(predictor), predictor.space.freeze(options.freeze)
 
 
-def _published(options: SearchOptions, task: Task, table: "Table") -> tuple[AccuracySource, Space]:
+def _published(options: SearchOptions, task: Task, table: Table) -> tuple[AccuracySource, Space]:
     dataset = dataset_of(task, options.dataset)
     name, frozen, classes = options.space, options.freeze, options.num_classes
     if name is None and (measured := _measured(table, task, dataset)):
@@ -83,7 +82,7 @@ def _published(options: SearchOptions, task: Task, table: "Table") -> tuple[Accu
     return PredictedAccuracy(published(dataset, classes)), space.fixed_as_published(frozen)
 
 
-def _measured(table: "Table", task: Task, dataset: str) -> "SpaceFlags | None":
+def _measured(table: Table, task: Task, dataset: str) -> SpaceFlags | None:
     """Return the flags of `lut.build` that a table was measured for, if it was for this task."""
     flags = table.sidecar.space_flags
     if flags is None or flags.task != task or flags.space not in SPACES:
@@ -98,14 +97,13 @@ def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":
 
     Raises PredictorError where the file is none, or holds too few or those of another space.
     """
-    from predictors.evaluations import read_evaluations
-    from predictors.subnets import fit_subnets
+    from predictors.subnets import fit_subnets  # scipy takes time to load
 
     evaluations = read_evaluations(path)
     return fit_subnets(evaluations, space_of(evaluations, name))
 
 
-def space_of(evaluations: "Evaluations", name: str | None = None) -> Space:
+def space_of(evaluations: Evaluations, name: str | None = None) -> Space:
     """Return the smallest space that all evaluated subnets are in; of `name`, the nearest to it.
 
     At their resolutions alone: a supernet may be trained at others, or at fewer.
@@ -173,7 +171,7 @@ def check_objective(options: SearchOptions) -> None:
         )
 
 
-def existing(source: str) -> Path:
+def accuracy_file(source: str) -> Path:
     """Return `--accuracy` as a file. Raises PredictorError if there is none."""
     path = Path(source)
     if path.is_dir():

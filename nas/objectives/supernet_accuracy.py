@@ -12,14 +12,15 @@ from nas.objectives.sources import AccuracySource
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import metric_of
 from results.errors import NotFiniteError, SearchError, check_least, printable
+from results.extras import require
 from results.runs import own_path
 from supernet.accelerator import check_accelerator, check_is_here
 from supernet.arch import Arch
 from supernet.evaluation.options import EvaluationOptions
+from supernet.evaluation.rows import EvaluationLog
 from supernet.space import Space
 
 if TYPE_CHECKING:
-    from supernet.evaluation.rows import EvaluationLog
     from supernet.evaluation.subnets import SubnetEvaluator
 
 EVALUATIONS = "evaluations.jsonl"  # in the run folder
@@ -103,8 +104,6 @@ class SupernetAccuracy(AccuracySource):
 
 def open_checkpoint(path: Path, options: EvaluationOptions) -> SupernetAccuracy:
     """Open a checkpoint and the pictures. Raises UserError where either cannot be used."""
-    from results.extras import require
-
     check_least("--limit", options.limit, 1, SearchError)
     check_least("--recalibration-images", options.recalibration_images, 1, SearchError)
     check_accelerator(options.accelerator)
@@ -127,7 +126,5 @@ def _no_error() -> SearchError:
     )
 
 
-def _rows(journal: Path | None, evaluator: "SubnetEvaluator") -> "EvaluationLog":
-    from supernet.evaluation.rows import EvaluationLog
-
+def _rows(journal: Path | None, evaluator: "SubnetEvaluator") -> EvaluationLog:
     return EvaluationLog(journal, evaluator.sources)
