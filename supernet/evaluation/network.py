@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from results.errors import ArchError, DataError, WeightsError
 from results.progress import progress
 from supernet.accelerator import dtype_of
 from supernet.arch import Arch, format_resolution, parse_resolution
-from supernet.evaluation.folders import open_data
+from supernet.evaluation.folders import FolderData, open_data
 from supernet.evaluation.options import EvaluationOptions
 from supernet.evaluation.recalibrated import naming_memory, task_of
 from supernet.evaluation.report import unit_of
@@ -23,7 +22,6 @@ from supernet.resolve import resolve_arch
 from supernet.sam.model import Sam
 from supernet.sam.predictor import PromptablePredictor
 from supernet.tasks.class_order import check_order
-from supernet.tasks.classification import TopAccuracy
 from supernet.tasks.labelled_pictures import layout_of
 from supernet.tasks.loop import evaluate, read_batches
 from supernet.tasks.promptable import BoxIoU
@@ -48,17 +46,22 @@ def evaluate_network(options: EvaluationOptions, *, silent: bool = True) -> dict
     options.check_network()
     weights = read_weights(path)
     arch = _arch(options, weights)
+    settings = _settings(options, arch)
     said: list[str] = []  # of the weights
-    model = network_with(weights, arch, tell=said.append)
-    model = model.eval().to(torch.device(options.accelerator), dtype_of(options.precision))
+    model = network_with(weights, arch, tell=said.append).eval()
+    model = model.to(settings.device, settings.dtype)
     started = time.perf_counter()
     notes: tuple[str, ...] = ()
     if options.data is None:
-        dataset, metrics = _on_embedded(options, weights, model, arch)
+        task = task_of(arch, weights.header, None)
+        with naming_memory():
+            metrics = task.evaluate(model, arch, settings)
+        dataset = task.dataset
     else:
-        dataset, metrics, notes = _on_folder(
-            options, weights, model, arch, options.data, silent=silent
-        )
+        folder_data = _open_folder(options, options.data, weights.header, arch, silent=silent)
+        with naming_memory():
+            metrics = _measure(model, folder_data, settings, silent=silent)
+        dataset, notes = folder_data.name, folder_data.notes + _left_out(folder_data)
     number = int(metrics.pop("n"))
     answer: dict[str, Any] = {
         "task": arch.task,
@@ -82,48 +85,45 @@ def evaluate_network(options: EvaluationOptions, *, silent: bool = True) -> dict
     return answer | ({"notes": list(notes)} if notes else {})
 
 
-def _on_embedded(
-    options: EvaluationOptions, weights: StoredWeights, model: nn.Module, arch: Arch
-) -> tuple[str, dict[str, float]]:
-    task = task_of(arch, weights.header, None)
-    settings = EvaluationSettings(
-        options.batch_size or BATCH,
+def _settings(options: EvaluationOptions, arch: Arch) -> EvaluationSettings:
+    """Return how pictures are shown, with the number at a time that the task has by default."""
+    if options.data is None:
+        together = BATCH
+    else:
+        together = CLASSIFIED_TOGETHER if arch.task == "classification" else 1
+    return EvaluationSettings(
+        options.batch_size or together,
         options.limit,
         options.workers,
         torch.device(options.accelerator),
         dtype_of(options.precision),
     )
-    with naming_memory():
-        metrics = task.evaluate(model, arch, settings)
-    return task.dataset, metrics
 
 
-def _on_folder(
-    options: EvaluationOptions,
-    weights: StoredWeights,
-    model: nn.Module,
-    arch: Arch,
-    folder: Path,
-    *,
-    silent: bool,
-) -> tuple[str, dict[str, float], tuple[str, ...]]:
-    opened = open_data(
+def _open_folder(
+    options: EvaluationOptions, folder: Path, header: WeightsHeader, arch: Arch, *, silent: bool
+) -> FolderData:
+    folder_data = open_data(
         arch,
-        weights.header,
+        header,
         folder,
         limit=options.limit,
         class_order=options.class_order,
         silent=silent,
     )
-    if opened.is_known and options.dataset not in (None, opened.name):
-        raise DataError(f"{folder} is {opened.name}, not {options.dataset}; leave --dataset out")
-    data = spread(opened.data, options.limit)
-    with naming_memory():
-        metrics = _measure(options, model, data, opened.metric, silent=silent)
-    notes, metric = opened.notes, opened.metric
-    if isinstance(metric, BoxIoU) and metric.reason and not any(metric.reason in n for n in notes):
-        notes += (f"of objects that are left out, the first: {metric.reason}",)
-    return opened.name, {**metrics, "n": len(data)}, notes  # type: ignore[arg-type]
+    if folder_data.is_known and options.dataset not in (None, folder_data.name):
+        raise DataError(
+            f"{folder} is {folder_data.name}, not {options.dataset}; leave --dataset out"
+        )
+    return folder_data
+
+
+def _left_out(folder_data: FolderData) -> tuple[str, ...]:
+    """Return a line where objects were left out and nothing said so yet."""
+    reason = folder_data.metric.reason if isinstance(folder_data.metric, BoxIoU) else ""
+    if not reason or any(reason in note for note in folder_data.notes):
+        return ()
+    return (f"of objects that are left out, the first: {reason}",)
 
 
 def _arch(options: EvaluationOptions, weights: StoredWeights) -> Arch:
@@ -192,15 +192,14 @@ def _official_layout(folder: Path | None) -> str | None:
 
 
 def _measure(
-    options: EvaluationOptions, model: nn.Module, data: Dataset[Any], metric: Any, *, silent: bool
+    model: nn.Module, folder_data: FolderData, settings: EvaluationSettings, *, silent: bool
 ) -> dict[str, float]:
-    weight = next(model.parameters())
-    together = CLASSIFIED_TOGETHER if isinstance(metric, TopAccuracy) else 1
+    data, metric = spread(folder_data.data, settings.limit), folder_data.metric
     batches = read_batches(
         data,
-        batch_size=options.batch_size or together,
-        workers=options.workers,
-        pin_memory=options.accelerator == "cuda",
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        pin_memory=settings.device.type == "cuda",
     )
     total = len(data)  # type: ignore[arg-type]
     with progress(total, silent=silent, label="evaluating", unit="pictures") as done:
@@ -210,6 +209,7 @@ def _measure(
                 metric.update(predictor, picture)
                 done(number)
         else:
-            evaluate(model, batches, metric, device=weight.device, dtype=weight.dtype, done=done)
-    figures: dict[str, float] = metric.compute()
-    return figures
+            evaluate(
+                model, batches, metric, device=settings.device, dtype=settings.dtype, done=done
+            )
+    return {**metric.compute(), "n": float(total)}

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+
 from results.errors import NotFiniteError, RunError
 from supernet.accelerator import dtype_of
 from supernet.arch import Arch, Task, format_resolution
@@ -38,12 +40,16 @@ class SubnetEvaluator:
         cannot be read or have other classes.
         """
         weights = options.check()
-        self.batch_size = options.batch_size or BATCH
-        self.workers, self.limit = options.workers, options.limit
-        self.dtype = dtype_of(options.precision)
+        self.settings = EvaluationSettings(
+            options.batch_size or BATCH,
+            options.limit,
+            options.workers,
+            torch.device(options.accelerator),
+            dtype_of(options.precision),
+        )
         recalibration = Recalibration(
             options.recalibration_images,
-            min(self.batch_size, RECALIBRATED_TOGETHER),
+            min(self.settings.batch_size, RECALIBRATED_TOGETHER),
             options.seed,
         )
         self.subnets = Subnets(
@@ -85,11 +91,8 @@ class SubnetEvaluator:
         arch = trained_arch(self.space, arch)
         subnets = self.subnets
         with naming_memory():
-            model = subnets.network(arch).to(dtype=self.dtype)
-            settings = EvaluationSettings(
-                self.batch_size, self.limit, self.workers, subnets.device, self.dtype
-            )
-            figures = subnets.task.evaluate(model, arch, settings)
+            model = subnets.network(arch).to(dtype=self.settings.dtype)
+            figures = subnets.task.evaluate(model, arch, self.settings)
         primary = subnets.task.primary
         names = [name for name in figures if name != "n" and not name.endswith("_stderr")]
         names.sort(key=lambda name: name != primary)
@@ -105,7 +108,7 @@ class SubnetEvaluator:
     def _num_pictures(self) -> int:
         pictures, _ = self.subnets.task.held_out(self.subnets.supernet.largest[0])
         total = len(pictures)  # type: ignore[arg-type]
-        return total if self.limit is None else min(total, self.limit)
+        return min(total, self.settings.limit or total)
 
 
 class EvaluatedSubnets:
@@ -147,14 +150,14 @@ class EvaluatedSubnets:
     def __iter__(self) -> Iterator[tuple[Arch, list[EvaluationRow]]]:
         """Evaluate what nobody has evaluated yet. Raises RunError where files cannot be written."""
         log = EvaluationLog(self._out, self.sources)
-        told = [arch for arch in self.archs if arch in log.by_arch]
-        for arch in told:
+        kept = [arch for arch in self.archs if arch in log.by_arch]
+        for arch in kept:
             yield arch, log.by_arch[arch]
         work = self._alone(log) if self._storage is None else self._shared(self._storage, log)
-        told_already = set(told)
+        given = set(kept)
         for arch in work:
-            if arch not in told_already:
-                told_already.add(arch)
+            if arch not in given:
+                given.add(arch)
                 yield arch, log.by_arch[arch]
 
     def _alone(self, log: EvaluationLog) -> Iterator[Arch]:

@@ -218,7 +218,7 @@ def leaves(
     return AnnotatedPicture(Path(name), pixels, tuple(instances))
 
 
-class Prediction(Protocol):
+class PredictedMasks(Protocol):
     """What `supernet.sam.predictor` predicts for one prompt."""
 
     @property
@@ -239,7 +239,7 @@ class Predictor(Protocol):
         """Take a picture, (H, W, 3), which prompts are of from now on."""
         ...
 
-    def predict(self, *, box: ArrayLike, multimask: bool) -> Prediction:
+    def predict(self, *, box: ArrayLike, multimask: bool) -> PredictedMasks:
         """Return masks of the object in a box of (x, y, x, y) pixels."""
         ...
 
