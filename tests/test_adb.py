@@ -1,6 +1,5 @@
 """Phones behind adb: the real client and server, and a stand-in for the phone's side of them."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from lut.targets.choose import get_host
 from lut.targets.host import wait_until_cool
 from results.errors import TargetError
 from tests.conftest import ROOT
-from tests.devices import NASTY, collect, gone, names, small_disk
+from tests.devices import NASTY, collect
 from tests.sshd import free_port
 
 pytestmark = pytest.mark.skipif(
@@ -105,52 +104,6 @@ def test_arguments_and_status_arrive_as_they_are(phone):
         host.run(["sh", "-c", "echo why >&2; exit 9"], timeout_s=20)
     with pytest.raises(TargetError, match=r"there is no program python3\.9"):
         host.run(["python3.9"], timeout_s=20)
-
-
-def test_copies_folders_and_files(phone, tmp_path):
-    source = tmp_path / "a source"
-    (source / "deep").mkdir(parents=True)
-    data = os.urandom(300_000)
-    (source / "deep" / "model $(x) 'y'").write_bytes(data)
-    (source / "run").write_text("#!/bin/sh\necho ran\n")
-    (source / "run").chmod(0o755)
-    host = phone.host()
-    with host.folder() as folder:
-        for _ in range(2):  # the second time into the existing one
-            host.push(source, f"{folder}/to $(touch oops)/it's")
-        copied = Path(f"{folder}/to $(touch oops)/it's")
-        assert names(copied) == names(source)
-        assert (copied / "deep" / "model $(x) 'y'").read_bytes() == data
-        host.push(source / "run", f"{folder}/new/it")
-        assert host.run([f"{folder}/new/it"], timeout_s=20) == "ran\n"
-    assert not Path(folder).exists()
-
-
-def test_a_full_phone_is_named_and_permanent(phone, tmp_path):
-    (tmp_path / "big").write_bytes(os.urandom(1_000_000))
-    with small_disk(tmp_path) as disk:
-        with pytest.raises(TargetError, match=r"adb:127.*: no space for the models") as caught:
-            phone.host().push(tmp_path / "big", f"{disk}/big")
-        assert not caught.value.transient
-
-
-def test_a_hung_command_is_ended_there(phone, tmp_path):
-    script = f"trap '' TERM HUP; sleep 60 & echo $$ $! > '{tmp_path}/pids'; wait"
-    with pytest.raises(TargetError, match="nothing from sh for 3 s") as caught:
-        phone.host().run(["sh", "-c", script], timeout_s=3)
-    assert caught.value.transient
-    for pid in (tmp_path / "pids").read_text().split():
-        assert gone(pid)
-
-
-def test_a_closed_stream_ends_its_command(phone):
-    lines = phone.host().stream(
-        ["sh", "-c", "echo $$; while :; do echo tick; sleep 0.05; done"], idle_timeout_s=20
-    )
-    pid = next(lines)
-    assert next(lines) == "tick"
-    lines.close()
-    assert gone(pid)
 
 
 def test_a_phone_that_dies_ends_the_stream_and_comes_back(other):

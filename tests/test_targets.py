@@ -16,17 +16,12 @@ from lut.targets.host import retried, run_merged, wait_until_cool
 from lut.targets.local import Local
 from results.errors import TargetError
 from tests.conftest import ROOT
-from tests.devices import NASTY, collect, gone, names, small_disk
+from tests.devices import NASTY, collect, gone, small_disk
 
 
 @pytest.fixture
 def host():
     return Local()
-
-
-def test_arguments_arrive_as_they_are(host, tmp_path):
-    assert host.run(["printf", "%s\n", *NASTY], timeout_s=10).splitlines() == NASTY
-    assert not Path("oops").exists()
 
 
 def test_standard_input_arrives_whole_and_unexpanded(host):
@@ -118,38 +113,6 @@ def test_a_command_does_not_outlive_the_process_that_asked_for_it(tmp_path):
         assert Path(f"/proc/{pid}").exists()
         parent.send_signal(signal.SIGKILL)
     assert gone(pid)
-
-
-def test_copies_folders_and_files(host, tmp_path):
-    source = tmp_path / "a source"
-    (source / "deep").mkdir(parents=True)
-    (source / "deep" / "model $(x)").write_bytes(b"\0" * 1000)
-    (source / "run").write_text("#!/bin/sh\necho ran\n")
-    (source / "run").chmod(0o755)
-    with host.folder() as folder:
-        host.push(source, f"{folder}/models 'x'")
-        host.push(source, f"{folder}/models 'x'")  # again into the existing one
-        assert names(Path(f"{folder}/models 'x'")) == names(source)
-        assert Path(f"{folder}/models 'x'/deep/model $(x)").stat().st_size == 1000
-        host.push(source / "run", f"{folder}/new/it")
-        assert host.run([f"{folder}/new/it"], timeout_s=10) == "ran\n"
-    assert not Path(folder).exists()
-    with pytest.raises(TargetError, match=r"no .*nowhere to be copied"):
-        host.push(tmp_path / "nowhere", "x")
-
-
-def test_a_folder_goes_even_when_its_use_fails(host):
-    used = []
-
-    def use():
-        with host.folder() as folder:
-            used.append(Path(folder))
-            assert used[0].is_dir()
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        use()
-    assert not used[0].exists()
 
 
 def test_a_full_disk_is_named_and_permanent(host, tmp_path):
