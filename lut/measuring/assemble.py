@@ -35,11 +35,11 @@ class Differences:
 
 
 def differences(campaign: Campaign) -> Differences:
-    """Probe minus baseline, both of the same chunk, over the chunk's own scale.
+    """Return probe minus baseline, both of the same chunk, over the chunk's own scale.
 
     The mean of all chunks that a block was measured in.
     """
-    found: dict[Block, list[tuple[float, float, int, float]]] = {}
+    by_block: dict[Block, list[tuple[float, float, int, float]]] = {}
     scales = chunk_scales(campaign)
     per_image = 1e-3 / campaign.setting.batch
     for measured in campaign.accepted:
@@ -50,7 +50,7 @@ def differences(campaign: Campaign) -> Differences:
         for block in measured.chunk.content:
             difference = difference_of(block)
             if difference is None:
-                found.setdefault(block, []).append((0.0, 0.0, len(measured.rows()), 0.0))
+                by_block.setdefault(block, []).append((0.0, 0.0, len(measured.rows()), 0.0))
                 continue
             probe = latencies.get(difference.probe)
             baseline = latencies.get(difference.baseline) if difference.baseline else None
@@ -63,22 +63,22 @@ def differences(campaign: Campaign) -> Differences:
             std = math.sqrt(variance)
             floor = max(FLOOR_STDS * std, LEAST_SHARE * probe.us)
             row = (us * unit, std * unit, probe.num_samples, floor * unit)
-            found.setdefault(block, []).append(row)
+            by_block.setdefault(block, []).append(row)
     return Differences(
-        ms={block: float(np.mean([row[0] for row in rows])) for block, rows in found.items()},
+        ms={block: float(np.mean([row[0] for row in rows])) for block, rows in by_block.items()},
         std_ms={
             block: math.sqrt(sum(row[1] ** 2 for row in rows)) / len(rows)
-            for block, rows in found.items()
+            for block, rows in by_block.items()
         },
-        num_samples={block: sum(row[2] for row in rows) for block, rows in found.items()},
-        floor_ms={block: min(row[3] for row in rows) for block, rows in found.items()},
+        num_samples={block: sum(row[2] for row in rows) for block, rows in by_block.items()},
+        floor_ms={block: min(row[3] for row in rows) for block, rows in by_block.items()},
         energy_mj=_energy_differences(campaign),
     )
 
 
 def _energy_differences(campaign: Campaign) -> dict[Block, float]:
-    """As latencies, but of one window for each model, and on no scale: millijoules an image."""
-    found: dict[Block, list[float]] = {}
+    """Return the same of energies, one window a model, on no scale: millijoules an image."""
+    by_block: dict[Block, list[float]] = {}
     for measured in campaign.accepted:
         energies = measured.energies_mj()
         if measured.chunk.role != BLOCKS or not energies:
@@ -86,17 +86,17 @@ def _energy_differences(campaign: Campaign) -> dict[Block, float]:
         for block in measured.chunk.content:
             difference = difference_of(block)
             if difference is None:
-                found.setdefault(block, []).append(0.0)
+                by_block.setdefault(block, []).append(0.0)
                 continue
             probe = energies.get(difference.probe)
             baseline = energies.get(difference.baseline) if difference.baseline else 0.0
             if probe is not None and baseline is not None:
-                found.setdefault(block, []).append((probe - baseline) / campaign.setting.batch)
-    return {block: sum(values) / len(values) for block, values in found.items()}
+                by_block.setdefault(block, []).append((probe - baseline) / campaign.setting.batch)
+    return {block: sum(values) / len(values) for block, values in by_block.items()}
 
 
 def chunk_scales(campaign: Campaign) -> dict[int, float]:
-    """How slow the machine was in each accepted chunk, by its references."""
+    """Return how slow the machine was in each accepted chunk, by its references; 1 is usual."""
     references = reference_us(campaign)
     if not len(references):
         return {m.chunk.number: 1.0 for m in campaign.accepted}
@@ -107,22 +107,22 @@ def chunk_scales(campaign: Campaign) -> dict[int, float]:
 
 
 def reference_us(campaign: Campaign) -> Any:
-    """(references,): the median over all accepted chunks."""
+    """Return (references,) microseconds: the median over all accepted chunks."""
     return np.median([m.reference_us() for m in campaign.accepted], axis=0)
 
 
-def entries_of(found: Differences, provenance: str = "measured") -> dict[Block, Entry]:
-    """Measured truths as they are; only what is below the noise floor is replaced."""
-    clamped = _clamp(found)
+def entries_of(measured: Differences, provenance: str = "measured") -> dict[Block, Entry]:
+    """Return rows of what was measured as it is, but for what is below the noise floor."""
+    clamped = _clamp(measured)
     return {
         block: Entry(
             clamped.get(block, ms),
-            found.std_ms[block],
-            found.num_samples[block],
+            measured.std_ms[block],
+            measured.num_samples[block],
             provenance,
-            energy if (energy := found.energy_mj.get(block, -1.0)) >= 0 else None,
+            energy if (energy := measured.energy_mj.get(block, -1.0)) >= 0 else None,
         )
-        for block, ms in found.ms.items()
+        for block, ms in measured.ms.items()
     }
 
 
@@ -151,51 +151,52 @@ def told_of_models(campaign: Campaign, kind: Literal["failed", "remarks"]) -> li
     return texts[:MOST_TOLD]
 
 
-def _clamp(found: Differences) -> dict[Block, float]:
-    """Values of the blocks in the noise: what a fit monotone in work gives, at most the floor."""
+def _clamp(measured: Differences) -> dict[Block, float]:
+    """Return values of blocks in the noise, ms: a fit monotone in work, at most the floor."""
     from sklearn.isotonic import IsotonicRegression
 
     clamped: dict[Block, float] = {}
-    for kind in {block.kind for block in found.ms}:
-        blocks = [b for b in found.ms if b.kind == kind and work(b) > 0]
-        noisy = [b for b in blocks if found.ms[b] < found.floor_ms[b]]
+    for kind in {block.kind for block in measured.ms}:
+        blocks = [b for b in measured.ms if b.kind == kind and work(b) > 0]
+        noisy = [b for b in blocks if measured.ms[b] < measured.floor_ms[b]]
         if not noisy:
             continue
         fit = IsotonicRegression(y_min=0.0, out_of_bounds="clip")
-        fit.fit([work(b) for b in blocks], [found.ms[b] for b in blocks])
+        fit.fit([work(b) for b in blocks], [measured.ms[b] for b in blocks])
         values = fit.predict([work(b) for b in noisy])
         for block, value in zip(noisy, values, strict=True):
-            clamped[block] = float(min(max(value, 0.0), found.floor_ms[block]))
+            clamped[block] = float(min(max(value, 0.0), measured.floor_ms[block]))
     return clamped
 
 
 def complete(entries: dict[Block, Entry], blocks: Sequence[Block]) -> dict[Block, Entry]:
-    """`entries` with all other `blocks` interpolated.
+    """Return `entries` with all other `blocks` interpolated.
 
     A block whose difference is 0 by definition is 0. A kind of which too few were measured for
     an interpolation takes the time per work of all others, within a factor of two or so.
     """
-    found = dict(entries)
+    completed = dict(entries)
     missing = [block for block in blocks if block not in entries]
     for block in missing:
         if difference_of(block) is None:
-            found[block] = Entry(0.0, 0.0, 0, "interpolated")
-    missing = [block for block in missing if block not in found]
+            completed[block] = Entry(0.0, 0.0, 0, "interpolated")
+    missing = [block for block in missing if block not in completed]
     if not missing:
-        return found
+        return completed
     interpolator = interpolator_of(entries)
     known = [block for block in missing if interpolator.can(block)]
     for block, guess in zip(known, interpolator.guess(known), strict=True):
-        found[block] = Entry(guess.latency_ms, guess.std_ms, 0, "interpolated")
+        completed[block] = Entry(guess.latency_ms, guess.std_ms, 0, "interpolated")
     rates = [entry.latency_ms / work(b) for b, entry in entries.items() if entry.latency_ms > 0]
     for block in missing:
-        if block not in found:
+        if block not in completed:
             ms = float(np.median(rates)) * work(block)
-            found[block] = Entry(ms, ms, 0, "interpolated")
-    return found
+            completed[block] = Entry(ms, ms, 0, "interpolated")
+    return completed
 
 
 def interpolator_of(entries: Mapping[Block, Entry], most_rows: int = 2500) -> Interpolator:
+    """Return an interpolator that is fitted to the measured ones of `entries`."""
     measured = {b: e for b, e in entries.items() if e.provenance == "measured"}
     return Interpolator(
         {b: e.latency_ms for b, e in measured.items()},
@@ -205,21 +206,21 @@ def interpolator_of(entries: Mapping[Block, Entry], most_rows: int = 2500) -> In
 
 
 def network_points(campaign: Campaign) -> dict[Arch, float]:
-    """Whole networks to fit the terms to, in ms per image: references, and those of TERMS."""
+    """Return whole networks to fit the terms to, in ms per image: references, and TERMS'."""
     scales = chunk_scales(campaign)
-    found = dict(zip(campaign.references, references_ms(campaign), strict=True))
+    points = dict(zip(campaign.references, references_ms(campaign), strict=True))
     for measured in campaign.accepted:
         if measured.chunk.role == TERMS:
             latencies = measured.latencies()
             unit = 1e-3 / campaign.setting.batch / scales[measured.chunk.number]
             for arch in measured.chunk.content:
                 if (latency := latencies.get(blocks_of(arch))) is not None:
-                    found[arch] = latency.us * unit
-    return found
+                    points[arch] = latency.us * unit
+    return points
 
 
 def references_ms(campaign: Campaign) -> list[float]:
-    """Measured, per image, of every reference network."""
+    """Return the milliseconds per image of every reference network, as measured."""
     return [float(us) * 1e-3 / campaign.setting.batch for us in reference_us(campaign)]
 
 
@@ -235,14 +236,16 @@ class Validation:
 
     @property
     def raw(self) -> Agreement:
+        """Return how well the table's own predictions agree with what was measured."""
         return agreement(self.predicted_ms, self.measured_ms)
 
     @property
     def scaled(self) -> Agreement:
+        """Return the same of predictions times the session's scale."""
         return agreement(self.scaled_ms, self.measured_ms)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a table's sidecar keeps."""
+        """Return what a table's sidecar keeps."""
         return {
             "num_networks": len(self.archs),
             "raw": self.raw.to_dict(),
@@ -253,15 +256,15 @@ class Validation:
         }
 
     def error(self) -> dict[str, Any]:
-        """What `predictors.latency` goes by."""
-        found = self.raw
+        """Return what `predictors.latency` goes by, in a sidecar's `error`."""
+        raw = self.raw
         pairs = zip(self.predicted_ms, self.measured_ms, strict=True)
         ratios = [predicted / measured - 1 for predicted, measured in pairs]
         kinds = {block.kind for arch in self.archs for block in blocks_of(arch)}
         return {
-            "mape_percent": found.mape_percent,
+            "mape_percent": raw.mape_percent,
             "worst_percent": 100 * max(abs(ratio) for ratio in ratios),
-            "kendall_tau": found.kendall_tau,
+            "kendall_tau": raw.kendall_tau,
             "relative_std": (sum(ratio**2 for ratio in ratios) / len(ratios)) ** 0.5,
             "min_ms": min(self.measured_ms),
             "max_ms": max(self.measured_ms),
@@ -270,14 +273,14 @@ class Validation:
         }
 
 
-def validate(table: Table, found: Sequence[Measured], batch: int) -> Validation | None:
-    """Predictions beside what chunks of whole networks gave, each chunk by its own scale.
+def validate(table: Table, chunks: Sequence[Measured], batch: int) -> Validation | None:
+    """Return predictions beside what chunks of whole networks gave, each by its own scale.
 
     None with fewer than two networks.
     """
     rows: list[tuple[Arch, float, float, float]] = []
     scales = []
-    for measured in found:
+    for measured in chunks:
         if measured.chunk.role != NETWORKS or not measured.chunk.content:
             continue
         latencies = measured.latencies()

@@ -68,13 +68,14 @@ class Campaign:
 
     @property
     def accepted(self) -> list[Measured]:
-        return [found for found in self.measured if found.verdict == "accepted"]
+        """Return the chunks that count, in the order of their numbers."""
+        return [measured for measured in self.measured if measured.verdict == "accepted"]
 
     def start(self) -> None:
-        """What an earlier process left undone; the references alone, before all else."""
-        for found in list(self.measured):
-            if not found.verdict:
-                self._measure(found)
+        """Measure what an earlier process left undone; the references alone, before all else."""
+        for measured in list(self.measured):
+            if not measured.verdict:
+                self._measure(measured)
         if self.references and not self.accepted:
             self.measure(NETWORKS, ())
 
@@ -84,69 +85,70 @@ class Campaign:
 
     def recheck(self) -> None:
         """Hold every chunk against all others, and measure those again that do not fit."""
-        for found in self.accepted:
-            if found.chunk.role != BLOCKS and found.chunk.content:
+        for measured in self.accepted:
+            if measured.chunk.role != BLOCKS and measured.chunk.content:
                 continue  # networks are measured last, when every chunk has been held to others
-            drift = self._drift(found)
-            if drift > MOST_DRIFT and not found.merged:
-                self._judge(found, "rejected", drift)
-                if len(self._same(found)) < MOST_ATTEMPTS:
-                    self.measure(found.chunk.role, found.chunk.content)
+            drift = self._drift(measured)
+            if drift > MOST_DRIFT and not measured.merged:
+                self._judge(measured, "rejected", drift)
+                if len(self._same(measured)) < MOST_ATTEMPTS:
+                    self.measure(measured.chunk.role, measured.chunk.content)
                 else:
-                    self._merge(found)
+                    self._merge(measured)
 
     def _open(self, role: str, content: tuple[Any, ...]) -> Measured:
         self._note(Chunk(len(self.measured), role, content, self.references).to_line())
         return self.measured[-1]
 
-    def _measure(self, found: Measured) -> None:
+    def _measure(self, measured: Measured) -> None:
         while True:
-            if not self._run(found):
-                self._split(found)
+            if not self._run(measured):
+                self._split(measured)
                 return
-            drift = self._drift(found)
+            drift = self._drift(measured)
             if drift <= MOST_DRIFT:
-                self._judge(found, "accepted", drift)
+                self._judge(measured, "accepted", drift)
                 return
-            if len(self._same(found)) >= MOST_ATTEMPTS:
-                self._merge(found)
+            if len(self._same(measured)) >= MOST_ATTEMPTS:
+                self._merge(measured)
                 return
-            self._judge(found, "rejected", drift)
-            found = self._open(found.chunk.role, found.chunk.content)
+            self._judge(measured, "rejected", drift)
+            measured = self._open(measured.chunk.role, measured.chunk.content)
 
-    def _merge(self, found: Measured) -> None:
+    def _merge(self, measured: Measured) -> None:
         """Accept what never came out steady, by the calmest samples of all attempts."""
-        others = [m.chunk.number for m in self._same(found) if m is not found]
-        found.merged = [self.measured[number] for number in others]
-        drift = self._drift(found)
-        found.merged = []
-        self._judge(found, "accepted", drift, merged=others)
+        others = [m.chunk.number for m in self._same(measured) if m is not measured]
+        measured.merged = [self.measured[number] for number in others]
+        drift = self._drift(measured)
+        measured.merged = []
+        self._judge(measured, "accepted", drift, merged=others)
 
-    def _judge(self, found: Measured, verdict: str, drift: float, **more: Any) -> None:
-        line = {"chunk": found.chunk.number, "verdict": verdict, "drift_percent": 100 * drift}
+    def _judge(self, measured: Measured, verdict: str, drift: float, **more: Any) -> None:
+        line = {"chunk": measured.chunk.number, "verdict": verdict, "drift_percent": 100 * drift}
         self._note({**line, **more})
 
-    def _same(self, found: Measured) -> list[Measured]:
-        """All attempts at a chunk."""
-        same = (found.chunk.role, found.chunk.content)
+    def _same(self, measured: Measured) -> list[Measured]:
+        """Return all attempts at a chunk, itself included."""
+        same = (measured.chunk.role, measured.chunk.content)
         return [m for m in self.measured if (m.chunk.role, m.chunk.content) == same and m.passes]
 
-    def _run(self, found: Measured) -> bool:
-        """All passes of a chunk, over several sessions where they die. False: it keeps dying.
+    def _run(self, measured: Measured) -> bool:
+        """Make all passes of a chunk, over several sessions where they die.
 
-        Raises TargetError where the host or the runtime is at fault, not a model.
+        Return False where it keeps dying. Raises TargetError where the host or the runtime is at
+        fault, not a model.
         """
-        models = found.chunk.models()
+        models = measured.chunk.models()
         died = 0
-        while len(found.passes) < self.passes or self._lacks_energy(found, len(models)):
-            before = len(found.passes) + len(found.energy_mj)
+        while len(measured.passes) < self.passes or self._lacks_energy(measured, len(models)):
+            before = len(measured.passes) + len(measured.energy_mj)
             begun = False  # the runtime is there, and has begun to load models
             started = time.monotonic()
             try:
                 passes = Passes(
-                    count=self.passes - len(found.passes),
-                    first=max(found.passes, default=-1) + 1,
-                    seed=self.seed + found.chunk.number,
+                    count=self.passes - len(measured.passes),
+                    first=max(measured.passes, default=-1) + 1,
+                    seed=self.seed + measured.chunk.number,
                 )
                 workspace = self.journal.path.parent
                 session = run_session(self.host, self.setting, models, passes, workspace)
@@ -159,12 +161,12 @@ class Campaign:
                     if {"pass", "failed", "environment", "energy", "remark"} & set(line):
                         seconds = time.monotonic() - started
                         started += seconds
-                        self._note({"chunk": found.chunk.number, **line, "seconds": seconds})
-                    if "failed" in line and self._failed_reference(found):
+                        self._note({"chunk": measured.chunk.number, **line, "seconds": seconds})
+                    if "failed" in line and self._failed_reference(measured):
                         break
             except TargetError as error:
-                self._note({"chunk": found.chunk.number, "trouble": str(error)})
-                gained = len(found.passes) + len(found.energy_mj) > before
+                self._note({"chunk": measured.chunk.number, "trouble": str(error)})
+                gained = len(measured.passes) + len(measured.energy_mj) > before
                 died = 0 if gained else died + 1
                 if not begun and not error.transient:
                     raise
@@ -174,32 +176,32 @@ class Campaign:
                     return False
                 time.sleep(died)
                 continue
-            if refused := self._failed_reference(found):
-                self._judge(found, "rejected", 0.0)
+            if refused := self._failed_reference(measured):
+                self._judge(measured, "rejected", 0.0)
                 raise TargetError(refused)
-            if len(found.passes) + len(found.energy_mj) == before:
+            if len(measured.passes) + len(measured.energy_mj) == before:
                 break  # it ended well, and told no more
         return True
 
-    def _check_environment(self, found: dict[str, Any]) -> None:
-        """Raises RunError where a resumed build would mix two runtimes."""
+    def _check_environment(self, environment: dict[str, Any]) -> None:
+        """Raise RunError where a resumed build would mix two runtimes."""
         for name in SAME if self.environment else ():
-            before, now = self.environment.get(name), found.get(name)
+            before, now = self.environment.get(name), environment.get(name)
             if before != now:
                 raise RunError(
                     f"{self.host.name}: {self.journal.path.parent} was measured with {name} "
                     f"{before}, not {now}; go on where it was begun, or start a new build"
                 )
 
-    def _lacks_energy(self, found: Measured, count: int) -> bool:
-        """Whether a session died between its passes and its energies."""
-        return self.setting.energy and len(found.energy_mj) + len(found.failed) < count
+    def _lacks_energy(self, measured: Measured, count: int) -> bool:
+        """Return whether a session died between its passes and its energies."""
+        return self.setting.energy and len(measured.energy_mj) + len(measured.failed) < count
 
-    def _failed_reference(self, found: Measured) -> str:
-        """What to say where a reference cannot be run: nothing could be judged then."""
-        for index, error in found.failed.items():
-            if index < REFERENCES * len(found.chunk.references):
-                arch = found.chunk.references[index % len(found.chunk.references)]
+    def _failed_reference(self, measured: Measured) -> str:
+        """Return what to say where a reference fails, as nothing could be judged; else ""."""
+        for index, error in measured.failed.items():
+            if index < REFERENCES * len(measured.chunk.references):
+                arch = measured.chunk.references[index % len(measured.chunk.references)]
                 return (
                     f"{self.host.name}: {self.setting.runtime} cannot run the reference network "
                     f"{arch.describe()} in {self.setting.precision}: {error}"
@@ -207,38 +209,38 @@ class Campaign:
         return ""
 
     def _host_lost(self) -> bool:
-        """Whether not a model but the host is at fault."""
+        """Return whether not a model but the host is at fault."""
         try:
             self.host.run(["true"], timeout_s=60)
         except TargetError:
             return True
         return False
 
-    def _split(self, found: Measured) -> None:
+    def _split(self, measured: Measured) -> None:
         """Measure a chunk that kills its sessions in two halves, or leave its one model out."""
-        content = found.chunk.content
+        content = measured.chunk.content
         if not content:
             raise TargetError(f"the reference networks end every session: {self.trouble}")
         if len(content) == 1:
-            self._note({"chunk": found.chunk.number, "verdict": "failed"})
+            self._note({"chunk": measured.chunk.number, "verdict": "failed"})
             return
-        self._note({"chunk": found.chunk.number, "verdict": "split"})
+        self._note({"chunk": measured.chunk.number, "verdict": "split"})
         middle = len(content) // 2
         # both stand in the journal before either is measured: a kill between loses none
         for half in [
-            self._open(found.chunk.role, part) for part in (content[:middle], content[middle:])
+            self._open(measured.chunk.role, part) for part in (content[:middle], content[middle:])
         ]:
             self._measure(half)
 
-    def _drift(self, found: Measured) -> float:
-        """Largest relative deviation of a reference after one common scale.
+    def _drift(self, measured: Measured) -> float:
+        """Return the largest relative deviation of a reference after one common scale.
 
         Its own standard error does not count: it averages out over the blocks.
         """
-        others = [m.reference_us() for m in self.accepted if m is not found]
-        if not others or not found.chunk.references:
+        others = [m.reference_us() for m in self.accepted if m is not measured]
+        if not others or not measured.chunk.references:
             return 0.0
-        own = found.references()
+        own = measured.references()
         logs = np.log([latency.us for latency in own]) - np.log(np.median(others, axis=0))
         deviations = np.abs(np.expm1(logs - logs.mean()))
         errors = np.array([latency.std_us / latency.us for latency in own])
@@ -250,7 +252,7 @@ class Campaign:
         self._take(line)
 
     def _check(self, line: dict[str, Any]) -> None:
-        """Raises RunError for a line that cannot follow those before it."""
+        """Raise RunError for a line that cannot follow those before it."""
         number = line["chunk"]
         if "role" in line:
             if number != len(self.measured):
@@ -258,20 +260,20 @@ class Campaign:
             return
         if number >= len(self.measured):
             raise RunError(f"it tells of chunk {number}, which was never begun")
-        found = self.measured[number]
+        measured = self.measured[number]
         if {"pass", "failed", "remark", "energy"} & set(line):
-            num_models, num_samples = found.size
+            num_models, num_samples = measured.size
             check_fits(line, num_models, num_samples, f"chunk {number}", RunError)
-        if line.get("pass") in found.passes:
+        if line.get("pass") in measured.passes:
             raise RunError(f"pass {line['pass']} of chunk {number} was told before")
         if "verdict" in line:
-            self._check_verdict(found, line["verdict"], line.get("merged", ()))
+            self._check_verdict(measured, line["verdict"], line.get("merged", ()))
 
-    def _check_verdict(self, found: Measured, verdict: str, merged: Sequence[int]) -> None:
-        chunk = found.chunk
+    def _check_verdict(self, measured: Measured, verdict: str, merged: Sequence[int]) -> None:
+        chunk = measured.chunk
         if verdict in ("failed", "split") and not chunk.content:
             raise RunError(f"chunk {chunk.number} has nothing that {verdict}")
-        rows = list(found.passes.values())
+        rows = list(measured.passes.values())
         for other in merged:
             same = self.measured[other].chunk if other < len(self.measured) else None
             if same is None or other == chunk.number or same.content != chunk.content:
@@ -287,41 +289,41 @@ class Campaign:
         if "role" in line:
             self.measured.append(Measured(Chunk.from_line(line, self.references)))
             return
-        found = self.measured[line["chunk"]]
+        measured = self.measured[line["chunk"]]
         seconds = line.get("seconds") or 0.0
         self.seconds += seconds
-        if not found.passes:
-            found.loading_s += seconds
+        if not measured.passes:
+            measured.loading_s += seconds
         if "pass" in line:
-            found.passes[line["pass"]] = line["us"]
+            measured.passes[line["pass"]] = line["us"]
             if line.get("load") is not None:
-                found.loads.append(line["load"])
+                measured.loads.append(line["load"])
             if line.get("temperature_c") is not None:
-                found.temperatures_c.append(line["temperature_c"])
+                measured.temperatures_c.append(line["temperature_c"])
             self.on_progress()
         elif "failed" in line:
-            found.failed[line["failed"]] = line["error"]
+            measured.failed[line["failed"]] = line["error"]
         elif "energy" in line:
-            found.energy_mj[line["energy"]] = line["mj"]
+            measured.energy_mj[line["energy"]] = line["mj"]
         elif "environment" in line:
             self.environment = line["environment"]
         elif "trouble" in line:
             self.trouble = line["trouble"]
         elif "remark" in line:
-            found.remarks[line["remark"]] = line["text"]
+            measured.remarks[line["remark"]] = line["text"]
         elif "verdict" in line:
-            found.verdict = line["verdict"]
-            found.drift = line.get("drift_percent", 0.0) / 100
-            found.merged = [self.measured[number] for number in line.get("merged", ())]
+            measured.verdict = line["verdict"]
+            measured.drift = line.get("drift_percent", 0.0) / 100
+            measured.merged = [self.measured[number] for number in line.get("merged", ())]
 
     @property
     def notes(self) -> list[str]:
-        """Which models were left out, and why."""
+        """Return which models were left out, and why."""
         dead = (m.chunk.content[0] for m in self.measured if m.verdict == "failed")
         return [f"it ends every session: {item}" for item in dict.fromkeys(dead)]
 
     def times_done(self) -> Counter[Block]:
-        """How often each block was measured, or left out for good."""
+        """Return how often each block was measured; FOR_GOOD for those that were left out."""
         accepted = (m for m in self.accepted if m.chunk.role == BLOCKS)
         done = Counter(block for m in accepted for block in m.chunk.content)
         dead = (m for m in self.measured if m.chunk.role == BLOCKS and m.verdict == "failed")

@@ -39,17 +39,17 @@ class Chunk:
     references: tuple[Arch, ...]
 
     def models(self) -> list[Model]:
-        """References first, then baselines and probes, or networks; each loaded by itself."""
+        """Return references, then baselines and probes, or networks; each is loaded by itself."""
         models = [network_model(arch) for arch in self.references] * REFERENCES
         if self.role != BLOCKS:
             return models + [network_model(arch) for arch in self.content]
-        differences = [found for block in self.content if (found := difference_of(block))]
+        differences = [d for block in self.content if (d := difference_of(block))]
         baselines = dict.fromkeys(d.baseline for d in differences if d.baseline)
         models += [Model(baseline) for baseline in baselines] * BASELINES
         return models + [Model(probe) for probe in dict.fromkeys(d.probe for d in differences)]
 
     def to_line(self) -> dict[str, Any]:
-        """For the journal."""
+        """Return the journal's line that begins the chunk."""
         content: list[Any] = [
             item.to_dict() if isinstance(item, Arch) else block_to_list(item)
             for item in self.content
@@ -58,7 +58,7 @@ class Chunk:
 
     @classmethod
     def from_line(cls, line: dict[str, Any], references: Sequence[Arch]) -> "Chunk":
-        """Inverse of `to_line`. Raises UserError for what are no blocks or networks."""
+        """Return the chunk of a `to_line`. Raises UserError for what are no blocks or networks."""
         content: tuple[Any, ...]
         if line["role"] == BLOCKS:
             content = tuple(block_from_list(item) for item in line["content"])
@@ -69,15 +69,17 @@ class Chunk:
 
 
 def network_model(arch: Arch) -> Model:
+    """Return a whole network as what a session times."""
     return Model(blocks_of(arch), eps=arch.norm_eps)
 
 
 def block_to_list(block: Block) -> list[Any]:
+    """Return the fields of a block that tables list it by."""
     return [getattr(block, name) for name in _FIELDS]
 
 
 def block_from_list(values: Any) -> Block:
-    """Inverse of `block_to_list`. Raises UserError for what is no block."""
+    """Return the block of a `block_to_list`. Raises UserError for what is no block."""
     values = as_kind(values, list[Any], "a block")
     if len(values) != len(_FIELDS):
         raise RunError(f"a block has {len(_FIELDS)} values, not {len(values)}")
@@ -87,12 +89,12 @@ def block_from_list(values: Any) -> Block:
 
 
 def references_of(space: Space, count: int = 6) -> tuple[Arch, ...]:
-    """Official networks that every chunk times: spread over what the space's networks compute.
+    """Return official networks that every chunk times, spread over what the space computes.
 
     A machine can be slower for small networks, which wait for memory, while it is not for
     large ones; so the scale of a session is to come from networks like those of the space.
     """
-    found: list[Arch] = []
+    references: list[Arch] = []
     each = max(2, count // len(space.parts))
     for part in space.parts:
         rng = random.Random(0)
@@ -107,8 +109,8 @@ def references_of(space: Space, count: int = 6) -> tuple[Arch, ...]:
             wanted = low + (high - low) * number / (each - 1)
             nearest = min(left, key=lambda a, wanted=wanted: abs(_log_macs(a) - wanted))  # type: ignore[misc]
             left.remove(nearest)
-            found.append(nearest)
-    return tuple(found)
+            references.append(nearest)
+    return tuple(references)
 
 
 def _log_macs(arch: Arch) -> float:
@@ -116,12 +118,12 @@ def _log_macs(arch: Arch) -> float:
 
 
 def wide_references_of(space: Space) -> tuple[Arch, ...]:
-    """All official networks at three resolutions, from the cheapest to the dearest."""
-    found: list[Arch] = []
+    """Return all official networks at three resolutions, from the cheapest to the dearest."""
+    references: list[Arch] = []
     for part in space.parts:
         sizes: Any = sorted(part.dimensions["resolution"])
-        found += _official(space, part, (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
-    return tuple(found)
+        references += _official(space, part, (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
+    return tuple(references)
 
 
 def _official(
@@ -144,7 +146,7 @@ def split(
     most: int = MOST_MODELS,
     most_bytes: float = MOST_BYTES,
 ) -> list[list[Block]]:
-    """Chunks of at most `most` models that fit into memory together.
+    """Return chunks of at most `most` models that fit into memory together.
 
     Blocks of one input shape share a baseline and stay together; shapes are dealt out at
     random, so that a disturbance of one chunk meets no particular kind of block.
@@ -177,11 +179,12 @@ def split(
 
 
 def model_bytes(blocks: Sequence[Block], precision: str, batch: int) -> float:
-    """What a loaded model takes, about: weights twice, as a runtime packs them, and activations."""
+    """Return the bytes of a loaded model, about: weights twice, as packed, and activations."""
     size = BYTES[precision]
     weights = network_cost(blocks).params
     return SESSION_BYTES + size * (2 * weights + 1.5 * batch * peak_activations(blocks))
 
 
 def distinct(blocks: Iterable[Block]) -> list[Block]:
+    """Return every block once, as tables list it."""
     return list(dict.fromkeys(key_of(block) for block in blocks))

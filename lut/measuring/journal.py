@@ -57,14 +57,14 @@ class Journal:
                 raise self.damaged(number, str(error)) from None
 
     def damaged(self, number: int, what: str) -> RunError:
-        """What to raise for a line, from 1, that cannot be or cannot follow those before it."""
+        """Return what to raise for a line, from 1, that cannot be or follow those before it."""
         return RunError(
             f"{self.path}, line {number} is damaged ({what}); remove it and all lines after it, "
             "then resume"
         )
 
     def append(self, line: dict[str, Any]) -> None:
-        """Raises RunError, as on a full disk; the journal then ends before this line."""
+        """Write a line. Raises RunError, as on a full disk; the journal then ends before it."""
         self._write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
         self.lines.append(line)
 

@@ -29,7 +29,7 @@ class Measured:
     merged: list["Measured"] = field(default_factory=list)  # earlier attempts that count, too
 
     def latencies(self) -> dict[Probe, Latency]:
-        """Of every model that ran, in microseconds of one run."""
+        """Return the latency of every model that ran, in microseconds of one run."""
         models = self.chunk.models()
         columns = np.array([[math.nan if v is None else v for v in us] for us in self.rows()])
         copies: dict[Probe, list[Latency]] = {}
@@ -40,24 +40,24 @@ class Measured:
             samples = samples[np.isfinite(samples)]
             if len(samples):
                 copies.setdefault(model.blocks, []).append(latency_of(samples, self.share))
-        return {blocks: mean_of(found) for blocks, found in copies.items()}
+        return {blocks: mean_of(of_copies) for blocks, of_copies in copies.items()}
 
     def energies_mj(self) -> dict[Probe, float]:
-        """Of one run of every model whose energy was told, the mean over its copies."""
+        """Return the energy of one run of every model that told it, the mean over its copies."""
         copies: dict[Probe, list[float]] = {}
         for index, model in enumerate(self.chunk.models()):
             if (mj := self.energy_mj.get(index)) is not None:
                 copies.setdefault(model.blocks, []).append(mj)
-        return {blocks: sum(found) / len(found) for blocks, found in copies.items()}
+        return {blocks: sum(of_copies) / len(of_copies) for blocks, of_copies in copies.items()}
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Models of the chunk, and samples of a pass."""
+        """Return how many models the chunk has, and how many samples a pass."""
         models = self.chunk.models()
         return len(models), sum(model.repeats for model in models)
 
     def rows(self) -> list[list[float | None]]:
-        """The passes, those of merged attempts behind them."""
+        """Return the passes, (samples,) each in microseconds, with merged attempts' behind them."""
         return [
             attempt.passes[number]
             for attempt in (self, *self.merged)
@@ -66,22 +66,22 @@ class Measured:
 
     @property
     def share(self) -> float:
-        """Of samples that count: as many as of one attempt, the calmest of all attempts."""
+        """Return the share of samples that count: as many as one attempt has, the calmest."""
         return LOW_SHARE * len(self.passes) / max(len(self.rows()), 1)
 
     def reference_us(self) -> list[float]:
-        """Of every reference network."""
+        """Return the latency of every reference network, in microseconds."""
         return [latency.us for latency in self.references()]
 
     def references(self) -> list[Latency]:
-        """Latency of every reference network, over its copies."""
+        """Return the latency of every reference network, over its copies. Raises RunError."""
         count = len(self.chunk.references)
         rows = self.rows()
-        found = []
+        latencies = []
         for index in range(count):
             copies = range(index, REFERENCES * count, count)
             if any(all(row[i] is None for row in rows) for i in copies):
                 raise RunError(f"chunk {self.chunk.number}: no time of reference {index}")
             samples = ([row[i] for row in rows if row[i] is not None] for i in copies)
-            found.append(mean_of([latency_of(np.array(s, float), self.share) for s in samples]))
-        return found
+            latencies.append(mean_of([latency_of(np.array(s, float), self.share) for s in samples]))
+        return latencies

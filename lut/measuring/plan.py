@@ -20,7 +20,7 @@ ONE_ROUND = 1 / 15  # the share of a network up to which one round is enough
 
 
 def corners(blocks: Sequence[Block], count: int) -> list[Block]:
-    """`count` blocks that cover the others: each the farthest from those before it.
+    """Return `count` blocks that cover the others: each the farthest from those before it.
 
     Every kind has its share, by the root of its number, so that rare kinds are covered too.
     """
@@ -60,7 +60,7 @@ def _farthest_first(blocks: Sequence[Block], count: int) -> list[Block]:
 
 
 def rounds_of(space: Space, ms: Mapping[Block, float], least: int, most: int) -> dict[Block, int]:
-    """How often to measure each block of `ms`, by its largest share of any random network.
+    """Return how often to measure each block of `ms`, by its largest share of random networks.
 
     An error counts by the block's share and averages out with the root of the rounds, so they
     grow with the square of the share.
@@ -85,7 +85,7 @@ def stratified(
     seed: int,
     exclude: Sequence[Arch] = (),
 ) -> list[Arch]:
-    """Random networks of `space`, spread evenly over the logarithm of their predicted latency."""
+    """Return random networks, spread evenly over the logarithm of their predicted latency."""
     rng = random.Random(seed)
     drawn = list(dict.fromkeys(space.sample(rng) for _ in range(DRAWN * count)))
     timed = sorted(

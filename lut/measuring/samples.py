@@ -28,7 +28,7 @@ class Latency:
 def latency_of(
     samples_us: Sequence[float] | npt.NDArray[np.float64], share: float = LOW_SHARE
 ) -> Latency:
-    """The mean of the lowest `share` of the samples. Raises ValueError without samples."""
+    """Return the mean of the lowest `share` of samples. Raises ValueError without samples."""
     if not len(samples_us):
         raise ValueError("no samples")
     samples = np.asarray(samples_us, dtype=np.float64)
@@ -39,7 +39,7 @@ def latency_of(
 
 
 def mean_of(copies: Sequence[Latency]) -> Latency:
-    """Of one model loaded several times: where its memory lies moves a time by 1 to 4 %."""
+    """Return the latency of a model over its copies, as memory moves a time by 1 to 4 %."""
     if len(copies) == 1:
         return copies[0]
     std = sum(copy.std_us**2 for copy in copies) ** 0.5 / len(copies)
@@ -54,6 +54,6 @@ def mean_of(copies: Sequence[Latency]) -> Latency:
 
 
 def low_mean(samples: npt.NDArray[np.float64], share: float = LOW_SHARE) -> float:
-    """The mean of the lowest `share`, of one sample at least."""
+    """Return the mean of the lowest `share`, of one sample at least."""
     count = max(1, round(share * len(samples)))
     return float(np.partition(samples, count - 1)[:count].mean())

@@ -145,7 +145,7 @@ def time_model(
 
 
 def delegate_flags(delegate: Delegate, fp16: bool) -> list[str]:
-    """All are said, as builds differ in their defaults: GPUs compute in fp16 unless told."""
+    """Return flags of a delegate: all, as builds differ and GPUs compute in fp16 unless told."""
     told = str(fp16).lower()
     match delegate:
         case "xnnpack":
@@ -163,7 +163,7 @@ def delegate_flags(delegate: Delegate, fp16: bool) -> list[str]:
 
 
 def check_mask(cpu_mask: str) -> str:
-    """A mask as taskset takes it. Raises TargetError."""
+    """Return a mask as taskset takes it. Raises TargetError."""
     digits = cpu_mask.lower().removeprefix("0x")
     if not re.fullmatch(r"[0-9a-f]+", digits) or not int(digits, 16):
         raise TargetError(
@@ -173,7 +173,7 @@ def check_mask(cpu_mask: str) -> str:
 
 
 def parse(output: str, delegate: Delegate = "xnnpack") -> Timing:
-    """The tool's output, of any version since 2018, standard error included.
+    """Return the timing in the tool's output, of any version since 2018, with standard error.
 
     The last series of runs counts: before it come the warm-up's, and after it, with profiling,
     only those of the operators. Raises TargetError where the delegate was not what ran, or the
@@ -201,7 +201,7 @@ def parse(output: str, delegate: Delegate = "xnnpack") -> Timing:
 
 
 def _summary(lines: Sequence[str]) -> tuple[float, tuple[float, float]] | None:
-    """Mean in microseconds, and how far it may be from the last runs', of the last summary."""
+    """Return the last summary's mean in us, and how far it may be from the last runs'."""
     for line in reversed(lines):
         for pattern, unit_us, allowed in _SUMMARIES:
             if match := pattern.search(line):
@@ -210,7 +210,7 @@ def _summary(lines: Sequence[str]) -> tuple[float, tuple[float, float]] | None:
 
 
 def _check_failures(output: str, delegate: Delegate) -> None:
-    """Raises TargetError where the tool says that something else ran."""
+    """Raise TargetError where the tool says that something else ran."""
     if match := _FAILED.search(output) or _UNUSED.search(output):
         name = next(group for group in match.groups() if group)
         raise TargetError(f"the delegate {shown(name, 40)[1:-1]} does not run this model; {CURE}")
@@ -222,16 +222,16 @@ def _check_failures(output: str, delegate: Delegate) -> None:
     if delegate == "nnapi" and units and units[1].strip() == "nnapi-reference":
         raise TargetError(f"NNAPI has no accelerator there but its reference on the CPU; {CURE}")
     for names in _DECIDING:
-        found = [flag for flag in unknown if flag.startswith(names)]
-        if len(found) == len(names):
+        unread = [flag for flag in unknown if flag.startswith(names)]
+        if len(unread) == len(names):
             raise TargetError(
-                f"this benchmark_model does not know {' and '.join(found)}, so it would time "
+                f"this benchmark_model does not know {' and '.join(unread)}, so it would time "
                 "something else; use another version, or another --provider or --precision"
             )
 
 
 def _placement(output: str, delegate: Delegate) -> list[str]:
-    """Notes on which unit ran the graph. Raises TargetError where not the one asked for did."""
+    """Return notes on what ran the graph. Raises TargetError where it is not what was asked for."""
     replaced = _REPLACED.findall(output)
     applied = [(name.upper(), extent.lower()) for name, extent, _ in _APPLIED.findall(output)]
     if delegate == "none":
@@ -260,23 +260,23 @@ def _placement(output: str, delegate: Delegate) -> list[str]:
 
 
 def _read_series(text: str, notes: tuple[str, ...]) -> Timing:
-    """Of `50 first=9 curr=9 min=8 max=10 avg=9 std=1 p5=8 median=9 p95=10`, or `1 curr=9`."""
+    """Read `50 first=9 curr=9 min=8 max=10 avg=9 std=1 p5=8 median=9 p95=10`, or `1 curr=9`."""
     count, *pairs = text.split()
-    found = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     if not (count.isdecimal() and len(count) < 10):
         raise TargetError(f"a count of {shown(count)[1:-1]} in its output")
-    if "avg" not in found and count == "1" and "curr" in found:
-        only = _number(found["curr"])
+    if "avg" not in fields and count == "1" and "curr" in fields:
+        only = _number(fields["curr"])
         return Timing(1, only, only, None, only, notes)
     for name in ("avg", "min"):
-        if name not in found:
+        if name not in fields:
             raise TargetError(f"no {name} in its timings: count={shortened(text, 80)}")
     return Timing(
         int(count),
-        _number(found["avg"]),
-        _number(found["min"]),
-        _number(found["std"]) if "std" in found else None,
-        _number(found["median"]) if "median" in found else None,
+        _number(fields["avg"]),
+        _number(fields["min"]),
+        _number(fields["std"]) if "std" in fields else None,
+        _number(fields["median"]) if "median" in fields else None,
         notes,
     )
 
@@ -303,7 +303,7 @@ def _notes(output: str) -> tuple[str, ...]:
 
 
 def _reason(output: str) -> str:
-    """The first error that the tool reports, else its last words."""
+    """Return the first error that the tool reports, else its last words."""
     for line in output.splitlines():
         if (match := _ERROR.search(line)) and not _BROKEN.fullmatch(match[1] or match[2] or ""):
             return shortened(str(match[1] or match[2]).strip(), 300)

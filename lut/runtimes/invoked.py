@@ -62,7 +62,7 @@ class BenchmarkModel:
         self._warm = False  # it did not cool down when it was waited for
 
     def environment(self) -> dict[str, Any]:
-        """As Tool.environment; looks up which CPUs to keep to."""
+        """Return what Tool.environment says, and look up which CPUs to keep to."""
         script = 'if [ -x "$1" ]; then sha256sum "$1" || echo unknown; else echo none; fi'
         said = self.host.run(["sh", "-c", script, "sh", self.binary], timeout_s=60).split()
         digest = said[0][:64] if said else "unknown"
@@ -83,7 +83,7 @@ class BenchmarkModel:
         }
 
     def time(self, model: str, folder: str) -> Timing:
-        """As Tool.time; waits first while a phone is warm, a few minutes at most."""
+        """Time as Tool.time says; wait first while a phone is warm, a few minutes at most."""
         due = not self._warm and time.monotonic() - self._looked >= GATE_S
         invocation = benchmark_model.Invocation(
             threads=self.threads,
@@ -125,7 +125,7 @@ class Trtexec:
         self._is_typed = False  # it turned out to know no precision flag
 
     def environment(self) -> dict[str, Any]:
-        """As Tool.environment; asks the tool which flags it knows."""
+        """Return what Tool.environment says, and ask the tool which flags it knows."""
         self.program = trtexec.ask(self.program.host, self.program.path, TIMEOUT_S)
         return {
             "runtime": "tensorrt",
@@ -135,7 +135,7 @@ class Trtexec:
         }
 
     def time(self, model: str, folder: str) -> Timing:
-        """As Tool.time."""
+        """Time as Tool.time says."""
         if model not in self._engines:
             self._engines[model] = self._build(model, folder)
         timing = trtexec.time_engine(

@@ -143,9 +143,9 @@ def check_fits(
 def _read(
     text: str | bytes, kinds: dict[str, type[Line]], where: str, error: type[UserError]
 ) -> dict[str, Any]:
-    found = parse_json(text, dict[str, Any], where, error=error)
-    kind = next((kinds[name] for name in kinds if name in found), None)
+    line = parse_json(text, dict[str, Any], where, error=error)
+    kind = next((kinds[name] for name in kinds if name in line), None)
     if kind is None:
-        raise error(f"{where}: no line of this kind is known: {shown(', '.join(found))}")
-    as_kind(found, kind, where, error=error)
-    return {name: found[name] for name in kind.__struct_encode_fields__ if name in found}
+        raise error(f"{where}: no line of this kind is known: {shown(', '.join(line))}")
+    as_kind(line, kind, where, error=error)
+    return {name: line[name] for name in kind.__struct_encode_fields__ if name in line}

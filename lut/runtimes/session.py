@@ -74,6 +74,7 @@ class Setting:
             raise DeviceError(f"benchmark_model runs litert, not {self.runtime}; leave it out")
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields."""
         return asdict(self)
 
 
@@ -133,7 +134,7 @@ def run_session(
 
 
 def driver_of(host: Host, setting: Setting) -> Driver:
-    """How models of this setting are timed there. Raises DeviceError where they cannot be."""
+    """Return how models are timed there. Raises DeviceError where they cannot be."""
     phone = host.name.startswith("adb:")
     if phone and setting.runtime != "litert":
         raise DeviceError(f"a phone is timed with litert, not {setting.runtime}: --runtime litert")
@@ -156,7 +157,7 @@ def driver_of(host: Host, setting: Setting) -> Driver:
 
 
 def check_host(host: Host, setting: Setting) -> Driver:
-    """How models will be timed, once both machines have what that takes. Raises UserError."""
+    """Return how models are timed, if both machines have what it takes. Raises UserError."""
     if setting.runtime in FORMATS:
         check_builder(FORMATS[setting.runtime])
     driver = driver_of(host, setting)
@@ -170,7 +171,7 @@ def check_host(host: Host, setting: Setting) -> Driver:
 
 
 def write_models(folder: Path, setting: Setting, models: Sequence[Model]) -> None:
-    """`models.json` and the files that it lists; copies of one network share a file."""
+    """Write `models.json` and the files that it lists; copies of one network share a file."""
     listed = []
     files: dict[tuple[Probe, float], str] = {}
     for model in models:
@@ -214,7 +215,7 @@ def _by_script(
 
 @contextmanager
 def _timer(host: Host, setting: Setting, models: Path | None) -> Iterator[list[str]]:
-    """The timer's command line; elsewhere it and all that it takes lie in a fresh folder."""
+    """Yield the timer's command line; elsewhere it and all it takes lie in a fresh folder."""
     script = Path(__file__).with_name("timer.py")
     flags = [
         f"--{name}={getattr(setting, name)}"
@@ -234,7 +235,7 @@ def _timer(host: Host, setting: Setting, models: Path | None) -> Iterator[list[s
 
 
 def _push_packages(host: Host, there: str) -> None:
-    """What modules are made of, from the sources that run here."""
+    """Copy what PyTorch modules are made of, from the sources that run here."""
     with TemporaryDirectory(prefix="nas-code-") as name:
         for package in ("results", "supernet"):
             for source in (ROOT / package).rglob("*.py"):
@@ -245,16 +246,16 @@ def _push_packages(host: Host, there: str) -> None:
 
 
 def _lines(host: Host, argv: Sequence[str], silence_s: float) -> Iterator[dict[str, Any]]:
-    """What the timer tells. Raises TargetError where it gives up, is silent, or tells no JSON."""
+    """Yield what the timer tells. Raises TargetError where it gives up or tells no JSON."""
     for line in host.stream(argv, idle_timeout_s=silence_s):
-        found = session_line(line, f"{host.name}: the timer printed {shown(line)}")
-        if "error" in found and "failed" not in found:
-            raise TargetError(f"{host.name}: {found['error']}")
-        yield found
+        said = session_line(line, f"{host.name}: the timer printed {shown(line)}")
+        if "error" in said and "failed" not in said:
+            raise TargetError(f"{host.name}: {said['error']}")
+        yield said
 
 
 def _has_tensorrt(host: Host) -> bool:
-    """Whether Python there has a TensorRT that the timer can use."""
+    """Return whether Python there has a TensorRT that the timer can use."""
     python = sys.executable if host.name == "local" else host.python
     asked = "import tensorrt; tensorrt.IExecutionContext.execute_async_v3"
     try:

@@ -202,7 +202,7 @@ def time_engine(program: Program, engine: str, *, runs: int, timeout_s: float) -
 
 
 def parse(log: str, exported: str = "") -> Timing:
-    """From the exported times, or from the log alone; the notes from both.
+    """Return the timing of the exported times, or of the log alone; the notes from both.
 
     Raises TargetError where neither holds times.
     """
@@ -232,7 +232,7 @@ def parse(log: str, exported: str = "") -> Timing:
 
 
 def _records(exported: str) -> list[Run] | None:
-    """The runs after the warm-up, which older versions export as well; None without any file."""
+    """Return the runs after the warm-up, which old versions export too; None without a file."""
     if not exported.strip():
         return None
     records = parse_json(exported, list[Run], "its exported times", error=TargetError)

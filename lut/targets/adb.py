@@ -38,7 +38,7 @@ class Adb(CommandHost):
         self._adb = [find_adb(), "-s", serial]
 
     def push(self, local: Path, remote: str) -> None:
-        """As Host.push."""
+        """Copy as Host.push does."""
         check_local(local)
         retried(lambda: self._send(local, remote))
 
@@ -73,7 +73,7 @@ class Adb(CommandHost):
 
 
 def find_adb() -> str:
-    """From PATH, or from the package adbutils. Raises TargetError with the cure."""
+    """Return adb's path, in PATH or in the package adbutils. Raises TargetError with the cure."""
     with contextlib.suppress(TargetError):
         return find_program("adb", _CURE)
     try:
@@ -84,7 +84,7 @@ def find_adb() -> str:
 
 
 def serials() -> dict[str, str]:
-    """Attached phones and their states (`device` where ready), by serial number."""
+    """Return the states of attached phones (`device` where ready), by serial number."""
     try:
         done = run_client([find_adb(), "devices"], 30)
     except subprocess.TimeoutExpired:
@@ -98,34 +98,34 @@ def serials() -> dict[str, str]:
 
 
 def _is_serial(text: str) -> bool:
-    """Not what adb would take for an option, or a terminal for more than a text."""
+    """Return whether adb takes it for no option, and a terminal for nothing but a text."""
     return bool(text.strip()) and text.isprintable() and not text.startswith("-")
 
 
 def only_serial() -> str:
-    """Of the one phone that is ready. Raises TargetError where there is none, or a choice."""
-    found = serials()
-    ready = [serial for serial, state in found.items() if state == "device"]
+    """Return the serial number of the one phone that is ready. Raises TargetError."""
+    states = serials()
+    ready = [serial for serial, state in states.items() if state == "device"]
     if len(ready) == 1:
         return ready[0]
     if ready:
         listed = ", ".join(shlex.quote(f"adb:{serial}") for serial in ready)
         raise TargetError(f"{len(ready)} phones are attached; choose from {listed}")
-    states = ", ".join(f"{serial} is {state}" for serial, state in found.items())
+    listed = ", ".join(f"{serial} is {state}" for serial, state in states.items())
     raise TargetError(
         "no phone is attached; enable USB debugging, allow it on its screen, and look at "
-        f"`adb devices`{f' ({states})' if states else ''}"
+        f"`adb devices`{f' ({listed})' if listed else ''}"
     )
 
 
 def check_serial(serial: str) -> None:
-    """Raises TargetError, with the nearest, for a phone that is not attached and ready."""
-    found = serials()
-    if serial not in found:
-        if not found:
+    """Raise TargetError, with the nearest, for a phone that is not attached and ready."""
+    states = serials()
+    if serial not in states:
+        if not states:
             only_serial()
-        raise TargetError(f"no phone {shown(serial)}{nearest(serial, found)}")
-    if found[serial] == "unauthorized":
+        raise TargetError(f"no phone {shown(serial)}{nearest(serial, states)}")
+    if states[serial] == "unauthorized":
         raise TargetError(f"adb:{serial}: allow USB debugging on the phone's screen")
-    if found[serial] != "device":
-        raise TargetError(f"adb:{serial} is {found[serial]}", transient=True)
+    if states[serial] != "device":
+        raise TargetError(f"adb:{serial} is {states[serial]}", transient=True)

@@ -78,18 +78,18 @@ _PROCESSOR_TYPES = ("0", "1")  # of Android's Temperature: CPU and GPU; 2 batter
 
 
 def parse_facts(text: str) -> dict[str, Any]:
-    """Names to a string, a whole number, or a list of strings where there may be several."""
-    found: dict[str, list[str]] = {}
+    """Return facts by name: a string, a whole number, or a list where there may be several."""
+    by_name: dict[str, list[str]] = {}
     for line in text.splitlines()[:MOST_LINES]:
         name, sign, value = line[: 4 * MOST_CHARACTERS].partition("=")
         value = printable(value)[:MOST_CHARACTERS]
         if not (sign and re.fullmatch(r"\w{1,40}", name) and re.search(r"\w", value)):
             continue
-        values = found.setdefault(name, [])
+        values = by_name.setdefault(name, [])
         if value not in values and len(values) < MOST_VALUES:
             values.append(value)
     facts: dict[str, Any] = {}
-    for name, values in found.items():
+    for name, values in by_name.items():
         if name in _WHOLE_NUMBERS:
             if values and values[0].isdecimal() and len(values[0]) < 16:
                 facts[name] = int(values[0])
@@ -99,7 +99,7 @@ def parse_facts(text: str) -> dict[str, Any]:
 
 
 def parse_temperature_c(text: str) -> float | None:
-    """The warmest of the processor's sensors; of any where none is called so; None without.
+    """Return the warmest of the processor's sensors; of any where none is called so; None without.
 
     Phones report dead sensors as -274 °C or 0, and currents among the temperatures.
     """

@@ -47,11 +47,11 @@ class Host(Protocol):
     python: str  # the interpreter that runs scripts there
 
     def facts(self) -> dict[str, Any]:
-        """For a table's provenance: system, processor, clocks; what is unknown is left out."""
+        """Return system, processor and clocks for a table's provenance; the unknown is left out."""
         ...
 
     def folder(self) -> AbstractContextManager[str]:
-        """A fresh folder there, removed in the end as well as can be."""
+        """Give a fresh folder there, removed in the end as well as can be."""
         ...
 
     def push(self, local: Path, remote: str) -> None:
@@ -59,14 +59,14 @@ class Host(Protocol):
         ...
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: str | None = None) -> str:
-        """Standard output of a command. Raises TargetError unless it ends well, in time.
+        """Return a command's standard output. Raises TargetError unless it ends well, in time.
 
         A command whose connection was lost is run again: it must bear that.
         """
         ...
 
     def stream(self, argv: Sequence[str], *, idle_timeout_s: float) -> Iterator[str]:
-        """Lines of standard output as they come. Raises TargetError as `run` does.
+        """Yield lines of standard output as they come. Raises TargetError as `run` does.
 
         Never repeated. The command ends when the generator is closed, when this process ends,
         or when nothing comes for `idle_timeout_s`.
@@ -74,7 +74,7 @@ class Host(Protocol):
         ...
 
     def temperature_c(self) -> float | None:
-        """Of the warmest processor sensor; None where there is none to be read."""
+        """Return the warmest processor sensor's; None where there is none to be read."""
         ...
 
 
@@ -88,23 +88,25 @@ class CommandHost(ABC):
 
     @abstractmethod
     def push(self, local: Path, remote: str) -> None:
-        """As Host.push."""
+        """Copy as Host.push says."""
 
     @abstractmethod
     def _client(self, argv: Sequence[str]) -> list[str]:
-        """The arguments of the local client that runs `argv` there."""
+        """Return the arguments of the local client that runs `argv` there."""
 
     @abstractmethod
     def _lost(self, stderr: list[str], *, started: bool) -> TargetError:
-        """Why a command could not be started there, or did not come to its end.
+        """Return why a command could not be started there, or did not come to its end.
 
         Once it is started, `stderr` holds its words too, which must not be taken for the client's.
         """
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: str | None = None) -> str:
+        """Run as Host.run says."""
         return retried(lambda: self._run(argv, timeout_s, stdin), unless=OverdueError)
 
     def stream(self, argv: Sequence[str], *, idle_timeout_s: float) -> Iterator[str]:
+        """Run as Host.stream says."""
         with self._start(argv) as command:
             try:
                 yield from command.lines(idle_timeout_s=idle_timeout_s)
@@ -116,6 +118,7 @@ class CommandHost(ABC):
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[str]:
+        """Give what Host.folder says."""
         template = f"{self._temporary.rstrip('/')}/efficientvit-nas-XXXXXX"
         path = self.run(["mktemp", "-d", template], timeout_s=30).strip()
         try:
@@ -125,9 +128,11 @@ class CommandHost(ABC):
                 self._run(["rm", "-rf", path], 30, None)
 
     def facts(self) -> dict[str, Any]:
+        """Return what Host.facts says."""
         return parse_facts(self.run(["sh", "-c", FACTS], timeout_s=60))
 
     def temperature_c(self) -> float | None:
+        """Return what Host.temperature_c says."""
         return parse_temperature_c(self._temperatures())
 
     def thermal_status(self) -> int | None:
@@ -190,7 +195,7 @@ class OverdueError(TargetError):
 
 
 def failure(name: str, program: str, status: int, stderr: Sequence[str]) -> TargetError:
-    """What a command's exit status and last words mean."""
+    """Return what a command's exit status and last words mean."""
     program = Path(program).name
     if full := [line for line in stderr if _FULL.search(line)]:
         return disk_full(name, full[-1])
@@ -206,6 +211,7 @@ def _last(stderr: Sequence[str]) -> str:
 
 
 def disk_full(name: str, reason: str) -> TargetError:
+    """Return what to raise where files do not fit there."""
     return TargetError(f"{name}: no space for the models ({reason.strip()}); free some there")
 
 
@@ -215,7 +221,7 @@ def retried(
     unless: type[TargetError] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Result:
-    """The result of `action`, tried again while its trouble may pass, and is not `unless`."""
+    """Return the result of `action`, tried again while its trouble may pass, but `unless`."""
     for attempt in range(ATTEMPTS):
         try:
             return action()
@@ -228,26 +234,27 @@ def retried(
 
 
 def copy_limit_s(local: Path) -> float:
-    """How long a copy of a file or folder may take, seconds."""
+    """Return how many seconds a copy of a file or folder may take."""
     files = [local] if local.is_file() else [p for p in local.rglob("*") if p.is_file()]
     return COPY_S + sum(path.stat().st_size for path in files) / SLOWEST_TRANSFER
 
 
 def check_local(local: Path) -> None:
+    """Raise TargetError where there is nothing to copy."""
     if not local.exists():
         raise TargetError(f"there is no {local} to be copied")
 
 
 def find_program(name: str, cure: str) -> str:
-    """Path of a local client program. Raises TargetError with the cure."""
-    found = shutil.which(name)
-    if found is None:
+    """Return the path of a local client program. Raises TargetError with the cure."""
+    path = shutil.which(name)
+    if path is None:
         raise TargetError(f"there is no program {name} on this machine; {cure}")
-    return found
+    return path
 
 
 def run_client(argv: Sequence[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
-    """A short command of a local client. Raises subprocess.TimeoutExpired."""
+    """Run a short command of a local client. Raises subprocess.TimeoutExpired."""
     return subprocess.run(
         argv,
         stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ class Local(CommandHost):
         super().__init__("local", python=python, temporary=tempfile.gettempdir())
 
     def push(self, local: Path, remote: str) -> None:
-        """As Host.push. Raises TargetError where the disk is full or the path forbidden."""
+        """Copy as Host.push says. Raises TargetError for a full disk or a forbidden path."""
         check_local(local)
         try:
             if local.is_dir():

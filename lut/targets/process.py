@@ -146,7 +146,7 @@ class Supervised:
                 return
 
     def stderr(self, *, ended: bool) -> list[str]:
-        """The last lines of standard error, the client's own among them.
+        """Return the last lines of standard error, the client's own among them.
 
         `ended` waits for the client, as they come beside the output, maybe a little later.
         """

@@ -89,12 +89,12 @@ class Ssh(CommandHost):
         self._shared = _SharedConnection(self._ssh, self._options, target)
 
     def push(self, local: Path, remote: str) -> None:
-        """As Host.push, as one compressed stream that tar unpacks there."""
+        """Copy as Host.push says, in one compressed stream that tar unpacks there."""
         check_local(local)
         retried(lambda: self._send(local, remote))
 
     def close(self) -> None:
-        """Ends the shared connection; a further command opens it again."""
+        """End the shared connection; a further command opens it again."""
         self._shared.close()
 
     def _client(self, argv: Sequence[str]) -> list[str]:
@@ -187,13 +187,13 @@ class _SharedConnection:
         self._lock = threading.Lock()
 
     def options(self) -> list[str]:
-        """For a command that goes through it; by itself where the connection is gone."""
+        """Return options of a command that goes through it, or by itself where it is gone."""
         if self._folder is None:
             return []
         return ["-o", f"ControlPath={self._folder}/s", "-o", "ControlMaster=no"]
 
     def open(self) -> list[str] | None:
-        """Opens it where it is not; what ssh said where that failed."""
+        """Open it where it is not, and return what ssh said where that failed, else None."""
         with self._lock:
             return self._open()
 
@@ -235,7 +235,7 @@ class _SharedConnection:
         self._master = self._folder = self._finalizer = None
 
     def _users_own(self) -> bool | None:
-        """Whether the user's configuration shares connections already, and so is left alone."""
+        """Return whether the user's configuration shares connections; None where ssh tells not."""
         try:
             asked = run_client([*self._command, "-G", "--", self._target], CONNECT_S)
         except subprocess.TimeoutExpired:
