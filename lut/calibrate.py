@@ -5,11 +5,12 @@ python -m lut.calibrate --device mydevice:onnxruntime:fp32 --points points.csv -
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lut.calibration.options import CalibrationOptions
 from results.console import main as console_main
+from results.console import options_of
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,7 @@ class Calibrate(CalibrationOptions):
 
     def options(self) -> CalibrationOptions:
         """Return what is calibrated, without how it is printed."""
-        return CalibrationOptions(
-            **{field.name: getattr(self, field.name) for field in fields(CalibrationOptions)}
-        )
+        return options_of(self, CalibrationOptions)
 
     def _propose(self) -> None:
         from lut.calibration.run import propose_points

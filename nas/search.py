@@ -6,11 +6,11 @@ python -m nas.search --device snapdragon8gen1
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from nas.options import SearchOptions
-from results.console import EXIT_INTERRUPTED
+from results.console import EXIT_INTERRUPTED, options_of
 from results.console import main as console_main
 from results.errors import PictureError, one_line
 from results.progress import remark
@@ -46,9 +46,7 @@ class SearchCommand(SearchOptions):
 
     def options(self) -> SearchOptions:
         """Return what is searched, without how it is printed."""
-        return SearchOptions(
-            **{field.name: getattr(self, field.name) for field in fields(SearchOptions)}
-        )
+        return options_of(self, SearchOptions)
 
     def _print(self, result: "SearchResult") -> None:
         from nas.summary import print_front

@@ -5,9 +5,10 @@ torchrun --nproc-per-node 8 -m supernet.train --space b --data imagenet --out ru
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from results.console import main as console_main
+from results.console import options_of
 from results.extras import require
 from supernet.training.options import Messages, TrainingOptions
 
@@ -42,9 +43,7 @@ class Train(TrainingOptions):
 
     def options(self) -> TrainingOptions:
         """Return what is trained, without how it is printed."""
-        return TrainingOptions(
-            **{field.name: getattr(self, field.name) for field in fields(TrainingOptions)}
-        )
+        return options_of(self, TrainingOptions)
 
 
 def main() -> None:
