@@ -80,7 +80,7 @@ def calibrate(options: CalibrationOptions, *, notes: bool = False) -> Calibratio
     tables = {}
     for batch in inputs.batches:
         table = make_table(inputs, calibration, moved, batch)
-        tables[save_table(table, inputs.folder, inputs.device)] = table
+        tables[save_table(table, inputs.folder)] = table
     return CalibrationResult(inputs.device, calibration, moved, physical_percent, tables)
 
 

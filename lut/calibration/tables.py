@@ -1,14 +1,14 @@
 """Tables of what a calibration found, one of each batch size."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lut.calibration.fit import Calibration, CalibrationRow
+from lut.calibration.fit import Calibration
 from lut.calibration.inputs import CalibrationInputs
 from lut.calibration.transfer import Transfer
-from lut.device import Device
+from lut.device import Device, table_name
 from lut.roofline import Roofline
 from lut.sidecar import Sidecar
 from lut.table import Entry, Table, load_table
@@ -62,13 +62,14 @@ def make_table(
     )
 
 
-def save_table(table: Table, folder: Path, device: Device) -> Path:
+def save_table(table: Table, folder: Path) -> Path:
     """Write a table and its sidecar, and return its path.
 
     What is there already and cannot be read is kept as .bak. Raises TableError rather than lose
     a measurement.
     """
-    path = folder / f"{device.table_name(table.batch)}.csv"
+    name = table_name(table.device, table.runtime, table.precision, table.batch)
+    path = folder / f"{name}.csv"
     _make_way(path)
     table.save(path)
     return path
@@ -115,7 +116,7 @@ def origin_of(transfer: Transfer) -> dict[str, Any]:
 
 def _error(calibration: Calibration, batch: int, what: str) -> dict[str, Any]:
     """Return how wrong the table is, as `lut.sidecar.Error` reads it."""
-    rows: Sequence[CalibrationRow] = [row for row in calibration.rows if row.point.fitted]
+    rows = [row for row in calibration.rows if row.point.fitted]
     seen_ms = [row.point.latency_ms for row in rows if row.point.batch == batch]
     summary = calibration.summary
     return {
