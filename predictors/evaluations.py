@@ -46,12 +46,12 @@ class Evaluations:
 
 
 def metric_of(task: Task, dataset: str) -> str:
-    """What an accuracy of shared weights is called wherever it is shown."""
+    """Return what an accuracy of shared weights is called wherever it is shown."""
     return f"{TITLES[PRIMARY[task]]} of {dataset}, shared weights"
 
 
 def unit_of(task: Task) -> str:
-    """Of differences.
+    """Return the unit of differences of a task's first figure.
 
     >>> unit_of("classification"), unit_of("super_resolution")
     ('points', 'dB')
@@ -67,7 +67,7 @@ def read_evaluations(path: Path) -> Evaluations:
     """
     text = read_text(path, error=PredictorError, most=MOST_LOG_BYTES)
     whole = text[: text.rfind("\n") + 1] if _is_torn(text) else text
-    found: dict[Arch, list[float]] = {}
+    values: dict[Arch, list[float]] = {}
     lines: dict[Arch, int] = {}
     first: dict[str, str] = {}
     others: set[str] = set()
@@ -85,23 +85,23 @@ def read_evaluations(path: Path) -> Evaluations:
         if row.metric != PRIMARY[arch.task]:
             others.add(row.metric)
             continue
-        found.setdefault(arch, []).append(row.value)
+        values.setdefault(arch, []).append(row.value)
         lines.setdefault(arch, number)
         if row.n is not None:
             pictures.append(int(row.n))
-    if not found:
+    if not values:
         held = f"only {', '.join(sorted(others))}" if others else "no line"
         raise PredictorError(
             f"{path} holds {held}; evaluate subnets with `python -m supernet.evaluate`, which "
             f"writes one a line"
         )
-    archs = sorted(found, key=Arch.to_json)
+    archs = sorted(values, key=Arch.to_json)
     return Evaluations(
         task=archs[0].task,
         dataset=first["data set"],
         weights_sha256=first["weights"],
         archs=tuple(archs),
-        values=tuple(math.fsum(found[arch]) / len(found[arch]) for arch in archs),
+        values=tuple(math.fsum(values[arch]) / len(values[arch]) for arch in archs),
         num_pictures=min(pictures, default=None),
         lines=lines,
         path=path,
@@ -110,7 +110,7 @@ def read_evaluations(path: Path) -> Evaluations:
 
 
 def _is_torn(text: str) -> bool:
-    """Whether the last line is what somebody was killed at, after whole ones."""
+    """Tell whether the last line is what somebody was killed at, after whole ones."""
     last = text.rpartition("\n")[2]
     if not last.strip() or "\n" not in text:
         return False
@@ -137,7 +137,7 @@ def _parse(line: str, where: str) -> tuple[Arch, Figure]:
 
 
 def _origin(arch: Arch, row: Figure) -> dict[str, str]:
-    """What must be the same in all lines."""
+    """Return what must be the same in all lines."""
     return {
         "task": row.task or arch.task,
         "data set": row.dataset or "an unnamed data set",
