@@ -368,7 +368,7 @@ def test_a_restarted_run_takes_over_no_other_run(monkeypatch, tmp_path):
     assert len(curve(run)) == 2
     for name in ("another", "none"):
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
-        monkeypatch.setattr(os, "getppid", lambda: 1)  # of another torchrun
+        monkeypatch.setattr(os, "getppid", lambda: -1)  # of another torchrun
         with pytest.raises(RunError, match=f"holds another run; .* --resume {run}"):
             replace(QUICK, out=run, steps=3).run()
     assert len(curve(run)) == 2
