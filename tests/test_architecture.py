@@ -5,6 +5,7 @@ import importlib
 import json
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,139 @@ def test_init_files_are_empty():
     found = [path for package in MAY_IMPORT for path in (ROOT / package).rglob("__init__.py")]
     assert ROOT / "supernet" / "tasks" / "__init__.py" in found
     assert not any(path.read_text() for path in found)
+
+
+FLOORS = {"supernet": 15, "lut": 12}  # modules beside the wings, at most
+MOST_LINES = 400  # of a module
+NOT_YET = {"lut/runtimes/timer.py"}  # one script, as it is pushed to targets as one file
+MOST_STATEMENT_LINES, MOST_PARAMETERS = 60, 6  # of a function
+
+
+def sources():
+    for package in MAY_IMPORT:
+        yield from sorted((ROOT / package).rglob("*.py"))
+
+
+def import_graph(root):
+    """{module: modules of ours that it imports}, late imports and TYPE_CHECKING counted."""
+    paths = {
+        ".".join(path.relative_to(root).with_suffix("").parts): path
+        for package in MAY_IMPORT
+        for path in (root / package).rglob("*.py")
+    }
+    graph = {}
+    for module, path in paths.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        graph[module] = (names & paths.keys()) - {module}
+    return graph
+
+
+def circle_in(graph):
+    """Modules that import each other in a circle; [] if there are none."""
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circle_in(import_graph(ROOT)) == []
+
+
+def test_a_circle_is_found_however_it_is_hidden(tmp_path):
+    for package in MAY_IMPORT:
+        (tmp_path / package).mkdir()
+    (tmp_path / "lut" / "a.py").write_text("def f():\n    from lut import b\n")
+    (tmp_path / "lut" / "b.py").write_text("if TYPE_CHECKING:\n    import lut.c\n")
+    (tmp_path / "lut" / "c.py").write_text("x = 1\n")
+    assert circle_in(import_graph(tmp_path)) == []
+    (tmp_path / "lut" / "c.py").write_text("from lut.a import f\n")
+    assert set(circle_in(import_graph(tmp_path))) == {"lut.a", "lut.b", "lut.c"}
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_ground_floors_are_small(package):
+    modules = [path.stem for path in (ROOT / package).glob("*.py") if path.stem != "__init__"]
+    assert len(modules) <= FLOORS[package], sorted(modules)
+
+
+def test_modules_are_short():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in sources()
+        if (lines := path.read_text().count("\n")) > MOST_LINES
+    }
+    assert long.keys() <= NOT_YET, long
+
+
+def long_functions(text):
+    """Functions of too many lines or parameters, `self` not counted, that no comment excuses."""
+    lines, tree = text.splitlines(), ast.parse(text)
+    methods = {
+        id(function)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for function in node.body
+        if not any(
+            "staticmethod" in ast.dump(mark) for mark in getattr(function, "decorator_list", ())
+        )
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        given = node.args
+        parameters = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
+        parameters -= id(node) in methods
+        length = (node.end_lineno or node.lineno) - node.lineno + 1
+        if length <= MOST_STATEMENT_LINES and parameters <= MOST_PARAMETERS:
+            continue
+        first = min([node.lineno, *(mark.lineno for mark in node.decorator_list)])
+        head = lines[first - 2 : node.body[0].lineno]
+        if not any("#" in line for line in head):
+            yield node.name
+
+
+def test_functions_are_short():
+    assert {
+        str(path.relative_to(ROOT)): names
+        for path in sources()
+        if (names := list(long_functions(path.read_text())))
+    } == {}
+
+
+def test_a_long_function_is_named():
+    many = ", ".join("abcdefg")
+    assert list(long_functions(f"def f({many}):\n    pass\n")) == ["f"]
+    assert list(long_functions(f"# as the paper lists them\ndef f({many}):\n    pass\n")) == []
+    assert list(long_functions(f"class A:\n    def f(self, {many[3:]}):\n        pass\n")) == []
+    assert list(long_functions("def f():\n" + "    pass\n" * 60)) == ["f"]
+
+
+# What no sentence of the form "Return the latency of one block, in ms." begins with.
+NO_VERBS = """
+    a an the of those that these this what which who whose whether where when why how as in on at by
+    for from to with without into over under per all any each every both no not one two some same is
+    are was has its it they we and or but only also more most less least there if unless until while
+    since after before between
+"""
+
+
+def test_docstrings_of_functions_begin_with_a_verb():
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (text := ast.get_docstring(node))
+        and text.split()[0].strip("`.,:;'\"").lower() in NO_VERBS.split()
+    ]
+    assert wrong == []
 
 
 def module_names(code):
