@@ -134,7 +134,7 @@ class OnnxRuntime:
         return session
 
     def checked_session(self, path: Path) -> Any:
-        """A session whose nodes run where they were asked to, all or, with a remark, a part.
+        """Return a session whose nodes run where they were asked to, all or, with a remark, a part.
 
         What a provider does not take, ONNX Runtime gives to its CPU provider in silence.
         """
@@ -154,7 +154,7 @@ class OnnxRuntime:
         return self.session(path)
 
     def count_nodes(self, path: Path) -> tuple[int, int]:
-        """How many nodes, fused ones as one, the provider runs, of how many."""
+        """Return how many nodes, fused ones as one, the provider runs, and of how many."""
         with tempfile.TemporaryDirectory() as folder:
             session = self.session(path, profile=os.path.join(folder, "profile"))
             (given,) = session.get_inputs()
@@ -201,7 +201,7 @@ class LiteRT:
         return invoke
 
     def check_delegate(self, interpreter: Any) -> None:
-        """Whether XNNPACK was applied, where the interpreter tells its operations."""
+        """Raise RuntimeError where a delegate was applied, or was not, against what was asked."""
         operations = getattr(interpreter, "_get_ops_details", lambda: None)()
         if operations is None:
             return
@@ -292,15 +292,18 @@ class PyTorch:
         return self.timed(self.captured(eager) if self.provider == "cuda-graph" else eager)
 
     def compiled(self, forward: Any) -> Any:
-        """Under a code object of its own, as compiled functions are kept by it: those of all
-        models would be looked through at every call, and given up after the eighth."""
+        """Compile a function under a code object of its own.
+
+        PyTorch keeps compiled functions by it: those of all models would be looked through at
+        every call, and given up after the eighth.
+        """
         self.count += 1
         code = forward.__code__.replace(co_name=f"model{self.count}")
         own = types.FunctionType(code, forward.__globals__, code.co_name, None, forward.__closure__)
         return self.torch.compile(own, fullgraph=True, dynamic=False)
 
     def captured(self, run: Run) -> Run:
-        """All graphs share one pool of memory: none needs its results after its run.
+        """Capture a run as a CUDA graph; all share one pool of memory, as none needs old results.
 
         A graph knows addresses alone: weights and picture must live as long as it does.
         """
@@ -393,7 +396,10 @@ class TensorRT:
         return self.cuda.timed(launch, stream, keep=(engine, context))
 
     def build(self, path: Path) -> Any:
-        """The engine, serialised. Before TYPED_FROM fp16 is a permission, then the model's own."""
+        """Return the engine, serialised.
+
+        Before TYPED_FROM fp16 is a permission, from then on the model's own type.
+        """
         trt = self.tensorrt
         kinds = trt.NetworkDefinitionCreationFlag
         names = ["EXPLICIT_BATCH", *["STRONGLY_TYPED"] * self.typed]
@@ -461,7 +467,7 @@ class Cuda:
             raise RuntimeError(f"{name}: {reason}")
 
     def made(self, name: str, *arguments: Any) -> ctypes.c_void_p:
-        """A handle or pointer that a function writes to its first argument."""
+        """Return the handle or pointer that a function writes to its first argument."""
         made = ctypes.c_void_p()
         self.call(name, ctypes.byref(made), *arguments)
         return made
@@ -476,7 +482,7 @@ class Cuda:
         return pointer.value
 
     def captured(self, enqueue: Callable[[], None], stream: ctypes.c_void_p) -> Run | None:
-        """A launch of all that `enqueue` does, as one graph; None where that cannot be."""
+        """Return a launch of all that `enqueue` does, as one graph; None where that cannot be."""
         self.call("cudaStreamBeginCapture", stream, ctypes.c_int(1))  # of this thread alone
         failed = False
         try:
@@ -492,7 +498,7 @@ class Cuda:
         return lambda: self.call("cudaGraphLaunch", launchable, stream)
 
     def timed(self, launch: Run, stream: ctypes.c_void_p, keep: Any) -> Run:
-        """The launch between two events. It is a part of their time, the same for all models."""
+        """Time a launch by two events; its own cost is part of it, the same for all models."""
         start, end = self.made("cudaEventCreate"), self.made("cudaEventCreate")
         milliseconds = ctypes.c_float()
 
@@ -590,7 +596,7 @@ class Ina3221:
 
 
 def find_sensor(sysfs: Path, on_gpu: bool) -> Any:
-    """What tells energy here. Raises RefusedError where nothing does."""
+    """Return what tells energy here. Raises RefusedError where nothing does."""
     rails = []
     for label in sorted((sysfs / "bus/i2c/drivers").glob("ina3221*/*/hwmon/hwmon*/in[123]_label")):
         current = label.with_name(label.name.replace("in", "curr").replace("label", "input"))
@@ -633,7 +639,7 @@ def energy_mj(run: Run, sensor: Any, window_s: float) -> float:
 
 
 def normal(numpy: Any, shape: Sequence[int]) -> Any:
-    """A random input of ordinary size: denormal numbers would be slow."""
+    """Return a random input of ordinary size: denormal numbers would be slow."""
     return numpy.random.default_rng(0).standard_normal(tuple(shape)).astype("float32")
 
 
@@ -647,7 +653,7 @@ def version_of(package: str) -> str | None:
 
 
 def number_of(version: str) -> tuple[int, ...]:
-    """The first two numbers of a version.
+    """Return the first two numbers of a version.
 
     >>> number_of("10.12.0.36")
     (10, 12)
@@ -673,7 +679,7 @@ def pin(cpus: str, threads: int) -> list[int] | None:
 
 
 def temperature_c() -> float | None:
-    """The hottest thermal zone, or None where the system tells nothing that can be."""
+    """Return the hottest thermal zone, in degrees, or None where the system tells none."""
     found = []
     for path in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
         try:
@@ -684,7 +690,7 @@ def temperature_c() -> float | None:
 
 
 def load_all(runtime: Any, folder: Path, models: list[dict[str, Any]]) -> list[Run | None]:
-    """A function that runs a model, or None where it cannot be loaded, for every model."""
+    """Return a function that runs it for every model, or None where it cannot be loaded."""
     functions: list[Run | None] = []
     said = time.monotonic()
     for index, model in enumerate(models):
@@ -709,7 +715,7 @@ def load_all(runtime: Any, folder: Path, models: list[dict[str, Any]]) -> list[R
 
 
 def shuffled(repeats: Sequence[int], seed: int, number: int) -> list[int]:
-    """The order of pass `number`: every model as often as it is repeated."""
+    """Return the order of pass `number`: every model as often as it is repeated."""
     order = [index for index, count in enumerate(repeats) for _ in range(count)]
     random.Random(f"{seed} {number}").shuffle(order)
     return order
