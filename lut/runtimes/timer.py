@@ -201,7 +201,11 @@ class LiteRT:
         return invoke
 
     def check_delegate(self, interpreter: Any) -> None:
-        """Raise RuntimeError where a delegate was applied, or was not, against what was asked."""
+        """Compare the delegate that was applied with the one that was asked for.
+
+        A remark where XNNPACK takes no node. Raises RuntimeError where one was applied though none
+        was asked for.
+        """
         operations = getattr(interpreter, "_get_ops_details", lambda: None)()
         if operations is None:
             return
