@@ -21,6 +21,7 @@ from supernet.tasks import annotated_pictures
 from supernet.tasks.annotated_pictures import AnnotatedPictures
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.promptable import BoxIoU, PromptableTask
+from supernet.weights.header import read_header
 from tests.conftest import ROOT
 from tests.test_tasks import BoxFiller, noise, save
 
@@ -441,5 +442,5 @@ def test_notes_reach_an_evaluation(tmp_path):
     write(tmp_path / "data", [annotation(mask_upright(1)), bad], size=(H, W))
     weights = tmp_path / "foreign.safetensors"
     save_file({"x": torch.zeros(1)}, weights)
-    opened = open_data(named_arch("sam_l0"), weights, tmp_path / "data")
+    opened = open_data(named_arch("sam_l0"), read_header(weights), tmp_path / "data")
     assert ["1 of 2 objects" in note for note in opened.notes] == [True]

@@ -148,8 +148,14 @@ def test_evaluation_is_deterministic_and_independent_of_the_batch(task):
     torch.testing.assert_close(together, with_gradients, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+HALF = [(task, torch.bfloat16) for task in TASKS] + [
+    # PyTorch's float16 convolutions of large pictures are slow on a CPU
+    pytest.param(task, torch.float16, marks=[pytest.mark.slow] * (task == "promptable"))
+    for task in TASKS
+]
+
+
+@pytest.mark.parametrize(("task", "dtype"), HALF)
 def test_autocast_gives_the_same_with_and_without_gradients(task, dtype):
     torch.manual_seed(0)
     network = build(narrow(task))
@@ -241,6 +247,7 @@ def test_export_with_any_batch(task):
         torch.testing.assert_close(program.module()(five), network(five))
 
 
+@pytest.mark.slow
 def test_a_whole_network_in_half_precision_at_full_resolution():
     """B0 for Cityscapes at 1024x2048: 8,192 tokens in stage 3, all arithmetic in float16."""
     network = build(model_arch("efficientvit_seg_b0_cityscapes")).eval()

@@ -81,7 +81,9 @@ def test_the_golden_file_covers_every_official_network():
         assert any(h != w for h, w in sizes)
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * ("_xl" in n)) for n in GOLDEN]
+)
 def test_single_precision(name, tmp_path):
     check(name, list(GOLDEN[name]), torch.float32, tmp_path)
 

@@ -311,7 +311,7 @@ def test_a_folder_taken_between_the_check_and_the_lock_is_left_alone(
 ):
     from results import runs
 
-    def taken(out, name, flag):
+    def taken(out, name, flag, *, resumes):
         shutil.copytree(finished[0], out)
         return out
 

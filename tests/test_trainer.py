@@ -272,7 +272,9 @@ def test_a_compiled_subnet_is_the_subnet(monkeypatch):
         assert torch.allclose(buffer.float(), other.float(), atol=1e-5), name
 
 
-@pytest.mark.parametrize(("alone", "num"), [(False, 3), (True, 9)])  # PyTorch keeps eight by itself
+@pytest.mark.parametrize(
+    ("alone", "num"), [(False, 3), pytest.param(True, 9, marks=pytest.mark.slow)]
+)  # PyTorch keeps eight by itself
 def test_every_resolution_is_compiled_once(alone, num, monkeypatch):
     shapes = []
 

@@ -49,7 +49,7 @@ class Reader:
     make: Callable[[Path], list[Path]]  # fills a folder; the files in it that are damaged
     mutate: Mutator
     use: Callable[[Path], Any]  # the damaged file, in a fresh copy of that folder
-    quick: int = 20  # mutants of the ordinary suite
+    quick: int = 10  # mutants of the ordinary suite
     is_file: bool = True  # of a user; else what a tool printed, and the file is ours alone
     runs: bool = False  # it starts programs, and may
 
