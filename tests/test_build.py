@@ -266,6 +266,26 @@ def test_a_table_for_other_classes_covers_a_supernets_networks(synthetic, tmp_pa
         assert not candidate.latency_extrapolated
 
 
+def test_a_validation_by_another_version_of_the_runtime_says_so(synthetic, tmp_path, capsys):
+    from lut.validate import Validate
+
+    machine = Machine(noise=0.01)
+    synthetic(machine, *QUICK, "--run-folder", str(tmp_path / "run"))
+
+    def validate(name):
+        Validate(device=("made-up",), networks=4, passes=5, out=tmp_path / name).run()
+        found = json.loads((tmp_path / name / "validation.json").read_text())
+        return found["remark"], capsys.readouterr().out
+
+    remark, said = validate("same")
+    assert remark == ""
+    assert "measured with" not in said
+    machine.version = "2"
+    remark, said = validate("other")
+    assert remark.startswith("the table was measured with onnxruntime 1, here is 2: latencies may")
+    assert remark in said
+
+
 def test_what_the_runtime_refuses_is_reported(synthetic, tmp_path):
     from lut.measuring.probes import difference_of
 

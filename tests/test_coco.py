@@ -107,6 +107,17 @@ class TestTurned:
         picture = AnnotatedPictures(tmp_path)[0]
         assert picture.pixels.shape[:2] == (H, W)
 
+    @pytest.mark.parametrize("told", [0, -1, None, [], 40.5, 10**9, 10**400, "nan", "inf", "wide"])
+    def test_sizes_that_are_none_are_not_told(self, tmp_path, told):
+        turned(tmp_path / "images" / "a.png", 6)
+        image = {"id": 1, "file_name": "a.png", "width": told, "height": told}
+        write(tmp_path, [annotation(mask_upright(6))], images=[image])
+        data = AnnotatedPictures(tmp_path)
+        assert data.notes == ()
+        (instance,) = data[0].instances
+        assert (instance.decode() == is_yellow(data[0])).all()
+        assert data[0].is_assumed
+
     def test_polygons_go_where_run_lengths_tell(self, tmp_path):
         turned(tmp_path / "images" / "a.png", 8)
         both = [annotation(mask_upright(1)), annotation(mask_upright(1), "run lengths", id=2)]
@@ -152,6 +163,23 @@ class TestSizes:
         found = metric.compute()
         assert (found["objects"], found["objects_damaged"]) == (1, 1)
 
+    def test_polygons_of_another_size_than_fitting_run_lengths_cost_themselves(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 1)
+        both = [annotation(mask_upright(1)), annotation(mask_upright(1), "run lengths", id=2)]
+        write(tmp_path, both, size=(2 * H, 2 * W))
+        picture = AnnotatedPictures(tmp_path)[0]
+        assert len(picture.instances) == 1
+        (told,) = picture.damaged
+        assert "annotation 1 is damaged: made on a picture of (80, 160), and this is (40" in told
+
+    @pytest.mark.parametrize("told", [0, 0.0, -1, None])
+    def test_an_area_that_is_not_told_is_that_of_the_mask(self, tmp_path, told):
+        turned(tmp_path / "images" / "a.png", 1)
+        mask = mask_upright(1)
+        write(tmp_path, [annotation(mask, area=told), annotation(mask, area=7)], size=(H, W))
+        picture = AnnotatedPictures(tmp_path)[0]
+        assert [instance.area for instance in picture.instances] == [mask.sum(), 7]
+
     def test_run_lengths_of_another_size_cost_one_object(self, tmp_path):
         turned(tmp_path / "images" / "a.png", 1)
         other = {"size": [100_000, 100_000], "counts": [10**10]}
@@ -178,6 +206,7 @@ BAD = {
     "negative": {"segmentation": {"size": [H, W], "counts": [-1, 3201]}},
     "huge counts": {"segmentation": {"size": [H, W], "counts": [10**30]}},
     "box outside": {"bbox": [500, 5, 10, 10]},
+    "negative box": {"bbox": [70, 15, -20, -10]},
     "deep": {"segmentation": json.loads("[" * 200 + "]" * 200)},
 }
 
@@ -204,6 +233,16 @@ class TestDamage:
             DataError, match=r"1 of 1 objects are damaged, the first: .*annotation 1"
         ):
             AnnotatedPictures(tmp_path)
+
+    @pytest.mark.parametrize("area", [7, None])
+    def test_of_an_object_without_box_and_pixel_shows_with_its_picture(self, tmp_path, area):
+        turned(tmp_path / "images" / "a.png", 1)
+        empty = {"segmentation": encode(np.zeros((H, W), bool)), "bbox": None, "area": area}
+        write(tmp_path, [annotation(mask_upright(1)) | empty, GOOD], size=(H, W))
+        picture = AnnotatedPictures(tmp_path)[0]
+        assert len(picture.instances) == 1
+        (told,) = picture.damaged
+        assert "annotation 1 is damaged: it has neither a bbox nor a pixel" in told
 
 
 class TestDamageInSa1b:
@@ -352,6 +391,16 @@ class TestPlaces:
         (path.parent / f"._{path.name}").write_bytes(b"\0\5\26\7")
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as Windows' editors save it
         assert len(AnnotatedPictures(tmp_path)) == 1
+        (path.parent / f"._{path.name}").rename(path.parent / "._labels.json")
+        path.rename(path.parent / "labels.json")  # the only one, so of any name
+        assert len(AnnotatedPictures(tmp_path)) == 1
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+    def test_annotations_in_utf_16_are_read(self, tmp_path, encoding):
+        turned(tmp_path / "images" / "ä.png", 1)
+        path = write(tmp_path, [GOOD], name="ä.png")
+        path.write_text(path.read_text(), encoding=encoding)
+        assert len(AnnotatedPictures(tmp_path)[0].instances) == 1
 
     @pytest.mark.parametrize(
         "text", ["[" * 100_000, '{"images": 10000000000000000000000}', "", "[]"]
@@ -415,6 +464,14 @@ class TestMemory:
             "assert picture.size == (3750, 3000) and picture.getpixel((3749, 2999)) == (77,) * 3"
         )
         assert peak_mb(tmp_path, body) < 1000
+
+    def test_of_a_large_jpeg(self, tmp_path):
+        Image.new("RGB", (12_000, 10_000), YELLOW).save(tmp_path / "x.jpg")
+        body = (
+            "picture = read_rgb(folder / 'x.jpg')\n"
+            "assert picture.size == (3000, 2500) and picture.getpixel((2999, 2499))[2] < 40"
+        )
+        assert peak_mb(tmp_path, body) < 700
 
     def test_of_16_bits(self, tmp_path):
         Image.new("I;16", (13_300, 13_300), 257 * 5).save(tmp_path / "x.png", compress_level=1)

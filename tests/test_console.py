@@ -47,13 +47,30 @@ def test_a_prediction_whose_streams_are_closed_is_one(tmp_path, streams):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_full_output_is_named(tmp_path):
-    for flags in ("", "--json"):
-        done = shell(f"{PREDICT} {flags} >/dev/full", tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: standard output")
-        assert done.stderr.endswith(": No space left on device\n")
-        assert done.stderr.count("\n") == 1
+def test_programs_that_are_started_have_streams_too(tmp_path):
+    code = (
+        "import subprocess, sys\nfrom pathlib import Path\n"
+        "from results.console import open_standard_streams\n"
+        "open_standard_streams()\n"
+        "child = [sys.executable, '-c', 'import os; [os.fstat(i) for i in range(3)]']\n"
+        "status = subprocess.run(child).returncode\n"
+        "Path('told').write_text(f'{status} {sys.stdin.read()!r}')"
+    )
+    done = shell(f'-c "{code}" <&- >&- 2>&-', tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "told").read_text() == "0 ''"
+
+
+@pytest.mark.parametrize("flags", ["", "--json"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_output_is_named(tmp_path, flags, unbuffered):
+    done = shell(f"{PREDICT} {flags} >/dev/full", tmp_path, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard output")
+    assert done.stderr.endswith(": No space left on device\n")
+    assert done.stderr.count("\n") == 1
+    if flags == unbuffered == "":  # little is printed, which is written at the end
+        assert done.stderr == "error: standard output: No space left on device\n"
 
 
 def test_a_full_output_costs_no_file_of_a_search(tmp_path):

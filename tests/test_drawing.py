@@ -1,6 +1,7 @@
 """Pictures whatever the environment says, and numbers that do not depend on pictures."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def test_a_notebooks_settings_change_no_picture_and_nothing_is_remarked(tmp_path
     )
     assert (plain.returncode, plain.stderr) == (0, "")
     assert (odd.returncode, odd.stderr) == (0, "")
-    assert files[0].read_bytes() == same[0].read_bytes()
+    is_same = files[0].read_bytes() == same[0].read_bytes()
+    assert is_same  # of bytes pytest would seek the differences for minutes
     assert same[1].stat().st_size > 1e6
 
 
@@ -85,11 +87,44 @@ def test_what_a_library_raises_is_one_line_and_its_remarks_are_none():
             raise error
 
 
-def test_the_environment_is_as_it_was_afterwards(monkeypatch):
-    monkeypatch.setenv("MPLBACKEND", "module://none")
+@pytest.mark.parametrize("name", ["MPLBACKEND", "PLOTLY_RENDERER"])
+def test_the_environment_is_as_it_was_afterwards(monkeypatch, name):
+    monkeypatch.setenv(name, "module://none")
     with drawing("x.png"):
-        assert "MPLBACKEND" not in os.environ
-    assert os.environ["MPLBACKEND"] == "module://none"
+        assert name not in os.environ
+    assert os.environ[name] == "module://none"
+
+
+def test_matplotlib_is_as_it_was_afterwards(caplog):
+    import matplotlib
+
+    logger = logging.getLogger("matplotlib")
+    caplog.set_level(logging.INFO, "matplotlib")
+    with matplotlib.rc_context({"axes.facecolor": "red"}):
+        with drawing("x.png"):
+            assert matplotlib.rcParams["axes.facecolor"] == "white"
+            assert not logger.isEnabledFor(logging.ERROR)
+        assert matplotlib.rcParams["axes.facecolor"] == "red"
+    assert logger.level == logging.INFO
+
+
+def test_whoever_draws_after_us_has_the_backend_of_the_environment():
+    """As in a notebook, whose own pictures would no longer be shown."""
+    code = (
+        "from results.drawing import drawing\n"
+        "with drawing('x.png'):\n    pass\n"
+        "import matplotlib\nprint(matplotlib.get_backend())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "MPLBACKEND": "svg"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("svg\n", "", 0)
 
 
 def test_matplotlib_is_imported_in_one_place():

@@ -1,7 +1,9 @@
 """Walking folders of pictures: links, what systems leave there, suffixes, masks, odd files."""
 
 import os
+import signal
 import socket
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from results.errors import DataError
-from supernet.pictures import FORMATS, Normalisation, read_indices, read_rgb
+from supernet.pictures import FORMATS, Normalisation, read_indices, read_rgb, stored_size
 from supernet.tasks.annotated_pictures import AnnotatedPictures
 from supernet.tasks.classification import ClassFolders, Preparation
 from supernet.tasks.folders import (
@@ -74,6 +76,17 @@ class TestLinks:
         (tmp_path / "b.png").symlink_to("a.png")
         (tmp_path / "more").symlink_to("z")
         assert names(tmp_path) == ["z/0.png"]
+
+    @pytest.mark.parametrize("link", ["a.png", "z.png"])
+    def test_a_picture_elsewhere_is_listed_once_by_its_link_or_its_folders(self, tmp_path, link):
+        for name in "01":
+            save(tmp_path / "store" / f"{name}.png", noise(4, 4))
+        data = tmp_path / "data"
+        data.mkdir()
+        (data / link).symlink_to("../store/0.png")
+        (data / "more").symlink_to("../store")
+        assert len(names(data)) == 2
+        assert "more/1.png" in names(data)
 
     def test_links_out_of_the_folder_are_the_users(self, tmp_path):
         save(tmp_path / "store" / "n1" / "0.png", noise(4, 4))
@@ -305,6 +318,17 @@ class TestMasks:
 
 
 class TestOddFiles:
+    @pytest.fixture(autouse=True)
+    def no_hang(self):
+        def late(*_):
+            pytest.fail("it hangs")
+
+        before = signal.signal(signal.SIGALRM, late)
+        signal.alarm(30)
+        yield
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
     @pytest.fixture(params=["pipe", "socket", "folder", "device"])
     def odd(self, request, tmp_path):
         path = tmp_path / "x.png"
@@ -333,6 +357,25 @@ class TestOddFiles:
         elif not odd.is_symlink():
             with pytest.raises(DataError, match=r"x\.png is no regular file; remove it"):
                 list_pictures(odd.parent)
+
+    def test_what_has_no_end_is_not_read_at_all(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.png")
+        (tmp_path / "device.png").symlink_to("/dev/zero")
+        for name in ("pipe.png", "device.png"):
+            for read in (read_rgb, read_indices, stored_size):
+                with pytest.raises(DataError, match=rf"{name}: it is no regular file"):
+                    read(tmp_path / name)
+
+    def test_the_bound_of_pixels_is_our_own_where_pillows_is_lifted(self, tmp_path, monkeypatch):
+        path = save(tmp_path / "x.png", noise(4, 4)[..., 0])
+        data = bytearray(path.read_bytes())
+        data[16:24] = (15_000).to_bytes(4, "big") * 2  # of IHDR, whose checksum follows
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+        path.write_bytes(data)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        for read in (read_rgb, read_indices, stored_size):
+            with pytest.raises(DataError, match="more than 200 megapixels; scale it down"):
+                read(path)
 
     def test_folders_that_cannot_be_read_are_not_passed_over(self, tmp_path, monkeypatch):
         save(tmp_path / "a" / "0.png", noise(4, 4))

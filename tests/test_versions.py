@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
@@ -13,6 +13,7 @@ from lut.device import find_table, get_device
 from lut.runtimes.versions import remark_here, version_remark
 from lut.sidecar import Environment, Sidecar
 from nas.devices import Devices
+from nas.predict import Predict
 from nas.search import SearchCommand
 from results.errors import TableError
 
@@ -91,6 +92,17 @@ def test_a_table_of_this_machine_is_held_against_what_is_installed(monkeypatch):
             assert remark_on({"version": "0.1.0"}, **change) == ""
 
 
+def test_the_package_for_gpus_is_the_runtime_too(monkeypatch):
+    def installed(name):
+        if name != "onnxruntime-gpu":
+            raise PackageNotFoundError(name)
+        return "1.32.0"
+
+    monkeypatch.setattr("lut.runtimes.versions.version", installed)
+    assert "with onnxruntime 1.20.0, here is 1.32.0" in remark_on()
+    assert remark_on({"runtime": "pytorch"}) == ""
+
+
 @pytest.mark.parametrize(
     "written", [{}, {"measurement": None}, {"measurement": {"environment": ORT}}]
 )
@@ -130,6 +142,17 @@ def test_the_list_of_devices_has_the_remark(mine, capsys):
 def test_a_search_has_the_remark(mine, tmp_path, capsys):
     SearchCommand(device=("mine",), trials=20, out=tmp_path / "run").run()
     assert "the table was measured with onnxruntime 0.1.0, here is" in capsys.readouterr().out
+
+
+def test_a_prediction_has_the_remark(mine, capsys):
+    Predict(device=("mine",), arch="b0").run()
+    assert "note: the table was measured with onnxruntime 0.1.0" in capsys.readouterr().err
+    Predict(device=("mine",), arch="b0", json=True).run()
+    said = capsys.readouterr()
+    assert "onnxruntime 0.1.0" in said.err
+    assert json.loads(said.out)
+    Predict(device=("mine",), arch="b0", quiet=True).run()
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("arguments", [["nas.devices"], ["lut.build", "--help"]])
