@@ -18,6 +18,7 @@ from supernet.weights.files import load_weights, official_state_dict
 from tests.conftest import ROOT
 from tests.seeded import digest, seeded_picture, seeded_tensor
 
+SLOW = ("_xl0", "_xl1", "_l3")  # networks of which one pass takes seconds
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "official.json").read_text())
 ORIGIN = GOLDEN.pop("origin")
 BOUND = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -82,7 +83,7 @@ def test_the_golden_file_covers_every_official_network():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * ("_xl" in n)) for n in GOLDEN]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * n.endswith(SLOW)) for n in GOLDEN]
 )
 def test_single_precision(name, tmp_path):
     check(name, list(GOLDEN[name]), torch.float32, tmp_path)

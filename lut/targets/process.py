@@ -189,6 +189,7 @@ class Supervised:
             while line := self._popen.stdout.readline(MOST_LINE):
                 if len(line) == MOST_LINE:
                     self._put(OutputError(f"a line of more than {MOST_LINE >> 20} MB"))
+                    self._popen.stdout.close()  # that the command fails and none waits for us
                     break
                 self._put(line.decode(errors="replace").rstrip("\r\n"))
         self._put(None)

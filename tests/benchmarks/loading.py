@@ -10,7 +10,6 @@ steps run there, in bfloat16. The record goes to results/benchmarks/loading.json
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -35,7 +34,7 @@ from supernet.tasks.choose import training_task
 from supernet.tasks.draw import Draw
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.task import Task
-from tests.benchmarks.search import cpu_name
+from tests.benchmarks.search import machine
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, WARM_UP, PICTURES, BATCH = 24, 2, 8, 64
@@ -89,7 +88,7 @@ def main() -> None:
         "command": "python -m tests.benchmarks.loading",
         "date": now().isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": f"{platform.machine()}, {cores} cores, {cpu_name()}",
+        "machine": machine(),
         "accelerator": torch.cuda.get_device_name() if device.type == "cuda" else "cpu, 1 thread",
         "versions": {**RunRecord("", {}, {}).versions, "torch": str(torch.__version__)},
         "batch": BATCH,

@@ -11,7 +11,6 @@ The record goes to results/benchmarks/mixers.json.
 
 import ctypes
 import json
-import os
 import platform
 import statistics
 import time
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from results.files import write_json
 from results.record import RunRecord, commit, now
 from supernet.blocks import Block
-from tests.benchmarks.search import cpu_name
+from tests.benchmarks.search import machine
 
 ROOT = Path(__file__).parents[2]
 CHANNELS, NUM_HEADS, HEAD_DIM = 128, 8, 16
@@ -77,7 +76,7 @@ def main() -> None:
         "command": "python -m tests.benchmarks.mixers",
         "date": now().isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {cpu_name()}, 1 thread, fp32",
+        "machine": f"{machine()}, 1 thread, fp32",
         "versions": {**RunRecord("", {}, {}).versions, "torch": str(torch.__version__)},
         "channels": CHANNELS,
         "num_heads": NUM_HEADS,

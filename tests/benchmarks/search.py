@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 DEVICES = ("snapdragon8gen1", "orin", "a100", "jetson-nano")
 REPEATS = 3
 SEEDS = (0, 1, 2)
+VECTOR_UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def main() -> None:
@@ -91,14 +92,18 @@ def hypervolume(front: Front) -> float:
 
 
 def machine() -> str:
-    return f"{platform.machine()}, {os.cpu_count()} cores, {cpu_name()}"
+    """Describe this machine: architecture, cores, CPU and which vector units it has."""
+    name = cpu_fact("model name") or platform.processor()
+    units = " ".join(unit for unit in cpu_fact("flags").split() if unit in VECTOR_UNITS)
+    return f"{platform.machine()}, {os.cpu_count()} cores, {name}, {units or 'vectors unknown'}"
 
 
-def cpu_name() -> str:
+def cpu_fact(name: str) -> str:
+    """Return what Linux tells of the first core under a name, or an empty string."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
+        if line.partition(":")[0].strip() == name:
             return line.partition(":")[2].strip()
-    return platform.processor()
+    return ""
 
 
 if __name__ == "__main__":
