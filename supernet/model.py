@@ -204,6 +204,7 @@ def create_model(
     pretrained: Path | str | bool | None = None,
     features_only: bool = False,
     resolution: int | tuple[int, int] | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> EfficientViT | FeatureExtractor | Sam:
     """Return a model by the name its users know; `model_names()` lists them.
 
@@ -215,6 +216,7 @@ def create_model(
         features_only: the outputs of all stages instead of the head's.
         resolution: input size in pixels that `model.arch` shall speak of; by default that of
             `name`, else the one that a network for the same task in the file was trained at.
+        tell: is given which of several networks in the file was taken, in one line.
 
     Raises ArchError for an unknown name or setting, WeightsError for unfitting weights.
     """
@@ -249,7 +251,7 @@ def create_model(
         fit(weights, plan)
     model = build(arch) if features_only else build_task_model(arch)
     fitting = fit(weights, model, partial=True)
-    fitting.put_in(model)
+    fitting.put_in(model, tell)
     if fitting.left and not features_only:
         warnings.warn(
             f"{len(fitting.left)} tensors of the head are not in {pretrained} and stay at random: "

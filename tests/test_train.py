@@ -42,9 +42,7 @@ from supernet.training.report import print_training
 from supernet.training.run import train
 from supernet.training.snapshots import load_snapshot, save_snapshot, snapshots
 from supernet.training.trainer import Trainer
-from supernet.weights.files import (
-    save_weights,
-)
+from supernet.weights.files import official_state_dict, save_weights
 from supernet.weights.fitting import norm_eps, set_norm_eps
 from supernet.weights.header import read_header
 from supernet.weights.tensors import read_tensors
@@ -281,6 +279,25 @@ def test_it_says_as_much_as_it_is_asked_for(tmp_path, capsys, monkeypatch, messa
     assert ("no such font" in said.err) == (messages >= Messages.TROUBLE)
     assert ("decimal points" in said.err) == (messages >= Messages.NOTES)
     assert ("1/1 steps" in said.err) == (messages >= Messages.PROGRESS)
+
+
+@pytest.mark.parametrize("messages", list(Messages))
+def test_which_first_weights_a_checkpoint_gave_is_a_note(tmp_path, capsys, messages):
+    arch = get_space("tiny", freeze=FROZEN, num_classes=12).sample(random.Random(0))
+    (tmp_path / "arch.json").write_text(arch.to_json())
+    raw, averaged = (official_state_dict(build(arch)) for _ in range(2))
+    torch.save({"state_dict": raw, "state_dict_ema": averaged}, tmp_path / "two.pt")
+    options = TrainingOptions(
+        arch=str(tmp_path / "arch.json"), init=tmp_path / "two.pt", out=tmp_path / "run",
+        steps=1, num_train=4, batch_size=4, workers=0, limit=4,
+    )  # fmt: skip
+    train(options, messages)
+    said = capsys.readouterr()
+    assert said.out == ""
+    line = f"note: {tmp_path / 'two.pt'}: took the averaged weights under state_dict_ema"
+    assert said.err.count(line) == (messages >= Messages.NOTES)
+    if messages == Messages.NONE:
+        assert said.err == ""
 
 
 def test_two_processes_run_the_command(whole, tmp_path):

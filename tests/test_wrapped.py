@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.errors import WeightsError
-from supernet.model import build
+from supernet.model import build, create_model
 from supernet.official import named_arch
-from supernet.weights.files import load_weights, official_state_dict, read_weights
+from supernet.weights.files import begin_with, load_weights, official_state_dict, read_weights
 from supernet.weights.wrapped import COUNTERS, NoNetworkError, network_in
 
 NAMES = {
@@ -263,15 +263,34 @@ def is_same(a, b):
     return all(torch.equal(t, b.state_dict()[name]) for name, t in a.state_dict().items())
 
 
-def test_what_is_chosen_of_a_file_is_said_once(networks, tmp_path, capsys):
+def load(path, arch, tell):
+    model = build(arch)
+    load_weights(model, path, tell=tell)
+    return model
+
+
+def create(path, arch, tell):
+    return create_model("b0", pretrained=path, tell=tell)
+
+
+def begin(path, arch, tell):
+    model = build(arch)
+    begin_with(model, read_weights(path), tell=tell)
+    return model
+
+
+@pytest.mark.parametrize("filled", [load, create, begin])
+def test_what_is_chosen_of_a_file_is_told_once_and_printed_never(
+    networks, tmp_path, capsys, filled
+):
     arch, ((_, raw), (model, ema)) = networks
     torch.save({"state_dict": raw, "state_dict_ema": ema}, tmp_path / "x.pt")
-    found = build(arch)
-    load_weights(found, tmp_path / "x.pt")
-    assert is_same(found, model)
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert said[0].startswith(f"note: {tmp_path / 'x.pt'}: took the averaged weights under state")
+    lines: list[str] = []
+    for tell in (None, lines.append):
+        assert is_same(filled(tmp_path / "x.pt", arch, tell), model)
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{tmp_path / 'x.pt'}: took the averaged weights under state")
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("wrap", [torch.optim.swa_utils.AveragedModel, torch.nn.DataParallel])

@@ -1,7 +1,7 @@
 """A supernet in a file: its tensors, and in the metadata the space that they belong to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -60,7 +60,7 @@ def space_of(header: WeightsHeader, path: Path | str) -> Space:
 
 
 def arch_told(header: WeightsHeader) -> Arch | None:
-    """Return the network that weights are of, of a supernet its largest; None: they do not tell."""
+    """Return the Arch in a header: the network's, or a supernet's largest; None: it has none."""
     return largest_of(header.space)[0] if header.space else header.arch
 
 
@@ -99,7 +99,13 @@ def supernet_with(weights: StoredWeights, *, expected: Space | None = None) -> S
     return supernet.eval()
 
 
-def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) -> Arch:
+def init_from(
+    supernet: Supernet,
+    path: Path | str,
+    arch: Arch | None = None,
+    *,
+    tell: Callable[[str], object] | None = None,
+) -> Arch:
     """Put one network's weights, official or ours, where its Arch has them in a supernet.
 
     The subnet of that Arch is then that network, but for a head of another task or number of
@@ -109,6 +115,7 @@ def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) ->
     Args:
         arch: whose weights they are; by default what the file says, or the official network of
             the space that they fit.
+        tell: is given which of several networks in the file was taken, in one line.
 
     Returns:
         The Arch in the space.
@@ -117,10 +124,16 @@ def init_from(supernet: Supernet, path: Path | str, arch: Arch | None = None) ->
         SpaceError: the network is not in the space; names the dimension.
         WeightsError: the file cannot be read, or fits no official network of the space.
     """
-    return init_with(supernet, read_weights(path), arch)
+    return init_with(supernet, read_weights(path), arch, tell=tell)
 
 
-def init_with(supernet: Supernet, weights: StoredWeights, arch: Arch | None = None) -> Arch:
+def init_with(
+    supernet: Supernet,
+    weights: StoredWeights,
+    arch: Arch | None = None,
+    *,
+    tell: Callable[[str], object] | None = None,
+) -> Arch:
     """Put weights that have been read into a supernet; see `init_from`."""
     path = weights.path
     if weights.header.kind == "supernet":
@@ -131,7 +144,7 @@ def init_with(supernet: Supernet, weights: StoredWeights, arch: Arch | None = No
     space = supernet.space
     arch = arch_in_space(space, told) if told else _official_arch(space, weights)
     model = supernet.extract(arch)
-    begin_with(model, weights)
+    begin_with(model, weights, tell=tell)
     if norm_eps(model) != arch.norm_eps:
         raise WeightsError(
             f"{path} was trained with an epsilon of {norm_eps(model):g} in its normalisations, "

@@ -44,11 +44,17 @@ def sampler_of(plan: TrainingPlan, tell: Callable[[str], object] | None = None) 
     )
 
 
-def first_model(plan: TrainingPlan, *, with_init: bool = True) -> Supernet | SingleNetwork:
+def first_model(
+    plan: TrainingPlan,
+    *,
+    with_init: bool = True,
+    tell: Callable[[str], object] | None = None,
+) -> Supernet | SingleNetwork:
     """Return what is trained with its first weights, the same in every process.
 
-    They are those of --init, where it is given, if `with_init`. Raises WeightsError or SpaceError
-    where these do not fit.
+    They are those of --init, where it is given, if `with_init`. `tell` is given which of several
+    networks in that file was taken, in one line. Raises WeightsError or SpaceError where these do
+    not fit.
     """
     torch.manual_seed(seed_of(plan.options.seed, "weights"))
     path = plan.options.init if with_init else None
@@ -59,7 +65,7 @@ def first_model(plan: TrainingPlan, *, with_init: bool = True) -> Supernet | Sin
         if init is not None and init.header.kind == "supernet":
             _copy_body(supernet_with(init), model, init.path)
         elif init is not None:
-            init_with(model, init)
+            init_with(model, init, tell=tell)
         return model
     assert plan.arch is not None
     network = model.network
@@ -70,7 +76,7 @@ def first_model(plan: TrainingPlan, *, with_init: bool = True) -> Supernet | Sin
         source = supernet.extract(arch_in_space(supernet.space, plan.arch))
         _copy_body(source, network if isinstance(source, Sam) else encoder, init.path)
     elif init is not None:
-        begin_with(network, init)
+        begin_with(network, init, tell=tell)
     return model
 
 

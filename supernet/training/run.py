@@ -154,7 +154,7 @@ class TrainingRun:
         self.sampler = sampler_of(plan, tell)
         taken = snapshots(folder) if folder else []
         state = read_state(taken[-1], shapes_of(plan)) if taken else None
-        model = first_model(plan, with_init=not taken)
+        model = first_model(plan, with_init=not taken, tell=tell)
         self.trainer = Trainer(model, plan.task, self.sampler, recipe, ranks, load_teacher(plan))
         if state is not None:
             load_state(self.trainer, taken[-1], state)

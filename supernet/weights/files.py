@@ -8,6 +8,7 @@ Names: https://github.com/mit-han-lab/efficientvit and timm's efficientvit_mit.p
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,20 @@ def save_weights(model: nn.Module, path: Path | str, **metadata: object) -> None
     write_tensors(Path(path), model.state_dict(), merged(own, metadata))
 
 
-def load_weights(model: nn.Module, path: Path | str, *, partial: bool = False) -> tuple[str, ...]:
+def load_weights(
+    model: nn.Module,
+    path: Path | str,
+    *,
+    partial: bool = False,
+    tell: Callable[[str], object] | None = None,
+) -> tuple[str, ...]:
     """Fill `model` from a file of any of the three namings.
 
     Args:
         partial: leave a classifier for another number of classes as it is, or the whole head
             where the file holds one for another task; ignore the file's head where the model
             has none.
+        tell: is given which of several networks in the file was taken, in one line.
 
     Returns:
         Names of the tensors that were left as they were; empty unless `partial`.
@@ -69,23 +77,26 @@ def load_weights(model: nn.Module, path: Path | str, *, partial: bool = False) -
     """
     model = unwrapped(model)
     fitting = fit(read_weights(path), model, partial=partial)
-    fitting.put_in(model)
+    fitting.put_in(model, tell)
     return fitting.left
 
 
-def begin_with(model: nn.Module, weights: StoredWeights) -> None:
+def begin_with(
+    model: nn.Module, weights: StoredWeights, *, tell: Callable[[str], object] | None = None
+) -> None:
     """Fill `model` but for a head of another task or number of classes, which stays as it is.
 
     Of a promptable network the image encoder alone is filled where the file has no more; it
     keeps its own epsilon then, which the decoder shares.
 
-    Raises WeightsError, see `load_weights`.
+    `tell` is given which of several networks in the file was taken, in one line. Raises
+    WeightsError, see `load_weights`.
     """
     encoder = getattr(model, "image_encoder", None)
     if encoder is None or weights.is_promptable:
-        fit(weights, model, partial=True).put_in(model)
+        fit(weights, model, partial=True).put_in(model, tell)
         return
-    fit(weights, encoder, partial=True).put_in(encoder)
+    fit(weights, encoder, partial=True).put_in(encoder, tell)
     set_norm_eps(encoder, encoder.arch.norm_eps)
 
 

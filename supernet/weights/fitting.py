@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from results.console import note
 from results.errors import WeightsError
 from supernet.arch import Arch, Task
 from supernet.weights.advice import STATISTICS, advice, num_classes_of
@@ -54,7 +53,7 @@ class Fitting:
     state: State = field(repr=False)
     left: tuple[str, ...]  # of the model's, those that are not in `state`
 
-    def put_in(self, model: nn.Module, tell: Callable[[str], object] = note) -> None:
+    def put_in(self, model: nn.Module, tell: Callable[[str], object] | None = None) -> None:
         """Copy the tensors into a model, and what the file tells of how pictures are prepared.
 
         `tell` is given which of several networks was taken, in one line.
@@ -67,7 +66,7 @@ class Fitting:
             set_norm_eps(model, header.norm_eps)
         if header.preprocessing is not None:
             network_of(model).preprocessing = header.preprocessing  # type: ignore[assignment]
-        if self.weights.chosen:
+        if self.weights.chosen and tell:
             tell(f"{self.weights.path}: {self.weights.chosen}")
 
 

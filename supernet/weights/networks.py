@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from results.console import note
 from supernet.arch import Arch
 from supernet.model import EfficientViT, build_task_model
 from supernet.sam.model import Sam
@@ -14,7 +13,7 @@ from supernet.weights.fitting import StoredWeights, fit
 
 
 def load_network(
-    arch: Arch, path: Path | str, *, tell: Callable[[str], object] = note
+    arch: Arch, path: Path | str, *, tell: Callable[[str], object] | None = None
 ) -> EfficientViT | Sam:
     """Return the network of `arch` with the weights in a file.
 
@@ -25,10 +24,10 @@ def load_network(
 
 
 def network_with(
-    weights: StoredWeights, arch: Arch, *, tell: Callable[[str], object] = note
+    weights: StoredWeights, arch: Arch, *, tell: Callable[[str], object] | None = None
 ) -> EfficientViT | Sam:
     """Return the network of `arch` with weights that have been read; see `load_network`."""
-    with torch.device("meta"):  # and nothing else done there: tensors would be made on it
+    with torch.device("meta"):  # only this line: later tensors would be made on meta, too
         plan = build_task_model(arch)
     fitting = fit(weights, plan)
     model = build_task_model(arch)
