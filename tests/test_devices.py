@@ -143,6 +143,10 @@ def test_a_device_is_calibrated_from_python(points, tmp_path, capsys):
     assert result.physical_percent is None
     with pytest.raises(TableError, match="--propose N"):
         make_tables(replace(options, out_points=tmp_path / "more.csv"))
+    path.unlink()
+    with pytest.raises(TableError, match="--propose writes no table; call propose_points"):
+        make_tables(replace(options, propose=2))
+    assert not path.exists()
     with pytest.raises(DeviceError, match="give one --device"):
         make_tables(replace(options, device=()))
 
@@ -155,6 +159,8 @@ def test_networks_are_proposed_from_python(tmp_path, capsys):
     assert (tmp_path / "points.csv").read_text() == proposal.to_csv()
     with pytest.raises(TableError, match="--propose needs --from"):
         propose_points(replace(options, from_=None))
+    with pytest.raises(TableError, match="--propose N how many networks"):
+        propose_points(replace(options, propose=None))
 
 
 def test_a_table_elsewhere_is_used_as_the_next_command_says(points, tmp_path, capsys):

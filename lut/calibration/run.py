@@ -61,8 +61,11 @@ def calibrate(options: CalibrationOptions, *, notes: bool = False) -> Calibratio
     """Fit a latency model to whole-network latencies and write it as tables, one of each batch.
 
     With `notes` what was assumed of the points' file is said on stderr. Raises UserError; no
-    table is written where architectures left out are predicted more than 50 % wrong.
+    table is written where architectures left out are predicted more than 50 % wrong, or where
+    `options` ask for networks to time, see `propose_points`.
     """
+    if options.propose is not None:
+        raise TableError("--propose writes no table; call propose_points, or leave it out")
     if options.out_points is not None:
         raise TableError("--out-points is the file of --propose N; give that, too")
     inputs = look_up(options, notes=notes)
@@ -89,6 +92,8 @@ def propose_points(options: CalibrationOptions, *, notes: bool = False) -> Propo
 
     With `notes` what was assumed of the points' file is said on stderr. Raises UserError.
     """
+    if options.propose is None:
+        raise TableError("say with --propose N how many networks to choose, 1 to 200")
     if options.from_ is None:
         raise TableError(
             "--propose needs --from TABLE, the device that tells what a network costs, such as "
@@ -99,8 +104,8 @@ def propose_points(options: CalibrationOptions, *, notes: bool = False) -> Propo
     if options.points is not None:
         measured = read_points(options.points, tell=note if notes else None)
     source = find_source(options.from_, measured[0].batch if measured else None)
-    count, seed = options.propose or 0, options.seed
-    proposal = Proposal(source, propose(count, source, space, measured, processor_of(source), seed))
+    networks = propose(options.propose, source, space, measured, processor_of(source), options.seed)
+    proposal = Proposal(source, networks)
     if options.out_points is not None:
         write_text(options.out_points, proposal.to_csv())
     return proposal
