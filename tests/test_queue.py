@@ -35,7 +35,7 @@ def value(arch, seen=None):
 
 WORKER = """
 import os, pathlib, signal, sys, time
-from tests.test_shared import ARCHS, share
+from tests.test_queue import ARCHS, share
 log, seconds, mode = pathlib.Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 def evaluate(arch):
     with log.open("a") as file:
