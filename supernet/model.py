@@ -227,12 +227,9 @@ def create_model(
         raise WeightsError(
             f"pretrained={pretrained!r}: no weights come with this project; name a file of them"
         )
-    if num_classes is not None and (type(num_classes) is not int or num_classes < 0):
-        raise ArchError(f"num_classes must be a whole number, 0 or more, not {num_classes!r}")
+    _check_num_classes(num_classes, arch, name)
     if resolution is not None:
         arch = replace(arch, resolution=_sides(resolution))
-    if num_classes is not None and not isinstance(arch.head, ClassificationHead | SegmentationHead):
-        raise ArchError(f"{name} has no classes, so num_classes cannot be {num_classes}")
     if not isinstance(pretrained, Path | str):
         return _built(_with_classes(arch, num_classes), features_only)
     # A target that modules are timed on lacks what files are read with.
@@ -263,6 +260,16 @@ def create_model(
 
 def _built(arch: Arch, features_only: bool) -> EfficientViT | FeatureExtractor | Sam:
     return FeatureExtractor(build(arch)) if features_only else build_task_model(arch)
+
+
+def _check_num_classes(num_classes: object, arch: Arch, name: str) -> None:
+    """Raise ArchError for what is no number of classes, and for a network without classes."""
+    if num_classes is None:
+        return
+    if type(num_classes) is not int or num_classes < 0:
+        raise ArchError(f"num_classes must be a whole number, 0 or more, not {num_classes!r}")
+    if not isinstance(arch.head, ClassificationHead | SegmentationHead):
+        raise ArchError(f"{name} has no classes, so num_classes cannot be {num_classes}")
 
 
 def _with_classes(arch: Arch, num_classes: int | None) -> Arch:
