@@ -36,7 +36,8 @@ class Predict:
     device: tuple[str, ...] = ()
     """NAME[:runtime[:precision]]; `python -m nas.devices` lists them."""
     arch: str | None = None
-    """b0 to b3, l0 to l3, sam_l0 to sam_xl1, sr_x2 to sr_w075_x4, a JSON file, or RUN#ID."""
+    """b0 to b3, l0 to l3, sam_l0 to sam_xl1, sr_x2 to sr_w075_x4, a JSON file, RUN#ID, or a
+    network's weights, which tell their accuracy too."""
     resolution: str | None = None
     """224, or HEIGHTxWIDTH; by default the one that the network was published at."""
     task: str | None = None
@@ -97,6 +98,9 @@ class Predict:
         device, latency = self._latency(dataset)
         self._tell_version(latency)
         answer = _answer(device, latency, arch, _accuracy(self.accuracy, arch, dataset))
+        trained, source = _as_trained(self.arch, arch)
+        answer |= trained
+        answer["provenance"] |= source
         if self.json:
             print(json.dumps(answer, allow_nan=False))
         elif not self.quiet:
@@ -248,6 +252,31 @@ def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
     return dict(zip(names, values, strict=True)), facts
 
 
+def _as_trained(text: str, arch: "Arch") -> tuple[Facts, Facts]:
+    """Return what the weights that `text` names reached when they were trained, and the source.
+
+    Nothing where `text` names no weights, and where flags made `arch` another network than theirs.
+    """
+    from supernet.resolve import header_of_weights, is_weights
+
+    if not is_weights(text):
+        return {}, {}
+    header = header_of_weights(Path(text))
+    reached = header.accuracy
+    if arch != header.arch_as_trained or reached is None:
+        return {}, {}
+    facts = {
+        "value": reached.value,
+        "stderr": reached.stderr,
+        "metric": reached.metric,
+        "dataset": reached.dataset,
+        "n": reached.n,
+        "steps": header.steps,
+    }
+    source = f"{reached.n:,} held-out pictures of {reached.dataset}, as {text} says"
+    return {"trained": facts}, {"trained": source}
+
+
 def _subnets(source: str) -> Path:
     """Return the file of evaluated subnets. Raises PredictorError where there is none."""
     from nas.objectives.accuracy import accuracy_file
@@ -268,6 +297,16 @@ def _check_classes(arch: "Arch", num_classes: int | None, source: str) -> None:
             f"networks of {source} have {num_classes} classes, not {own}; give --num-classes "
             f"{num_classes}"
         )
+
+
+def _reached(trained: Facts) -> str:
+    """Return what weights reached, as text: `93.50 ± 0.40  top-1 [%], after 1,600 steps`."""
+    from predictors.evaluations import TITLES
+
+    spread = "" if trained["stderr"] is None else f" ± {trained['stderr']:.2f}"
+    title = TITLES.get(trained["metric"], trained["metric"])
+    steps = "" if trained["steps"] is None else f", after {trained['steps']:,} steps"
+    return f"{trained['value']:.2f}{spread}  {title}{steps}"
 
 
 def _print(name: str, answer: dict[str, Any]) -> None:
@@ -295,6 +334,10 @@ def _print(name: str, answer: dict[str, Any]) -> None:
         spread = f"{answer['accuracy']:.2f} ± {answer['accuracy_std']:.2f}"
         accuracy = f"{spread}  {answer['metric']}"
     out.print(f"  accuracy   {accuracy}  ({answer['provenance']['accuracy_source']})")
+    if "trained" in answer:
+        out.print(
+            f"  trained    {_reached(answer['trained'])}  ({answer['provenance']['trained']})"
+        )
     out.print(f"  params     {answer['params_m']:.3f} M")
     out.print(f"  MACs       {answer['macs_g']:.4g} G")
     out.print(f"  memory     {answer['memory_mb']:.1f} MB, peak activations and weights")

@@ -1,12 +1,14 @@
 """`--arch NAME|FILE|RUN#ID`: an Arch by the name, file or run that a user gives."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from results.errors import ArchError, RunError, SpaceError, nearest, shown
+from results.extras import require
 from results.fronts import FRONT, NetworksRecord, read_front_record
 from results.reading import MOST_LOG_BYTES, as_kind, parse_json, read_text
 from results.sheets import read_sheet
@@ -29,6 +31,11 @@ from supernet.official import (
 )
 from supernet.space import Space
 
+if TYPE_CHECKING:
+    from supernet.weights.header import WeightsHeader
+
+WEIGHTS = ".safetensors"
+
 
 def resolve_arch(
     text: str,
@@ -40,9 +47,10 @@ def resolve_arch(
 ) -> Arch:
     """Return the Arch that `text` names, with its own head unless `task` or `dataset` ask for one.
 
-    `text` may also be an Arch as JSON itself.
+    `text` may also be an Arch as JSON itself, or weights that tell their network, which is taken
+    at the resolution that they were trained at.
 
-    Raises ArchError, or RunError for a run that is not there.
+    Raises ArchError; RunError for a run that is not there; WeightsError for damaged weights.
     """
     if known_name(text):
         return named_arch(
@@ -51,9 +59,12 @@ def resolve_arch(
     run, hash_, number = text.rpartition("#")
     if text.lstrip().startswith("{"):
         arch = Arch.from_json(text)
+    elif is_weights(text):
+        arch = _from_weights(Path(text))
     elif _is_file(text):
+        written = read_text(Path(text), error=ArchError)
         try:
-            arch = Arch.from_json(read_text(Path(text), error=ArchError))
+            arch = Arch.from_json(written)
         except ArchError as error:
             raise ArchError(f"{text}: {error}") from None
     elif hash_:
@@ -66,13 +77,44 @@ def resolve_arch(
     else:
         refuse_other_family(text)
         meant = nearest(text.lower().removeprefix("efficientvit_"), NAMES)
-        raise ArchError(f"no arch or file {shown(text)}{meant}, or a JSON file or RUN#ID")
+        raise ArchError(f"no arch or file {shown(text)}{meant}, a JSON file, weights, or RUN#ID")
     if resolution is not None:
         arch = replace(arch, resolution=resolution)
     if task or dataset or arch.head is None:
         arch = with_nearest_head(arch, dataset_of(task or arch.task, dataset), num_classes)
     elif num_classes is not None and isinstance(arch.head, ClassificationHead | SegmentationHead):
         arch = replace(arch, head=replace(arch.head, num_classes=num_classes))
+    return arch
+
+
+def is_weights(text: str) -> bool:
+    """Tell whether `--arch` names a file of weights, by the file's name."""
+    return text.lower().endswith(WEIGHTS) and _is_file(text)
+
+
+def header_of_weights(path: Path) -> "WeightsHeader":
+    """Return what a file of weights tells of the one network in it.
+
+    Raises ArchError for a supernet and where the file tells of no network, WeightsError for a
+    damaged file, UserError where the packages that read it are missing.
+    """
+    require("torch", "torch", "safetensors")
+    from supernet.weights.header import read_header  # imports PyTorch, which other texts do without
+
+    header = read_header(path)
+    if header.kind == "supernet":
+        raise ArchError(
+            f"{path} is a supernet; name a network of it by --arch NAME, or take one out first by "
+            f"python -m supernet.extract --weights {shlex.quote(str(path))} --arch NAME --out FILE"
+        )
+    if header.arch is None:
+        raise ArchError(f"{path} does not tell its network; name it by --arch, such as --arch b1")
+    return header
+
+
+def _from_weights(path: Path) -> Arch:
+    arch = header_of_weights(path).arch_as_trained
+    assert arch is not None
     return arch
 
 

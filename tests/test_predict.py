@@ -6,8 +6,11 @@ import random
 import statistics
 from dataclasses import replace
 
+import msgspec
 import pytest
+import torch
 
+import results.extras
 from lut.calibration.points import read_points
 from lut.device import SHIPPED, get_device
 from lut.table import Entry, Table
@@ -17,8 +20,14 @@ from predictors.latency import LatencyPredictor, load_predictor
 from supernet.arch import Arch, ClassificationHead
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
+from supernet.model import create_model
 from supernet.official import named_arch
+from supernet.sharing.checkpoint import save_checkpoint
+from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
+from supernet.weights.files import save_weights
+from supernet.weights.header import HeldOutFigure, WeightsHeader
+from supernet.weights.tensors import write_tensors
 from tests.conftest import ROOT
 from tests.test_cost import slow_peak
 
@@ -195,6 +204,54 @@ def test_an_arch_from_a_file_and_from_a_run(tmp_path, capsys, run):
     dense = predict(capsys, "--device", "orin", "--arch", f"{tmp_path / 'run'}#3", *flags)
     assert dense["metric"] == "Cityscapes mIoU [%]"
     assert dense["resolution"] == "512x1024"
+
+
+REACHED = HeldOutFigure(metric="top1", value=93.5, stderr=0.4, n=1600, dataset="shapes")
+
+
+def stored(path, header):
+    """Write weights of B0 of 10 classes, and return the network that they are of."""
+    model = create_model("efficientvit_b0", num_classes=10)
+    save_weights(model, path, **header.to_metadata())
+    return model.arch
+
+
+def test_weights_tell_their_network_and_what_it_reached(tmp_path, capsys, run):
+    path = tmp_path / "b0.safetensors"
+    header = WeightsHeader(resolutions=((160, 160), (192, 192)), steps=1600, accuracy=REACHED)
+    arch = stored(path, header)
+    flags = ("--device", "orin", "--arch", path)
+    answer = predict(capsys, *flags)
+    assert Arch.from_dict(answer["arch"]) == replace(arch, resolution=(192, 192))
+    assert answer["trained"] == msgspec.to_builtins(REACHED) | {"steps": 1600}
+    source = f"1,600 held-out pictures of shapes, as {path} says"
+    assert answer["provenance"]["trained"] == source
+    shown = run("nas.predict", *flags).stdout
+    assert f"  trained    93.50 ± 0.40  top-1 [%], after 1,600 steps  ({source})\n" in shown
+    for more in (["--num-classes", 7], ["--resolution", 160], ["--task", "segmentation"]):
+        assert "trained" not in predict(capsys, *flags, *more)  # another network than was trained
+    stored(path, WeightsHeader())
+    assert "trained" not in predict(capsys, *flags)
+
+
+def test_weights_of_no_one_network_are_one_line(tmp_path, fails, monkeypatch):
+    flags = ("--device", "orin", "--arch")
+    save_checkpoint(tmp_path / "s.safetensors", Supernet(get_space("tiny")))
+    says = fails(Predict, "nas.predict", *flags, tmp_path / "s.safetensors")
+    assert "s.safetensors is a supernet; name a network of it by --arch NAME" in says
+    assert "python -m supernet.extract --weights" in says
+    write_tensors(tmp_path / "t.safetensors", {"x": torch.zeros(1)}, {})
+    says = fails(Predict, "nas.predict", *flags, tmp_path / "t.safetensors")
+    assert "t.safetensors does not tell its network; name it by --arch, such as" in says
+    (tmp_path / "x.safetensors").write_bytes(b"\x08" + bytes(7) + b"{}      ")
+    says = fails(Predict, "nas.predict", *flags, tmp_path / "x.safetensors")
+    assert "x.safetensors" in says
+    torch.save({"x": torch.zeros(1)}, tmp_path / "w.pt")
+    says = fails(Predict, "nas.predict", *flags, tmp_path / "w.pt")
+    assert says.count("w.pt") == 1
+    monkeypatch.setattr(results.extras, "find_spec", lambda name: None)
+    says = fails(Predict, "nas.predict", *flags, tmp_path / "s.safetensors")
+    assert 'torch is missing; install it with `pip install -e ".[torch]"`' in says
 
 
 def test_an_own_head_is_kept(tmp_path, capsys):
