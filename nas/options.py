@@ -21,8 +21,10 @@ UNRECORDED = ("resume", "out")  # options that are no part of the search
 class SearchOptions:
     """Everything that a search is asked for, by the names of the command's flags.
 
-    None of a budget or a folder means that there is none; of other fields that device, table,
-    data or the resumed run tell the value, which `nas.engine.run.SearchRun` holds.
+    A budget, file or folder that is None is not used. `trials`, `limit`, `recalibration_images`
+    and `accelerator` default to None, so that a default given by hand can be told from a flag that
+    was left out. Any other None is worked out from the device, the table, the data or the resumed
+    run, see `nas.engine.run.SearchRun`.
     """
 
     device: tuple[str, ...] = ()

@@ -32,9 +32,6 @@ from supernet.weights.fitting import StoredWeights
 from supernet.weights.header import WeightsHeader
 from supernet.weights.networks import network_with
 
-BATCH = 64  # of embedded pictures, as of subnets: an extracted one gets the same figures
-CLASSIFIED_TOGETHER = 32  # pictures of a folder; of other tasks one, as their sizes differ
-
 
 def evaluate_network(options: EvaluationOptions, *, silent: bool = True) -> dict[str, Any]:
     """Return figures of the network that the options name, and where they come from.
@@ -86,13 +83,8 @@ def evaluate_network(options: EvaluationOptions, *, silent: bool = True) -> dict
 
 
 def _settings(options: EvaluationOptions, arch: Arch) -> EvaluationSettings:
-    """Return how pictures are shown, with the number at a time that the task has by default."""
-    if options.data is None:
-        together = BATCH
-    else:
-        together = CLASSIFIED_TOGETHER if arch.task == "classification" else 1
     return EvaluationSettings(
-        options.batch_size or together,
+        options.pictures_at_once(arch.task),
         options.limit,
         options.workers,
         torch.device(options.accelerator),

@@ -15,6 +15,8 @@ from supernet.accelerator import check_accelerator, check_precision
 from supernet.official import ALL_DATASETS, check_task
 from supernet.tasks.class_order import ORDERS, check_order
 
+SUBNET_BATCH = 64  # pictures
+CLASSIFIED_TOGETHER = 32  # pictures of a folder; of other tasks one, as their sizes differ
 SUBNETS_ONLY = ("out", "sample", "storage", "study")
 
 
@@ -93,6 +95,18 @@ class EvaluationOptions:
         ):
             check_least(f"--{name.replace('_', '-')}", getattr(self, name), least)
         return self.weights
+
+    def pictures_at_once(self, task: str | None = None) -> int:
+        """Return how many pictures are seen together: `batch_size`, else as many as suit them.
+
+        `task`: of the one network that is evaluated; None: subnets are. Embedded pictures are as
+        many for both, so that an extracted subnet gets the same figures.
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        if task is None or self.data is None:
+            return SUBNET_BATCH
+        return CLASSIFIED_TOGETHER if task == "classification" else 1
 
     def check_network(self) -> None:
         """Raise WeightsError where something is asked for that only a supernet has."""

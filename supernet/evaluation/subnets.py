@@ -19,7 +19,6 @@ from supernet.space import Space
 from supernet.tasks.task import EvaluationSettings
 from supernet.weights.files import read_weights, sha256_of
 
-BATCH = 64
 RECALIBRATED_TOGETHER = 64  # pictures at most, as in training
 MOST_NAMED = 5
 
@@ -41,7 +40,7 @@ class SubnetEvaluator:
         """
         weights = options.check()
         self.settings = EvaluationSettings(
-            options.batch_size or BATCH,
+            options.pictures_at_once(),
             options.limit,
             options.workers,
             torch.device(options.accelerator),

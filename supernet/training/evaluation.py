@@ -45,7 +45,7 @@ def _network(trainer: Trainer, plan: TrainingPlan, arch: Arch) -> nn.Module:
         return network
     model = trained.extract(arch)
     # as supernet.evaluate does, so that it finds the same figures
-    chosen = Recalibration(plan.recalibration_images)
+    chosen = Recalibration(plan.options.recalibration_images)
     pictures = plan.task.recalibration_batches(
         arch, chosen.num_images, chosen.even_batch, chosen.seed, plan.options.workers
     )

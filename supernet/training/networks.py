@@ -35,7 +35,7 @@ def sampler_of(plan: TrainingPlan, tell: Callable[[str], object] | None = None) 
     assert plan.space is not None
     return SandwichRule(
         plan.space,
-        plan.random_subnets,
+        options.random_subnets,
         options.seed,
         plan.recipe.num_steps,
         resolutions=plan.resolutions,

@@ -25,7 +25,7 @@ OF_SUPERNETS = {"random_subnets": 2, "recalibration_images": 512}
 
 
 class Messages(IntEnum):
-    """What a training says on stderr while it runs, each beside those before it."""
+    """How much a training says on stderr; each level includes those above it here."""
 
     NONE = 0
     TROUBLE = 1  # what failed without ending it
@@ -37,8 +37,8 @@ class Messages(IntEnum):
 class TrainingOptions:
     """What to train, on what, how, and what it leaves.
 
-    None of a field that names a file, a folder, a limit or an interval means that there is none;
-    of others that data, space or network tell the value, see `supernet.training.plan`.
+    A file, folder, limit or interval that is None is not used. Any other None is worked out from
+    the data, the space or the network, see `supernet.training.plan`.
     """
 
     space: str | None = None
@@ -201,9 +201,34 @@ class TrainingOptions:
     def with_defaults(self) -> "TrainingOptions":
         """Return the options as run.json holds them.
 
-        Those that may change in a resumed run are None by default: one that is given as what it
-        would have been without is then told from one that was not given.
+        Options that may change in a resumed run default to None, so that a default given by hand
+        can be told from a flag that was left out.
         """
         defaults = DEFAULTS | (OF_SUPERNETS if self.arch is None else {})
         left_out = {name: v for name, v in defaults.items() if getattr(self, name) is None}
         return replace(self, **left_out)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedOptions(TrainingOptions):
+    """What a training is done with: its options, with all that was worked out for them.
+
+    Still None may be files, folders, limits and intervals that are not used; `epochs`, as `steps`
+    holds their number; `num_classes` of tasks without classes; `class_order`, as the task holds
+    the classes in order; and `workers`, whose number depends on what is read.
+    """
+
+    task: str
+    dataset: str
+    augment: str
+    steps: int
+    accumulate: int
+    lr: float
+    warmup: int
+    """Steps, at most all."""
+    clip: float
+    precision: str
+    random_subnets: int
+    """0 for one network alone."""
+    recalibration_images: int
+    """0 for one network alone."""

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from results.errors import ArchError, DataError, UserError, WeightsError, check_choice
 from supernet.arch import (
@@ -12,6 +12,7 @@ from supernet.arch import (
     ReconstructionHead,
     SegmentationHead,
     SuperResolutionHead,
+    format_resolution,
     parse_resolution,
 )
 from supernet.official import DATASETS, ENLARGED, known_name, with_head
@@ -28,7 +29,7 @@ from supernet.tasks.labelled_pictures import layout_of
 from supernet.tasks.look import sides_for, typical_size
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.task import Task
-from supernet.training.options import TrainingOptions
+from supernet.training.options import ResolvedOptions, TrainingOptions
 from supernet.training.sandwich import Resolution
 from supernet.training.trainer import Recipe
 from supernet.weights.header import WeightsHeader, as_text, read_header
@@ -41,20 +42,37 @@ EPOCHS = 20  # by default
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A training with all that its options leave open.
+    """A training with all that its options leave open."""
 
-    What has a field of its own here is told by that field, not by the options.
-    """
-
-    options: TrainingOptions
+    given: TrainingOptions  # for run.json alone, which a resumed run is compared with
+    options: ResolvedOptions
     task: Task
     space: Space | None  # all of whose subnets are trained; None: `arch` alone is
     arch: Arch | None
-    resolutions: tuple[Resolution, ...]  # that steps are drawn from; (): the space's or arch's
-    recipe: Recipe
-    random_subnets: int  # in every step; 0 for one network alone
-    recalibration_images: int  # that statistics are computed on; 0 for one network alone
     notes: tuple[str, ...] = ()  # what was taken from the data or other files, a line each
+
+    @property
+    def resolutions(self) -> tuple[Resolution, ...]:
+        """Return the sizes that steps are drawn from; (): the space's or arch's."""
+        return tuple(map(parse_resolution, self.options.resolution))
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return how the weights are trained."""
+        options = self.options
+        return Recipe(
+            num_steps=options.steps,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            warmup=options.warmup,
+            clip=options.clip or None,
+            accumulate=options.accumulate,
+            alpha=options.alpha,
+            ema=options.ema,
+            precision=options.precision,
+            compile=options.compile,
+            seed=options.seed,
+        )
 
     @property
     def evaluated_subnets(self) -> dict[str, Arch]:
@@ -76,7 +94,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class Begun:
-    """What a run was begun with that its flags do not tell, as files and pictures may change."""
+    """What run.json recorded at the start, as files and pictures may have changed since."""
 
     arch: Arch | None  # the one network that is trained
     classes: tuple[str, ...]  # () where the run is older, or they have no names
@@ -122,14 +140,11 @@ def plan_training(options: TrainingOptions, begun: Begun | None = None) -> Train
             assert options.space is not None
             sizes = tuple(get_space(options.space).resolutions)  # pictures are made at any size
     return TrainingPlan(
-        options,
-        task,
-        space,
-        arch,
-        sizes,
-        _recipe(options, task.num_train),
-        random_subnets=options.random_subnets or 0,
-        recalibration_images=options.recalibration_images or 0,
+        given=options,
+        options=_resolved(options, task, sizes),
+        task=task,
+        space=space,
+        arch=arch,
         notes=notes,
     )
 
@@ -153,27 +168,26 @@ def _check_together(
         )
 
 
-def _recipe(options: TrainingOptions, num_train: int) -> Recipe:
-    """Return how weights are trained; all options that are numbers of a recipe are filled."""
+def _resolved(
+    options: TrainingOptions, task: Task, sizes: tuple[Resolution, ...]
+) -> ResolvedOptions:
+    """Return options that have their defaults, with all that was worked out for them."""
+    own = {field.name: getattr(options, field.name) for field in fields(TrainingOptions)}
     epochs = options.epochs or EPOCHS
-    num_steps = options.steps or -(-epochs * num_train // options.batch_size)
-    warmup = options.warmup if options.warmup is not None else num_steps // 20
-    assert options.lr is not None
-    assert options.accumulate is not None
-    assert options.precision is not None
-    return Recipe(
-        num_steps=num_steps,
-        lr=options.lr,
-        weight_decay=options.weight_decay,
-        warmup=min(warmup, num_steps),
-        clip=options.clip or None,
-        accumulate=options.accumulate,
-        alpha=options.alpha,
-        ema=options.ema,
-        precision=options.precision,
-        compile=options.compile,
-        seed=options.seed,
-    )
+    steps = options.steps or -(-epochs * task.num_train // options.batch_size)
+    own |= {
+        "task": task.name,
+        "dataset": task.dataset,
+        "num_classes": task.num_classes,
+        "resolution": tuple(map(format_resolution, sizes)),
+        "augment": _augment_name(options),
+        "epochs": None,
+        "steps": steps,
+        "warmup": min(steps // 20 if options.warmup is None else options.warmup, steps),
+        "random_subnets": options.random_subnets or 0,
+        "recalibration_images": options.recalibration_images or 0,
+    }
+    return ResolvedOptions(**own)
 
 
 def _space(options: TrainingOptions, task_name: str, task: Task) -> Space:
@@ -297,9 +311,14 @@ def _sizes_of(
     )
 
 
+def _augment_name(options: TrainingOptions) -> str:
+    """Return which of AUGMENTS the training pictures get."""
+    return options.augment or ("official" if options.data else "embedded")
+
+
 def _augment(options: TrainingOptions, given_arch: Arch | None) -> Augment:
     """Return what --augment names; the official one is that of the family."""
-    name = options.augment or ("official" if options.data else "embedded")
+    name = _augment_name(options)
     if name != "official":
         return AUGMENTS[name]
     assert given_arch is not None or options.space is not None

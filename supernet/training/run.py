@@ -79,7 +79,7 @@ def train(options: TrainingOptions, messages: Messages = Messages.NONE) -> dict[
         with open_run(COMMAND, options.out, name, resume=run) as held:
             begun = {"torchrun": torchrun_id()} if held.is_new else {}
             sources = sources_of(plan) if held.is_new else {}
-            held.record(flags_of(plan.options, UNRECORDED), sources, options.seed, **begun)
+            held.record(flags_of(plan.given, UNRECORDED), sources, options.seed, **begun)
             training.folder = held.folder
             training.go_on()
             return training.finish()

@@ -18,7 +18,7 @@ FILES = ("init", "teacher", "costs")  # flags
 
 
 def sources_of(plan: TrainingPlan) -> dict[str, Any]:
-    """Return them as run.json holds them. Raises OSError for a file that cannot be read."""
+    """Return the sources as run.json holds them. Raises OSError for a file that cannot be read."""
     task, space, arch = plan.task, plan.space, plan.arch
     sources = {
         "task": task.name,
