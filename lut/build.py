@@ -6,7 +6,7 @@ python -m lut.build --device mydevice --space b
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -14,6 +14,9 @@ from lut.measuring.options import BuildOptions
 from results.console import main as console_main
 from results.console import note, options_of
 from results.errors import printable
+
+if TYPE_CHECKING:
+    from lut.measuring.build import ImportedTable
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,13 @@ class Build(BuildOptions):
 
     def run(self) -> None:
         """Build, or import, and print where the table is and how far off. Raises UserError."""
-        from lut.measuring.build import build_table
+        from lut.measuring.build import build_table, import_to
         from lut.measuring.report import print_build
 
-        if self.import_ is not None:
-            self._import(self.import_)
-            return
         options = options_of(self, BuildOptions)
+        if self.import_ is not None:
+            self._print_import(import_to(options, self.import_))
+            return
         built = build_table(options, silent=self.json or self.quiet)
         if self.json:
             answer = {
@@ -49,29 +52,23 @@ class Build(BuildOptions):
         elif not self.quiet:
             print_build(built)
 
-    def _import(self, path: Path) -> None:
-        """Write a table that somebody else measured. Raises UserError."""
-        from lut.importers import import_table
-        from lut.measuring.build import save_table
-        from lut.measuring.run import device_of, recorded
-
-        options, _ = recorded(options_of(self, BuildOptions))
-        options.check()
-        table, unknown = import_table(path, device_of(options), options.batch, options.threads)
-        written = save_table(table, options.out)
+    def _print_import(self, imported: "ImportedTable") -> None:
+        table = imported.table
         if table.remark and not self.quiet:
             note(table.remark)
         if self.json:
             answer = {
-                "table": str(written),
+                "table": str(imported.path),
                 "num_rows": len(table.entries),
-                "not_imported": unknown,
+                "not_imported": imported.unknown,
             }
             print(json.dumps(answer))
         elif not self.quiet:
-            print(f"wrote {written}: {len(table.entries)} rows, never validated on whole networks")
-            if unknown:
-                print(f"{len(unknown)} keys have no block of ours: {printable(', '.join(unknown))}")
+            rows = f"{len(table.entries)} rows, never validated on whole networks"
+            print(f"wrote {imported.path}: {rows}")
+            if imported.unknown:
+                keys = printable(", ".join(imported.unknown))
+                print(f"{len(imported.unknown)} keys have no block of ours: {keys}")
 
 
 def main() -> None:

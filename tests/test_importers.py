@@ -10,9 +10,11 @@ import pytest
 
 from lut.device import Device
 from lut.importers import MOST_BYTES, import_table
+from lut.measuring.build import import_to
+from lut.measuring.options import BuildOptions
 from lut.sidecar import Error
 from lut.table import load_table
-from results.errors import TableError
+from results.errors import DeviceError, TableError
 from supernet.blocks import Block, blocks_of
 from supernet.spaces import get_space
 from tests.sheets import VARIANTS, WITH_DECIMAL_COMMAS
@@ -233,6 +235,18 @@ def test_an_imported_table_is_saved_with_its_origin(tmp_path):
     sidecar = json.loads((tmp_path / "note10-litert-fp32.json").read_text())
     assert sidecar["import"]["not_imported"] == unknown
     assert sidecar["note"] == "imported from lookup_table.yaml"
+
+
+def test_a_table_is_imported_from_python(tmp_path, capsys):
+    table, unknown = read(tmp_path, OFA)
+    options = BuildOptions(("note10:litert:fp32",), out=tmp_path / "tables")
+    imported = import_to(options, tmp_path / "lookup_table.yaml")
+    assert capsys.readouterr() == ("", "")
+    assert imported.path == tmp_path / "tables" / "note10-litert-fp32.csv"
+    assert dict(load_table(imported.path).entries) == dict(table.entries)
+    assert list(imported.unknown) == unknown
+    with pytest.raises(DeviceError, match="give one --device"):
+        import_to(replace(options, device=()), tmp_path / "lookup_table.yaml")
 
 
 def test_a_csv_needs_few_columns(tmp_path):

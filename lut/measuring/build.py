@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lut.device import Device, table_name, user_data_dir
+from lut.importers import import_table
 from lut.measuring.assemble import Validation
 from lut.measuring.campaign import Campaign
 from lut.measuring.journal import JOURNAL, Journal
 from lut.measuring.options import BuildOptions
 from lut.measuring.provenance import table_of, write_quantiles
-from lut.measuring.run import COMMAND, UNRECORDED, BuildRun, look_up
+from lut.measuring.run import COMMAND, UNRECORDED, BuildRun, device_of, look_up, recorded
 from lut.measuring.schedule import Schedule
 from lut.table import Entry, Table
 from results.errors import TargetError
@@ -36,6 +37,15 @@ class BuiltTable:
     folder: Path  # of the run
     device: Device
     validation: Validation | None  # None: too few whole networks were measured
+
+
+@dataclass(frozen=True)
+class ImportedTable:
+    """A table that somebody else measured, and where it is."""
+
+    table: Table
+    path: Path
+    unknown: tuple[str, ...]  # keys of the file that have no Block of ours
 
 
 def build_table(options: BuildOptions, *, silent: bool = True) -> BuiltTable:
@@ -68,6 +78,18 @@ def build_table(options: BuildOptions, *, silent: bool = True) -> BuiltTable:
     write_quantiles(campaign, run.folder / "quantiles.csv")
     path = save_table(table, build.options.out)
     return BuiltTable(table, path, run.folder, build.device, validation)
+
+
+def import_to(options: BuildOptions, path: Path) -> ImportedTable:
+    """Read the table in a file of somebody else's, and save it as one of the options' device.
+
+    Raises UserError for options that name something wrongly and for a file that is no table,
+    before anything is written; RunError where the table cannot be written.
+    """
+    options, _ = recorded(options)
+    options.check()
+    table, unknown = import_table(path, device_of(options), options.batch, options.threads)
+    return ImportedTable(table, save_table(table, options.out), tuple(unknown))
 
 
 def _measure(build: BuildRun, folder: Path, silent: bool) -> tuple[Campaign, dict[Block, Entry]]:
