@@ -1,4 +1,4 @@
-"""What every mixer must have, wherever it comes from; and that a stranger can add one."""
+"""What every mixer and local block must have, and that a stranger can add one."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from lut.calibration import transfer
 from lut.measuring.context import group_of
 from results.errors import ArchError
 from supernet import cost
-from supernet.arch import HEADED, LOCAL_KINDS, MIXER_KINDS, MIXERS
+from supernet.arch import HEADED, LOCAL_KINDS, MIXER_KINDS, MIXERS, UNEXPANDED
 from supernet.blocks import Block
 from supernet.cost import cost_of
 from supernet.layers import mixers
@@ -29,6 +29,7 @@ from supernet.sharing.extremes import smallest_of
 from supernet.sharing.slices import slices_of
 from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
+from tests import toy_local_block
 from tests.seeded import seeded_state
 from tests.toy_mixer import EDITS, KIND, ROOT, tree_with_toy
 from tests.zeroing import calibrate, zeroed
@@ -42,6 +43,7 @@ COUNTED_WHOLE = ("relu_linear", "softmax")  # the others' scans and transforms P
 EPS, TOLERANCE = 1e-5, 1e-5
 WIDTHS = ("16", "32", "64,96", "128,192")  # of the stages of a small supernet
 every_mixer = pytest.mark.parametrize("kind", MIXER_KINDS)
+every_local_block = pytest.mark.parametrize("kind", LOCAL_KINDS)
 
 
 def mixer_block(kind, height=14, width=11):
@@ -50,6 +52,13 @@ def mixer_block(kind, height=14, width=11):
     scales = (5,) if kind == "relu_linear" else ()
     block = Block(kind, 32, 32, height, width, num_heads=heads, head_dim=dim, scales=scales)
     return replace(block, residual=True, name="block")
+
+
+def local_block(kind, height=14, width=11):
+    """A downsampling block from 24 to 32 channels; its hidden width is four times the input's."""
+    mid = 24 if kind in UNEXPANDED else 96
+    block = Block(kind, 24, 32, height, width, mid_channels=mid, kernel_size=5, stride=2)
+    return replace(block, activation="hswish", name="block")
 
 
 def seeded_module(block):
@@ -116,10 +125,24 @@ def test_its_module_has_the_parameters_and_products_that_are_counted(kind):
         assert convolutions == 2 * (counted.macs - counted.attention_macs)
 
 
-@every_mixer
+@every_local_block
+def test_a_local_block_has_the_parameters_and_products_that_are_counted(kind):
+    block = local_block(kind)
+    with torch.device("meta"):
+        module, picture = module_of(block, EPS).eval(), torch.empty(1, 24, 14, 11)
+        with FlopCounterMode(display=False) as counter:
+            assert module(picture).shape == (1, 32, 7, 6)
+    counted = cost_of(block)
+    assert sum(p.numel() for p in module.parameters()) == counted.params
+    assert counter.get_total_flops() == 2 * counted.macs
+
+
+BLOCKS = [*map(mixer_block, MIXER_KINDS), *map(local_block, LOCAL_KINDS)]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.kind)
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
-def test_its_file_equals_its_module(kind, format):
-    block = mixer_block(kind)
+def test_its_file_equals_its_module(block, format):
     module, weights = seeded_module(block)
     picture = picture_for(block)
     file = build_network(format, [block], weights=weights, eps=EPS)
@@ -138,13 +161,17 @@ def test_it_is_among_the_mixers_where_blocks_are_grouped(kind):
     assert transfer.GROUPS[kind] == "mixer_blocks"
 
 
-@every_mixer
-def test_a_slice_of_a_supernet_is_the_network_alone(kind):
+CHOSEN = [("mixer", kind) for kind in MIXER_KINDS] + [("local", kind) for kind in LOCAL_KINDS]
+
+
+@pytest.mark.parametrize(("field", "kind"), CHOSEN)
+def test_a_slice_of_a_supernet_is_the_network_alone(field, kind):
     """And that is the supernet with what is dropped at zero, which knows nothing of slices."""
-    plain = ("depth=1", "expand_ratio=4", "kernel_size=3", "local=mbconv")
+    local = kind if field == "local" else "mbconv"
+    plain = ("depth=1", "expand_ratio=4", "kernel_size=3", f"local={local}")
     fixed = [f"stage{n}.{choice}" for n in range(1, 5) for choice in plain]
     fixed += [f"stage{n}.width={width}" for n, width in enumerate(WIDTHS, start=1)]
-    fixed += [f"stage{n}.mixer={kind}" for n in (3, 4)]
+    fixed += [f"stage{n}.mixer={kind if field == 'mixer' else 'relu_linear'}" for n in (3, 4)]
     space = get_space("all", freeze=["family=b", "resolution=128", "stem.width=8", *fixed])
     torch.manual_seed(0)
     supernet = Supernet(space).double().eval()
@@ -197,7 +224,7 @@ def test_the_page_lists_the_edits():
 
 
 def test_a_mixer_is_added_by_the_page_alone(tmp_path):
-    tree = tree_with_toy(tmp_path / "tree")
+    tree = tree_with_toy(tmp_path / "tree", EDITS)
     contract = run_in(tree, "-m", "pytest", "-q", "-n", "0", "tests/test_contract.py", "-k", KIND)
     assert contract.returncode == 0, contract.stdout
     assert re.search(r"^6 passed", contract.stdout, re.MULTILINE), contract.stdout
@@ -210,6 +237,27 @@ def test_a_mixer_is_added_by_the_page_alone(tmp_path):
     assert search.returncode == 0, search.stderr
     front = json.loads((tree / "run" / "front.json").read_text())
     assert {c["arch"]["stages"][3]["mixer"] for c in front["candidates"]} == {KIND}
+
+
+def test_a_local_block_is_added_by_the_page_alone(tmp_path):
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    sentence = text.partition("- **A local block**:")[2].partition("\n- ")[0]
+    assert re.findall(r"`([\w/]+\.py)`", sentence) == list(toy_local_block.EDITS)
+    tree = tree_with_toy(tmp_path / "tree", toy_local_block.EDITS)
+    kind = toy_local_block.KIND
+    tests = ("-m", "pytest", "-q", "-n", "0", "tests/test_contract.py", "-k", kind)
+    contract = run_in(tree, *tests)
+    assert contract.returncode == 0, contract.stdout
+    assert re.search(r"^4 passed", contract.stdout, re.MULTILINE), contract.stdout
+    freezes = [f"stage{n}.local={kind}" for n in range(1, 5)]
+    flags = [part for freeze in ("family=b", *freezes) for part in ("--freeze", freeze)]
+    search = run_in(
+        tree, "-m", "nas.search", "--device", "orin", "--space", "all", *flags,
+        "--trials", "40", "--quiet", "--out", "run",
+    )  # fmt: skip
+    assert search.returncode == 0, search.stderr
+    front = json.loads((tree / "run" / "front.json").read_text())
+    assert {stage["local"] for c in front["candidates"] for stage in c["arch"]["stages"]} == {kind}
 
 
 STEPS = f"""
@@ -227,7 +275,7 @@ module_of(block, 1e-5)
 
 @pytest.mark.parametrize("file", EDITS)
 def test_a_forgotten_edit_is_told_by_its_file(tmp_path, file):
-    tree = tree_with_toy(tmp_path / "tree", without=file)
+    tree = tree_with_toy(tmp_path / "tree", EDITS, without=file)
     if file == "supernet/arch.py":  # no network can be asked for, so that nothing else fails
         tests = ("-m", "pytest", "-q", "-n", "0", "tests/test_contract.py", "-k", "tables")
         done = run_in(tree, *tests)

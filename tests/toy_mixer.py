@@ -4,6 +4,7 @@ local_gate: proj(sigmoid(depthwise 3x3 of x) * x).
 """
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +78,9 @@ EDITS: dict[str, list[tuple[str, str]]] = {
 }
 
 
-def tree_with_toy(folder: Path, *, without: str = "") -> Path:
+def tree_with_toy(
+    folder: Path, edits_by_file: Mapping[str, Sequence[tuple[str, str]]], *, without: str = ""
+) -> Path:
     """Return a copy of the project in `folder` with all edits but those in the file `without`."""
     for name in COPIED:
         source, target = ROOT / name, folder / name
@@ -85,7 +88,7 @@ def tree_with_toy(folder: Path, *, without: str = "") -> Path:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    for name, edits in EDITS.items():
+    for name, edits in edits_by_file.items():
         if name == without:
             continue
         text = (folder / name).read_text()
