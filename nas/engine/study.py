@@ -1,4 +1,4 @@
-"""The search itself: an Optuna study over a space's genes, for any two objectives.
+"""The search itself: an Optuna study over a space's genes, for latency and accuracy.
 
 It asks for Archs, gives them to a callable and keeps what comes back; it knows neither
 tables nor PyTorch. Trials run in memory, a population at a time, and each finished
