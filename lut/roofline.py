@@ -87,7 +87,7 @@ class Roofline:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, float]) -> "Roofline":
-        """Inverse of `to_dict`. Raises TableError."""
+        """Read what `to_dict` gives. Raises TableError."""
         try:
             return cls(**{name: float(value) for name, value in data.items()})
         except (TypeError, ValueError) as error:

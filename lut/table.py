@@ -78,7 +78,7 @@ class Table:
     sidecar: Sidecar = field(default_factory=Sidecar)  # all other fields
     path: Path | None = None
     sha256: str | None = None  # of both files, as read
-    remark: str = ""  # what was assumed of the CSV, see results/reading.py
+    remark: str = ""  # what was assumed of the CSV, see Sheet.remark in results/sheets.py
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, BYTES, TableError)

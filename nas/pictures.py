@@ -94,7 +94,7 @@ def _label(front: Front) -> str:
 
 
 def _label_baselines(axes: "Axes", front: Front) -> None:
-    """Names at the marks, leaving out those that would lie on another's."""
+    """Write names at the marks, leaving out those that would lie on another's."""
     free_from = 0.0  # ms, where the last name ends
     low, high = axes.get_xlim()
     width = (high / low) ** 0.075  # of a name, as a ratio of latencies

@@ -41,7 +41,10 @@ class Evaluations:
 
     @property
     def metric(self) -> str:
-        """`top-1 [%] of shapes, shared weights`, to be compared with nothing else."""
+        """Return the metric's title, such as `top-1 [%] of shapes, shared weights`.
+
+        Only values of the same title may be compared.
+        """
         return metric_of(self.task, self.dataset)
 
 

@@ -54,7 +54,7 @@ class Law:
 
 
 def size(arch: Arch) -> float:
-    """GMACs times the square root of the number of blocks, of the canonical backbone.
+    """Return the size: GMACs times the root of the number of blocks, of the canonical backbone.
 
     Deeper at equal MACs is better: half the weight that ImageNet's figures would give it,
     and what Cityscapes' and SA-1B's favour too. Parameters and resolution added nothing.

@@ -71,7 +71,7 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
 
 
 def options_of(command: object, kind: type[Options]) -> Options:
-    """Return the flags of `command` that a part of the machinery takes, as its `kind` of options.
+    """Return the fields of `command` that `kind` declares, as a `kind`.
 
     Both are dataclasses; `command` has every field of `kind`, and more, such as --quiet.
     """

@@ -231,7 +231,7 @@ def _parts(url: str) -> tuple[str, str, str, str]:
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
-    """`; did you mean 'x'? (choose from x, y, z)`, to end an error with."""
+    """Return `; did you mean 'x'? (choose from x, y, z)`, the end of an error."""
     choices, value = list(choices), value[:100]
     listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
     if value.isdecimal() and choices and all(choice.isdecimal() for choice in choices):

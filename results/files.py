@@ -54,5 +54,5 @@ def _mode(path: Path) -> int:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Indented JSON; NaN and infinity are refused, as other programs cannot read them."""
+    """Write `data` as indented JSON. Raises ValueError for NaN and infinity, which are no JSON."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")

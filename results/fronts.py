@@ -58,7 +58,7 @@ class NetworkRecord(Record, frozen=True):
 
 
 class NetworksRecord(Record, frozen=True):
-    """What who names a network by RUN#ID reads of front.json."""
+    """The part of front.json that is read to look up RUN#ID."""
 
     candidates: Annotated[tuple[NetworkRecord, ...], msgspec.Meta(min_length=1)]
 

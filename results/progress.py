@@ -29,7 +29,7 @@ class Show(Protocol):
 
 @contextmanager
 def progress(total: float, *, silent: bool, label: str, unit: str) -> Iterator[Show]:
-    """Gives what to call with the amount done, from 0 to `total`. Writes to stderr."""
+    """Yield a function that shows the amount done, 0 to `total`, on stderr."""
     total = max(total, 1e-9)
     if silent:
         yield lambda done, note="": None

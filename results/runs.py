@@ -80,7 +80,7 @@ def own_path(folder: Path, name: str) -> Path:
 
 
 def _holds_anything(folder: Path) -> bool:
-    """Beside what a command leaves that was killed before its record was there."""
+    """Tell whether a folder has more than a command leaves that was killed before its record."""
     unfinished = f".{RECORD}."
     return any(
         path.name != LOCK and not path.name.startswith(unfinished) for path in folder.iterdir()

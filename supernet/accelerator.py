@@ -12,12 +12,12 @@ PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTor
 
 
 def check_accelerator(name: str) -> None:
-    """Raise DeviceError for an unknown one. Whether it is here: see `check_is_here`."""
+    """Raise DeviceError for an accelerator that is not known; see also `check_is_here`."""
     check_choice("accelerator", name, ACCELERATORS, DeviceError)
 
 
 def check_precision(name: str) -> None:
-    """Raise DeviceError for an unknown one."""
+    """Raise DeviceError for a precision that is not known."""
     check_choice("precision", name, PRECISIONS, DeviceError)
 
 

@@ -100,7 +100,10 @@ class EfficientViT(nn.Module):
         return default_cfg(self.arch, self.preprocessing)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raises ArchError where a promptable network meets another size than its own."""
+        """Return what the task asks for, see the class, for pictures (B, 3, H, W).
+
+        Raises ArchError where a promptable network meets another size than its own.
+        """
         if isinstance(self.arch.head, PromptableHead) and x.shape[2:] != self.arch.resolution:
             raise ArchError(
                 f"this image encoder takes {format_resolution(self.arch.resolution)} px, not "
@@ -176,7 +179,7 @@ class FeatureExtractor(nn.Module):
         return self.backbone.default_cfg
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> [(B, C, H/4, W/4), (B, C, H/8, W/8), ...]."""
+        """Return one map a stage, (B, C, H/4, W/4), (B, C, H/8, W/8), ..., for (B, 3, H, W)."""
         return self.backbone.forward_stages(x)[1:]
 
 
@@ -311,7 +314,7 @@ def model_arch(name: str) -> Arch:
 
 
 def _model_arguments() -> dict[str, dict[str, Any]]:
-    """Arguments of `named_arch` by the name of the model."""
+    """Return the arguments of `named_arch` by the name of the model."""
     names: dict[str, dict[str, Any]] = {}
     for name in BACKBONES:
         names[f"efficientvit_{name}"] = {"name": name}

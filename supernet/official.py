@@ -196,8 +196,8 @@ def refuse_other_family(text: str) -> None:
         )
 
 
-ENLARGED = ("x2", "x4")  # stand for any pictures, which super-resolution needs no labels of
-PIXELS = "pixels"  # stands for any pictures, which pre-training needs no labels of
+ENLARGED = ("x2", "x4")  # super-resolution needs no labels, so its data sets are scales
+PIXELS = "pixels"  # pre-training needs no labels, so any pictures are its data set
 
 
 def check_task(text: str) -> Task:

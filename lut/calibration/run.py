@@ -47,7 +47,7 @@ class Proposal:
     networks: list[tuple[Arch, float]]  # with the source's milliseconds
 
     def to_csv(self) -> str:
-        """Return them as points whose latencies are to be filled in."""
+        """Return the networks as a CSV of points without latencies."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("arch", "batch", "latency_ms", "notes"))

@@ -129,7 +129,7 @@ def transfer(points: Sequence[Point], source: Table, processor: str) -> Transfer
     left_out_ms = {spread: _leave_out(network, chosen, folds, spread) for spread in spreads}
     errors = {s: np.abs(np.log(ms / network.given_ms)) for s, ms in left_out_ms.items()}
     judged_ms = np.zeros(len(points))
-    # A fold's spread is the others' choice; it has seen the fold in nothing but their fits.
+    # A fold's spread is chosen on the other folds.
     for fold in folds:
         judged_ms[fold] = left_out_ms[_choose(errors, chosen & ~fold)][fold]
     spread = _choose(errors, chosen)

@@ -25,7 +25,7 @@ MOST_TOLD = 20  # texts of a runtime on its models
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Of every measured block, per image."""
+    """Latencies of all measured blocks, each a probe less its baseline, per image."""
 
     ms: dict[Block, float]  # as measured: noise can make it negative
     std_ms: dict[Block, float]

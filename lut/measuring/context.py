@@ -30,7 +30,7 @@ GROUPS = ("mixers", "wide_kernels", "beyond_cache", "within_cache", "others")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Of one device and runtime."""
+    """How blocks cost more in a network than alone, on one device and runtime."""
 
     terms: NetworkTerms
     factors: Mapping[str, float]  # by group, relative to terms.scale

@@ -42,7 +42,7 @@ def corners(blocks: Sequence[Block], count: int) -> list[Block]:
 
 
 def _farthest_first(blocks: Sequence[Block], count: int) -> list[Block]:
-    """Greedy k-centre, from the smallest and the largest block on."""
+    """Choose `count` blocks by greedy k-centre, from the smallest and the largest on."""
     if count <= 0:
         return []
     x = np.array([features(block) for block in blocks])

@@ -20,7 +20,9 @@ _SSH = re.compile(
 
 
 def get_host(target: str, *, python: str | None = None) -> Host:
-    """`local`, `ssh://[user@]host[:port]`, `adb` for the only phone, or `adb:SERIAL`.
+    """Return the host that `target` names.
+
+    That is `local`, `ssh://[user@]host[:port]`, `adb` for the only phone, or `adb:SERIAL`.
 
     `python` is the interpreter there, where it is not the usual one. Raises TargetError for any
     other form, with the nearest, and for a phone that is not attached.

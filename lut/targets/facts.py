@@ -124,6 +124,6 @@ def parse_temperature_c(text: str) -> float | None:
 
 
 def parse_thermal_status(text: str) -> int | None:
-    """Android's own verdict: 0 where nothing is throttled; None where it does not tell."""
+    """Return Android's verdict, 0 where nothing is throttled; None where it does not tell."""
     match = re.search(r"^[ \t]*Thermal Status: (\d{1,3})\b", text, re.MULTILINE)
     return int(match[1]) if match else None

@@ -136,7 +136,7 @@ class CommandHost(ABC):
         return parse_temperature_c(self._temperatures())
 
     def thermal_status(self) -> int | None:
-        """Android's verdict, 0 where nothing is throttled; None where it does not tell."""
+        """Return Android's verdict, 0 where nothing is throttled; None where it does not tell."""
         return parse_thermal_status(self._temperatures())
 
     def _temperatures(self) -> str:
@@ -267,7 +267,7 @@ def run_client(argv: Sequence[str], timeout_s: float) -> "subprocess.CompletedPr
 
 
 def run_merged(host: Host, argv: Sequence[str], *, timeout_s: float) -> tuple[int, str]:
-    """Exit status and both outputs of a command in one text, whichever way it ends.
+    """Return a command's exit status, and both its outputs as one text, however it ends.
 
     For tools that write their results to standard error in one version and to standard output
     in the next.

@@ -89,7 +89,7 @@ class Supervised:
         self._ended = False
 
     def start(self, client: Sequence[str]) -> "Supervised":
-        """Raises OSError where the client cannot be started."""
+        """Start the client, and return itself. Raises OSError where that cannot be."""
         self._popen = subprocess.Popen(
             client,
             stdin=subprocess.PIPE,
@@ -117,7 +117,7 @@ class Supervised:
         self.end()
 
     def lines(self, *, idle_timeout_s: float, timeout_s: float | None = None) -> Iterator[str]:
-        """Lines without their ends, as they come; afterwards `status` is set, or None if lost.
+        """Yield lines without their ends, as they come; then `status` is set, or None if lost.
 
         Raises SilenceError when nothing comes for `idle_timeout_s`, or the end not within
         `timeout_s` in all; OutputError for a line that has no end.
@@ -157,7 +157,7 @@ class Supervised:
         return [line for line in list(self._stderr) if line.strip()]
 
     def end(self) -> None:
-        """Ends the command there and its client here, in order where they let us."""
+        """End the command there and its client here, in order where they let us."""
         self._ended = True
         if self._popen.poll() is None:
             with contextlib.suppress(OSError, ValueError):
@@ -189,13 +189,14 @@ class Supervised:
             while line := self._popen.stdout.readline(MOST_LINE):
                 if len(line) == MOST_LINE:
                     self._put(OutputError(f"a line of more than {MOST_LINE >> 20} MB"))
-                    self._popen.stdout.close()  # that the command fails and none waits for us
+                    # so that the command fails instead of waiting for us
+                    self._popen.stdout.close()
                     break
                 self._put(line.decode(errors="replace").rstrip("\r\n"))
         self._put(None)
 
     def _put(self, line: str | OutputError | None) -> None:
-        """Waits for whoever takes the lines, as long as anybody does."""
+        """Hand on a line; wait for whoever takes lines, as long as anybody does."""
         while not self._ended:
             with contextlib.suppress(queue.Full):
                 self._lines.put(line, timeout=0.2)

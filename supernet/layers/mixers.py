@@ -45,8 +45,8 @@ def relu_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Source: EfficientViT (https://arxiv.org/abs/2205.14756), sec. 3.1; the scaling is ours.
     """
     dim, tokens = q.shape[-2:]
-    # The output does not depend on the scales, nor do gradients. Detached and not under no_grad,
-    # which torch.export makes a graph of its own of.
+    # Neither the output nor gradients depend on the scales. Detached rather than under no_grad,
+    # which torch.export would trace as a subgraph.
     fixed_v = v.detach()
     largest_v = torch.maximum(_largest(fixed_v), -fixed_v.amin((-2, -1), keepdim=True)).clamp(min=1)
     largest_k, largest_q = _largest(k.detach()).clamp(min=LEAST), _largest_of_token(q.detach())

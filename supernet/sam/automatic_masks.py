@@ -69,12 +69,12 @@ class MaskRecord:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """(H, W); decoded anew each time."""
+        """Return the mask, (H, W), decoded anew each time."""
         return decode(self.rle)
 
     @property
     def area(self) -> int:
-        """Pixels."""
+        """Return the mask's area in pixels."""
         return area(self.rle)
 
 
@@ -118,7 +118,7 @@ def generate_masks(
 
 
 def point_grid(per_side: int) -> NDArray[np.float64]:
-    """Centres of per_side x per_side cells of the unit square, row by row, (per_side^2, 2)."""
+    """Return the centres, row by row, of the unit square's per_side^2 cells, (per_side^2, 2)."""
     centres = (np.arange(per_side) + 0.5) / per_side
     return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
 
@@ -144,9 +144,9 @@ def crop_boxes(height: int, width: int, layers: int, overlap: float) -> list[tup
 
 
 def stability_score(logits: Tensor, offset: float) -> Tensor:
-    """IoU of the masks above +offset and above -offset, (M, H, W) -> (M,), float32.
+    """Return the IoU of each mask above +offset with the same above -offset.
 
-    0 where nothing is above -offset.
+    (M, H, W) -> (M,), float32; 0 where nothing is above -offset.
     """
     inner = (logits > offset).sum((-2, -1))  # lies within the other, so it is the intersection
     outer = (logits > -offset).sum((-2, -1))
@@ -154,7 +154,7 @@ def stability_score(logits: Tensor, offset: float) -> Tensor:
 
 
 def boxes_of(masks: Tensor) -> Tensor:
-    """First and last pixel of each mask, boolean (M, H, W) -> x0, y0, x1, y1, (M, 4), int64.
+    """Return each mask's first and last pixel, x0, y0, x1, y1: boolean (M, H, W) -> (M, 4), int64.
 
     All 0 for an empty mask.
     """
@@ -175,7 +175,7 @@ def box_iou(box: Tensor, boxes: Tensor) -> Tensor:
 
 
 def suppress(boxes: Tensor, scores: Tensor, max_iou: float) -> list[int]:
-    """Greedy non-maximum suppression: indices of the boxes to keep, highest score first.
+    """Return the indices of the boxes that greedy non-maximum suppression keeps, best first.
 
     A box is dropped if its IoU with a kept one of higher score exceeds `max_iou`; of equal
     scores the first counts as higher.
@@ -214,7 +214,7 @@ def fill_small_holes(mask: NDArray[np.bool_], min_area: int) -> NDArray[np.bool_
 
 
 def remove_small_islands(mask: NDArray[np.bool_], min_area: int) -> NDArray[np.bool_]:
-    """`mask` without islands of fewer than `min_area` pixels, the largest excepted."""
+    """Return `mask` without islands of fewer than `min_area` pixels, the largest excepted."""
     regions, sizes = _regions(mask)
     kept = sizes >= min_area
     if len(sizes) > 1:
@@ -227,7 +227,7 @@ def remove_small_islands(mask: NDArray[np.bool_], min_area: int) -> NDArray[np.b
 def without_small_regions(
     records: Sequence[MaskRecord], min_area: int, max_box_iou: float
 ) -> list[MaskRecord]:
-    """Holes and islands of fewer than `min_area` pixels removed from all masks.
+    """Remove holes and islands of fewer than `min_area` pixels from all masks.
 
     Of masks whose boxes then have an IoU above `max_box_iou` one is kept, if possible one that
     was clean before.
@@ -248,7 +248,7 @@ def without_small_regions(
 
 
 def _regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Number of the region of each pixel, 0 outside of `mask`, and the regions' areas."""
+    """Return the region's number of each pixel, 0 outside of `mask`, and the regions' areas."""
     regions, _ = ndimage.label(mask, structure=np.ones((3, 3), bool))
     return regions, np.bincount(regions.ravel(), minlength=1)
 

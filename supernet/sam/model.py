@@ -41,13 +41,13 @@ class RandomFourierPositions(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", frequencies)
 
     def forward(self, places: Tensor) -> Tensor:
-        """(..., 2), x and y in 0..1 -> (..., C), float32 or the float64 of the frequencies."""
+        """Embed positions, x and y in 0..1, (..., 2), as (..., C) of the frequencies' dtype."""
         frequencies = self.positional_encoding_gaussian_matrix
         phase = 2 * math.pi * ((2 * places.to(frequencies.dtype) - 1) @ frequencies)
         return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
     def grid(self, height: int, width: int) -> Tensor:
-        """Positions of all cells' centres, (C, height, width)."""
+        """Return the embedded positions of all cells' centres, (C, height, width)."""
         frequencies = self.positional_encoding_gaussian_matrix
         x = (torch.arange(width).to(frequencies) + 0.5) / width
         y = (torch.arange(height).to(frequencies) + 0.5) / height
@@ -151,7 +151,7 @@ class PromptEncoder(nn.Module):
         return self.no_mask_embed.embedding_dim
 
     def _embed(self, points: Tensor, labels: Tensor) -> Tensor:
-        """(B, N, 2) and (B, N) -> (B, N, C)."""
+        """Embed points, (B, N, 2), with labels, (B, N), as (B, N, C)."""
         height, width = self.frame
         centres = points + 0.5  # a coordinate names a pixel, its embedding the pixel's centre
         places = centres / centres.new_tensor([width, height])

@@ -33,7 +33,7 @@ class Prediction:
 
     @property
     def best(self) -> int | NDArray[np.intp]:
-        """Number of the mask of the highest score; with several boxes of each, (K,)."""
+        """Return the index of the best mask; with several boxes, that of each, (K,)."""
         best = self.scores.argmax(-1)
         return int(best) if self.scores.ndim == 1 else best
 
@@ -52,13 +52,13 @@ class PromptablePredictor:
     """
 
     def __init__(self, model: Sam) -> None:
-        """Puts `model` into evaluation mode."""
+        """Put `model` into evaluation mode."""
         self.model = model.eval()
         self._picture: _Picture | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the picture that is set. Raises ImageError if none is."""
+        """Return (H, W) of the picture that is set. Raises ImageError if none is."""
         return self._current.size
 
     def set_image(self, image: NDArray[np.uint8]) -> None:
@@ -85,7 +85,7 @@ class PromptablePredictor:
         multimask: bool = True,
         return_logits: bool = False,
     ) -> Prediction:
-        """Masks of what points, box and mask together point at, or of each of several boxes.
+        """Return masks of what points, box and mask together point at, or of each of several boxes.
 
         Args:
             points: (N, 2), x and y.
@@ -138,7 +138,7 @@ class PromptablePredictor:
         *,
         multimask: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Masks of B prompts at once, on the model's device; `upscale` brings them to full size.
+        """Return masks of B prompts at once, on the model's device; `upscale` enlarges them.
 
         Args:
             points: (B, N, 2), x and y in pixels of the picture.
@@ -168,7 +168,7 @@ class PromptablePredictor:
 
     @torch.inference_mode()
     def upscale(self, low_res: Tensor) -> Tensor:
-        """Low-resolution logits to the picture's size, (..., 256, 256) -> (..., H, W).
+        """Enlarge logits to the picture's size, (..., 256, 256) -> (..., H, W).
 
         Raises ImageError if no picture is set.
         """
@@ -183,7 +183,10 @@ class PromptablePredictor:
     def _check_inside(
         self, points: NDArray[np.float64] | None, boxes: NDArray[np.float64] | None
     ) -> None:
-        """Boxes may reach over the edge, as detectors' do, but not lie beyond it."""
+        """Raise ImageError for points and boxes outside of the picture.
+
+        Boxes may reach over the edge, as detectors' do, but not lie beyond it.
+        """
         height, width = self._current.size
         where = f"the picture is {height} pixels high and {width} wide"
         if points is not None:
@@ -204,14 +207,14 @@ class PromptablePredictor:
         return self._picture
 
     def _to_frame(self, coords: Tensor) -> Tensor:
-        """(..., 2), x and y in pixels of the picture -> in pixels of the frame, float32."""
+        """Scale (..., 2), x and y in pixels of the picture, to pixels of the frame, float32."""
         (height, width), (tall, wide) = self._current.size, self._current.size_in_frame
         ratio = torch.tensor([wide / width, tall / height], dtype=torch.float64)
         return (coords.cpu().double() * ratio).float()
 
 
 def resized(height: int, width: int, side: int) -> tuple[int, int]:
-    """(height, width) scaled to a long side of `side` pixels, halves up, and 1 at least."""
+    """Return (height, width) scaled to a long side of `side` pixels, halves up, 1 at least."""
     scale = side / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 

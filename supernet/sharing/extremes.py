@@ -32,7 +32,7 @@ OWN_WEIGHTS = ("local", "mixer", "head_dim")  # fields whose choices share nothi
 
 
 def largest_of(space: Space) -> tuple[Arch, ...]:
-    """Return of each part the Arch with the largest choice everywhere.
+    """Return, for each part, the Arch with the largest choice everywhere.
 
     Where choices have weights of their own it takes the official networks' one, or the first.
     """

@@ -19,7 +19,7 @@ from supernet.model import module_of
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Of the tensor `name` of a block; the same name in both networks."""
+    """What a narrower block uses of one tensor of a wider one, by the same name in both."""
 
     name: str
     shape: tuple[int, ...]  # of the narrower network's
