@@ -66,10 +66,13 @@ class RefusedError(Exception):
 
 
 def say(line: dict[str, Any]) -> None:
+    """Write `line` as one JSON object a line, at once."""
     print(json.dumps(line), file=_lines, flush=True)
 
 
 class OnnxRuntime:
+    """Runs ONNX files by ONNX Runtime, through the execution provider that was asked for."""
+
     def __init__(self, options: argparse.Namespace) -> None:
         import numpy
         import onnxruntime
@@ -89,10 +92,13 @@ class OnnxRuntime:
             self.shares_threads = True
 
     def environment(self) -> dict[str, Any]:
-        found = {"version": self.onnxruntime.__version__, "provider": self.provider, "arena": True}
-        return {**found, "shared_threads": True} if self.shares_threads else found
+        """Return version, provider and how memory and threads are shared."""
+        version = self.onnxruntime.__version__
+        environment = {"version": version, "provider": self.provider, "arena": True}
+        return {**environment, "shared_threads": True} if self.shares_threads else environment
 
     def load(self, path: Path) -> Run:
+        """Return a function that runs a model on inputs that lie where it computes."""
         runtime = self.onnxruntime
         session = self.checked_session(path)
         (given,), (result,) = session.get_inputs(), session.get_outputs()
@@ -112,7 +118,15 @@ class OnnxRuntime:
         return synchronous
 
     def session(self, path: Path, profile: str = "", config: Sequence[str] = ()) -> Any:
-        """`profile`: where the times of nodes are written to; `config`: switched on."""
+        """Return a session for a model, all on one provider.
+
+        Args:
+            path: of the ONNX file.
+            profile: where the times of nodes are written to; "" for nowhere.
+            config: entries of the session's configuration to switch on.
+
+        Raises RuntimeError where the provider cannot be used here.
+        """
         runtime, threads = self.onnxruntime, self.options.threads
         # XNNPACK has threads of its own, which ONNX Runtime's must not keep from working.
         own = self.provider == "XnnpackExecutionProvider"
@@ -166,6 +180,8 @@ class OnnxRuntime:
 
 
 class LiteRT:
+    """Runs TFLite files by LiteRT, on the CPU, by XNNPACK or without a delegate."""
+
     on_gpu = False
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -181,11 +197,13 @@ class LiteRT:
         self.remarks: list[str] = []
 
     def environment(self) -> dict[str, Any]:
+        """Return version, package and delegate."""
         package = self.interpreter.__name__.split(".")[0]
         version = version_of(package.replace("_", "-"))
         return {"version": version, "package": package, "provider": self.provider}
 
     def load(self, path: Path) -> Run:
+        """Return a function that runs a model. Raises RuntimeError as `check_delegate` does."""
         more = {}
         if self.provider == "none":
             kinds = self.interpreter.OpResolverType
@@ -250,16 +268,18 @@ class PyTorch:
         self.count = 0
 
     def environment(self) -> dict[str, Any]:
-        found = {"version": self.torch.__version__, "provider": self.provider}
+        """Return version and provider, and the GPU's name and CUDA where one computes."""
+        environment = {"version": self.torch.__version__, "provider": self.provider}
         if self.on_gpu:
-            found["gpu"] = self.torch.cuda.get_device_name()
-            found["cuda"] = self.torch.version.cuda
-        return found
+            environment["gpu"] = self.torch.cuda.get_device_name()
+            environment["cuda"] = self.torch.version.cuda
+        return environment
 
     def load(self, path: Path) -> Run:
-        found = json.loads(path.read_text())
-        blocks = [self.block(**row) for row in found["blocks"]]
-        modules = [self.module_of(block, found["eps"]).eval() for block in blocks]
+        """Return a function that runs the blocks of a file in turn, on one random picture."""
+        model = json.loads(path.read_text())
+        blocks = [self.block(**row) for row in model["blocks"]]
+        modules = [self.module_of(block, model["eps"]).eval() for block in blocks]
         for module in modules:
             module.to(self.place, self.dtype)
             for tensor in [*module.parameters(), *module.buffers()]:
@@ -328,6 +348,7 @@ class PyTorch:
         return replay
 
     def timed(self, run: Run) -> Run:
+        """Return a run that tells its microseconds, taken by two events on the GPU."""
         event: Any = self.torch.cuda.Event
         start, end = event(enable_timing=True), event(enable_timing=True)
 
@@ -341,6 +362,7 @@ class PyTorch:
         return timed
 
     def check(self) -> None:
+        """Raise the error of a GPU that is lost."""
         if self.on_gpu:
             self.torch.cuda.synchronize()
 
@@ -377,9 +399,14 @@ class TensorRT:
         self.cache = Path(folder) / "efficientvit-nas" / name
 
     def environment(self) -> dict[str, Any]:
+        """Return TensorRT's version."""
         return {"version": self.tensorrt.__version__}
 
     def load(self, path: Path) -> Run:
+        """Return a function that runs a model as one CUDA graph, and tells its microseconds.
+
+        Raises RuntimeError where no engine can be built, run or captured.
+        """
         engine = self.runtime.deserialize_cuda_engine(self.build(path))
         context = engine.create_execution_context()
         tensors = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
@@ -434,6 +461,7 @@ class TensorRT:
         return engine
 
     def check(self) -> None:
+        """Raise the error of a GPU that is lost."""
         self.cuda.call("cudaDeviceSynchronize")
 
 
@@ -443,7 +471,7 @@ class Cuda:
     NAMES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
 
     def __init__(self) -> None:
-        found = [
+        libraries = [
             *self.NAMES,
             *glob.glob("/usr/local/cuda/lib64/libcudart.so*"),
             *(
@@ -452,7 +480,7 @@ class Cuda:
                 for path in glob.glob(f"{folder}/nvidia/c*/lib/libcudart.so*")
             ),
         ]
-        for name in found:
+        for name in libraries:
             try:
                 self.library = ctypes.CDLL(name)
                 break
@@ -465,6 +493,7 @@ class Cuda:
         self.library.cudaGetErrorString.restype = ctypes.c_char_p
 
     def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the library. Raises RuntimeError with CUDA's words where it fails."""
         status = getattr(self.library, name)(*arguments)
         if status:
             reason = self.library.cudaGetErrorString(status).decode()
@@ -477,7 +506,7 @@ class Cuda:
         return made
 
     def copied(self, data: Any) -> int:
-        """Device memory with `data`; it is never freed."""
+        """Copy `data` to device memory, which is never freed, and return its address."""
         pointer = self.made("cudaMalloc", ctypes.c_size_t(max(data.nbytes, 1)))
         source, size = ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes)
         self.call("cudaMemcpy", pointer, source, size, ctypes.c_int(1))  # host to device
@@ -532,6 +561,7 @@ PACKAGES = {  # of pip
 
 
 def check_provider(name: str, known: Sequence[str]) -> None:
+    """Raise RefusedError with the nearest name unless a provider is `known`."""
     if name not in known:
         close = difflib.get_close_matches(name, known, 1, 0.4)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -547,18 +577,21 @@ class Rapl:
         self.start()
 
     def environment(self) -> dict[str, Any]:
+        """Return the sensor's name and the zones that are counted."""
         return {"sensor": "RAPL", "zones": [(z / "name").read_text().strip() for z in self.zones]}
 
     def start(self) -> None:
+        """Begin a window: note where the counters are."""
         self.before = self.read()
 
     def stop_mj(self) -> float:
-        """Millijoules since `start`, no longer ago than one turn of a counter, a minute or so."""
+        """Return millijoules since `start`: a counter turns over after a minute or so."""
         now = self.read()
         turns = [limit + 1 for limit in self.limits]
         return sum((now[i] - self.before[i]) % turn for i, turn in enumerate(turns)) / 1000
 
     def read(self) -> list[int]:
+        """Return the counters, in microjoules."""
         return [int((zone / "energy_uj").read_text()) for zone in self.zones]
 
 
@@ -571,20 +604,23 @@ class Ina3221:
         self.read_w()
 
     def environment(self) -> dict[str, Any]:
+        """Return the sensor's name and the rails that are read."""
         return {"sensor": "INA3221", "rails": [name for name, _, _ in self.rails]}
 
     def start(self) -> None:
+        """Begin a window: sum power over time from here on."""
         self.joules, self.ended = 0.0, threading.Event()
         self.thread = threading.Thread(target=self.sample, daemon=True)
         self.thread.start()
 
     def stop_mj(self) -> float:
-        """Millijoules since `start`."""
+        """End the window, and return millijoules since `start`."""
         self.ended.set()
         self.thread.join()
         return 1000 * self.joules
 
     def sample(self) -> None:
+        """Sum power over time until the window ends."""
         then, before_w = time.monotonic(), self.read_w()
         while True:
             ended = self.ended.wait(SAMPLING_S)
@@ -595,6 +631,7 @@ class Ina3221:
                 return
 
     def read_w(self) -> float:
+        """Return the power of all rails, in watts."""
         mv_ma = ((int(v.read_text()), int(a.read_text())) for _, v, a in self.rails)
         return sum(mv * ma for mv, ma in mv_ma) / 1e6
 
@@ -631,7 +668,7 @@ def find_sensor(sysfs: Path, on_gpu: bool) -> Any:
 
 
 def energy_mj(run: Run, sensor: Any, window_s: float) -> float:
-    """Millijoules of one run, the mean over a window of them."""
+    """Return millijoules of one run, the mean over a window of them."""
     run()
     sensor.start()
     end = time.monotonic() + window_s
@@ -648,6 +685,7 @@ def normal(numpy: Any, shape: Sequence[int]) -> Any:
 
 
 def version_of(package: str) -> str | None:
+    """Return the version of a package, or None where it is not told."""
     try:
         from importlib.metadata import version
 
@@ -684,19 +722,19 @@ def pin(cpus: str, threads: int) -> list[int] | None:
 
 def temperature_c() -> float | None:
     """Return the hottest thermal zone, in degrees, or None where the system tells none."""
-    found = []
+    zones_c = []
     for path in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
         try:
-            found.append(int(path.read_text()) / 1000)
+            zones_c.append(int(path.read_text()) / 1000)
         except (OSError, ValueError):
             continue
-    return max((celsius for celsius in found if 1 < celsius < 150), default=None)
+    return max((celsius for celsius in zones_c if 1 < celsius < 150), default=None)
 
 
 def load_all(runtime: Any, folder: Path, models: list[dict[str, Any]]) -> list[Run | None]:
     """Return a function that runs it for every model, or None where it cannot be loaded."""
     functions: list[Run | None] = []
-    said = time.monotonic()
+    last_beat = time.monotonic()
     for index, model in enumerate(models):
         try:
             loaded: Run = runtime.load(folder / model["file"])
@@ -711,8 +749,8 @@ def load_all(runtime: Any, folder: Path, models: list[dict[str, Any]]) -> list[R
             run = None
         functions.append(run)
         getattr(runtime, "remarks", []).clear()
-        if time.monotonic() - said > BEAT_S:
-            said = time.monotonic()
+        if time.monotonic() - last_beat > BEAT_S:
+            last_beat = time.monotonic()
             say({"loaded": index + 1})
     say({"loaded": len(models)})
     return functions
@@ -728,30 +766,34 @@ def shuffled(repeats: Sequence[int], seed: int, number: int) -> list[int]:
 def time_pass(
     functions: Sequence[Run | None], repeats: Sequence[int], order: Sequence[int]
 ) -> list[float | None]:
-    """Microseconds of every run; a list in order of the models, each `repeats` times."""
+    """Return microseconds of every run, in order of the models, each `repeats` times.
+
+    None stands for the runs of a model that could not be loaded.
+    """
     clock = time.perf_counter_ns
     samples: list[list[float]] = [[] for _ in functions]
-    said = clock()
+    last_beat = clock()
     for index in order:
         run = functions[index]
         if run is None:
             continue
         start = clock()
-        told = run()
+        device_us = run()
         end = clock()
-        samples[index].append((end - start) / 1000 if told is None else told)
-        if end - said > BEAT_S * 1e9:
-            said = end
+        samples[index].append((end - start) / 1000 if device_us is None else device_us)
+        if end - last_beat > BEAT_S * 1e9:
+            last_beat = end
             say({"at": index})
     flat: list[float | None] = []
-    for index, found in enumerate(samples):
-        flat.extend(found if found else [None] * repeats[index])
+    for index, times in enumerate(samples):
+        flat.extend(times if times else [None] * repeats[index])
     return flat
 
 
 def measure_energy(
     functions: Sequence[Run | None], order: Sequence[int], sensor: Any, window_s: float
 ) -> None:
+    """Say the energy of every model, one after the other in the order that they come first."""
     for index in dict.fromkeys(order):
         run = functions[index]
         if run is not None:
@@ -759,6 +801,7 @@ def measure_energy(
 
 
 def parsed() -> argparse.Namespace:
+    """Return the flags."""
     # Not from the docstring, which -OO takes away, here or by PYTHONOPTIMIZE on a board.
     parser = argparse.ArgumentParser(description="Times models in turns, see the top of this file.")
     parser.add_argument("folder", type=Path)
@@ -781,6 +824,10 @@ def parsed() -> argparse.Namespace:
 
 
 def time_models(options: argparse.Namespace) -> None:
+    """Say the environment, then the times of all models, then their energy if asked for.
+
+    Raises RefusedError where nothing can be timed here.
+    """
     cpus = pin(options.cpus, options.threads)  # before the runtime counts its CPUs
     try:
         runtime = RUNTIMES[options.runtime](options)
@@ -833,6 +880,7 @@ def use_huge_pages() -> None:
 
 
 def main() -> None:
+    """Time models, or say why not and end with status 1."""
     global _lines
     options = parsed()
     _lines = os.fdopen(os.dup(1), "w")
