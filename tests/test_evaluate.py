@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,12 +30,16 @@ from supernet.arch import (
     SuperResolutionHead,
 )
 from supernet.evaluate import Evaluate
+from supernet.evaluation.folders import open_data
 from supernet.evaluation.recalibrated import task_of
 from supernet.model import build, build_task_model, default_cfg
-from supernet.sam.predictor import PromptablePredictor
+from supernet.pictures import Normalisation
+from supernet.sam.predictor import PromptablePredictor, prepare_image
+from supernet.tasks.draw import PLAIN, Draw
 from supernet.tasks.splits import spread
-from supernet.weights.files import official_state_dict, save_weights
-from supernet.weights.header import read_header
+from supernet.weights.files import load_weights, official_state_dict, save_weights
+from supernet.weights.header import WeightsHeader, read_header
+from supernet.weights.preprocessing import SAM_MEAN, SAM_STD, Preprocessing, preprocessing_of
 from tests.seeded import seeded_tensor
 
 MODULE = "supernet.evaluate"
@@ -468,6 +473,111 @@ def test_a_trained_network_is_not_shown_what_it_was_trained_on(answer, tmp_path,
     assert found["n"] == 24 - number > 0
     assert found["dataset"] == "pictures"
     assert found["metrics"][task.primary] >= 0
+
+
+OTHER = Preprocessing((0.2, 0.4, 0.6), (0.5, 0.4, 0.3), "bicubic", 0.7, "crop")
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        CLASSIFIER,
+        replace(CLASSIFIER, head=SegmentationHead(8, 1, 2, "mbconv", 2, 3)),
+        ENLARGER,
+        PROMPTABLE,
+    ],
+    ids=lambda arch: arch.task,
+)
+def test_pictures_are_prepared_as_the_weights_tell(answer, tmp_path, arch):
+    """Weights from here are shown what is held out: as others are that are shown it alone."""
+    folder, alone = tmp_path / "pictures", tmp_path / "held out"
+    ours, elsewhere, usual = (tmp_path / f"{name}.safetensors" for name in "abc")
+    unsplit(arch, folder)
+    model = trained(arch, usual)
+    told = WeightsHeader(preprocessing=OTHER).to_metadata()
+    save_weights(model, ours, **told, steps=5)
+    save_weights(model, elsewhere, **told)
+    save_weights(model, usual, steps=5)
+    task: Any = task_of(arch, read_header(ours), folder)
+    for path in task.source.files_held_out():
+        for file in folder.rglob(f"{path.stem}.*"):
+            copy = alone / file.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+    found = answer("--data", folder, "--weights", ours)
+    expected = answer("--data", alone, "--weights", elsewhere)
+    assert found["n"] == expected["n"] > 0
+    assert found["metrics"] == expected["metrics"]
+    if arch.task == "promptable":  # the predictor prepares them
+        return
+    first, same, other = (
+        open_data(arch, read_header(weights), pictures).data[0][0]
+        for weights, pictures in ((ours, folder), (elsewhere, alone), (usual, folder))
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        replace(CLASSIFIER, head=ClassificationHead((32, 32), 12)),
+        replace(CLASSIFIER, head=SegmentationHead(8, 1, 2, "mbconv", 2, 8)),
+        ENLARGER,
+        replace(CLASSIFIER, head=ReconstructionHead()),
+    ],
+    ids=lambda arch: arch.task,
+)
+def test_embedded_pictures_are_normalised_as_the_weights_tell(arch):
+    """To train on, held out, and those of statistics."""
+    header = WeightsHeader(arch=arch, preprocessing=OTHER, seed=0)
+    usual, other = (task_of(arch, h, None) for h in (WeightsHeader(), header))
+    own = preprocessing_of(arch)
+    mean, std = ([torch.tensor(v)[:, None, None] for v in values] for values in (
+        (own.mean, OTHER.mean), (own.std, OTHER.std)
+    ))  # fmt: skip
+    draw = Draw(3, 0, arch.resolution, 0)
+    for read in (
+        lambda task: task.held_out(arch)[0][3][0],
+        lambda task: task.sample(draw, PLAIN)[0],
+        lambda task: next(task.recalibration_batches(arch, 1, 1, 0, 0))[0],
+    ):
+        expected = (read(usual) * std[0] + mean[0] - mean[1]) / std[1]
+        if arch.task == "pretrain":  # what is hidden is 0 in both
+            hidden = read(usual) == 0
+            expected[hidden] = 0
+        assert torch.allclose(read(other), expected, atol=1e-5)
+
+
+def test_a_supernet_s_crop_is_each_subnet_s_own(classes):
+    folder, _, _ = classes
+    arch = replace(CLASSIFIER, head=ClassificationHead((32, 32), 3))
+    for number in range(4):
+        for label in "abc":
+            picture(folder / "train" / label / f"{number}.png", 64, 64, number)
+    network = WeightsHeader(arch=arch, preprocessing=OTHER)
+    for header, crop_pct in ((network, 0.7), (replace(network, kind="supernet"), 1.0)):
+        pictures: Any = task_of(arch, header, folder).held_out(arch)[0]
+        assert pictures.preparation.crop_pct == crop_pct
+        assert pictures.preparation.normalisation == (OTHER.mean, OTHER.std)
+
+
+def test_a_predictor_prepares_pictures_as_its_weights_tell(tmp_path):
+    path = tmp_path / "w.safetensors"
+    trained(PROMPTABLE, path)
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 64, 3), np.uint8)
+    seen = []
+    for preprocessing in (None, OTHER):
+        model: Any = build_task_model(PROMPTABLE)
+        metadata = WeightsHeader(preprocessing=preprocessing).to_metadata()
+        save_weights(model, path, **metadata)
+        load_weights(model, path)
+        model.image_encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        PromptablePredictor(model).set_image(pixels)
+    for x, mean, std in zip(seen, (SAM_MEAN, OTHER.mean), (SAM_STD, OTHER.std), strict=True):
+        side = x.shape[-1]
+        assert torch.equal(x[0], prepare_image(pixels, side, Normalisation(mean, std)))
+    assert not torch.equal(seen[0], seen[1])
 
 
 def test_weights_from_elsewhere_are_shown_all_pictures(answer, tmp_path):

@@ -44,7 +44,8 @@ from supernet.training.snapshots import load_snapshot, save_snapshot, snapshots
 from supernet.training.trainer import Trainer
 from supernet.weights.files import official_state_dict, save_weights
 from supernet.weights.fitting import norm_eps, set_norm_eps
-from supernet.weights.header import read_header
+from supernet.weights.header import WeightsHeader, read_header
+from supernet.weights.preprocessing import preprocessing_of
 from supernet.weights.tensors import read_tensors
 from tests.blobs import FROZEN
 from tests.conftest import ROOT
@@ -651,14 +652,17 @@ def test_an_encoder_begins_a_promptable_network(tmp_path):
     stages = (*(Stage(8, 1),) * 3, Stage(16, 1, mixer="relu_linear", head_dim=8))
     arch = Arch("l", (64, 64), Stem(8, 1), stages, PromptableHead(1, 1, width=16))
     pretrained = build(with_head(arch, ReconstructionHead()))
-    save_weights(pretrained, tmp_path / "pretrained.safetensors")
+    metadata = WeightsHeader(preprocessing=pretrained.preprocessing).to_metadata()
+    save_weights(pretrained, tmp_path / "pretrained.safetensors", **metadata)
     (tmp_path / "arch.json").write_text(arch.to_json())
     options = TrainingOptions(
         arch=str(tmp_path / "arch.json"), init=tmp_path / "pretrained.safetensors", num_train=4
     )
     model = first_model(plan_training(options))
     save_weights(model.get_submodule("network"), tmp_path / "whole.safetensors")
-    own = model.get_submodule("network.image_encoder").state_dict()
+    encoder = model.get_submodule("network.image_encoder")
+    assert encoder.preprocessing == preprocessing_of(arch)  # padded, and with SAM's mean
+    own = encoder.state_dict()
     had = pretrained.state_dict()
     body = [name for name in had if not name.startswith("head.")]
     assert len(body) > 20

@@ -14,6 +14,7 @@ from results.errors import UserError
 from supernet.arch import Arch, SuperResolutionHead
 from supernet.evaluation.batchnorm import recalibrate
 from supernet.memory import is_out_of_memory, within_memory
+from supernet.pictures import Normalisation
 from supernet.sharing.checkpoint import supernet_with
 from supernet.space import Space
 from supernet.tasks.choose import training_task
@@ -121,7 +122,7 @@ def task_of(
     """Return the task that `arch` does, on the pictures that weights were trained on, or `data`.
 
     Class folders are told by the names in the weights' header; where there are none, by
-    `class_order`.
+    `class_order`. Pictures are normalised as the header says, those of one network cropped so, too.
 
     Raises DataError for pictures that cannot be read or have other classes.
     """
@@ -134,6 +135,14 @@ def task_of(
         classes=header.classes,
         class_order=header.folder_order(class_order),
     )
+    if header.preprocessing is not None:
+        seen = header.preprocessing
+        options = replace(
+            options,
+            normalisation=Normalisation(seen.mean, seen.std),
+            # a supernet's is that of its largest subnet
+            crop_pct=None if header.kind == "supernet" else seen.crop_pct,
+        )
     if isinstance(arch.head, SuperResolutionHead):
         options = replace(options, scale=arch.head.scale)
     return training_task(options)

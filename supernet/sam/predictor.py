@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from results.errors import ImageError
-from supernet.pictures import normalise, to_tensor
+from supernet.pictures import Normalisation, normalise, to_tensor
 from supernet.sam.model import BACKGROUND, FOREGROUND, FRAME, Sam
-from supernet.weights.preprocessing import SAM_MEAN, SAM_STD
+from supernet.weights.preprocessing import SAM_MEAN, SAM_STD, Preprocessing
 
+SAM = Normalisation(SAM_MEAN, SAM_STD)
 LOW_RESOLUTION = 256  # side of the decoder's masks, of the whole padded frame
 
 
@@ -71,7 +72,7 @@ class PromptablePredictor:
         parameter = next(self.model.parameters())
         height, width = image.shape[:2]
         with torch.inference_mode():
-            pixels = prepare_image(image, self.model.arch.resolution[0])
+            pixels = prepare_image(image, self.model.arch.resolution[0], self._normalisation)
             embedding = self.model.image_encoder(pixels[None].to(parameter))
         self._picture = _Picture(embedding, (height, width), resized(height, width, FRAME))
 
@@ -201,6 +202,12 @@ class PromptablePredictor:
                 raise ImageError(f"box {ends[beyond.any(axis=1)][0].tolist()} is outside: {where}")
 
     @property
+    def _normalisation(self) -> Normalisation:
+        """Return that of the image encoder's weights, where they tell it, else SAM's."""
+        told = getattr(self.model.image_encoder, "preprocessing", None)
+        return Normalisation(told.mean, told.std) if isinstance(told, Preprocessing) else SAM
+
+    @property
     def _current(self) -> _Picture:
         if self._picture is None:
             raise ImageError("no picture is set; call set_image first")
@@ -219,7 +226,9 @@ def resized(height: int, width: int, side: int) -> tuple[int, int]:
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def prepare_image(image: NDArray[np.uint8], side: int) -> Tensor:
+def prepare_image(
+    image: NDArray[np.uint8], side: int, normalisation: Normalisation = SAM
+) -> Tensor:
     """Return what the image encoder reads, (3, side, side), float32.
 
     The picture, (H, W, 3), is resized to a long side of `side` (bilinear, antialiased),
@@ -227,7 +236,7 @@ def prepare_image(image: NDArray[np.uint8], side: int) -> Tensor:
     """
     height, width = resized(image.shape[0], image.shape[1], side)
     picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    x = normalise(to_tensor(picture), SAM_MEAN, SAM_STD)
+    x = normalise(to_tensor(picture), *normalisation)
     return F.pad(x, (0, side - width, 0, side - height))
 
 

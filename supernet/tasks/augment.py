@@ -56,14 +56,11 @@ def _resize(
     return image.resize(size[::-1], Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
 
 
-def prepared(pixels: Image.Image | NDArray[np.uint8]) -> Tensor:
-    """Return a picture, (H, W, 3), as networks see those of ImageNet: (3, H, W), float32."""
-    return as_imagenet(to_tensor(pixels))
-
-
-def as_imagenet(pixels: Tensor) -> Tensor:
-    """Return pixels, (3, H, W), uint8, normalised by the mean and deviation of ImageNet."""
-    return normalise(pixels, *IMAGENET)
+def prepared(
+    pixels: Image.Image | NDArray[np.uint8], normalisation: Normalisation = IMAGENET
+) -> Tensor:
+    """Return a picture, (H, W, 3), as networks see it: (3, H, W), float32, normalised."""
+    return normalise(to_tensor(pixels), *normalisation)
 
 
 def flip(image: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,9 @@ from torch.utils.data import Dataset
 
 from results.errors import DataError
 from supernet.arch import Arch
-from supernet.model import default_cfg
 from supernet.pictures import Normalisation, hw, normalise, read_rgb, resize_and_crop, to_tensor
 from supernet.tasks.augment import (
     IMAGENET,
-    as_imagenet,
     erase,
     flip,
     prepared,
@@ -40,6 +38,7 @@ from supernet.tasks.options import TaskOptions
 from supernet.tasks.sources import Embedded, Folder, check_classes
 from supernet.tasks.splits import split_off
 from supernet.tasks.task import Task
+from supernet.weights.preprocessing import preprocessing_of
 
 LAYOUT = "DIR/val/CLASS/PICTURE or DIR/CLASS/PICTURE"
 SPLITS = ("train", "val", "validation", "test")
@@ -146,6 +145,7 @@ class ClassificationTask(Task):
         """Raises DataError where pictures are missing, or have other classes."""
         folder = options.data
         source = _Shapes(options) if folder is None else _LabelledFiles(folder, options)
+        self.normalisation = options.normalisation or IMAGENET
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
@@ -157,7 +157,7 @@ class ClassificationTask(Task):
         if augment.flip and rng.random() < 0.5:
             image = flip(image)
         image = rand_augment(image, rng, augment.rand_augment, augment.magnitude)
-        x = prepared(image)
+        x = prepared(image, self.normalisation)
         if rng.random() < augment.erasing:
             erase(x, rng)
         return x, torch.tensor(label)
@@ -191,13 +191,14 @@ class _Shapes(Embedded[Labelled]):
 
     def __init__(self, options: TaskOptions) -> None:
         super().__init__(options, ("shapes",), CLASSES)
+        self.normalisation = options.normalisation or IMAGENET
 
     def draw(self, index: int, size: tuple[int, int], rng: np.random.Generator) -> Labelled:
         label = index % len(CLASSES)
         return Image.fromarray(draw_shape(label, size, rng, self.difficulty)), label
 
     def held_out(self, arch: Arch) -> Dataset[Any]:
-        return self.remember(arch.resolution, self._pixels, as_imagenet)
+        return self.remember(arch.resolution, self._pixels, self.normalisation)
 
     def _pixels(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         image, label = self.read_held_out(index, size)
@@ -209,7 +210,7 @@ class _LabelledFiles(Folder[tuple[Path, int], Labelled]):
 
     def __init__(self, folder: Path, options: TaskOptions) -> None:
         """Raises DataError where pictures are missing, or have other classes."""
-        as_stored = Preparation((1, 1), 1.0, IMAGENET)
+        as_stored = Preparation((1, 1), 1.0, options.normalisation or IMAGENET)
         names, order = options.classes, options.class_order
         train, held_out = (
             ClassFolders(folder, as_stored, split=split, names=names, order=order)
@@ -222,7 +223,7 @@ class _LabelledFiles(Folder[tuple[Path, int], Labelled]):
         if train.samples == held_out.samples:
             train.samples, held_out.samples = split_off(train.samples)
         super().__init__(folder, train.samples, held_out.samples, options.num_train)
-        self._held_out = held_out
+        self._held_out, self._crop_pct = held_out, options.crop_pct
         self.classes = train.classes
         self.notes = tuple(dict.fromkeys(train.notes + held_out.notes))
         if train.is_imagenet:
@@ -233,8 +234,9 @@ class _LabelledFiles(Folder[tuple[Path, int], Labelled]):
         return read_rgb(path), label
 
     def held_out(self, arch: Arch) -> Dataset[Any]:
-        crop_pct = default_cfg(arch)["crop_pct"]
-        return self._held_out.prepared(Preparation(arch.resolution, crop_pct, IMAGENET))
+        crop_pct = self._crop_pct or preprocessing_of(arch).crop_pct
+        seen = replace(self._held_out.preparation, size=arch.resolution, crop_pct=crop_pct)
+        return self._held_out.prepared(seen)
 
 
 class TopAccuracy:

@@ -6,6 +6,7 @@ from typing import get_args
 
 from results.errors import check_choice, check_least
 from supernet.arch import Task
+from supernet.pictures import Normalisation
 from supernet.tasks.draw import EMBEDDED, Augment
 
 TASKS = get_args(Task)
@@ -32,6 +33,8 @@ class TaskOptions:
     teacher: Path | None = None  # of promptable: whose image embeddings are learned; None: no one's
     class_order: str | None = None  # of class folders without `classes`, see `class_order.in_order`
     classes: tuple[str, ...] = ()  # what weights call theirs, in their order; (): they do not
+    normalisation: Normalisation | None = None  # that weights were trained with; None: the task's
+    crop_pct: float | None = None  # of classification, see `Preprocessing`; None: each network's
 
     def __post_init__(self) -> None:
         check_choice("task", self.name, TASKS)

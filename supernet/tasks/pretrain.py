@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from results.errors import DataError, UserError
 from supernet.arch import Arch
-from supernet.pictures import hw, read_rgb
+from supernet.pictures import Normalisation, hw, read_rgb
 from supernet.tasks.augment import IMAGENET, flip, prepared, random_resized_crop
 from supernet.tasks.draw import PLAIN, Augment, Draw
 from supernet.tasks.embedded_cells import draw_cells
@@ -46,12 +46,13 @@ class PretrainTask(Task):
     def __init__(self, options: TaskOptions) -> None:
         """Raises DataError where pictures are missing."""
         source = _Drawn(options) if options.data is None else _Files(options.data, options)
+        self.normalisation = source.normalisation
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
         """Return a picture, (3, H, W), with hidden patches, and all of it, (4, H, W)."""
         image, rng = self.source.read(draw.index, draw.size), draw.rng()
-        return hide(_vary(image, draw.size, augment, rng), rng)
+        return hide(_vary(image, draw.size, augment, rng, self.normalisation), rng)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
         """Return the mean absolute difference of hidden pixels."""
@@ -63,7 +64,7 @@ class PretrainTask(Task):
 
     def held_out(self, arch: Arch) -> tuple[Dataset[Any], "HiddenPixels"]:
         """Return pictures with hidden patches, and how well these are guessed."""
-        return self.source.held_out(arch), HiddenPixels()
+        return self.source.held_out(arch), HiddenPixels(self.normalisation)
 
 
 class _Drawn(Embedded[Image.Image]):
@@ -71,6 +72,7 @@ class _Drawn(Embedded[Image.Image]):
 
     def __init__(self, options: TaskOptions) -> None:
         super().__init__(options, ("cells", "shapes", "leaves"))
+        self.normalisation = options.normalisation or IMAGENET
 
     def draw(self, index: int, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
         if self.dataset == "cells":
@@ -90,6 +92,7 @@ class _Files(Folder[Path, Image.Image]):
 
     def __init__(self, folder: Path, options: TaskOptions) -> None:
         super().__init__(folder, *split_off(list_pictures_of(folder)), options.num_train)
+        self.normalisation = options.normalisation or IMAGENET
 
     def load(self, file: Path) -> Image.Image:
         return read_rgb(file)
@@ -110,7 +113,7 @@ class _HeldOut(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = self.source.read_held_out(index, self.size)
         rng = np.random.default_rng(index)
-        return hide(_vary(image, self.size, PLAIN, rng), rng)
+        return hide(_vary(image, self.size, PLAIN, rng, self.source.normalisation), rng)
 
 
 def list_pictures_of(folder: Path) -> list[Path]:
@@ -150,14 +153,16 @@ class HiddenPixels:
     Over all pictures together; the standard error of l1 is that over pictures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, normalisation: Normalisation = IMAGENET) -> None:
+        """`normalisation` is that of the pictures."""
+        self.normalisation = normalisation
         self.squares: list[float] = []
         self.l1: list[float] = []
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count a batch: (B, 3, H, W) and (B, 4, H, W)."""
         target = target.to(output.device)
-        std = output.new_tensor(IMAGENET.std).view(3, 1, 1)
+        std = output.new_tensor(self.normalisation.std).view(3, 1, 1)
         mask = target[:, 3:]
         count = 3 * mask.sum((1, 2, 3))
         difference = (output - target[:, :3]) * mask
@@ -176,10 +181,14 @@ class HiddenPixels:
 
 
 def _vary(
-    image: Image.Image, size: tuple[int, int], augment: Augment, rng: np.random.Generator
+    image: Image.Image,
+    size: tuple[int, int],
+    augment: Augment,
+    rng: np.random.Generator,
+    normalisation: Normalisation,
 ) -> Tensor:
     if augment.crop_scale != (1.0, 1.0) or hw(image) != size:
         image = random_resized_crop(image, size, rng, augment.crop_scale)
     if augment.flip and rng.random() < 0.5:
         image = flip(image)
-    return prepared(image)
+    return prepared(image, normalisation)

@@ -20,8 +20,9 @@ from torch.utils.data import Dataset
 from results.errors import DataError, NotFiniteError, WeightsError
 from supernet.arch import Arch, PromptableHead
 from supernet.model import EfficientViT
+from supernet.pictures import Normalisation
 from supernet.sam.model import Sam
-from supernet.sam.predictor import PromptablePredictor, prepare_image
+from supernet.sam.predictor import SAM, PromptablePredictor, prepare_image
 from supernet.tasks.annotated_pictures import (
     AnnotatedPicture,
     AnnotatedPictures,
@@ -63,6 +64,7 @@ class PromptableTask(Task):
         source = (
             _Leaves(options) if options.data is None else _AnnotatedFiles(options.data, options)
         )
+        self.normalisation = options.normalisation or SAM
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Any]:
@@ -80,9 +82,10 @@ class PromptableTask(Task):
         mirrored = augment.flip and bool(rng.random() < 0.5)
         pixels = picture.pixels[:, ::-1] if mirrored else picture.pixels
         pixels = photometric(np.ascontiguousarray(pixels), rng, augment.photometric)
-        x = prepare_image(pixels, draw.size[0])
+        x = prepare_image(pixels, draw.size[0], self.normalisation)
         if self.teacher is not None:
-            return x, prepare_image(pixels, self.teacher.arch.resolution[0])
+            side, seen = self.teacher.arch.resolution[0], self.teacher.preprocessing
+            return x, prepare_image(pixels, side, Normalisation(seen.mean, seen.std))
         return x, ask(picture, rng, mirrored=mirrored)
 
     def loss(self, output: Tensor, target: Any, decoder: nn.Module | None) -> Tensor:

@@ -21,7 +21,6 @@ from supernet.arch import Arch
 from supernet.pictures import IGNORED, read_indices, read_rgb, to_tensor
 from supernet.tasks.augment import (
     IMAGENET,
-    as_imagenet,
     flip,
     photometric,
     prepared,
@@ -59,6 +58,7 @@ class SegmentationTask(Task):
     def __init__(self, options: TaskOptions) -> None:
         """Raises DataError where pictures are missing, or have other classes."""
         source = _Cells(options) if options.data is None else _MaskedFiles(options.data, options)
+        self.normalisation = options.normalisation or IMAGENET
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ class SegmentationTask(Task):
         if augment.flip and rng.random() < 0.5:
             image, labels = flip(image), labels[:, ::-1].copy()
         pixels = photometric(np.array(image), rng, augment.photometric)
-        return prepared(pixels), torch.from_numpy(labels)
+        return prepared(pixels, self.normalisation), torch.from_numpy(labels)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
         """Return the cross-entropy of the hard pixels."""
@@ -92,13 +92,14 @@ class SegmentationTask(Task):
 class _Cells(Embedded[Labelled]):
     def __init__(self, options: TaskOptions) -> None:
         super().__init__(options, ("cells",), CLASSES)
+        self.normalisation = options.normalisation or IMAGENET
 
     def draw(self, index: int, size: tuple[int, int], rng: np.random.Generator) -> Labelled:
         pixels, labels = draw_cells(size, rng, self.difficulty)
         return Image.fromarray(pixels), labels
 
     def held_out(self, arch: Arch) -> Dataset[Any]:
-        return self.remember(arch.resolution, self._pixels, as_imagenet)
+        return self.remember(arch.resolution, self._pixels, self.normalisation)
 
     def _pixels(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         image, labels = self.read_held_out(index, size)
@@ -116,8 +117,9 @@ class _MaskedFiles(Folder[Pair, Labelled]):
             self.classes = tuple(CITYSCAPES)
         elif len(options.classes) == number:
             self.classes = options.classes
+        seen = options.normalisation or IMAGENET
         self._train, self._held_out = (
-            LabelledPictures(folder, (1, 1), number, IMAGENET, split=split, names=self.classes)
+            LabelledPictures(folder, (1, 1), number, seen, split=split, names=self.classes)
             for split in ("train", "val")
         )
         train, held_out = separate(

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from results.errors import DataError, check_choice
 from supernet.arch import Arch
+from supernet.pictures import Normalisation, normalise
 from supernet.tasks.class_order import listed
 from supernet.tasks.look import check_headers, check_pictures
 from supernet.tasks.options import TaskOptions
@@ -129,11 +130,11 @@ class Embedded(Source[Read]):
         self,
         size: tuple[int, int],
         draw: Callable[[int, tuple[int, int]], Sample],
-        prepare: Callable[[Tensor], Tensor],
+        normalisation: Normalisation,
     ) -> "Remembered":
         """Return the held-out pictures of a size, the same object whenever they are asked for."""
         if size not in self._remembered:
-            self._remembered[size] = Remembered(size, draw, prepare)
+            self._remembered[size] = Remembered(size, draw, normalisation)
         return self._remembered[size]
 
 
@@ -182,15 +183,15 @@ class Remembered(Dataset[Sample]):
         self,
         size: tuple[int, int],
         draw: Callable[[int, tuple[int, int]], Sample],
-        prepare: Callable[[Tensor], Tensor],
+        normalisation: Normalisation,
     ) -> None:
         """
         Args:
             size: (H, W).
             draw: of a number and `size`: 8 bits, (3, H, W), and the target.
-            prepare: the 8 bits as a network sees them.
+            normalisation: of what the network sees.
         """
-        self.size, self.draw, self.prepare = size, draw, prepare
+        self.size, self.draw, self.normalisation = size, draw, normalisation
         self._drawn: dict[int, Sample] = {}
 
     def __len__(self) -> int:
@@ -201,7 +202,7 @@ class Remembered(Dataset[Sample]):
         if index not in self._drawn:
             self._drawn[index] = self.draw(index, self.size)
         pixels, target = self._drawn[index]
-        return self.prepare(pixels), target
+        return normalise(pixels, *self.normalisation), target
 
 
 def check_classes(num_classes: int | None, has: int, where: str) -> int:

@@ -96,12 +96,12 @@ class SuperResolutionTask(Task):
 
     def __init__(self, options: TaskOptions) -> None:
         """Raises DataError where pictures are missing."""
-        self.scale = options.scale
+        self.scale, self.normalisation = options.scale, options.normalisation or AS_SHARES
         source = _Leaves(options) if options.data is None else _LargeFiles(options.data, options)
         super().__init__(source, options.variations)
 
     def sample(self, draw: Draw, augment: Augment) -> tuple[Tensor, Tensor]:
-        """Return a part of a picture, (3, H, W), and the same part large, both in 0..1."""
+        """Return a part of a picture, (3, H, W), normalised, and the same part large, in 0..1."""
         rng, size = draw.rng(), (draw.size[0] * self.scale, draw.size[1] * self.scale)
         large = random_part(self.source.read(draw.index, size), size, rng)
         if augment.flip:
@@ -109,7 +109,7 @@ class SuperResolutionTask(Task):
             if size[0] == size[1] and rng.random() < 0.5:
                 large = large.swapaxes(0, 1)
         small_x, large_x = pair(np.ascontiguousarray(large), self.scale)
-        return as_shares(small_x), as_shares(large_x)
+        return normalise(small_x, *self.normalisation), as_shares(large_x)
 
     def loss(self, output: Tensor, target: Tensor, decoder: nn.Module | None) -> Tensor:
         """Return the mean absolute difference of pixels."""
@@ -132,13 +132,13 @@ class SuperResolutionTask(Task):
 class _Leaves(Embedded[Pixels]):
     def __init__(self, options: TaskOptions) -> None:
         super().__init__(options, ("leaves",))
-        self.scale = options.scale
+        self.scale, self.normalisation = options.scale, options.normalisation or AS_SHARES
 
     def draw(self, index: int, size: tuple[int, int], rng: np.random.Generator) -> Pixels:
         return draw_leaves(size, rng, SHARE * self.difficulty)[0]
 
     def held_out(self, arch: Arch) -> Dataset[Any]:
-        return self.remember(arch.resolution, self._pair, as_shares)
+        return self.remember(arch.resolution, self._pair, self.normalisation)
 
     def _pair(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         large = (size[0] * self.scale, size[1] * self.scale)
@@ -149,8 +149,10 @@ class _LargeFiles(Folder[Path, Pixels]):
     """Large pictures; each tenth is held out where there are no splits."""
 
     def __init__(self, folder: Path, options: TaskOptions) -> None:
+        seen = options.normalisation or AS_SHARES
         train, self._held_out = (
-            LargePictures(folder, options.scale, split=split) for split in ("train", "val")
+            LargePictures(folder, options.scale, normalisation=seen, split=split)
+            for split in ("train", "val")
         )
         files, held_out = separate(train.samples, self._held_out.samples, key=lambda path: path)
         super().__init__(folder, files, held_out, options.num_train)

@@ -20,6 +20,7 @@ from supernet.weights.fitting import (
     StoredWeights,
     arch_of,
     fit,
+    network_of,
     norm_eps,
     set_norm_eps,
     unwrapped,
@@ -92,12 +93,14 @@ def begin_with(
     `tell` is given which of several networks in the file was taken, in one line. Raises
     WeightsError, see `load_weights`.
     """
-    encoder = getattr(model, "image_encoder", None)
-    if encoder is None or weights.is_promptable:
+    network = network_of(model)
+    preprocessing = network.preprocessing
+    if network is model or weights.is_promptable:
         fit(weights, model, partial=True).put_in(model, tell)
-        return
-    fit(weights, encoder, partial=True).put_in(encoder, tell)
-    set_norm_eps(encoder, encoder.arch.norm_eps)
+    else:
+        fit(weights, network, partial=True).put_in(network, tell)
+        set_norm_eps(network, arch_of(network).norm_eps)
+    network.preprocessing = preprocessing  # a training prepares pictures as the network's own task
 
 
 def read_weights(path: Path | str) -> StoredWeights:
