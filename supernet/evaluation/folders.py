@@ -113,7 +113,7 @@ def _all_of(
         return FolderData(labelled, metric, labelled.layout if known else name, known, notes)
     if isinstance(head, SuperResolutionHead):
         pictures = LargePictures(folder, head.scale, normalisation=normalisation)
-        return FolderData(pictures, Likeness(head.scale), name, False)
+        return FolderData(pictures, Likeness(head.scale), name, False, pictures.notes)
     annotated = AnnotatedPictures(folder)
     known = annotated.layout != "folder"
     told = annotated.layout if known else name

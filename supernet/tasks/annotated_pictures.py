@@ -26,8 +26,9 @@ from supernet.tasks.coco import (
     read_annotation,
     read_sa1b,
 )
-from supernet.tasks.folders import check_folder, contents, list_pictures, pair_masks, unused_masks
+from supernet.tasks.folders import check_folder, contents, list_pictures
 from supernet.tasks.look import in_threads
+from supernet.tasks.split_folders import pairs_of
 
 Layout = Literal["sa1b", "coco", "folder"]
 Mask = NDArray[np.bool_]
@@ -157,10 +158,8 @@ def _find(folder: Path, split: str) -> tuple[Layout, list[tuple[Path, Any]], tup
         samples, notes = find_coco(folder, split)
         return "coco", samples, notes + _check_all([labels for _, labels in samples])
     if {"images", "masks"} <= names:
-        inner = Path(split) if (folder / "images" / split).is_dir() else Path()
-        masks = folder / "masks" / inner
-        pairs = pair_masks(folder / "images" / inner, masks)
-        return "folder", list(pairs), unused_masks(pairs, masks)
+        pairs, notes = pairs_of(folder / "images", folder / "masks", split)
+        return "folder", list(pairs), notes
     expected = ", or ".join(LAYOUTS.values())
     raise DataError(f"{folder} is of no known layout; {contents(folder)}; expected {expected}")
 

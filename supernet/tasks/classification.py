@@ -36,12 +36,12 @@ from supernet.tasks.losses import alpha_divergence, cross_entropy, kl_divergence
 from supernet.tasks.mixing import mix_batch
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.sources import Embedded, Folder, check_classes
+from supernet.tasks.split_folders import check_classes_within, root_of_classes
 from supernet.tasks.splits import split_off
 from supernet.tasks.task import Task
 from supernet.weights.preprocessing import preprocessing_of
 
 LAYOUT = "DIR/val/CLASS/PICTURE or DIR/CLASS/PICTURE"
-SPLITS = ("train", "val", "validation", "test")
 Labelled = tuple[Image.Image, int]  # a picture and its class
 
 
@@ -84,7 +84,9 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
                 another class.
         """
         self.preparation = preparation
-        root = self.root = _root(folder, split)
+        check_folder(folder)
+        root, of_split = root_of_classes(folder, split, LAYOUT, contents(folder))
+        self.root = root
         own = [path.name for path in list_folders(root)]
         self.folders, self.notes = in_order(own, "text" if names else order, root)
         labels = list(range(len(own)))
@@ -96,6 +98,7 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
             if order is not None:
                 self.notes += (f"the weights name their classes: --class-order {order} is unused",)
             self.classes = tuple(names)
+        self.notes = of_split + self.notes + check_classes_within(root, own)
         pictures = list_classes(root, own)
         self.samples = [
             (picture, label)
@@ -268,15 +271,3 @@ class TopAccuracy:
             spread = math.sqrt(adjusted * (1 - adjusted) / (self.pictures + 4))
             figures[f"top{k}_stderr"] = 100 * spread
         return figures
-
-
-def _root(folder: Path, split: str) -> Path:
-    """Return where the class folders of `split` are. Raises DataError."""
-    check_folder(folder)
-    names = {path.name for path in list_folders(folder)}
-    for name in ("val", "validation") if split == "val" else (split,):
-        if name in names:
-            return folder / name
-    if names and names <= set(SPLITS):
-        raise DataError(f"{folder} has no {split}/; expected {LAYOUT}, {contents(folder)}")
-    return folder

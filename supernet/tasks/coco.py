@@ -17,6 +17,7 @@ import msgspec
 from results.errors import DataError, shown
 from results.reading import Finite, Record, decode, parse_json, read_bytes
 from supernet.tasks.folders import contents, is_data
+from supernet.tasks.split_folders import split_named, splits_in
 
 MOST_BYTES = 2 * 2**30  # of a file of COCO; LVIS' largest has 1.1 GB
 MOST_SIDE = 10**6  # of a picture, pixels
@@ -235,10 +236,19 @@ def _picture(
     return None
 
 
+def _split_in(folder: Path, split: str) -> Path | None:
+    return splits_in(folder).of(split) if folder.is_dir() else None
+
+
 def _coco_file(annotations: Path, split: str) -> Path:
     files = sorted(path for path in annotations.glob("*.json") if is_data(path.name))
-    for pattern in (f"instances_{split}*", f"*{split}*", "*"):
-        chosen = [path for path in files if path.match(f"{pattern}.json")]
+    told = {path: path.stem.lower() for path in files}
+    for chosen in (
+        [path for path in files if told[path].startswith(f"instances_{split}")],
+        [path for path in files if split in told[path]],
+        [path for path in files if split in map(split_named, re.findall("[a-z]+", told[path]))],
+        files,
+    ):
         if len(chosen) == 1:
             return chosen[0]
         if chosen:

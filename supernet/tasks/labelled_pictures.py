@@ -25,7 +25,7 @@ from supernet.pictures import (
     resize_bicubic,
     to_tensor,
 )
-from supernet.tasks.folders import check_folder, contents, list_pictures, pair_masks, unused_masks
+from supernet.tasks.folders import check_folder, contents, list_pictures
 from supernet.tasks.mask_values import (
     Labelling,
     check_not_negative,
@@ -33,6 +33,7 @@ from supernet.tasks.mask_values import (
     check_values,
     read_values,
 )
+from supernet.tasks.split_folders import pairs_of, splits_in
 from supernet.tasks.splits import evenly
 
 Layout = Literal["cityscapes", "ade20k", "folder"]
@@ -244,21 +245,21 @@ def _pairs(
     folder: Path, layout: Layout, split: str
 ) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
     """Return pictures with their masks, and what of the folder is passed over, a line each."""
+    if layout == "folder":
+        return pairs_of(folder / "images", folder / "masks", split)
     if layout == "ade20k":
-        name = SPLIT_OF_ADE20K.get(split, split)
-        pictures, masks = folder / "images" / name, folder / "annotations" / name
-    elif layout == "folder":
-        pictures, masks = folder / "images", folder / "masks"
-        if (pictures / split).is_dir():
-            pictures, masks = pictures / split, masks / split
-    else:
-        pictures, masks = folder / "leftImg8bit" / split, folder / "gtFine" / split
+        pictures, masks = folder / "images", folder / "annotations"
+        for path in (pictures, masks):
+            if splits_in(path).of(split) is None:
+                name = SPLIT_OF_ADE20K.get(split, split)
+                raise DataError(
+                    f"{path / name} is missing; expected {LAYOUTS[layout]}, {contents(path)}"
+                )
+        return pairs_of(pictures, masks, split, tuple(SPLIT_OF_ADE20K.values()))
+    pictures, masks = folder / "leftImg8bit" / split, folder / "gtFine" / split
     for path in (pictures, masks):
         if not path.is_dir():
             raise DataError(f"{path} is missing; expected {LAYOUTS[layout]}")
-    if layout != "cityscapes":
-        pairs = pair_masks(pictures, masks)
-        return pairs, unused_masks(pairs, masks)
     suffix = "_leftImg8bit.png"
     pairs = [
         (picture, _cityscapes_mask(masks / picture.parent.name, picture.name.removesuffix(suffix)))

@@ -26,10 +26,11 @@ from supernet.tasks.folders import check_folder, contents, list_pictures
 from supernet.tasks.losses import like
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.sources import Embedded, Folder
+from supernet.tasks.split_folders import beside, splits_in
 from supernet.tasks.splits import separate
 from supernet.tasks.task import Task
 
-FOLDERS = {"val": ("DIV2K_valid_HR", "val", "valid"), "train": ("DIV2K_train_HR", "train")}
+DIV2K = {"val": "DIV2K_valid_HR", "train": "DIV2K_train_HR"}
 WINDOW, SIGMA = 11, 1.5  # of SSIM, pixels
 MAX_DB = 100.0  # of pictures that are equal; JSON has no infinity
 SHARE = 0.6  # share of the embedded pictures' own difficulty, as noise cannot be enlarged
@@ -40,7 +41,8 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 class LargePictures(Dataset[tuple[Tensor, Tensor]]):
     """Pictures and their reduction by `scale`: Pillow's bicubic, antialiased, to 8 bits.
 
-    Of DIV2K the split's own folder is read, of other folders all that is in and below.
+    The split's own folder is read, where there is one, else all that is in and below `folder`.
+    `notes` says which was taken, where its name is unusual.
     """
 
     def __init__(
@@ -57,8 +59,7 @@ class LargePictures(Dataset[tuple[Tensor, Tensor]]):
         """
         check_folder(folder)
         self.scale, self.normalisation = scale, normalisation
-        inside = [folder / name for name in FOLDERS.get(split, ()) if (folder / name).is_dir()]
-        self.samples = list_pictures(inside[0] if inside else folder)
+        self.samples, self.notes = _pictures_of(folder, split)
         if not self.samples:
             raise DataError(
                 f"{folder} holds no pictures; expected large pictures, as in "
@@ -83,6 +84,18 @@ class LargePictures(Dataset[tuple[Tensor, Tensor]]):
             )
         small = reduce(large, self.scale)
         return normalise(to_tensor(small), *self.normalisation), to_tensor(large)
+
+
+def _pictures_of(folder: Path, split: str) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the pictures of a split, and a line where that is not what its name says."""
+    official = folder / DIV2K.get(split, split)
+    if official.is_dir():
+        return list_pictures(official), ()
+    splits = splits_in(folder)
+    own = splits.of(split)
+    if own is not None:
+        return list_pictures(own), splits.notes(split, ("train", "val", "valid"))
+    return beside(splits, list_pictures(folder), split)
 
 
 class SuperResolutionTask(Task):
@@ -157,6 +170,7 @@ class _LargeFiles(Folder[Path, Pixels]):
         files, held_out = separate(train.samples, self._held_out.samples, key=lambda path: path)
         super().__init__(folder, files, held_out, options.num_train)
         self._held_out.samples = held_out
+        self.notes = tuple(dict.fromkeys(train.notes + self._held_out.notes))
 
     def load(self, file: Path) -> Pixels:
         return np.asarray(read_rgb(file))
