@@ -506,6 +506,10 @@ def test_what_a_measured_source_covers_is_searched_next(tmp_path, capsys):
         main(SearchCommand, module, [*arguments, "--trials", "10", "--out", str(run), "--quiet"])
         candidates = json.loads((run / "front.json").read_text())["candidates"]
         assert {candidate["arch"]["family"] for candidate in candidates} == {"b"}
+    name = "desk-onnxruntime-fp32.json"
+    source = (SHIPPED / "tables" / "example-cpu-onnxruntime-fp32.json").read_text()
+    written = (tmp_path / "a folder" / name).read_text()
+    assert json.loads(written)["space_flags"] == json.loads(source)["space_flags"]
 
 
 def test_what_an_unknown_source_covers_is_predicted_next(points_file, tmp_path, capsys):

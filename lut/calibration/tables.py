@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from lut.calibration.fit import Calibration
 from lut.calibration.inputs import CalibrationInputs
 from lut.calibration.transfer import Transfer
@@ -139,9 +141,11 @@ def _of_transfer(transfer: Transfer) -> dict[str, Any]:
 
     Where the source has no model of its own, the table serves the space that it was measured for.
     """
-    flags = transfer.source.sidecar.written.get("space_flags")
-    space = {"space_flags": flags} if flags and transfer.source.roofline is None else {}
-    return {"transfer": origin_of(transfer), **space}
+    fields: dict[str, Any] = {"transfer": origin_of(transfer)}
+    flags = transfer.source.sidecar.space_flags
+    if flags is not None and transfer.source.roofline is None:
+        fields["space_flags"] = msgspec.structs.asdict(flags)
+    return fields
 
 
 def _datasets(device: Device, batch: int) -> list[str]:
