@@ -28,7 +28,6 @@ MOST_TOML_BYTES = 2**14  # a device file has some hundred; tomllib takes time by
 
 # Fields of records. Booleans and texts are no numbers, NaN and infinity are none either.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 Finite = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 

@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,6 @@ from hypothesis import strategies as st
 from results.errors import DataError, RunError, TableError, UserError, masked, printable, shown
 from results.reading import (
     Count,
-    Positive,
     Record,
     decode,
     parse_json,
@@ -34,7 +34,7 @@ COLUMNS = ("arch", "resolution", "latency_ms", "notes")
 
 class Times(Record, frozen=True):
     step: Count
-    ms: list[Positive]
+    ms: list[Annotated[float, msgspec.Meta(gt=0, le=1e15)]]
 
 
 def test_a_fifo_a_folder_and_a_large_file_are_refused(tmp_path):
