@@ -36,14 +36,14 @@ class Calibrate(CalibrationOptions):
         result = calibrate(self.options(), notes=not self.quiet)
         try:
             if self.json:
-                told = {
+                answer = {
                     "tables": list(map(str, result.tables)),
                     **asdict(result.calibration.summary),
                 }
                 if result.transfer is not None:
-                    told |= {"from": origin_of(result.transfer)["from"]}
-                    told |= {"physical_mape_percent": result.physical_percent}
-                print(json.dumps(told, allow_nan=False))
+                    answer |= {"from": origin_of(result.transfer)["from"]}
+                    answer |= {"physical_mape_percent": result.physical_percent}
+                print(json.dumps(answer, allow_nan=False))
             elif not self.quiet:
                 print_calibration(result)
         finally:  # last, as no picture is worth the numbers; also where nobody reads on
@@ -61,13 +61,13 @@ class Calibrate(CalibrationOptions):
 
         proposal = propose_points(self.options(), notes=not self.quiet)
         if self.json:
-            told = {
+            answer = {
                 "out_points": self.out_points and str(self.out_points),
                 "networks": [
                     {"arch": arch.to_dict(), "source_ms": ms} for arch, ms in proposal.networks
                 ],
             }
-            print(json.dumps(told))
+            print(json.dumps(answer))
         elif self.out_points is None:
             print(proposal.to_csv(), end="")
         elif not self.quiet:

@@ -64,8 +64,8 @@ def table_name(name: str, runtime: str, precision: str, batch: int) -> str:
 
 def user_data_dir() -> Path:
     """Return where a user's own devices and tables live; $EFFICIENTVIT_NAS_DATA overrides it."""
-    if own := os.environ.get("EFFICIENTVIT_NAS_DATA"):
-        return Path(own)
+    if folder := os.environ.get("EFFICIENTVIT_NAS_DATA"):
+        return Path(folder)
     if base := os.environ.get("XDG_DATA_HOME"):
         return Path(base) / "efficientvit-nas"
     try:
@@ -118,12 +118,17 @@ def get_device(spec: str) -> Device:
             f"no device {shown(name)}{hint}; `python -m nas.devices` lists them, "
             f"`python -m lut.calibrate --device NAME --points FILE` adds one"
         )
-    own = _described(name)
-    if (runtime or own.runtime, precision or own.precision) == (own.runtime, own.precision):
-        return own
+    device = _described(name)
+    if (runtime or device.runtime, precision or device.precision) == (
+        device.runtime,
+        device.precision,
+    ):
+        return device
     # What was said of the device was said of its own runtime and precision.
-    runtime, precision = runtime or own.runtime, precision or own.precision
-    return Device(name, own.title, runtime, precision, batch=_only_batch(name, runtime, precision))
+    runtime, precision = runtime or device.runtime, precision or device.precision
+    return Device(
+        name, device.title, runtime, precision, batch=_only_batch(name, runtime, precision)
+    )
 
 
 def find_table(device: Device, batch: int) -> Path:

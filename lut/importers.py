@@ -169,11 +169,11 @@ def _read_layers(
             )
         lines[layer.key] = layer.line
         entry = _entry(where, layer, batch)
-        known = _block(layer.key)
-        if known is None:
+        read = _block(layer.key)
+        if read is None:
             unknown.append(layer.key)
             continue
-        block, exact = known
+        block, exact = read
         if not exact:
             stand_ins.append((block, entry, layer.key))
         elif block in entries:
@@ -234,15 +234,17 @@ def _block(key: str) -> tuple[Block, bool] | None:
 def _entry(where: str, layer: _Layer, batch: int) -> Entry:
     numbers = {}
     for name, default in (("mean", None), ("std", 0), ("count", 0)):
-        told = layer.values.get(name, default)
+        written = layer.values.get(name, default)
         try:
-            value = parse_number(told) if isinstance(told, str) else as_kind(told, float, name)
+            value = (
+                parse_number(written) if isinstance(written, str) else as_kind(written, float, name)
+            )
         except (ValueError, RunError):
             value = -1.0
         if not 0 <= value < 1e9:
-            said = "missing" if told is None else shown(told)
+            given = "missing" if written is None else shown(written)
             raise TableError(
-                f"{where}, line {layer.line}: {name} of {layer.key[:120]} is {said}; a finite "
+                f"{where}, line {layer.line}: {name} of {layer.key[:120]} is {given}; a finite "
                 "number, not negative, is expected"
             )
         numbers[name] = value
@@ -318,16 +320,16 @@ def _yaml_layers(path: str, text: str) -> Iterator[_Layer]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        said = getattr(error, "problem", None) or "it is not YAML"
-        raise TableError(f"{where}: cannot read it: {said}") from None
+        problem = getattr(error, "problem", None) or "it is not YAML"
+        raise TableError(f"{where}: cannot read it: {problem}") from None
 
 
 # --- CSV -----------------------------------------------------------------------------------
 
 
 def _read_csv(path: Path, text: str) -> tuple[dict[Block, Entry], str]:
-    known = COLUMNS + OPTIONAL_COLUMNS
-    sheet = parse_sheet(text, known, str(path), numbers=NUMBERS, error=TableError)
+    columns = COLUMNS + OPTIONAL_COLUMNS
+    sheet = parse_sheet(text, columns, str(path), numbers=NUMBERS, error=TableError)
     check_columns(str(path), sheet.columns, NEEDED)
     defaults = {name: _written(value) for name, value in _DEFAULTS.items()}
     defaults |= {"latency_std_ms": "0", "num_samples": "0", "provenance": "measured"}

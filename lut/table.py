@@ -113,8 +113,8 @@ class Table:
 
     def entry(self, block: Block) -> Entry:
         """Return `find_entry` of a block. Raises TableError where the table cannot tell it."""
-        if (known := self.find_entry(block)) is not None:
-            return known
+        if (entry := self.find_entry(block)) is not None:
+            return entry
         alike = [b for b in self.entries if b.kind == block.kind]
         closest = min(alike, key=lambda b: _distance(b, block), default=None)
         nearest_row = closest.describe() if closest else f"none, the table has no {block.kind}"
@@ -134,10 +134,10 @@ class Table:
 
     @cached_property
     def _interpolator(self) -> Interpolator:
-        known = {b: e for b, e in self.entries.items() if e.provenance != "interpolated"}
+        measured = {b: e for b, e in self.entries.items() if e.provenance != "interpolated"}
         return Interpolator(
-            {b: e.latency_ms for b, e in known.items()},
-            {b: e.latency_std_ms for b, e in known.items()},
+            {b: e.latency_ms for b, e in measured.items()},
+            {b: e.latency_std_ms for b, e in measured.items()},
             most_rows=INTERPOLATED_FROM,
         )
 
@@ -159,9 +159,9 @@ class Table:
 
     def network_energy_mj(self, blocks: Sequence[Block]) -> float | None:
         """Return the energy of all blocks on one image in mJ; None where some were not measured."""
-        told = [self.entry(block).energy_mj for block in blocks]
-        known = [mj for mj in told if mj is not None]
-        return sum(known) if len(known) == len(told) else None
+        energies_mj = [self.entry(block).energy_mj for block in blocks]
+        measured_mj = [mj for mj in energies_mj if mj is not None]
+        return sum(measured_mj) if len(measured_mj) == len(energies_mj) else None
 
     @property
     def relative_std(self) -> float | None:
@@ -255,8 +255,8 @@ def read_rows(path: Path) -> tuple[dict[Block, Entry], str]:
 
     Raises TableError naming line and column.
     """
-    known = COLUMNS + OPTIONAL_COLUMNS
-    sheet = read_sheet(path, known, numbers=NUMBERS, error=TableError)
+    columns = COLUMNS + OPTIONAL_COLUMNS
+    sheet = read_sheet(path, columns, numbers=NUMBERS, error=TableError)
     check_columns(str(path), sheet.columns, COLUMNS)
     entries: dict[Block, Entry] = {}
     lines: dict[Block, int] = {}
@@ -286,15 +286,15 @@ def add_row(
 
 def check_columns(where: str, columns: Sequence[str], needed: Sequence[str]) -> None:
     """Raise TableError for a column that is unknown, of another unit, or missing."""
-    known = COLUMNS + OPTIONAL_COLUMNS
-    units = {name.rpartition("_")[0]: name for name in known if name.endswith(("_ms", "_mj"))}
+    expected = COLUMNS + OPTIONAL_COLUMNS
+    units = {name.rpartition("_")[0]: name for name in expected if name.endswith(("_ms", "_mj"))}
     for column in filter(None, columns):
-        if column in known:
+        if column in expected:
             continue
         if meant := units.get(column.rpartition("_")[0]) or units.get(column):
             unit = "milliseconds" if meant.endswith("_ms") else "millijoules"
             raise TableError(f"{where}: found {shown(column)}, convert it to {unit} as {meant}")
-        raise TableError(f"{where}: unknown column {shown(column)}{nearest(column, known)}")
+        raise TableError(f"{where}: unknown column {shown(column)}{nearest(column, expected)}")
     for column in needed:
         if column not in columns:
             raise TableError(f"{where}: column {column!r} is missing; needed: {', '.join(needed)}")

@@ -66,8 +66,8 @@ def _rows() -> list[dict[str, Any]]:
                 table = load_table(path)
                 predictor = LatencyPredictor(table)
                 source = predictor.describe().removesuffix(f"; {predictor.note}")
-                told = {"note": note, "source": source, "remark": remark_here(table.sidecar)}
-                rows.append(predictor.provenance | told)
+                more = {"note": note, "source": source, "remark": remark_here(table.sidecar)}
+                rows.append(predictor.provenance | more)
             except UserError as error:
                 rows.append(_unusable(name, error))
     return rows

@@ -140,10 +140,10 @@ class Predict:
         if self.accuracy != PUBLISHED:
             path_of_subnets = _subnets(self.accuracy)
             predictor = load_subnets(path_of_subnets, self.space)
-            own = predictor.evaluations
-            task = check_task(self.task) if self.task else own.task
+            evaluations = predictor.evaluations
+            task = check_task(self.task) if self.task else evaluations.task
             asked = Asked(task, self.dataset, self.space, self.num_classes)
-            check_asked(asked, path_of_subnets, own.dataset, predictor.space)
+            check_asked(asked, path_of_subnets, evaluations.dataset, predictor.space)
         space = predictor.space.freeze(self.freeze) if predictor else self._space()
         count = min(SAMPLE, space.size) if self.sample is None else self.sample
         if count > space.size:
@@ -291,10 +291,10 @@ def _subnets(source: str) -> Path:
 
 
 def _check_classes(arch: "Arch", num_classes: int | None, source: str) -> None:
-    own = getattr(arch.head, "num_classes", None)
-    if num_classes is not None and own not in (None, num_classes):
+    classes = getattr(arch.head, "num_classes", None)
+    if num_classes is not None and classes not in (None, num_classes):
         raise PredictorError(
-            f"networks of {source} have {num_classes} classes, not {own}; give --num-classes "
+            f"networks of {source} have {num_classes} classes, not {classes}; give --num-classes "
             f"{num_classes}"
         )
 

@@ -36,11 +36,11 @@ def print_front(result: SearchResult) -> None:
     for note in result.notes:
         console.print(note, soft_wrap=True)
     _print_outcome(console, result)
-    chosen = shown[len(shown) // 2]
+    number = shown[len(shown) // 2]
     if limit is not None:
-        chosen = len(front.candidates) - 1
-        _print_best(console, chosen, front.candidates[chosen], limit)
-    console.print(f"next: {next_command(result, chosen)}", soft_wrap=True)
+        number = len(front.candidates) - 1
+        _print_best(console, number, front.candidates[number], limit)
+    console.print(f"next: {next_command(result, number)}", soft_wrap=True)
 
 
 def _print_candidates(console: "Console", front: Front, shown: Sequence[int]) -> None:

@@ -138,11 +138,11 @@ def choose_predictor(
         device = get_device(spec)
         return device, load_predictor(device, dataset)
     predictor = LatencyPredictor(load_table(table))
-    own = predictor.table
-    spec_of_own = f"{own.device}:{own.runtime}:{own.precision}"
-    asked = zip(split_spec(spec), (own.device, own.runtime, own.precision), strict=True)
+    loaded = predictor.table
+    spec_of_own = f"{loaded.device}:{loaded.runtime}:{loaded.precision}"
+    asked = zip(split_spec(spec), (loaded.device, loaded.runtime, loaded.precision), strict=True)
     if any(part not in (None, known) for part, known in asked):
         raise TableError(f"{table} is of device {spec_of_own}, not {spec}")
-    if own.device in device_names():
+    if loaded.device in device_names():
         return get_device(spec_of_own), predictor
-    return Device(own.device, own.title, own.runtime, own.precision), predictor
+    return Device(loaded.device, loaded.title, loaded.runtime, loaded.precision), predictor

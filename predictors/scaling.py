@@ -45,12 +45,12 @@ class Law:
     smallest_l: float  # size of the smallest network of family l in the fit; 0 without an offset
 
     def __call__(self, arch: Arch) -> float:
-        own = size(arch)
+        size_here = size(arch)
         offset = self.offset_l if arch.family == "l" else 0.0
         if offset > 0:
-            octaves_below = math.log2(self.smallest_l / own)
+            octaves_below = math.log2(self.smallest_l / size_here)
             offset *= min(1.0, max(0.0, 1 - octaves_below / FADES_OVER))
-        return self.ceiling + offset - self.scale * math.pow(own, -self.exponent)
+        return self.ceiling + offset - self.scale * math.pow(size_here, -self.exponent)
 
 
 def size(arch: Arch) -> float:

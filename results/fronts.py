@@ -74,9 +74,11 @@ def read_front_record(folder: Path, kind: type[F]) -> F:
     if not path.exists() and not (folder / RECORD).exists():
         raise RunError(f"{folder} is no run folder: it has no {RECORD}")
     if not path.exists():
-        own = command_of(read_record(folder))
-        if own not in (None, SEARCH):
-            raise RunError(f"{folder} is a run of {own}, which has no front; name one of {SEARCH}")
+        begun_by = command_of(read_record(folder))
+        if begun_by not in (None, SEARCH):
+            raise RunError(
+                f"{folder} is a run of {begun_by}, which has no front; name one of {SEARCH}"
+            )
         again = f"python -m {SEARCH} --resume {shlex.quote(str(folder))}"
         raise RunError(f"{folder} holds no front yet; go on with `{again}`")
     return read_json(path, kind)

@@ -97,11 +97,11 @@ def read_record(folder: Path, command: str | None = None) -> dict[str, Any]:
     record = read_json(folder / RECORD, dict[str, Any])
     if not isinstance(record.get("settings"), dict):
         raise RunError(f"{folder / RECORD} is damaged: it has no settings")
-    own = command_of(record)
-    if command is not None and own is not None and own != command:
-        again = f"; go on with it by `python -m {own} --resume {shlex.quote(str(folder))}`"
-        cure = again if own in RESUMABLE else ""
-        raise RunError(f"{folder} is a run of {own}, not of {command}{cure}")
+    begun_by = command_of(record)
+    if command is not None and begun_by is not None and begun_by != command:
+        again = f"; go on with it by `python -m {begun_by} --resume {shlex.quote(str(folder))}`"
+        cure = again if begun_by in RESUMABLE else ""
+        raise RunError(f"{folder} is a run of {begun_by}, not of {command}{cure}")
     return record
 
 

@@ -122,10 +122,10 @@ def parse_sheet(
         line = text.count("\n", 0, text.index("\0")) + 1
         raise error(f"{where}, line {line}: NUL bytes, as of a file that was not written whole")
     skipped = 0
-    told = re.match(r"\"?sep=(.)\"?[,;\t|]*\n", text, re.IGNORECASE)
-    if told:
-        text, skipped = text[told.end() :], 1
-    delimiter = told[1] if told else _delimiter(text, known)
+    named = re.match(r"\"?sep=(.)\"?[,;\t|]*\n", text, re.IGNORECASE)
+    if named:
+        text, skipped = text[named.end() :], 1
+    delimiter = named[1] if named else _delimiter(text, known)
     rows = _cells(text, delimiter, skipped, where, error)
     header = _header(rows, known)
     if header is None:

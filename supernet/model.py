@@ -240,8 +240,8 @@ def create_model(
     from supernet.weights.fitting import fit
 
     weights = read_weights(pretrained)
-    told = known_name(name)
-    if resolution is None and not (told and told[1]):
+    named = known_name(name)
+    if resolution is None and not (named and named[1]):
         arch = _as_trained(arch, weights.header.arch_as_trained)
     in_file = weights.num_classes(arch.task) if num_classes is None else None
     arch = _with_classes(arch, num_classes if in_file is None else in_file)
@@ -305,12 +305,12 @@ def model_names() -> list[str]:
 
 def model_arch(name: str) -> Arch:
     """Return the Arch of a model's name. Raises ArchError with the nearest name."""
-    known = name.partition(".")[0]  # timm's names go on with a tag of weights
-    known = known if known.startswith("efficientvit_") else f"efficientvit_{known}"
-    refuse_other_family(known)
-    check_choice("model", known, MODELS, ArchError)
-    told = known_name(name)
-    return named_arch(**MODELS[known], resolution=told[1] if told else None)
+    model = name.partition(".")[0]  # timm's names go on with a tag of weights
+    model = model if model.startswith("efficientvit_") else f"efficientvit_{model}"
+    refuse_other_family(model)
+    check_choice("model", model, MODELS, ArchError)
+    named = known_name(name)
+    return named_arch(**MODELS[model], resolution=named[1] if named else None)
 
 
 def _model_arguments() -> dict[str, dict[str, Any]]:

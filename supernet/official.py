@@ -301,19 +301,19 @@ def named_arch(
 
     Raises ArchError for an unknown name, or a task that the family has no head for.
     """
-    told = known_name(name)
-    if told is None:
+    named = known_name(name)
+    if named is None:
         refuse_other_family(name)
         raise ArchError(f"no arch {shown(name)}{nearest(name.lower(), NAMES)}")
-    name, resolution = told[0], resolution or told[1]
+    name, resolution = named[0], resolution or named[1]
     if name in SUPER_RESOLUTION:
         if task not in (None, "super_resolution") or dataset or num_classes:
             raise ArchError(f"{name} does super_resolution alone, and has no data set or classes")
         arch = SUPER_RESOLUTION[name]
         return replace(arch, resolution=resolution or arch.resolution)
     if task == "super_resolution":
-        known = ", ".join(SUPER_RESOLUTION)
-        raise ArchError(f"{name} does no super_resolution; choose from {known}, or a JSON file")
+        others = ", ".join(SUPER_RESOLUTION)
+        raise ArchError(f"{name} does no super_resolution; choose from {others}, or a JSON file")
     task = task or ("promptable" if name.startswith("sam_") else "classification")
     dataset = dataset_of(task, dataset)
     arch = BACKBONES[name]

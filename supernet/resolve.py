@@ -154,8 +154,8 @@ def written_arch(text: str, **options: Any) -> Arch:
 
 def _at_nearest_resolution(arch: Arch, space: Space) -> Arch:
     pixels = math.prod(arch.resolution)
-    known = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
-    return replace(arch, resolution=known)
+    nearest_size = min(space.resolutions, key=lambda size: abs(math.prod(size) - pixels))
+    return replace(arch, resolution=nearest_size)
 
 
 def arch_in_space(space: Space, arch: Arch) -> Arch:
@@ -165,12 +165,12 @@ def arch_in_space(space: Space, arch: Arch) -> Arch:
     """
     _, part = space.part_of(arch)
     resolutions: Any = part.dimensions["resolution"]
-    known = arch.resolution if arch.resolution in resolutions else resolutions[0]
-    chosen: dict[str, Any] = part.values(arch) | {"resolution": known}
+    resolution = arch.resolution if arch.resolution in resolutions else resolutions[0]
+    values: dict[str, Any] = part.values(arch) | {"resolution": resolution}
     if "head.widths" in part.dimensions:
-        chosen.setdefault("head.widths", part.dimensions["head.widths"][0])
+        values.setdefault("head.widths", part.dimensions["head.widths"][0])
     try:
-        inside = space.build(part, chosen)
+        inside = space.build(part, values)
         space.encode(inside)
         return replace(inside, resolution=arch.resolution)
     except ArchError as error:
@@ -260,8 +260,8 @@ def dataset_of_arch(arch: Arch) -> str:
         return dataset_of(arch.task, None)
     ade20k = {replace(head, num_classes=1) for head in SEGMENTATION_HEADS["ade20k"].values()}
     head = arch.head
-    known = isinstance(head, SegmentationHead) and replace(head, num_classes=1) in ade20k
-    return "ade20k" if known else "cityscapes"
+    is_ade20k = isinstance(head, SegmentationHead) and replace(head, num_classes=1) in ade20k
+    return "ade20k" if is_ade20k else "cityscapes"
 
 
 def _from_run(run: Path, number: str) -> Arch:

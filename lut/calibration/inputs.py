@@ -74,12 +74,12 @@ def find_source(name: str, batch: int | None) -> Table:
 
 def processor_of(source: Table) -> str:
     """Return whose physics a table has that brings none of its own. Raises TableError."""
-    if own := source.sidecar.calibration.processor:
-        check_choice("processor", own, PROCESSORS, TableError)
-        return own
+    if recorded := source.sidecar.calibration.processor:
+        check_choice("processor", recorded, PROCESSORS, TableError)
+        return recorded
     spec = f"{source.device}:{source.runtime}:{source.precision}"
-    known = get_device(spec).processor if source.device in device_names() else ""
-    return known or _usual_processor(source.runtime)
+    usual = get_device(spec).processor if source.device in device_names() else ""
+    return usual or _usual_processor(source.runtime)
 
 
 def _usual_processor(runtime: str) -> str:
@@ -123,8 +123,8 @@ def _points(options: CalibrationOptions, device: Device, notes: bool) -> list[Po
     if options.points is not None:
         return read_points(options.points, tell=note if notes else None)
     published = _PUBLISHED / f"{device.name}.csv"
-    own = get_device(device.name) if published.is_file() else device
-    if not published.is_file() or replace(device, title=own.title) != own:
+    shipped = get_device(device.name) if published.is_file() else device
+    if not published.is_file() or replace(device, title=shipped.title) != shipped:
         raise TableError(
             f"nothing is published for {device.name} with {device.runtime} "
             f"{device.precision}; give latencies of known networks with --points FILE "

@@ -132,10 +132,10 @@ def _point(path: Path, line: int, fields: Mapping[str, str]) -> Point:
     _check(where, "kind", kind, (*FITTED_KINDS, *COMPARED_KINDS))
     if includes:
         _check(where, "includes", includes, INCLUDES)
-    known = known_name(fields["arch"])
+    named = known_name(fields["arch"])
     return Point(
         arch=_arch(where, fields),
-        name=known[0] if known else "custom",
+        name=named[0] if named else "custom",
         latency_ms=latency / images if latency else 1000 / (throughput or math.nan),
         batch=images,
         rounding=rounding / 100,

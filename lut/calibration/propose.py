@@ -41,9 +41,9 @@ def propose(
         raise TableError(f"--propose takes 1 to {MOST} networks, not {count}")
     rng = random.Random(seed)
     wanted = max(POOL, POOL_EACH * count)
-    known = {point.arch for point in measured}
+    timed = {point.arch for point in measured}
     drawn = dict.fromkeys(space.sample(rng) for _ in range(2 * wanted))
-    pool = [arch for arch in drawn if arch not in known][:wanted]
+    pool = [arch for arch in drawn if arch not in timed][:wanted]
     if len(pool) < count:
         raise TableError(
             f"space {space.name} has {len(pool)} networks left to time, not {count}; propose fewer"

@@ -257,9 +257,9 @@ class _Networks:
         }
 
     def terms(self, values: Mapping[str, float]) -> NetworkTerms:
-        own, batch = self.source.terms, self.source.batch
-        fixed_ms = own.fixed_ms + values.get("fixed", 0.0) * self.unit_ms * batch
-        ms_per_mb = own.ms_per_mb + values.get("per_mb", 0.0) * self.unit_ms_per_mb
+        terms, batch = self.source.terms, self.source.batch
+        fixed_ms = terms.fixed_ms + values.get("fixed", 0.0) * self.unit_ms * batch
+        ms_per_mb = terms.ms_per_mb + values.get("per_mb", 0.0) * self.unit_ms_per_mb
         scale = values["scale"]
         return NetworkTerms(
             fixed_ms=scale * fixed_ms,

@@ -184,8 +184,8 @@ def complete(entries: dict[Block, Entry], blocks: Sequence[Block]) -> dict[Block
     if not missing:
         return completed
     interpolator = interpolator_of(entries)
-    known = [block for block in missing if interpolator.can(block)]
-    for block, guess in zip(known, interpolator.guess(known), strict=True):
+    predictable = [block for block in missing if interpolator.can(block)]
+    for block, guess in zip(predictable, interpolator.guess(predictable), strict=True):
         completed[block] = Entry(guess.latency_ms, guess.std_ms, 0, "interpolated")
     rates = [entry.latency_ms / work(b) for b, entry in entries.items() if entry.latency_ms > 0]
     for block in missing:

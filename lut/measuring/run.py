@@ -142,15 +142,17 @@ def device_of(options: BuildOptions) -> Device:
             raise DeviceError(
                 f"--device {spec} and --{flag} {value} contradict each other; give one of them"
             )
-    known = get_device(name) if name in device_names() else None
-    if known is None:
+    described = get_device(name) if name in device_names() else None
+    if described is None:
         check_name(name)
     phone = options.target.startswith("adb")
-    usual = known.runtime if known else ("litert" if phone else "onnxruntime")
+    usual = described.runtime if described else ("litert" if phone else "onnxruntime")
     runtime = options.runtime or runtime or usual
-    same = known is not None and runtime == known.runtime
-    precision = options.precision or precision or (known.precision if known and same else "fp32")
-    title = printable(options.title or (known.title if known else name))
+    same = described is not None and runtime == described.runtime
+    precision = (
+        options.precision or precision or (described.precision if described and same else "fp32")
+    )
+    title = printable(options.title or (described.title if described else name))
     return Device(name, title, runtime, precision)
 
 

@@ -89,22 +89,22 @@ class Schedule:
         campaign = self.campaign
         began = time.monotonic() - campaign.seconds
         while True:
-            known = set(campaign.times_done())
-            left = [block for block in self.build.blocks if block not in known]
+            timed = set(campaign.times_done())
+            left = [block for block in self.build.blocks if block not in timed]
             if not left:
                 return
-            if not known:
+            if not timed:
                 count = int(FIRST_SHARE * budget_s / self._estimates().of_block_s())
                 chosen = corners(left, min(max(count, FEWEST), FIRST))
             else:
                 rest_s = budget_s - (time.monotonic() - began) - self._ahead_s()
-                seconds_a_block = campaign.seconds / len(known)
-                count = min(int(rest_s / seconds_a_block), 3 * max(len(known), FIRST))
+                seconds_a_block = campaign.seconds / len(timed)
+                count = min(int(rest_s / seconds_a_block), 3 * max(len(timed), FIRST))
                 if count < FEWEST:
                     return
                 interpolator = interpolator_of(measured_entries(campaign))
                 chosen = interpolator.most_uncertain(left, min(count, len(left)))
-            self._measure_blocks(chosen, len(known))
+            self._measure_blocks(chosen, len(timed))
 
     def _estimates(self) -> Estimates:
         return Estimates(self.build, self.campaign)
@@ -144,8 +144,8 @@ class Schedule:
         if not fitted:
             count = self._num_fitted()
             fitted = stratified(build.space, predict_ms, count, seed + 2, build.references)
-        known = (*build.references, *fitted)
-        held_out = stratified(build.space, predict_ms, build.options.networks, seed + 1, known)
+        timed = (*build.references, *fitted)
+        held_out = stratified(build.space, predict_ms, build.options.networks, seed + 1, timed)
         for role, archs in ((TERMS, fitted), (NETWORKS, held_out)):
             done = any(m.chunk.role == role and m.chunk.content for m in campaign.accepted)
             if archs and not done:

@@ -146,18 +146,18 @@ def time_model(
 
 def delegate_flags(delegate: Delegate, fp16: bool) -> list[str]:
     """Return flags of a delegate: all, as builds differ and GPUs compute in fp16 unless told."""
-    told = str(fp16).lower()
+    allows_fp16 = str(fp16).lower()
     match delegate:
         case "xnnpack":
             return ["--use_xnnpack=true", *(["--xnnpack_force_fp16=true"] if fp16 else [])]
         case "gpu":
             return [
                 "--use_gpu=true",
-                f"--gpu_precision_loss_allowed={told}",
+                f"--gpu_precision_loss_allowed={allows_fp16}",
                 f"--gpu-precision={'fp16' if fp16 else 'fp32'}",  # of LiteRT 2
             ]
         case "nnapi":
-            return ["--use_nnapi=true", f"--nnapi_allow_fp16={told}"]
+            return ["--use_nnapi=true", f"--nnapi_allow_fp16={allows_fp16}"]
         case "none":
             return ["--use_xnnpack=false", *(["--allow_fp16=true"] if fp16 else [])]
 
@@ -307,6 +307,6 @@ def _reason(output: str) -> str:
     for line in output.splitlines():
         if (match := _ERROR.search(line)) and not _BROKEN.fullmatch(match[1] or match[2] or ""):
             return shortened(str(match[1] or match[2]).strip(), 300)
-    said = [line.strip() for line in output.splitlines() if line.strip()]
-    said = [line for line in said if not line.startswith("Benchmarking failed")] or said
-    return f"its last words: {shortened(said[-1], 300)}" if said else "it said nothing"
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Benchmarking failed")] or lines
+    return f"its last words: {shortened(lines[-1], 300)}" if lines else "it said nothing"

@@ -64,8 +64,8 @@ class BenchmarkModel:
     def environment(self) -> dict[str, Any]:
         """Return what Tool.environment says, and look up which CPUs to keep to."""
         script = 'if [ -x "$1" ]; then sha256sum "$1" || echo unknown; else echo none; fi'
-        said = self.host.run(["sh", "-c", script, "sh", self.binary], timeout_s=60).split()
-        digest = said[0][:64] if said else "unknown"
+        words = self.host.run(["sh", "-c", script, "sh", self.binary], timeout_s=60).split()
+        digest = words[0][:64] if words else "unknown"
         if digest == "none":
             raise TargetError(
                 f"{self.host.name}: there is no program {self.binary}; copy TensorFlow Lite's "

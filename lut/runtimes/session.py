@@ -248,10 +248,10 @@ def _push_packages(host: Host, there: str) -> None:
 def _lines(host: Host, argv: Sequence[str], silence_s: float) -> Iterator[dict[str, Any]]:
     """Yield what the timer tells. Raises TargetError where it gives up or tells no JSON."""
     for line in host.stream(argv, idle_timeout_s=silence_s):
-        said = session_line(line, f"{host.name}: the timer printed {shown(line)}")
-        if "error" in said and "failed" not in said:
-            raise TargetError(f"{host.name}: {said['error']}")
-        yield said
+        read = session_line(line, f"{host.name}: the timer printed {shown(line)}")
+        if "error" in read and "failed" not in read:
+            raise TargetError(f"{host.name}: {read['error']}")
+        yield read
 
 
 def _has_tensorrt(host: Host) -> bool:

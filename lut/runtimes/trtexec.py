@@ -164,8 +164,8 @@ def build_engine(
     what = f"building {PurePosixPath(onnx_path).name}"
     log = _call(program.host, command, what, timeout_s)
     if "--fp16" in flags:
-        told = _PRECISION.search(log)
-        if _SLOW_HALF.search(log) or (told and "FP16" not in told[1].split("+")):
+        precision = _PRECISION.search(log)
+        if _SLOW_HALF.search(log) or (precision and "FP16" not in precision[1].split("+")):
             raise TargetError(
                 f"{program.host.name}: trtexec, {what}: this GPU has no fast fp16, and the engine "
                 "was built in fp32; choose --precision fp32"
@@ -299,8 +299,8 @@ def _notes(log: str, enqueue_ms: float | None, compute_ms: float | None) -> tupl
 def _call(host: Host, command: list[str], what: str, timeout_s: float) -> str:
     status, log = run_merged(host, command, timeout_s=timeout_s)
     if status or "&&&& FAILED" in log:
-        said = [line.strip() for line in log.splitlines() if line.strip()]
+        lines = [line.strip() for line in log.splitlines() if line.strip()]
         errors = _ERROR.findall(log)
-        reason = errors[0] if errors else said[-1] if said else f"exit status {status}"
+        reason = errors[0] if errors else lines[-1] if lines else f"exit status {status}"
         raise TargetError(f"{host.name}: trtexec, {what}: {shortened(reason, 300)}")
     return log

@@ -48,10 +48,10 @@ class Adb(CommandHost):
 
     def _lost(self, stderr: list[str], *, started: bool) -> TargetError:
         stderr = [] if started else stderr
-        said = stderr[-1].strip() if stderr else "the connection was lost"
+        reason = stderr[-1].strip() if stderr else "the connection was lost"
         if any("unauthorized" in line for line in stderr):
             return TargetError(f"{self.name}: allow USB debugging on the phone's screen")
-        return TargetError(f"{self.name}: {said}; is it in `adb devices`?", transient=True)
+        return TargetError(f"{self.name}: {reason}; is it in `adb devices`?", transient=True)
 
     def _send(self, local: Path, remote: str) -> None:
         # A trailing /. copies a folder's contents, whether the target exists or not.
@@ -65,11 +65,11 @@ class Adb(CommandHost):
             ) from None
         if done.returncode == 0:
             return
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        if any(_LOST.search(line) or "unauthorized" in line for line in said):
-            errors = [line for line in said if "error" in line.lower()]
-            raise self._lost(errors or said, started=False)
-        raise failure(self.name, "adb push", done.returncode, said)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        if any(_LOST.search(line) or "unauthorized" in line for line in lines):
+            errors = [line for line in lines if "error" in line.lower()]
+            raise self._lost(errors or lines, started=False)
+        raise failure(self.name, "adb push", done.returncode, lines)
 
 
 def find_adb() -> str:

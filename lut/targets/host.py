@@ -182,10 +182,10 @@ class CommandHost(ABC):
         raise failure(self.name, argv[0], command.status, stderr)
 
     def _overdue(self, argv: Sequence[str], timeout_s: float, command: Supervised) -> TargetError:
-        said = command.stderr(ended=False)
+        stderr = command.stderr(ended=False)
         return OverdueError(
             f"{self.name}: nothing from {Path(argv[0]).name} for {timeout_s:g} s"
-            + (f"; its last words: {said[-1]}" if said else ""),
+            + (f"; its last words: {stderr[-1]}" if stderr else ""),
             transient=True,
         )
 
@@ -303,7 +303,7 @@ def wait_until_cool(
         if not hot and not status:
             return None
         if clock() >= end:
-            told = f"{celsius:.0f} °C" if celsius is not None else "throttled"
+            state = f"{celsius:.0f} °C" if celsius is not None else "throttled"
             verdict = f", thermal status {status}" if status else ""
-            return f"still {told}{verdict} after waiting {limit_s:g} s for {below_c:g} °C"
+            return f"still {state}{verdict} after waiting {limit_s:g} s for {below_c:g} °C"
         sleep(min(5.0, limit_s))

@@ -175,13 +175,13 @@ class SearchRun:
         )
 
     def _front(self, search: Search) -> Front:
-        kept = [c for c in search.candidates.values() if self._is_possible(c)]
+        possible = [c for c in search.candidates.values() if self._is_possible(c)]
         official = {name: self.evaluate(arch) for name, arch in self.official.items()}
         table = self.latency.table
         return Front(
-            candidates=tuple(pareto_front(kept)),
+            candidates=tuple(pareto_front(possible)),
             baselines={name: c for name, c in official.items() if self._is_possible(c)},
-            trials=[(c.latency_ms, c.accuracy) for c in kept],
+            trials=[(c.latency_ms, c.accuracy) for c in possible],
             title=f"{table.title}, {table.runtime} {table.precision}, batch {table.batch}",
             metric=self.accuracy.metric,
             latency_source=self.latency.describe(),
@@ -233,10 +233,12 @@ def _recorded_options(options: SearchOptions, run: Path) -> SearchOptions:
     Raises RunError where they contradict, and where it is no run of a search or a damaged one.
     """
     record = read_record(run, SEARCH)
-    given = replace(options, accuracy=options.absolute_accuracy)
-    own = resumed(given, record["settings"], run, unrecorded=UNRECORDED, may_change=("trials",))
+    absolute = replace(options, accuracy=options.absolute_accuracy)
+    recorded = resumed(
+        absolute, record["settings"], run, unrecorded=UNRECORDED, may_change=("trials",)
+    )
     if record.get("outcome") and not (run / "study.log").exists():
         raise RunError(f"{run} has lost its study.log; start a new run")
     if options.out is not None:
         raise RunError("--out cannot change in a resumed run; leave it out")
-    return own
+    return recorded
