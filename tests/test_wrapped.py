@@ -236,6 +236,46 @@ def test_a_key_that_nobody_knows_is_said_and_optimisers_are_no_weights():
         network_in({"optimizer": moments, "epoch": 3})
 
 
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "expAvg", "momentum_buffer")
+MOMENTS += ("exp_inf", "grad_avg", "exp_avg_sq_row", "acc_delta")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda moment: {"model": RAW, moment: EMA},
+        lambda moment: {"model": RAW, moment: EMA, f"{moment}_sq": EMA},
+        lambda moment: {"model": RAW, "lion": {moment: EMA}},
+        lambda moment: {"model": RAW, "state": {0: {moment: EMA}}},
+        lambda moment: {"model": RAW, "state": {n: {moment: t} for n, t in EMA.items()}},
+        lambda moment: {"model": RAW, "lamb": {moment: list(EMA.values())}},
+        lambda moment: {**below("model.", RAW), **below(f"{moment}.", EMA)},
+        lambda moment: {**RAW, **{f"{name}.{moment}": t for name, t in EMA.items()}},
+        lambda moment: {**RAW, **{f"{name}_{moment}": t for name, t in EMA.items()}},
+        lambda moment: {**RAW, **below(f"{moment}_", EMA)},
+    ],
+)
+def test_what_an_optimiser_keeps_is_no_average_of_weights(kept, moment):
+    found, said = network_in(kept(moment))
+    assert value_of(found) == 1.0
+    assert said == ""
+    with pytest.raises(NoNetworkError, match="no state_dict of a network"):
+        network_in({moment: EMA})
+
+
+@pytest.mark.parametrize(
+    "name", ["Lion", "lamb", "RMSProp", "RMSprop", "AdaGrad", "AdaFactor", "NAdam", "Muon"]
+)
+def test_what_stands_under_an_optimiser_is_no_network(name):
+    assert network_in({"model": RAW, name: EMA, f"{name}_avg": EMA}) == (RAW, "")
+
+
+@pytest.mark.parametrize("key", ["exp_avg_model", "avg_model", "exp_moving_avg", "avg_params"])
+def test_averages_of_models_are_none_of_an_optimiser(key):
+    assert value_of(network_in({"model": RAW, key: EMA})[0]) == 2.0
+
+
 def test_trees_without_end_are_looked_at_once():
     inner: dict[str, object] = {"x": 1}
     for _ in range(60):  # 2**60 places, of 60 dicts

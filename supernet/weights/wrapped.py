@@ -27,8 +27,18 @@ WORDS = {
     "averaged": "ema average averaged averaging avg swa polyak shadow shadows",
     "raw": "raw online current live student",
     "other": "teacher discriminator critic",
-    "no weights": "optimizer optimizers optim opt adam adamw sgd momentum scheduler grad grads",
+    "no weights": "optimizer optimizers optimiser optimisers optim opt sgd momentum momenta moment "
+    "moments velocity scheduler grad grads gradient gradients adam adamw adamax nadam radam "
+    "adafactor adadelta adagrad rmsprop rprop asgd lbfgs lion lamb lars muon novograd adabelief "
+    "sophia shampoo",
 }
+# What an optimiser keeps of each tensor: some are averages, but of gradients. Not so those that
+# are said to be a model's.
+MOMENTS = re.compile(
+    r"(?<![a-z])(?:exp_?(?:avg|inf)|square_?avg|grad_?avg|avg_?(?:sq|grad)|acc_?delta"
+    r"|momentum_?buffer|rms_?prop)(?![a-z])(?!.*(?:model|module|net|weights|params))",
+    re.IGNORECASE,
+)
 # Words that say nothing more, so that what they lead to is the network itself.
 PLAIN = (
     "state states dict model models module modules net nets network networks weights params "
@@ -61,7 +71,10 @@ class Part:
         """Return a row of WORDS, "plain", or "unknown" for words that nobody listed."""
         steps = [_words(step) for step in self.place.split("/")]
         words = [word for step in steps for word in step]
-        if any(word in WORDS["no weights"].split() for word in words):
+        lower = re.findall(r"[a-z]+", self.place.lower())  # AdaFactor is one word here
+        if any(word in WORDS["no weights"].split() for word in (*words, *lower)) or any(
+            _is_moment(step) for step in self.place.split("/")
+        ):
             return "no weights"
         for step in reversed(steps):
             kinds = [k for word in reversed(step) for k in WORDS if word in WORDS[k].split()]
@@ -72,6 +85,15 @@ class Part:
 
 def _words(text: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)]
+
+
+def _is_moment(name: str) -> bool:
+    return any(MOMENTS.search(_snake(part)) for part in name.split("."))
+
+
+def _snake(text: str) -> str:
+    """Return a key in lower case, with `_` where it changes: exp_avg for expAvg."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower()
 
 
 def network_in(loaded: Any) -> tuple[State, str]:
@@ -212,7 +234,8 @@ def _without_averages(table: State) -> tuple[dict[tuple[str, ...], State], list[
     places = {}
     for name in table:
         mark = BESIDE.search(name)
-        if mark and not name.startswith(networks) and not name.endswith(COUNTERS):
+        is_other = name.endswith(COUNTERS) or _is_moment(name)
+        if mark and not name.startswith(networks) and not is_other:
             word = f"{mark[1]}_*" if mark[1] else f"*_{mark[2]}"
             plain.setdefault(word, {})[name] = name[: mark.start()] + name[mark.end() :]
             places[name] = word if mark[1] else name[: mark.end()]
@@ -242,6 +265,7 @@ def _networks(keys: tuple[str, ...], table: State) -> list[Part]:
             if name.startswith(prefix)
             and not name.startswith(inner)
             and name.rpartition(".")[2] not in COUNTERS
+            and not _is_moment(name)
         }
         parts.append(Part("/".join((*keys, *prefix.split(".")[:-1])), state))
     return parts
