@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from lut.sidecar import MOST_NOTE, MOST_TITLE, Batch, Text
+from lut.sidecar import MOST_NOTE, MOST_TITLE, AtLeastOne, Text
 from results.errors import DeviceError, check_choice, nearest, printable, shortened, shown
 from results.reading import Record, as_kind, read_toml
 from supernet.official import ALL_DATASETS
@@ -182,7 +182,7 @@ class _File(Record, frozen=True):
     runtime: str = ""
     precision: str = ""
     title: Text | None = None
-    batch: dict[str, Batch] = msgspec.field(default_factory=dict)
+    batch: dict[str, AtLeastOne] = msgspec.field(default_factory=dict)
     throughput: bool = False
     processor: str = ""
     note: Text = ""

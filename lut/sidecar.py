@@ -12,7 +12,7 @@ from results.reading import Count, Finite, NotNegative, Record, as_kind
 MOST_TITLE = 200  # characters of a device's title or a table's that are shown
 MOST_NOTE = 1000
 
-Batch = Annotated[int, msgspec.Meta(ge=1, le=10**6)]  # or a number of threads
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=10**6)]  # images of a batch, or threads
 Text = Annotated[str, msgspec.Meta(max_length=10_000)]
 
 
@@ -23,8 +23,8 @@ class Settings(Record, frozen=True):
     title: Text
     runtime: Annotated[str, msgspec.Meta(pattern=r"^\w+\Z", max_length=100)]
     precision: str
-    batch: Batch
-    threads: Batch | None
+    batch: AtLeastOne
+    threads: AtLeastOne | None
     network_terms: dict[str, Finite]
     roofline: dict[str, Finite] | None
 

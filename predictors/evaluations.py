@@ -53,10 +53,10 @@ def metric_of(task: Task, dataset: str) -> str:
     return f"{TITLES[PRIMARY[task]]} of {dataset}, shared weights"
 
 
-def unit_of(task: Task) -> str:
+def unit_of_task(task: Task) -> str:
     """Return the unit of differences of a task's first figure.
 
-    >>> unit_of("classification"), unit_of("super_resolution")
+    >>> unit_of_task("classification"), unit_of_task("super_resolution")
     ('points', 'dB')
     """
     return "dB" if PRIMARY[task] == "psnr_db" else "points"

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from predictors.accuracy import AccuracyPrediction
-from predictors.evaluations import Evaluations, unit_of
+from predictors.evaluations import Evaluations, unit_of_task
 from predictors.onehot import Choices, OneHot, choices_of
 from predictors.ridge import Array, Ridge, fit_ridge
 from results.errors import PredictorError, SpaceError
@@ -62,13 +62,13 @@ class SubnetPredictor:
         row = choices_of(self.space, arch)
         unseen = self.columns.unseen(row)
         mean = float(self.ridge.predict(self.columns.encode([row]))[0])
-        most = math.inf if unit_of(self.evaluations.task) == "dB" else 100.0
+        most = math.inf if unit_of_task(self.evaluations.task) == "dB" else 100.0
         std = math.sqrt(self.error.rmse**2 + unseen * self.spread**2)
         return AccuracyPrediction(min(max(mean, 0.0), most), std, extrapolated=unseen > 0)
 
     def describe(self) -> str:
         """Return provenance and error, in one line."""
-        data, error, unit = self.evaluations, self.error, unit_of(self.evaluations.task)
+        data, error, unit = self.evaluations, self.error, unit_of_task(self.evaluations.task)
         tau = "" if error.kendall_tau is None else f", Kendall tau {error.kendall_tau:.2f}"
         weights = f", weights {data.weights_sha256[:12]}" if data.weights_sha256 else ""
         useless = error.mae >= error.mean_mae

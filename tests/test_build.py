@@ -241,7 +241,7 @@ def test_a_budget_is_kept_and_the_rest_interpolated(synthetic, tmp_path):
 
 
 def test_a_table_for_other_classes_covers_a_supernets_networks(synthetic, tmp_path, capsys):
-    from lut.measuring.validation import space_of
+    from lut.measuring.validation import space_of_table
     from nas.front import read_front
     from nas.search import SearchCommand
     from tests.test_subnets import additive, row, subnets, write
@@ -251,7 +251,7 @@ def test_a_table_for_other_classes_covers_a_supernets_networks(synthetic, tmp_pa
     space = get_space("tiny", num_classes=12)
     used = {block for arch in space.enumerate() for block in blocks_of(arch)}
     assert used <= set(table.entries)
-    assert space_of(ValidationOptions(), table) == space
+    assert space_of_table(ValidationOptions(), table) == space
     rows = write(tmp_path / "rows.jsonl", [row(arch, additive(arch)) for arch in subnets(40)])
     folder = tmp_path / "run"
     SearchCommand(device=("made-up",), accuracy=str(rows), trials=120, out=folder).run()

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from nas.front import COLUMNS, read_front
-from nas.objectives.accuracy import space_of
+from nas.objectives.accuracy import space_of_subnets
 from nas.pareto import pareto_front
 from nas.pictures import write_plots
 from nas.predict import Predict
@@ -189,7 +189,7 @@ def test_freezing_narrows_the_files_space(rows, tmp_path):
 )
 def test_the_space_is_the_files(tmp_path, space):
     lines = [row(arch, 50.0, dataset=space.dataset or "shapes") for arch in subnets(60, space)]
-    found = space_of(read_evaluations(write(tmp_path / "rows.jsonl", lines)))
+    found = space_of_subnets(read_evaluations(write(tmp_path / "rows.jsonl", lines)))
     sizes = {Arch.from_dict(line["arch"]).resolution for line in lines}
     seen = space.freeze([f"resolution={','.join(map(format_resolution, sizes))}"])
     assert found.parts == seen.parts
@@ -200,7 +200,7 @@ def test_the_space_is_the_files(tmp_path, space):
 def test_resolutions_that_no_subnet_has_are_not_searched(tmp_path):
     at_64 = get_space("tiny", num_classes=12, freeze=["resolution=64"])
     lines = [row(arch, additive(arch)) for arch in subnets(60, at_64)]
-    found = space_of(read_evaluations(write(tmp_path / "rows.jsonl", lines)))
+    found = space_of_subnets(read_evaluations(write(tmp_path / "rows.jsonl", lines)))
     assert found.resolutions == [(64, 64)]
     assert found.size == at_64.size
 

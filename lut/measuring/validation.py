@@ -111,7 +111,7 @@ def look_up(options: ValidationOptions) -> ValidationRun:
     path = _path_of_table(options)
     table = load_table(path)
     _check_table(options, table, path)
-    space = space_of(options, table)
+    space = space_of_table(options, table)
     measured_by = table.sidecar.measurement.environment
     setting = Setting(
         table.runtime,
@@ -141,7 +141,7 @@ def look_up(options: ValidationOptions) -> ValidationRun:
     return ValidationRun(options, table, path, host, setting, tuple(networks), references)
 
 
-def space_of(options: ValidationOptions, table: Table) -> Space:
+def space_of_table(options: ValidationOptions, table: Table) -> Space:
     """Return the space that the options name, by default the one that the table was measured for.
 
     Raises SpaceError and the like for what is none.

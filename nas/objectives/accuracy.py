@@ -100,10 +100,10 @@ def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":
     from predictors.subnets import fit_subnets  # scipy takes time to load
 
     evaluations = read_evaluations(path)
-    return fit_subnets(evaluations, space_of(evaluations, name))
+    return fit_subnets(evaluations, space_of_subnets(evaluations, name))
 
 
-def space_of(evaluations: Evaluations, name: str | None = None) -> Space:
+def space_of_subnets(evaluations: Evaluations, name: str | None = None) -> Space:
     """Return the smallest space that all evaluated subnets are in; of `name`, the nearest to it.
 
     At their resolutions alone: a supernet may be trained at others, or at fewer.
