@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from lut.sidecar import MOST_NOTE, MOST_TITLE, AtLeastOne, Text
+from lut.sidecar import MOST_NOTE, MOST_TITLE, AtLeastOne
 from results.errors import DeviceError, check_choice, nearest, printable, shortened, shown
-from results.reading import Record, as_kind, read_toml
+from results.reading import Record, Text, as_kind, read_toml
 from supernet.official import ALL_DATASETS
 
 SHIPPED = Path(__file__).parent

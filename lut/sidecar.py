@@ -7,13 +7,12 @@ from typing import Annotated, Any
 import msgspec
 
 from results.errors import TableError
-from results.reading import Count, Finite, NotNegative, Record, as_kind
+from results.reading import Count, Finite, NotNegative, Record, Text, as_kind
 
 MOST_TITLE = 200  # characters of a device's title or a table's that are shown
 MOST_NOTE = 1000
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=10**6)]  # images of a batch, or threads
-Text = Annotated[str, msgspec.Meta(max_length=10_000)]
 
 
 class Settings(Record, frozen=True):

@@ -30,6 +30,7 @@ MOST_TOML_BYTES = 2**14  # a device file has some hundred; tomllib takes time by
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 Finite = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+Text = Annotated[str, msgspec.Meta(max_length=10_000)]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

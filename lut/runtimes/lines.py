@@ -19,13 +19,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from results.errors import RunError, TargetError, UserError, shown
-from results.reading import Finite, NotNegative, Record, as_kind, parse_json
+from results.reading import Finite, NotNegative, Record, Text, as_kind, parse_json
 
 Index = Annotated[int, msgspec.Meta(ge=0, le=10**6)]  # of a chunk, a model or a pass
 Microseconds = Annotated[float, msgspec.Meta(gt=0, le=1e10)]  # of one run: three hours at most
 Celsius = Finite  # dead sensors of older builds tell anything
 Name = Annotated[str, msgspec.Meta(max_length=64)]
-Text = Annotated[str, msgspec.Meta(max_length=10_000)]
 Plain = Text | bool | Finite | None
 Fact = Text | bool | Finite | None | list[Plain] | dict[Name, Plain | list[Plain]]
 
