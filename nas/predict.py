@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas.options import CHECKPOINT, PUBLISHED
 from results.console import main as console_main
 from results.console import note, terminal
-from results.errors import DeviceError, PredictorError, SpaceError, UserError
+from results.errors import DeviceError, PredictorError, SpaceError, UserError, check_least
 from supernet.arch import format_resolution, parse_resolution
 
 # What predicts is imported where it is asked for: `--help` has to be there at once.
@@ -134,8 +134,7 @@ class Predict:
             raise UserError("--sample writes to a file; name it with --costs FILE")
         if self.costs and self.csv:
             raise UserError("--costs and --csv name the same file; leave --csv out")
-        if self.sample is not None and self.sample < 1:
-            raise UserError("--sample must be positive")
+        check_least("--sample", self.sample, 1)
         predictor = None
         if self.accuracy != PUBLISHED:
             path_of_subnets = _subnets(self.accuracy)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import PredictorError, RunError
-from results.reading import MOST_LOG_BYTES, parse_json, read_text
+from results.reading import MOST_LOG_BYTES, is_begun, parse_json, read_text
 from supernet.arch import Arch, Task
 from supernet.evaluation.rows import BEGINS, Figure, parse_figure
 
@@ -117,7 +117,7 @@ def _is_torn(text: str) -> bool:
     last = text.rpartition("\n")[2]
     if not last.strip() or "\n" not in text:
         return False
-    if not (last.startswith(BEGINS) or BEGINS.startswith(last)):
+    if not is_begun(last, BEGINS):
         return False
     try:
         parse_json(last, Any, "")

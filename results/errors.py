@@ -19,7 +19,7 @@ UserError
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 MOST_CHARACTERS = 1200  # of one line; a path may have some hundred
 
@@ -117,6 +117,21 @@ def check_least(
     """
     if value is not None and not value >= least:  # NaN is refused too
         raise error(f"{name} must be {least} or more, not {value}")
+
+
+def check_all_least(
+    options: object, least: Mapping[str, float], error: type[UserError] = UserError
+) -> None:
+    """Raise `error` for the first of `options` below its value in `least`, naming its flag.
+
+    >>> from types import SimpleNamespace
+    >>> check_all_least(SimpleNamespace(batch_size=0), {"batch_size": 1})
+    Traceback (most recent call last):
+        ...
+    results.errors.UserError: --batch-size must be 1 or more, not 0
+    """
+    for name, value in least.items():
+        check_least(f"--{name.replace('_', '-')}", getattr(options, name), value, error)
 
 
 def reason_of(error: BaseException) -> str:

@@ -173,13 +173,21 @@ def whole_lines(
     """
     end = data.rfind(b"\n") + 1
     torn = data[end:].rstrip(b"\0")
-    ours = begins.encode()
-    if torn and not (torn.startswith(ours) or ours.startswith(torn)):
+    if torn and not is_begun(torn.decode(errors="replace"), begins):
         raise error(
             f"{where} ends in {shown(torn.decode(errors='replace'))}, which is no part of such a "
             "file; nothing was changed"
         )
     return data[:end].splitlines(), end
+
+
+def is_begun(line: str, begins: str) -> bool:
+    """Tell whether a line without an end may be the beginning of one that starts with `begins`.
+
+    >>> is_begun('{"a', '{"a": '), is_begun('{"a": 1', '{"a": '), is_begun("a,b", '{"a": ')
+    (True, True, False)
+    """
+    return line.startswith(begins) or begins.startswith(line)
 
 
 def _megabytes(size: int) -> str:

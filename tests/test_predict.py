@@ -318,7 +318,7 @@ def test_people_see_sources_and_stages(run):
         (["--arch", "/", "--device", "orin"], "no run folder"),
         (["--arch", "none#3", "--device", "orin"], "no run folder none"),
         (["--sample", "3", "--device", "orin"], "--costs FILE"),
-        (["--sample", "0", "--device", "orin", "--csv", "x"], "must be positive"),
+        (["--sample", "0", "--device", "orin", "--csv", "x"], "--sample must be 1 or more, not 0"),
         (["--sample", "9999", "--device", "orin", "--csv", "x", "--space", "tiny"], "only 3072"),
         (["--sample", "9", "--device", "orin", "--csv", "/dev/null/x"], "cannot write"),
     ],

@@ -423,7 +423,7 @@ def test_two_at_once_on_one_run_are_refused(tmp_path, fails):
         (["--device", "orin", "--max-params-m", "0.5"], "try --max-params-m"),
         (["--device", "orin", "--max-macs-g", "0"], "must be a positive number"),
         (["--device", "orin", "--max-memory-mb", "nan"], "must be a positive number"),
-        (["--device", "orin", "--trials", "0"], "--trials must be positive"),
+        (["--device", "orin", "--trials", "0"], "--trials must be 1 or more, not 0"),
         (["--device", "orin", "--seed", "-1"], "--seed must be from 0"),
         (["--device", "orin", "--seed", "4294967296"], "--seed must be from 0"),
         (["--device", "orin", "--num-classes", "0"], "num_classes must be from 1"),

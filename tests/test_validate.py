@@ -105,3 +105,11 @@ def test_a_space_without_networks_to_measure_is_named(fails, tmp_path):
     said = fails(Validate, "lut.validate", "--table", copied(tmp_path), *flags)
     assert "networks that the table has not seen, and 2 are needed; freeze less" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "least"), [("networks", 1, 2), ("passes", 4, 5), ("seed", -1, 0)]
+)
+def test_a_number_that_is_too_small_is_named(fails, flag, value, least):
+    said = fails(Validate, "lut.validate", f"--{flag}", value)
+    assert said == f"error: --{flag} must be {least} or more, not {value}\n"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from results.errors import DeviceError, check_least
+from results.errors import DeviceError, check_all_least
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,8 @@ class BuildOptions:
 
     def check(self) -> None:
         """Raise DeviceError for numbers that are too small."""
-        for name, value, least in (
-            ("threads", self.threads, 1),
-            ("batch", self.batch, 1),
-            ("passes", self.passes, 5),
-            ("networks", self.networks, 0),
-            ("seed", self.seed, 0),
-        ):
-            check_least(f"--{name}", value, least, DeviceError)
+        least = {"threads": 1, "batch": 1, "passes": 5, "networks": 0, "seed": 0}
+        check_all_least(self, least, DeviceError)
         if self.networks == 1:
             raise DeviceError("--networks must be 0 or at least 2, as one has no order")
 
@@ -119,5 +113,4 @@ class ValidationOptions:
 
     def check(self) -> None:
         """Raise DeviceError for numbers that are too small."""
-        if self.networks < 2 or self.passes < 5 or self.seed < 0:
-            raise DeviceError("--networks must be 2 or more, --passes 5, --seed 0")
+        check_all_least(self, {"networks": 2, "passes": 5, "seed": 0}, DeviceError)

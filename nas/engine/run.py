@@ -24,7 +24,7 @@ from nas.options import PUBLISHED, SUPERNET, UNRECORDED, SearchOptions
 from nas.pareto import pareto_front
 from nas.result import Outcome, SearchResult
 from predictors.latency import LatencyPredictor, choose_predictor
-from results.errors import DeviceError, RunError, SearchError
+from results.errors import DeviceError, RunError, SearchError, check_least
 from results.progress import progress
 from results.resume import resumed
 from results.runs import SEARCH, Run, open_run, read_record
@@ -81,8 +81,7 @@ class SearchRun:
         if len(options.device) > 1:
             raise DeviceError("one --device at a time; run the search once for each")
         trials = options.num_trials
-        if trials < 1:
-            raise SearchError("--trials must be positive")
+        check_least("--trials", trials, 1, SearchError)
         if not 0 <= options.seed < 2**32:
             raise SearchError("--seed must be from 0 to 4294967295")
         make_sampler(options.sampler, options.seed)  # refused before anything is written

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nas.objectives.sources import AccuracySource
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import metric_of
-from results.errors import NotFiniteError, SearchError, check_least, printable
+from results.errors import NotFiniteError, SearchError, check_all_least, printable
 from results.extras import require
 from results.runs import own_path
 from supernet.accelerator import check_accelerator, check_is_here
@@ -104,8 +104,7 @@ class SupernetAccuracy(AccuracySource):
 
 def open_checkpoint(path: Path, options: EvaluationOptions) -> SupernetAccuracy:
     """Open a checkpoint and the pictures. Raises UserError where either cannot be used."""
-    check_least("--limit", options.limit, 1, SearchError)
-    check_least("--recalibration-images", options.recalibration_images, 1, SearchError)
+    check_all_least(options, {"limit": 1, "recalibration_images": 1}, SearchError)
     check_accelerator(options.accelerator)
     require("torch", "torch", "safetensors", "PIL")
     from supernet.evaluation.subnets import SubnetEvaluator
