@@ -19,8 +19,6 @@ from dataclasses import replace
 
 import torch
 
-from results.files import write_json
-from results.record import commit, now, versions
 from supernet.arch import Arch
 from supernet.model import build
 from supernet.official import official_arch
@@ -31,8 +29,8 @@ from supernet.tasks.options import TaskOptions
 from supernet.training.distributed import Ranks
 from supernet.training.sandwich import OneArch, Sampler, SandwichRule
 from supernet.training.trainer import Recipe, SingleNetwork, Trainer
-from tests.benchmarks.models import ROOT, ratio, times_of
-from tests.benchmarks.search import machine
+from tests.benchmarks.models import ratio, times_of
+from tests.benchmarks.record import machine, write_record
 
 CASES = [("b0", 32, 64), ("b1", 32, 96), ("tiny", 32, 64)]  # the last one is a supernet
 ROUNDS = 12
@@ -93,17 +91,13 @@ def main() -> None:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
             comparisons.append(compare(*case, device))
         print(json.dumps(comparisons[-1]), flush=True)
-    record = {
-        "command": "python -m tests.benchmarks.compiling",
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
+    fields = {
         "machine": machine() if device == "cpu" else torch.cuda.get_device_name(),
         "settings": "one thread, fp32, channels last" if device == "cpu" else "fp32, channels last",
-        "versions": versions(),
         "comparisons": comparisons,
     }
-    name = "compiling.json" if device == "cpu" else "compiling-cuda.json"
-    write_json(ROOT / "results" / "benchmarks" / name, record)
+    name = "compiling" if device == "cpu" else "compiling-cuda"
+    write_record(name, fields, command="python -m tests.benchmarks.compiling")
 
 
 if __name__ == "__main__":

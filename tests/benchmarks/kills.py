@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lut.measuring.journal import JOURNAL
-from results.files import write_json
-from results.record import RunRecord, commit, now
 from supernet.spaces import get_space
-from tests.benchmarks.search import ROOT, machine
+from tests.benchmarks.record import write_record
 from tests.benchmarks.tables import agreement_of_tables
 from tests.test_build import killed_build
 
@@ -47,15 +45,10 @@ def main() -> None:
                 }
             )
             print(json.dumps(builds[-1]), flush=True)
-    record = {
-        "command": "python -m tests.benchmarks.kills",
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": RunRecord("", {}, {}).versions,
+    fields = {
         "builds": builds,
     }
-    write_json(ROOT / "results" / "benchmarks" / "kills.json", record)
+    write_record("kills", fields)
 
 
 def passes_in(journal: Path) -> dict[str, Any]:

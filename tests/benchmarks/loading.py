@@ -23,8 +23,6 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from results.files import write_json
-from results.record import RunRecord, commit, now
 from supernet.arch import Arch, ReconstructionHead, SegmentationHead
 from supernet.model import build
 from supernet.official import named_arch
@@ -34,7 +32,7 @@ from supernet.tasks.choose import training_task
 from supernet.tasks.draw import Draw
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.task import Task
-from tests.benchmarks.search import machine
+from tests.benchmarks.record import write_record
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, WARM_UP, PICTURES, BATCH = 24, 2, 8, 64
@@ -84,18 +82,13 @@ def main() -> None:
         }
         for name, case in reads.items()
     }
-    record = {
-        "command": "python -m tests.benchmarks.loading",
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
+    fields = {
         "accelerator": torch.cuda.get_device_name() if device.type == "cuda" else "cpu, 1 thread",
-        "versions": {**RunRecord("", {}, {}).versions, "torch": str(torch.__version__)},
         "batch": BATCH,
         "rows": rows,
     }
     suffix = "" if device.type == "cpu" else "-cuda"
-    write_json(ROOT / "results" / "benchmarks" / f"loading{suffix}.json", record)
+    record = write_record(f"loading{suffix}", fields, command="python -m tests.benchmarks.loading")
     print(f"{'':34}{'loading ms':>12}{'step ms':>10}{'/ cores':>9}{'pictures/s':>12}")
     for name, row in rows.items():
         step = f"{row['step_ms']:10.2f}{row['loading_over_step']:9.2f}" if row["step_ms"] else ""

@@ -22,10 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from results.files import write_json
-from results.record import RunRecord, commit, now
 from supernet.blocks import Block
-from tests.benchmarks.search import machine
+from tests.benchmarks.record import machine, write_record
 
 ROOT = Path(__file__).parents[2]
 CHANNELS, NUM_HEADS, HEAD_DIM = 128, 8, 16
@@ -72,12 +70,8 @@ def main() -> None:
             for case in cases.values():
                 case.turn()
     ms = {kind: {side: cases[kind, side].ms for k, side in cases if k == kind} for kind in MIXERS}
-    record = {
-        "command": "python -m tests.benchmarks.mixers",
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
+    fields = {
         "machine": f"{machine()}, 1 thread, fp32",
-        "versions": {**RunRecord("", {}, {}).versions, "torch": str(torch.__version__)},
         "channels": CHANNELS,
         "num_heads": NUM_HEADS,
         "head_dim": HEAD_DIM,
@@ -98,7 +92,7 @@ def main() -> None:
             for kind, times in ms.items()
         },
     }
-    write_json(ROOT / "results" / "benchmarks" / "mixers.json", record)
+    record = write_record("mixers", fields)
     show(ms)
     print(json.dumps(record))
 

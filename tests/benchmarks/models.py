@@ -23,9 +23,8 @@ import sys
 import time
 from pathlib import Path
 
-from results.files import write_json
-from results.record import command_line, commit, now, versions
-from tests.benchmarks.search import machine
+from results.record import command_line
+from tests.benchmarks.record import write_record
 
 ROOT = Path(__file__).parents[2]
 HEAP = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
@@ -176,16 +175,11 @@ def main() -> None:
             if count:
                 comparisons.append(compare(functions, network, batch, mode, count))
                 print(json.dumps(comparisons[-1]), flush=True)
-    record = {
-        "command": command_line("tests.benchmarks.models"),
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
+    fields = {
         "settings": "one thread, fp32, 224 px, channels last",
-        "versions": versions(),
         "comparisons": comparisons,
     }
-    write_json(ROOT / "results" / "benchmarks" / "models.json", record)
+    write_record("models", fields, command=command_line("tests.benchmarks.models"))
 
 
 if __name__ == "__main__":

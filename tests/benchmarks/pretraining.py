@@ -18,10 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from results.files import write_json
 from results.reading import read_json
-from results.record import RunRecord, commit, now
-from tests.benchmarks.search import ROOT, machine
+from tests.benchmarks.record import ROOT, write_record
 
 SEEDS = (0, 1, 2)
 SIDE, LABELS = "96", (100, 400)
@@ -35,17 +33,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
-        record = {
-            "command": "python -m tests.benchmarks.pretraining",
-            "date": now().isoformat(timespec="seconds"),
-            "commit": commit(),
-            "machine": machine(),
-            "versions": RunRecord("", {}, {}).versions,
+        fields = {
             "network": f"b0, {SIDE} px",
             "flags": {"pretrain": PRETRAIN, "fine_tune": FINE_TUNE},
             **measure(work),
         }
-    write_json(ROOT / "results" / "benchmarks" / "pretraining.json", record)
+    record = write_record("pretraining", fields)
     print(json.dumps(record, indent=2))
 
 

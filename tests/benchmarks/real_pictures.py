@@ -22,16 +22,14 @@ import torch
 from PIL import Image
 
 from predictors.evaluations import PRIMARY
-from results.files import write_json
 from results.reading import read_json
-from results.record import RunRecord, commit, now
 from supernet.arch import PromptableHead, Stem, SuperResolutionHead
 from supernet.official import named_arch
 from supernet.tasks.annotated_pictures import AnnotatedPictures, box_of
 from supernet.tasks.promptable import iou
 from supernet.tasks.super_resolution import LargePictures, Likeness
 from tests.benchmarks.composites import CLASSES, COUNTS, SIDE, make
-from tests.benchmarks.search import ROOT, machine
+from tests.benchmarks.record import ROOT, write_record
 
 TASKS = {  # by name: folder of composites, network, flags
     "classification": ("single", "b0", ("--resolution", "96", "--steps", "1000")),
@@ -55,18 +53,13 @@ def main() -> None:
     options = parser.parse_args()
     make(options.work)
     rows = {name: measure(options.work, name) for name in options.tasks}
-    record = {
-        "command": "python -m tests.benchmarks.real_pictures",
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": RunRecord("", {}, {}).versions,
+    fields = {
         "pictures": COUNTS,
         "side": SIDE,
         "classes": list(CLASSES),
         "tasks": rows,
     }
-    write_json(ROOT / "results" / "benchmarks" / "real_pictures.json", record)
+    record = write_record("real_pictures", fields)
     print(json.dumps(record, indent=2))
 
 

@@ -24,13 +24,11 @@ import sys
 from collections.abc import Callable, Sequence
 from unittest.mock import MagicMock
 
-from results.files import write_json
-from results.record import commit, now, versions
 from supernet.arch import Arch
 from supernet.space import Space
 from supernet.spaces import get_space
 from tests.benchmarks.models import HEAP, ROOT, peak_of, ratio, times_of
-from tests.benchmarks.search import machine
+from tests.benchmarks.record import write_record
 
 SPACES = {  # whose largest networks are as B1 and B2
     "b1": (
@@ -226,16 +224,11 @@ def main() -> None:
             comparisons.append(once_for_all(flags.once_for_all, batch, side, rounds))
             print(json.dumps(comparisons[-1]), flush=True)
     other = " --once-for-all DIR" if flags.once_for_all else ""
-    record = {
-        "command": "python -m tests.benchmarks.sandwich" + other,
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
+    fields = {
         "settings": "one thread, fp32, channels last",
-        "versions": versions(),
         "comparisons": comparisons,
     }
-    write_json(ROOT / "results" / "benchmarks" / "sandwich.json", record)
+    write_record("sandwich", fields, command="python -m tests.benchmarks.sandwich" + other)
 
 
 if __name__ == "__main__":

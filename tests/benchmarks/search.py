@@ -7,8 +7,6 @@ same starting Archs. The record goes to results/benchmarks/search.json.
 
 import json
 import math
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -17,14 +15,11 @@ import time
 from pathlib import Path
 
 from nas.front import Front, read_front
-from results.files import write_json
-from results.record import RunRecord, commit, now
+from tests.benchmarks.record import ROOT, write_record
 
-ROOT = Path(__file__).parents[2]
 DEVICES = ("snapdragon8gen1", "orin", "a100", "jetson-nano")
 REPEATS = 3
 SEEDS = (0, 1, 2)
-VECTOR_UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def main() -> None:
@@ -45,12 +40,7 @@ def main() -> None:
                     front = read_front(out)
                     found = fronts.setdefault(device, {}).setdefault(sampler, [])
                     found.append(hypervolume(front))
-    record = {
-        "command": "python -m tests.benchmarks.search",
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": RunRecord("", {}, {}).versions,
+    fields = {
         "wall_seconds": {
             name: {"median": statistics.median(times), "min": min(times), "max": max(times)}
             for name, times in seconds.items()
@@ -65,7 +55,7 @@ def main() -> None:
             device: max(found["nsga2"]) / min(found["nsga2"]) for device, found in fronts.items()
         },
     }
-    write_json(ROOT / "results" / "benchmarks" / "search.json", record)
+    record = write_record("search", fields)
     print(json.dumps(record, indent=2))
 
 
@@ -89,21 +79,6 @@ def hypervolume(front: Front) -> float:
     for (ms, accuracy), following in zip(points, [*[ms for ms, _ in points[1:]], 1e4], strict=True):
         area += math.log(following / ms) * (accuracy - 50)
     return area
-
-
-def machine() -> str:
-    """Describe this machine: architecture, cores, CPU and which vector units it has."""
-    name = cpu_fact("model name") or platform.processor()
-    units = " ".join(unit for unit in cpu_fact("flags").split() if unit in VECTOR_UNITS)
-    return f"{platform.machine()}, {os.cpu_count()} cores, {name}, {units or 'vectors unknown'}"
-
-
-def cpu_fact(name: str) -> str:
-    """Return what Linux tells of the first core under a name, or an empty string."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.partition(":")[0].strip() == name:
-            return line.partition(":")[2].strip()
-    return ""
 
 
 if __name__ == "__main__":

@@ -36,11 +36,11 @@ from lut.runtimes.session import FORMATS
 from lut.table import Entry, Table, load_table
 from results.files import write_json
 from results.reading import read_json
-from results.record import RunRecord, commit, now
+from results.record import commit
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 from supernet.cost import network_cost
-from tests.benchmarks.search import ROOT, machine
+from tests.benchmarks.record import ROOT, write_record
 
 SPACE = "b"
 FREEZE = "resolution=128,160,192,224,256,288"
@@ -55,16 +55,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
-        record = {
-            "command": f"python -m tests.benchmarks.tables --runtime {options.runtime}",
-            "date": now().isoformat(timespec="seconds"),
-            "commit": commit(),
-            "machine": machine(),
-            "versions": RunRecord("", {}, {}).versions,
+        fields = {
             **measure(options.runtime, work),
         }
-    path = ROOT / "results" / "benchmarks" / f"tables-{options.runtime}.json"
-    write_json(path, record)
+    record = write_record(
+        f"tables-{options.runtime}",
+        fields,
+        command=f"python -m tests.benchmarks.tables --runtime {options.runtime}",
+    )
     print(json.dumps({k: v for k, v in record.items() if k != "networks"}, indent=2))
 
 

@@ -29,7 +29,7 @@ from typing import Any
 from results.files import write_json
 from results.record import command_line, commit, now, versions
 from tests.benchmarks.models import HEAP, RESAMPLES, ROOT
-from tests.benchmarks.search import machine
+from tests.benchmarks.record import machine
 
 PAIRS = 6  # of processes, for each network
 MODELS = [  # network, batch, mode, rounds with each pair of processes

@@ -28,14 +28,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from results.files import write_json
-from results.record import RunRecord, commit, now
+from results.record import commit
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.space import Space, Value
 from supernet.spaces import get_space
-from tests.benchmarks.search import ROOT, machine
+from tests.benchmarks.record import write_record
 
 NUM_ARCHS, SEEDS = 24, (0, 1, 2)
 NUM_CLASSES, SIZE = 12, (64, 64)
@@ -109,15 +108,10 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     if not options.only_record:
         run_all(options)
-    record = {
-        "command": "python -m tests.benchmarks.weight_sharing",
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": RunRecord("", {}, {}).versions,
+    fields = {
         **judged(read(options.work)),
     }
-    write_json(ROOT / "results" / "benchmarks" / "weight_sharing.json", record)
+    record = write_record("weight_sharing", fields)
     print(json.dumps({k: v for k, v in record.items() if k != "archs"}, indent=2))
 
 

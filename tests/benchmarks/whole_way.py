@@ -18,10 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from results.files import write_json
 from results.reading import read_json
-from results.record import RunRecord, commit, now
-from tests.benchmarks.search import ROOT, machine
+from tests.benchmarks.record import ROOT, write_record
 
 
 def main() -> None:
@@ -37,19 +35,14 @@ def main() -> None:
             seconds = {"wall": time.monotonic() - wall, "cpu": cpu_s() - before}
             commands.append({"command": line, "seconds": seconds})
         found = figures(folder, environment)
-    record = {
-        "command": "python -m tests.benchmarks.whole_way",
-        "date": now().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": RunRecord("", {}, {}).versions,
+    fields = {
         "commands": commands,
         "seconds": {
             kind: sum(row["seconds"][kind] for row in commands) for kind in ("wall", "cpu")
         },
         **found,
     }
-    write_json(ROOT / "results" / "benchmarks" / "whole_way.json", record)
+    record = write_record("whole_way", fields)
     print(json.dumps(record, indent=2))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from results.files import write_json
-from results.record import RunRecord, commit, now
+from results.record import commit, now, versions
 from tests.conftest import ROOT
 from tests.fuzzing.batch import SEED, kinds, outcomes, summary, table
 from tests.fuzzing.check import Fuzzer, Outcome
@@ -62,7 +62,7 @@ def main() -> None:
             "date": now().isoformat(timespec="seconds"),
             "commit": commit(),
             "seed": options.seed,
-            "versions": RunRecord("", {}, {}).versions,
+            "versions": versions(),
             "wall_seconds": round(time.monotonic() - started),
             "mutants": len(found),
             "findings": [one.to_dict() for one in found if one.is_finding],
