@@ -11,8 +11,8 @@ from tyro.conf import arg
 class CalibrationOptions:
     """Which device's tables to make of which points, or which networks to propose for timing.
 
-    None of `from_`, `propose` and `out_points` means that there is none; of the other fields that
-    the device or its published points tell the value, see `lut.calibration.inputs`.
+    `from_`, `propose` and `out_points` that are None are not used. Any other None is worked out
+    from the device or its published points, see `lut.calibration.inputs`.
     """
 
     device: tuple[str, ...] = ()
