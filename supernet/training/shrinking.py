@@ -39,7 +39,7 @@ def _open_part(part: Part, position: float) -> Part:
 
 
 def _extent(choice: Value) -> tuple[int, tuple[int, ...]]:
-    """Orders numbers, and sets of scales by how many they are, then by their kernels."""
+    """Return a key that orders numbers, and sets of scales by how many and how large they are."""
     if isinstance(choice, tuple):
         return len(choice), choice
     assert isinstance(choice, int)

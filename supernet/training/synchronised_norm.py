@@ -107,7 +107,7 @@ def _mean_of_ranks(tensor: Tensor) -> Tensor:
 
 
 def _per_channel(x: Tensor) -> Tensor:
-    """(B, C, ...) -> the mean of each channel, (C,)."""
+    """Return the mean of each channel, (B, C, ...) -> (C,)."""
     return x.mean([d for d in range(x.dim()) if d != 1])
 
 

@@ -120,7 +120,7 @@ def _official(name: str, prefixes: Mapping[str, str], arch: Arch) -> str:
 
 
 def _timm(name: str, arch: Arch) -> str:
-    """timm's name of a tensor by its official one."""
+    """Return timm's name of a tensor by its official one."""
     name = name.removeprefix("backbone.")
     if arch.family == "b":
         name = name.replace("input_stem.op_list.", "stem.")
