@@ -203,7 +203,7 @@ def functions_without_a_verb(text):
         docstring = ast.get_docstring(node)
         if not docstring or (node.name.startswith("__") and node.name.endswith("__")):
             continue
-        if docstring.split()[0].rstrip(".,:") not in VERBS.split():
+        if docstring.split()[0].rstrip(".,:;") not in VERBS.split():
             yield f"{node.lineno} {node.name}"
 
 
