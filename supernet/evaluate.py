@@ -6,17 +6,11 @@ python -m supernet.evaluate --weights supernet.safetensors --sample 200 --out su
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from results.console import main as console_main
 from results.console import note
-from results.errors import Interrupted
 from results.extras import require
-from supernet.accelerator import check_is_here
 from supernet.evaluation.options import EvaluationOptions
-
-if TYPE_CHECKING:
-    from supernet.evaluation.rows import EvaluationRow
 
 
 @dataclass(frozen=True)
@@ -30,53 +24,26 @@ class Evaluate(EvaluationOptions):
 
     def run(self) -> None:
         """Print figures of the weights. Raises UserError."""
-        weights = self.check()
+        self.check()
         require("torch", "torch", "safetensors", "PIL")
         # With PyTorch, which --help does without.
-        from supernet.weights.header import read_header
-
-        check_is_here(self.accelerator)
-        if read_header(weights).kind == "supernet":
-            self._evaluate_subnets()
-        else:
-            self._evaluate_network()
-
-    def _evaluate_network(self) -> None:
-        from supernet.evaluation.network import evaluate_network
-        from supernet.evaluation.report import print_network
-
-        answer = evaluate_network(self, silent=self.json or self.quiet)
-        if self.json:
-            print(json.dumps(answer, allow_nan=False))
-        elif not self.quiet:
-            print_network(answer)
-
-    def _evaluate_subnets(self) -> None:
-        from supernet.evaluation.report import print_subnet, print_supernet
-        from supernet.evaluation.subnets import EvaluatedSubnets, check_figures
+        from supernet.evaluation.report import print_network, print_subnet, print_supernet
+        from supernet.evaluation.run import evaluate_all
+        from supernet.evaluation.subnets import check_figures
 
         silent = self.json or self.quiet
-        subnets = EvaluatedSubnets(self, silent=silent, tell=None if self.quiet else note)
-        if not silent:
-            print_supernet(subnets.sources, subnets.notes)
-        rows: list[EvaluationRow] = []
-        num_done = 0
-        try:
-            for arch, figures in subnets:
-                num_done += 1
-                rows += figures
-                if not silent:
-                    print_subnet(arch, figures)
-        except KeyboardInterrupt:
-            kept = self.out or self.storage
-            if kept is None:
-                raise
-            raise Interrupted(
-                f"figures of {num_done} networks are kept in {kept}; the same command goes on"
-            ) from None
+        answer, errors = evaluate_all(
+            self,
+            silent=silent,
+            tell=None if self.quiet else note,
+            on_supernet=None if silent else print_supernet,
+            on_subnet=None if silent else print_subnet,
+        )
         if self.json:
-            print(json.dumps(subnets.answer(rows), allow_nan=False))
-        check_figures(subnets.errors)
+            print(json.dumps(answer, allow_nan=False))
+        elif not self.quiet and "rows" not in answer:
+            print_network(answer)
+        check_figures(errors)
 
 
 def main() -> None:

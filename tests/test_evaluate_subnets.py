@@ -23,6 +23,7 @@ from supernet.evaluation.batchnorm import recalibrate
 from supernet.evaluation.options import EvaluationOptions
 from supernet.evaluation.recalibrated import Subnets
 from supernet.evaluation.rows import SETTINGS, EvaluationLog
+from supernet.evaluation.run import evaluate
 from supernet.evaluation.subnets import SubnetEvaluator
 from supernet.extract import Extract
 from supernet.model import build_task_model
@@ -34,9 +35,11 @@ from supernet.sharing.supernet import Supernet
 from supernet.spaces import get_space
 from supernet.tasks.choose import training_task
 from supernet.tasks.options import TaskOptions
-from supernet.weights.files import load_weights, sha256_of
+from supernet.training.options import TrainingOptions
+from supernet.training.run import train
+from supernet.weights.files import load_weights
 from supernet.weights.header import read_header
-from supernet.weights.tensors import read_tensors
+from supernet.weights.tensors import read_tensors, sha256_of
 from tests.sheets import VARIANTS
 
 ROOT = Path(__file__).parents[1]
@@ -613,3 +616,61 @@ class TestRows:
         os.mkfifo(tmp_path / "rows.jsonl")
         with pytest.raises(RunError, match="no regular file"):
             EvaluationLog(tmp_path / "rows.jsonl", self.settings)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the files that were parsed, and of those that were hashed."""
+    names: dict[str, list[str]] = {"parsed": [], "hashed": []}
+
+    def counted(kind, function):
+        def count(path, *args, **kwargs):
+            names[kind].append(Path(path).name)
+            return function(path, *args, **kwargs)
+
+        return count
+
+    for module in ("files", "header"):
+        monkeypatch.setattr(
+            f"supernet.weights.{module}.read_tensors", counted("parsed", read_tensors)
+        )
+    for module in ("supernet.weights.fitting", "supernet.training.sources"):
+        monkeypatch.setattr(f"{module}.sha256_of", counted("hashed", sha256_of))
+    return names
+
+
+def test_weights_are_read_once(weights, tmp_path, reads):
+    network = tmp_path / "network.safetensors"
+    save_checkpoint(network, open_supernet(weights).extract(largest_of(SPACE)[0]))
+    for path in (network, weights):
+        for run in (
+            lambda options: Evaluate(**vars(options), quiet=True).run(),
+            evaluate,
+        ):
+            for names in reads.values():
+                names.clear()
+            run(EvaluationOptions(weights=path, limit=4, workers=0, recalibration_images=8))
+            assert reads == {"parsed": [path.name], "hashed": [path.name]}
+    run = tmp_path / "run"
+    for names in reads.values():
+        names.clear()
+    train(TrainingOptions(
+        space="tiny", freeze=("resolution=64",), init=weights, teacher=network, out=run, steps=1,
+        batch_size=4, num_train=4, workers=0, limit=4, recalibration_images=8,
+    ))  # fmt: skip
+    assert sorted(reads["parsed"]) == sorted([weights.name, network.name])
+    assert sorted(reads["hashed"]) == sorted([weights.name, network.name])
+
+
+def test_who_evaluates_is_told_of_subnets_as_they_come(weights):
+    seen: list[Any] = []
+    options = EvaluationOptions(weights=weights, limit=4, workers=0, recalibration_images=8)
+    answer = evaluate(
+        options,
+        on_supernet=seen.append,
+        on_subnet=lambda arch, rows: seen.append((arch.to_dict(), rows)),
+    )
+    first, *subnets = seen
+    assert first == answer | {"rows": []}
+    assert [row for _, rows in subnets for row in rows] == answer["rows"]
+    assert all(row["arch"] == arch for arch, rows in subnets for row in rows)

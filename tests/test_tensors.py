@@ -27,11 +27,10 @@ from supernet.weights.files import (
     official_state_dict,
     read_weights,
     save_weights,
-    sha256_of,
 )
 from supernet.weights.header import read_header
 from supernet.weights.networks import load_network
-from supernet.weights.tensors import read_tensors, write_tensors
+from supernet.weights.tensors import read_tensors, sha256_of, write_tensors
 
 B0 = named_arch("b0")
 SMALL = replace(

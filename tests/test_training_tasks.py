@@ -44,7 +44,7 @@ from supernet.tasks.pretrain import HiddenPixels, hide
 from supernet.tasks.prompts import PROMPTS, ask, low_resolution
 from supernet.tasks.splits import evenly
 from supernet.tasks.task import EvaluationSettings, to_device
-from supernet.weights.files import save_weights
+from supernet.weights.files import read_weights, save_weights
 from supernet.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -461,7 +461,7 @@ class TestPrompts:
         torch.manual_seed(0)
         model = build_task_model(arch_for("promptable"))
         save_weights(model, tmp_path / "teacher.safetensors")
-        task = training_task("promptable", teacher=tmp_path / "teacher.safetensors")
+        task = training_task("promptable", teacher=read_weights(tmp_path / "teacher.safetensors"))
         x, target = task.collate([task.train_data()[Draw(0, 0, (64, 64), 0)]])
         network = cast(Sam, model).image_encoder.eval()
         assert float(task.loss(network(x), target, None).detach()) == pytest.approx(0, abs=1e-8)
@@ -469,7 +469,7 @@ class TestPrompts:
         assert all(p.grad is None for p in task.teacher.parameters())
         save_weights(build(arch_for("classification")), tmp_path / "other.safetensors")
         with pytest.raises(WeightsError, match="classification"):
-            training_task("promptable", teacher=tmp_path / "other.safetensors")
+            training_task("promptable", teacher=read_weights(tmp_path / "other.safetensors"))
 
 
 class TestFolders:

@@ -10,9 +10,10 @@ from supernet.arch import Arch
 from supernet.evaluation.options import ExtractionOptions
 from supernet.evaluation.recalibrated import Recalibration, Subnets, naming_memory
 from supernet.resolve import at_resolution, read_archs
-from supernet.weights.files import read_weights, save_weights, sha256_of
+from supernet.weights.files import read_weights, save_weights
 from supernet.weights.header import WeightsHeader
 from supernet.weights.preprocessing import preprocessing_of
+from supernet.weights.tensors import sha256_of
 
 
 def extract(
@@ -27,8 +28,9 @@ def extract(
     """
     path, name, out = options.check()
     check_is_here(options.accelerator)
+    weights = read_weights(path)
     subnets = Subnets(
-        read_weights(path),
+        weights,
         data=options.data,
         recalibration=Recalibration(options.recalibration_images, options.batch_size, options.seed),
         accelerator=options.accelerator,
@@ -42,7 +44,7 @@ def extract(
         model = subnets.network(arch)
     header = header_of_subnet(subnets.header, arch)
     origin: dict[str, Any] = {
-        "supernet_sha256": sha256_of(path),
+        "supernet_sha256": weights.sha256,
         "recalibration_images": options.recalibration_images,
         "recalibration_batch": options.batch_size,
         "seed": header.seed,

@@ -27,21 +27,23 @@ from supernet.tasks.loop import evaluate, read_batches
 from supernet.tasks.promptable import BoxIoU
 from supernet.tasks.splits import spread
 from supernet.tasks.task import EvaluationSettings
-from supernet.weights.files import read_weights, sha256_of
 from supernet.weights.fitting import StoredWeights
 from supernet.weights.header import WeightsHeader
 from supernet.weights.networks import network_with
 
 
-def evaluate_network(options: EvaluationOptions, *, silent: bool = True) -> dict[str, Any]:
-    """Return figures of the network that the options name, and where they come from.
+def evaluate_network(
+    weights: StoredWeights, options: EvaluationOptions, *, silent: bool = True
+) -> dict[str, Any]:
+    """Return figures of the network that weights are of, and where they come from.
 
-    `silent`: show no progress. Raises UserError for options, weights and pictures that do not go
-    together.
+    Args:
+        weights: those that the options name.
+        silent: show no progress.
+
+    Raises UserError for options, weights and pictures that do not go together.
     """
-    path = options.check()
     options.check_network()
-    weights = read_weights(path)
     arch = _arch(options, weights)
     settings = _settings(options, arch)
     said: list[str] = []  # of the weights
@@ -65,8 +67,8 @@ def evaluate_network(options: EvaluationOptions, *, silent: bool = True) -> dict
         "dataset": dataset,
         "data": None if options.data is None else str(options.data),
         "arch": arch.to_dict(),
-        "weights": str(path),
-        "weights_sha256": sha256_of(path),
+        "weights": str(weights.path),
+        "weights_sha256": weights.sha256,
         "n": number,
         "metrics": metrics,
         "units": {name: unit_of(name) for name in metrics},

@@ -53,8 +53,8 @@ def unit_of(name: str) -> str:
     return "" if name.startswith("objects") else UNITS.get(name.removesuffix("_stderr"), "%")
 
 
-def print_supernet(sources: dict[str, Any], notes: Iterable[str] = ()) -> None:
-    """Print where figures of subnets come from."""
+def print_supernet(sources: dict[str, Any]) -> None:
+    """Print where figures of subnets come from: an answer of which rows are not looked at."""
     out = terminal(soft_wrap=True)
     out.print(
         f"{sources['task']}: subnets of {sources['file']}, "
@@ -64,7 +64,7 @@ def print_supernet(sources: dict[str, Any], notes: Iterable[str] = ()) -> None:
         f"  data       {sources['dataset']}, pictures: {sources['n']}, {sources['precision']}; "
         f"statistics of {sources['recalibration_images']} training pictures, seed {sources['seed']}"
     )
-    print_notes(notes)
+    print_notes(sources.get("notes", ()))
 
 
 def print_subnet(arch: Arch, rows: list[EvaluationRow]) -> None:

@@ -17,7 +17,8 @@ from supernet.resolve import at_resolution, read_archs, trained_arch
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.space import Space
 from supernet.tasks.task import EvaluationSettings
-from supernet.weights.files import read_weights, sha256_of
+from supernet.weights.files import read_weights
+from supernet.weights.fitting import StoredWeights
 
 RECALIBRATED_TOGETHER = 64  # pictures at most, as in training
 MOST_NAMED = 5
@@ -26,19 +27,28 @@ MOST_NAMED = 5
 class SubnetEvaluator:
     """Says how good subnets of a supernet are, each with statistics of its own."""
 
-    def __init__(self, options: EvaluationOptions, *, silent: bool = True) -> None:
+    def __init__(
+        self,
+        options: EvaluationOptions,
+        *,
+        weights: StoredWeights | None = None,
+        silent: bool = True,
+    ) -> None:
         """Open the supernet and the pictures.
 
         Read are `weights`, `data`, `limit`, `seed`, `recalibration_images`, `batch_size` (for
         statistics never more than in training, so that a large one leaves figures as they are),
         `workers`, `accelerator`, `precision` (statistics are of fp32) and `class_order`.
 
-        `silent`: show no progress of the look over labels.
+        Args:
+            weights: those that the options name, where they have been read.
+            silent: show no progress of the look over labels.
 
         Raises WeightsError for a file that holds no supernet, DataError for pictures that
         cannot be read or have other classes.
         """
-        weights = options.check()
+        path = options.check()
+        weights = weights or read_weights(path)
         self.settings = EvaluationSettings(
             options.pictures_at_once(),
             options.limit,
@@ -52,7 +62,7 @@ class SubnetEvaluator:
             options.seed,
         )
         self.subnets = Subnets(
-            read_weights(weights),
+            weights,
             data=options.data,
             recalibration=recalibration,
             accelerator=options.accelerator,
@@ -65,8 +75,8 @@ class SubnetEvaluator:
         self.task: Task = self.subnets.supernet.largest[0].task
         self.dataset = self.subnets.task.dataset
         self.sources: dict[str, Any] = {
-            "file": str(weights),
-            "weights_sha256": sha256_of(weights),
+            "file": str(path),
+            "weights_sha256": weights.sha256,
             "task": self.task,
             "dataset": self.dataset,
             "n": self._num_pictures(),
@@ -125,19 +135,21 @@ class EvaluatedSubnets:
         self,
         options: EvaluationOptions,
         *,
+        weights: StoredWeights | None = None,
         silent: bool = True,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         """Open the supernet, and find out which subnets are meant.
 
         Args:
+            weights: those that the options name, where they have been read.
             silent: show no progress of the look over labels.
             tell: is given what was passed over in a file of archs, in one line.
 
         Raises UserError for options that do not go with the supernet, SpaceError for archs that
         it does not have.
         """
-        self.evaluator = SubnetEvaluator(options, silent=silent)
+        self.evaluator = SubnetEvaluator(options, weights=weights, silent=silent)
         space = self.evaluator.space
         options.check_supernet(self.evaluator.task, space.num_classes)
         asked = _archs(options, space, tell)

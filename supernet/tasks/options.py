@@ -8,6 +8,7 @@ from results.errors import check_choice, check_least
 from supernet.arch import Task
 from supernet.pictures import Normalisation
 from supernet.tasks.draw import EMBEDDED, Augment
+from supernet.weights.fitting import StoredWeights
 
 TASKS = get_args(Task)
 
@@ -30,7 +31,8 @@ class TaskOptions:
     num_train: int | None = None
     augment: Augment | None = None  # None: that of `variations`
     scale: int = 2  # of super-resolution
-    teacher: Path | None = None  # of promptable: whose image embeddings are learned; None: no one's
+    # Of promptable: whose image embeddings are learned; None: no one's.
+    teacher: StoredWeights | None = None
     class_order: str | None = None  # of class folders without `classes`, see `class_order.in_order`
     classes: tuple[str, ...] = ()  # what weights call theirs, in their order; (): they do not
     normalisation: Normalisation | None = None  # that weights were trained with; None: the task's

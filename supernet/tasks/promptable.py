@@ -39,7 +39,7 @@ from supernet.tasks.prompts import NoObjectError, ask, decoded_loss
 from supernet.tasks.sources import Embedded, Folder
 from supernet.tasks.splits import separate, spread
 from supernet.tasks.task import EvaluationSettings, Task
-from supernet.weights.files import read_weights
+from supernet.weights.fitting import StoredWeights
 from supernet.weights.networks import network_with
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}
@@ -185,16 +185,17 @@ class _AnnotatedFiles(Folder[tuple[Path, Any], AnnotatedPicture]):
         return notes + self._train.check_objects() if self.needs_objects else notes
 
 
-def image_encoder_in(path: Path) -> EfficientViT:
+def image_encoder_in(weights: StoredWeights) -> EfficientViT:
     """Return the image encoder of one of our files of a promptable network, frozen.
 
     Raises WeightsError if the file is of no such network.
     """
-    weights = read_weights(path)
     arch = weights.header.arch
     if arch is None or not isinstance(arch.head, PromptableHead):
         has = "does not tell its architecture" if arch is None else f"is for {arch.task}"
-        raise WeightsError(f"{path} {has}; a teacher is a promptable network's .safetensors")
+        raise WeightsError(
+            f"{weights.path} {has}; a teacher is a promptable network's .safetensors"
+        )
     model = network_with(weights, arch)
     assert isinstance(model, Sam)  # as its head says
     assert isinstance(model.image_encoder, EfficientViT)

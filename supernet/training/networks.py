@@ -57,8 +57,9 @@ def first_model(
     not fit.
     """
     torch.manual_seed(seed_of(plan.options.seed, "weights"))
-    path = plan.options.init if with_init else None
-    init = read_weights(path) if path else None
+    init = plan.init if with_init else None
+    if with_init and init is None and plan.options.init:  # a run that goes on with its first step
+        init = read_weights(plan.options.init)
     model = _model(plan)
     if isinstance(model, Supernet):
         initialise_weights(model.nets)
@@ -101,20 +102,19 @@ def load_teacher(plan: TrainingPlan) -> nn.Module | None:
 
     Raises WeightsError where it does other things than the networks that learn from it.
     """
-    path = plan.options.teacher
-    if path is None or plan.task.name == "promptable":
+    weights = plan.teacher
+    if weights is None or plan.task.name == "promptable":
         return None
-    weights = read_weights(path)
     arch = weights.header.arch
     if arch is None:
         raise WeightsError(
-            f"{path} does not tell its architecture; evaluate it by supernet.evaluate and save it "
-            "by supernet.weights.files.save_weights"
+            f"{weights.path} does not tell its architecture; evaluate it by supernet.evaluate and "
+            "save it by supernet.weights.files.save_weights"
         )
     trained = plan.arch or next(iter(plan.evaluated_subnets.values()))
     if type(arch.head) is not type(trained.head) or _purpose(arch) != _purpose(trained):
         raise WeightsError(
-            f"{path} is a network for {_purpose(arch)}, and {_purpose(trained)} is trained"
+            f"{weights.path} is a network for {_purpose(arch)}, and {_purpose(trained)} is trained"
         )
     return network_with(weights, arch).requires_grad_(False)
 

@@ -32,7 +32,9 @@ from supernet.tasks.task import Task
 from supernet.training.options import ResolvedOptions, TrainingOptions
 from supernet.training.sandwich import Resolution
 from supernet.training.trainer import Recipe
-from supernet.weights.header import WeightsHeader, as_text, read_header
+from supernet.weights.files import read_weights
+from supernet.weights.fitting import StoredWeights
+from supernet.weights.header import WeightsHeader, as_text
 
 AUGMENTS = {"official": Augment(), "embedded": EMBEDDED, "plain": PLAIN}
 ERASING = {"b": 0.0, "l": 0.2}  # share of pictures, official
@@ -49,6 +51,8 @@ class TrainingPlan:
     task: Task
     space: Space | None  # all of whose subnets are trained; None: `arch` alone is
     arch: Arch | None
+    init: StoredWeights | None = None  # of a run that goes on they are not read
+    teacher: StoredWeights | None = None
     notes: tuple[str, ...] = ()  # what was taken from the data or other files, a line each
 
     @property
@@ -116,10 +120,10 @@ def plan_training(options: TrainingOptions, begun: Begun | None = None) -> Train
     task_name = options.task or (given_arch.task if given_arch else "classification")
     if begun is None:  # an older run is told --class-order text
         check_order(options.class_order, task_name, options.data)
-    teacher = read_header(options.teacher) if options.teacher else None
+    teacher = read_weights(options.teacher) if options.teacher else None
     _check_together(options, task_name, teacher)
     # of a run that goes on it is not asked again, and may be gone
-    init = read_header(options.init) if options.init and begun is None else None
+    init = read_weights(options.init) if options.init and begun is None else None
     task, notes = _task(options, task_name, given_arch, begun, init, teacher)
     sizes = tuple(dict.fromkeys(map(parse_resolution, options.resolution)))
     if not sizes and begun is not None and begun.resolutions is not None:
@@ -145,12 +149,14 @@ def plan_training(options: TrainingOptions, begun: Begun | None = None) -> Train
         task=task,
         space=space,
         arch=arch,
+        init=init,
+        teacher=teacher,
         notes=notes,
     )
 
 
 def _check_together(
-    options: TrainingOptions, task_name: str, teacher: WeightsHeader | None
+    options: TrainingOptions, task_name: str, teacher: StoredWeights | None
 ) -> None:
     """Raise UserError for options that the task `task_name` does not have."""
     heads = DATASETS.get(task_name, ())  # type: ignore[call-overload]
@@ -159,11 +165,10 @@ def _check_together(
         raise DataError(f"{options.dataset} is no data set for {task_name} (choose from {listed})")
     if options.alpha is not None and task_name not in OF_CLASSES:
         raise UserError(f"--alpha is of classes, and {task_name} has none; leave it out")
-    if teacher is not None and teacher.kind == "supernet":
-        assert options.teacher is not None
+    if teacher is not None and teacher.header.kind == "supernet":
         raise WeightsError(
-            f"{options.teacher} is a supernet; extract the teacher from it first by python -m "
-            f"supernet.extract --weights {shlex.quote(str(options.teacher))} --arch RUN#ID "
+            f"{teacher.path} is a supernet; extract the teacher from it first by python -m "
+            f"supernet.extract --weights {shlex.quote(str(teacher.path))} --arch RUN#ID "
             "--out teacher.safetensors"
         )
 
@@ -206,11 +211,13 @@ def _task(
     task_name: str,
     given_arch: Arch | None,
     begun: Begun | None,
-    init: WeightsHeader | None,
-    teacher: WeightsHeader | None,
+    init: StoredWeights | None,
+    teacher: StoredWeights | None,
 ) -> tuple[Task, tuple[str, ...]]:
     """Return the task, its classes in the order of the weights that it begins or learns with."""
-    num_classes, notes = _num_classes(options, task_name, given_arch, begun, init)
+    num_classes, notes = _num_classes(
+        options, task_name, given_arch, begun, init.header if init else None
+    )
     asked = TaskOptions(
         task_name,
         data=options.data,
@@ -220,7 +227,7 @@ def _task(
         num_train=options.num_train,
         augment=_augment(options, given_arch),
         scale=_scale(given_arch, options.dataset) if task_name == "super_resolution" else 2,
-        teacher=options.teacher if task_name == "promptable" else None,
+        teacher=teacher if task_name == "promptable" else None,
         class_order=options.class_order,
     )
     if begun is not None and begun.classes:
@@ -232,18 +239,19 @@ def _task(
         and options.class_order is None
         and task_name == "classification"
     ):
-        for header in filter(None, (init, teacher)):
-            arch = arch_told(header)
+        for weights in filter(None, (init, teacher)):
+            arch = arch_told(weights.header)
             of_classes = arch and getattr(arch.head, "num_classes", None)
-            if of_classes == task.num_classes and header.folder_order(None) == AS_TRAINED:
+            as_trained = weights.header.folder_order(None) == AS_TRAINED
+            if of_classes == task.num_classes and as_trained:
                 task = training_task(replace(asked, class_order=AS_TRAINED))
-    known = init.classes if init else ()
+    known = init.header.classes if init else ()
     if known and _same(known, task.classes) and known != tuple(map(as_text, task.classes)):
         task = training_task(replace(asked, classes=known))
         notes += (f"classes are in the order that {options.init} has them in",)
     if teacher is None or task_name not in OF_CLASSES:
         return task, notes
-    taught = teacher.classes
+    taught = teacher.header.classes
     if taught and task.classes and taught != tuple(map(as_text, task.classes)):
         if (known and _same(known, task.classes)) or not _same(taught, task.classes):
             raise WeightsError(

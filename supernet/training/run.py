@@ -39,9 +39,9 @@ from supernet.training.snapshots import (
 )
 from supernet.training.sources import begun_with, check_sources, sources_of
 from supernet.training.trainer import Trainer, check_alike
-from supernet.weights.files import sha256_of
 from supernet.weights.header import WeightsHeader
 from supernet.weights.preprocessing import preprocessing_of
+from supernet.weights.tensors import sha256_of
 
 COMMAND = "supernet.train"
 MODEL, ANSWER = "model.safetensors", "evaluation.json"
@@ -72,6 +72,7 @@ def train(options: TrainingOptions, messages: Messages = Messages.NONE) -> dict[
             check_sources(plan, run, begun=bool(snapshots(run)))
         training = TrainingRun(plan, ranks, run, messages)  # before a folder: it may be refused
         if not ranks.is_first:
+            del plan
             training.go_on()
             return {}
         training.look()
@@ -80,6 +81,7 @@ def train(options: TrainingOptions, messages: Messages = Messages.NONE) -> dict[
             begun = {"torchrun": torchrun_id()} if held.is_new else {}
             sources = sources_of(plan) if held.is_new else {}
             held.record(flags_of(plan.given, UNRECORDED), sources, options.seed, **begun)
+            del plan  # with the weights that were read
             training.folder = held.folder
             training.go_on()
             return training.finish()
@@ -135,7 +137,7 @@ class TrainingRun:
 
         Raises UserError where the plan cannot be carried out by these processes or files.
         """
-        self.plan = plan
+        self.plan = replace(plan, init=None, teacher=None)  # once networks have them
         self.ranks = ranks
         self.folder = folder
         self.messages = messages if ranks.is_first else Messages.NONE

@@ -11,8 +11,8 @@ from results.reading import Count, Record, as_kind
 from results.runs import RECORD, read_record
 from supernet.arch import Arch, format_resolution, parse_resolution
 from supernet.training.plan import Begun, TrainingPlan
-from supernet.weights.files import sha256_of
 from supernet.weights.header import as_text
+from supernet.weights.tensors import sha256_of
 
 FILES = ("init", "teacher", "costs")  # flags
 
@@ -30,9 +30,12 @@ def sources_of(plan: TrainingPlan) -> dict[str, Any]:
         "space": space.to_dict() if space else None,
         "arch": arch.to_dict() if arch else None,
     }
+    read = {"init": plan.init, "teacher": plan.teacher}
     for flag in FILES:
         path: Path | None = getattr(plan.options, flag)
-        sources[f"{flag}_sha256"] = sha256_of(path) if path else None
+        weights = read.get(flag)
+        sha256 = weights.sha256 if weights else sha256_of(path) if path else None
+        sources[f"{flag}_sha256"] = sha256
     plain: dict[str, Any] = json.loads(json.dumps(sources))
     return plain
 

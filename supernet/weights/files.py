@@ -7,7 +7,6 @@ metadata, which the official ones lack.
 Names: https://github.com/mit-han-lab/efficientvit and timm's efficientvit_mit.py.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,12 +129,6 @@ def official_state_dict(model: nn.Module) -> State:
     """Return the model's tensors under the official names, to go back to the official code."""
     arch = arch_of(model)
     return {official_name(name, arch): tensor for name, tensor in model.state_dict().items()}
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file, in hexadecimal; results are marked with it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_whole(state: State, path: Path) -> None:

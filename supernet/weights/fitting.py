@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from supernet.arch import Arch, Task
 from supernet.weights.advice import STATISTICS, advice, num_classes_of
 from supernet.weights.header import WeightsHeader
 from supernet.weights.names import renamed
-from supernet.weights.tensors import State
+from supernet.weights.tensors import State, sha256_of
 
 SHOWN = 3  # differences that an error lists
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
@@ -28,6 +29,11 @@ class StoredWeights:
     header: WeightsHeader
     tensors: State = field(repr=False)
     chosen: str = ""  # which of several networks was taken; empty if there is but one
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the hash of the file, in hexadecimal. Raises OSError where it is gone."""
+        return sha256_of(self.path)
 
     @property
     def is_promptable(self) -> bool:

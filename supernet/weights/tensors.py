@@ -4,6 +4,7 @@ Only tensors, numbers and texts are read; nothing else is unpickled. How much is
 bounded by the size of the file.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -62,6 +63,12 @@ def read_tensors(
         raise error(f"{path} is damaged: {reason_of(reason)}") from None
 
 
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file, in hexadecimal; results are marked with it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_pickled(path: Path) -> Any:
     """Return what torch.save wrote: tensors, numbers and texts in dicts and lists, and flags.
 
@@ -99,7 +106,7 @@ def read_pickled(path: Path) -> Any:
 
 
 def is_safetensors(path: Path, *, error: type[UserError] = WeightsError) -> bool:
-    """Tell by the content: eight bytes of length, then JSON.
+    """Tell whether a file is safetensors, by its first bytes: eight of length, then JSON.
 
     Raises `error` for what is unreadable, or stands where weights should: a pointer of Git LFS, a
     web page, anything else that is named .safetensors.
