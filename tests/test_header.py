@@ -4,6 +4,7 @@ import json
 from dataclasses import fields, replace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -264,6 +265,29 @@ class TestFromPython:
             evaluate(EvaluationOptions(weights=model, **FEW))["weights_sha256"]
             == row["weights_sha256"]
         )
+
+    @pytest.mark.parametrize("kind", ["network", "supernet"])
+    def test_an_evaluation_says_what_the_training_reached(self, tmp_path, capsys, kind):
+        path = tmp_path / "w.safetensors"
+        model = build(SMALL) if kind == "network" else Supernet(SPACE)
+        whose = "the largest subnet's " if kind == "supernet" else ""
+        figure = "top1 12.50 ± 1.50 % at its end (shapes, pictures: 16)"
+        training = {"steps": 7, "accuracy": msgspec.to_builtins(TOLD.accuracy)}
+        accuracy = {"accuracy": training["accuracy"]}
+        whole = replace(TOLD, classes=(), resolutions=((32, 32),))
+        for header, told, line in (
+            (whole, training, f"steps: 7; {whose}{figure}"),
+            (replace(whole, steps=None), accuracy, whose + figure),
+            (replace(whole, accuracy=None), {"steps": 7}, "steps: 7"),
+            (replace(whole, steps=None, accuracy=None), None, None),
+        ):
+            save_checkpoint(path, model, metadata=header.to_metadata())
+            answer = evaluate(EvaluationOptions(weights=path, **FEW))
+            assert answer.get("training") == told
+            capsys.readouterr()
+            Evaluate(weights=path, **FEW).run()
+            lines = [s for s in capsys.readouterr().out.splitlines() if s.startswith("  training ")]
+            assert lines == ([f"  training   {line}"] if line else [])
 
     def test_weights_are_not_lost_where_the_last_evaluation_fails(self, tmp_path, monkeypatch):
         def fail(*_):

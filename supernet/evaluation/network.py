@@ -81,7 +81,7 @@ def evaluate_network(
         "seconds": time.perf_counter() - started,
     }
     notes = (*said, *notes)
-    return answer | ({"notes": list(notes)} if notes else {})
+    return answer | weights.header.training | ({"notes": list(notes)} if notes else {})
 
 
 def _settings(options: EvaluationOptions, arch: Arch) -> EvaluationSettings:

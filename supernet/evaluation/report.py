@@ -30,6 +30,7 @@ def print_network(answer: dict[str, Any]) -> None:
         f"pictures: {answer['n']}, {answer['precision']} on "
         f"{answer['accelerator']}, {answer['seconds']:.1f} s"
     )
+    _print_training(answer)
     if answer["task"] == "promptable":
         out.print("  masks from boxes, by the objects' size in pixels of the picture:")
     metrics = answer["metrics"]
@@ -64,6 +65,7 @@ def print_supernet(sources: dict[str, Any]) -> None:
         f"  data       {sources['dataset']}, pictures: {sources['n']}, {sources['precision']}; "
         f"statistics of {sources['recalibration_images']} training pictures, seed {sources['seed']}"
     )
+    _print_training(sources)
     print_notes(sources.get("notes", ()))
 
 
@@ -75,6 +77,20 @@ def print_subnet(arch: Arch, rows: list[EvaluationRow]) -> None:
     terminal(soft_wrap=True).print(
         f"  {first['metric']:<10} {figure:<18} {arch.describe()}, {size} px"
     )
+
+
+def _print_training(answer: dict[str, Any]) -> None:
+    """Print how long the weights were trained and what they reached then, where it is known."""
+    training = answer.get("training", {})
+    parts = [f"steps: {training['steps']}"] if "steps" in training else []
+    if accuracy := training.get("accuracy"):
+        name = accuracy["metric"]
+        figure = _figure(name, accuracy["value"], accuracy["stderr"])
+        whose = "the largest subnet's " if "rows" in answer else ""
+        pictures = f"{accuracy['dataset']}, pictures: {accuracy['n']}"
+        parts.append(f"{whose}{TITLES.get(name, name)} {figure} at its end ({pictures})")
+    if parts:
+        terminal(soft_wrap=True).print(f"  training   {'; '.join(parts)}")
 
 
 def _figure(name: str, value: float, stderr: float | None) -> str:

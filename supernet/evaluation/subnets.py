@@ -197,7 +197,7 @@ class EvaluatedSubnets:
     def answer(self, rows: list[EvaluationRow]) -> dict[str, Any]:
         """Return figures and where they come from, for JSON."""
         notes = {"notes": list(self.notes)} if self.notes else {}
-        return {**self.sources, **notes, "rows": rows}
+        return {**self.sources, **self.evaluator.subnets.header.training, **notes, "rows": rows}
 
 
 def check_figures(errors: dict[Arch, str]) -> None:

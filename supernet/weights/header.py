@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from torch import Tensor
@@ -96,7 +96,7 @@ class WeightsHeader:
     resolutions: tuple[Resolution, ...] = ()  # chosen instead of the arch's or the space's own
     classes: tuple[str, ...] = ()  # their names, in the order of the network's outputs
     preprocessing: Preprocessing | None = None
-    steps: int | None = None  # of the training
+    steps: int | None = None  # of the training, of a subnet its supernet's
     seed: int | None = None
     num_train: int | None = None  # pictures trained on, where the user chose a number
     accuracy: HeldOutFigure | None = None
@@ -113,6 +113,19 @@ class WeightsHeader:
         if self.arch is None or not self.resolutions:
             return self.arch
         return replace(self.arch, resolution=max(self.resolutions))
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Return how long the weights were trained and what they reached then, for JSON.
+
+        {"training": {"steps": ..., "accuracy": ...}}, without what the file does not say.
+        """
+        told: dict[str, Any] = {}
+        if self.steps is not None:
+            told["steps"] = self.steps
+        if self.accuracy is not None:
+            told["accuracy"] = msgspec.to_builtins(self.accuracy)
+        return {"training": told} if told else {}
 
     def folder_order(self, asked: str | None) -> str | None:
         """Return the order of class folders for these weights, see `class_order.in_order`.
