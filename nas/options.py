@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from results.resume import flags_of
-from supernet.evaluation.options import EvaluationOptions
+from supernet.evaluation.options import RECALIBRATION_IMAGES, EvaluationOptions
 
 PUBLISHED, CHECKPOINT = "published", ".safetensors"
 PREDICTED, SUPERNET = "predicted", "supernet"
 OBJECTIVES = (PREDICTED, SUPERNET)
 TRIALS = 3000
 TRIALS_EVALUATED = 300  # with PyTorch, seconds each
-LIMIT, RECALIBRATED = 1000, 512  # pictures, unless the user says otherwise
+LIMIT = 1000  # pictures, unless the user says otherwise
 UNRECORDED = ("resume", "out")  # options that are no part of the search
 
 
@@ -101,7 +101,7 @@ class SearchOptions:
         return EvaluationOptions(
             data=self.data,
             limit=LIMIT if self.limit is None else self.limit,
-            recalibration_images=RECALIBRATED if images is None else images,
+            recalibration_images=RECALIBRATION_IMAGES if images is None else images,
             accelerator=self.accelerator or "cpu",
         )
 

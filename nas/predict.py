@@ -177,9 +177,8 @@ class Predict:
                 print(f"accuracy: {predictor.describe()}")
 
     def _space(self) -> "Space":
-        from nas.objectives.accuracy import DEFAULT_SPACE
         from supernet.official import check_task
-        from supernet.spaces import get_space
+        from supernet.spaces import DEFAULT_SPACE, get_space
 
         return get_space(
             self.space or DEFAULT_SPACE,

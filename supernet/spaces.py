@@ -17,6 +17,7 @@ from supernet.official import (
 from supernet.space import Freeze, Part, Space, SpaceSpec, Value, of_head
 
 SPACES = ("family", "b", "l", "all", "tiny")
+DEFAULT_SPACE = "family"  # of commands
 RESOLUTIONS: dict[str, tuple[Value, ...]] = {  # replace a space's own for a dense task
     "cityscapes": tuple((h, 2 * h) for h in (512, 768, 896, 960, 1024, 1184)),
     "ade20k": tuple((side, side) for side in (384, 448, 480, 512)),

@@ -236,7 +236,14 @@ def test_a_key_that_nobody_knows_is_said_and_optimisers_are_no_weights():
         network_in({"optimizer": moments, "epoch": 3})
 
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "expAvg", "momentum_buffer")
+MOMENTS: tuple[str, ...] = (
+    "exp_avg",
+    "exp_avg_sq",
+    "max_exp_avg_sq",
+    "square_avg",
+    "expAvg",
+    "momentum_buffer",
+)
 MOMENTS += ("exp_inf", "grad_avg", "exp_avg_sq_row", "acc_delta")
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from supernet.spaces import DEFAULT_SPACE
+
 
 @dataclass(frozen=True)
 class CalibrationOptions:
@@ -30,7 +32,7 @@ class CalibrationOptions:
     a table's CSV."""
     propose: int | None = None
     """Write no table; propose this many networks to time next, as points without latencies."""
-    space: str = "family"
+    space: str = DEFAULT_SPACE
     """Where the proposed networks come from: family, b, l, all or tiny."""
     seed: int = 0
     """Of the proposed networks."""

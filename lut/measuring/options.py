@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results.errors import DeviceError, check_all_least
+from supernet.spaces import DEFAULT_SPACE
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class BuildOptions:
     """Task of the networks that the table is for."""
     dataset: str | None = None
     """Data set whose resolutions and heads count, as in nas.search."""
-    space: str = "family"
+    space: str = DEFAULT_SPACE
     """Space whose blocks to measure: family (b and l), b, l, tiny or all."""
     freeze: tuple[str, ...] = ()
     """DIMENSION=VALUE[,VALUE...], such as resolution=128,160; repeatable."""

@@ -35,7 +35,7 @@ from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.official import check_task, dataset_of
 from supernet.space import Space
-from supernet.spaces import get_space
+from supernet.spaces import DEFAULT_SPACE, get_space
 
 COMMAND = "lut.validate"
 UNRECORDED = ("out",)  # options that are no part of what is measured
@@ -151,7 +151,7 @@ def space_of_table(options: ValidationOptions, table: Table) -> Space:
     dataset = options.dataset or (flags.dataset if options.task is None else None)
     own = options.space is None or options.space == flags.space
     return get_space(
-        options.space or flags.space or "family",
+        options.space or flags.space or DEFAULT_SPACE,
         task=task,
         dataset=dataset_of(task, dataset),
         freeze=options.freeze or (tuple(flags.freeze or ()) if own else ()),

@@ -26,13 +26,12 @@ from results.errors import (
 from supernet.arch import Task, format_resolution
 from supernet.official import DATASETS, dataset_of
 from supernet.space import Freeze, Space
-from supernet.spaces import SPACES, get_space
+from supernet.spaces import DEFAULT_SPACE, SPACES, get_space
 
 if TYPE_CHECKING:
     from predictors.subnets import SubnetPredictor
 
 IN_RUNS = ("model.safetensors", "evaluations.jsonl")  # of supernet.train, of a search
-DEFAULT_SPACE = "family"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from supernet.accelerator import check_accelerator, check_precision
 from supernet.official import ALL_DATASETS, check_task
 from supernet.tasks.class_order import ORDERS, check_order
 
+RECALIBRATION_IMAGES = 512  # that statistics of a subnet are computed on
 SUBNET_BATCH = 64  # pictures
 CLASSIFIED_TOGETHER = 32  # pictures of a folder; of other tasks one, as their sizes differ
 SUBNETS_ONLY = ("out", "sample", "storage", "study")
@@ -58,7 +59,7 @@ class EvaluationOptions:
 
     sample: int | None = None
     """Of a supernet: this many random archs of its space."""
-    recalibration_images: int = 512
+    recalibration_images: int = RECALIBRATION_IMAGES
     """Of a supernet: training pictures that a subnet's BatchNorm statistics are computed on."""
     seed: int = 0
     """Of the random archs, and of the pictures for statistics."""
@@ -144,9 +145,9 @@ class ExtractionOptions:
 
     data: Path | None = None
     """Folder of training pictures for statistics; by default embedded ones."""
-    recalibration_images: int = 512
+    recalibration_images: int = RECALIBRATION_IMAGES
     """Training pictures that statistics are computed on."""
-    batch_size: int = 64
+    batch_size: int = SUBNET_BATCH
     """Pictures at a time."""
     seed: int = 0
     """Of the pictures for statistics."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from results.errors import UserError
 from supernet.arch import Arch, SuperResolutionHead
 from supernet.evaluation.batchnorm import recalibrate
+from supernet.evaluation.options import RECALIBRATION_IMAGES, SUBNET_BATCH
 from supernet.memory import is_out_of_memory, within_memory
 from supernet.pictures import Normalisation
 from supernet.sharing.checkpoint import supernet_with
@@ -30,8 +31,8 @@ MOST_KEPT, MOST_PIXELS = 3, 2**25  # resolutions, and pixels of each: 400 MB
 class Recalibration:
     """Which training pictures statistics are computed on."""
 
-    num_images: int = 512
-    batch_size: int = 64
+    num_images: int = RECALIBRATION_IMAGES
+    batch_size: int = SUBNET_BATCH
     seed: int = 0
 
     @property

@@ -9,7 +9,7 @@ import torch
 from results.errors import NotFiniteError, RunError
 from supernet.accelerator import dtype_of
 from supernet.arch import Arch, Task, format_resolution
-from supernet.evaluation.options import EvaluationOptions
+from supernet.evaluation.options import SUBNET_BATCH, EvaluationOptions
 from supernet.evaluation.queue import SharedQueue
 from supernet.evaluation.recalibrated import Recalibration, Subnets, naming_memory
 from supernet.evaluation.rows import EvaluationLog, EvaluationRow
@@ -20,7 +20,6 @@ from supernet.tasks.task import EvaluationSettings
 from supernet.weights.files import read_weights
 from supernet.weights.fitting import StoredWeights
 
-RECALIBRATED_TOGETHER = 64  # pictures at most, as in training
 MOST_NAMED = 5
 
 
@@ -58,7 +57,7 @@ class SubnetEvaluator:
         )
         recalibration = Recalibration(
             options.recalibration_images,
-            min(self.settings.batch_size, RECALIBRATED_TOGETHER),
+            min(self.settings.batch_size, SUBNET_BATCH),  # at most as many as in training
             options.seed,
         )
         self.subnets = Subnets(

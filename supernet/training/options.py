@@ -8,6 +8,7 @@ from typing import get_args
 from results.errors import DataError, SpaceError, UserError, check_choice, check_least
 from supernet.accelerator import check_accelerator, check_precision
 from supernet.arch import Task
+from supernet.evaluation.options import RECALIBRATION_IMAGES
 from supernet.tasks.class_order import ORDERS
 
 TASKS = get_args(Task)
@@ -21,7 +22,7 @@ MAY_CHANGE = (  # in a resumed run
     *("lr", "clip", "precision"),  # the cures of a loss that is not finite
 )
 DEFAULTS = {"accumulate": 1, "lr": 1e-3, "clip": 2.0, "precision": "fp32"}
-OF_SUPERNETS = {"random_subnets": 2, "recalibration_images": 512}
+OF_SUPERNETS = {"random_subnets": 2, "recalibration_images": RECALIBRATION_IMAGES}
 
 
 class Messages(IntEnum):
