@@ -1,6 +1,7 @@
 """A task made by what "Add a task" in CONTRIBUTING.md says: how bright is a picture?"""
 
-from typing import Any, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from predictors.evaluations import PRIMARY
+from results.errors import ArchError, UserError
 from supernet.arch import Arch, ClassificationHead, Head, Stage, Stem
+from supernet.evaluation.folders import open_data
 from supernet.model import build
 from supernet.official import DATASETS
 from supernet.pictures import to_tensor
-from supernet.tasks.choose import training_task
+from supernet.tasks.choose import TRAINED, training_task
 from supernet.tasks.draw import PLAIN
 from supernet.tasks.options import TASKS, TaskOptions
 from supernet.tasks.sources import Embedded
@@ -21,6 +24,7 @@ from supernet.tasks.task import EvaluationSettings, Task
 from supernet.training.batches import PartDraws, PictureOrder, read_parts
 from supernet.training.sandwich import OneArch
 from supernet.training.trainer import Recipe, SingleNetwork, Trainer
+from supernet.weights.header import WeightsHeader
 from tests.conftest import ROOT
 
 STAGES = (Stage(8, 1), Stage(8, 1), Stage(8, 1), Stage(8, 1))
@@ -74,6 +78,13 @@ class Brightness(Task):
 
     def held_out(self, arch):
         return self.source.held_out(arch), Nearness()
+
+
+@dataclass(frozen=True)
+class Level:
+    """A head of the task."""
+
+    task: ClassVar[str] = "brightness"
 
 
 class Nearness:
@@ -130,6 +141,25 @@ def test_commands_find_a_task_where_it_is_listed(name):
     if name != "pretrain":  # which has neither published figures nor a place in a search
         assert name in DATASETS
         assert PRIMARY[name] == training_task(TaskOptions(name)).primary
+
+
+def test_a_task_that_was_forgotten_is_named(monkeypatch, tmp_path):
+    """Step 3, one place after the other."""
+    with pytest.raises(UserError, match="no task 'brightness'"):
+        TaskOptions("brightness")
+    monkeypatch.setattr("supernet.tasks.options.TASKS", (*TASKS, "brightness"))
+    options = TaskOptions("brightness", num_train=4)
+    with pytest.raises(ArchError, match=r"choose\.py has nothing for brightness; see CONTRIBUTING"):
+        training_task(options)
+    monkeypatch.setitem(TRAINED, "brightness", Brightness)
+    assert isinstance(training_task(options), Brightness)
+
+    head: Any = Level()
+    arch = replace(ARCH, head=head)
+    with pytest.raises(
+        ArchError, match=r"folders\.py has nothing for brightness; see CONTRIBUTING"
+    ):
+        open_data(arch, WeightsHeader(), tmp_path)
 
 
 def test_the_page_names_what_is_there():

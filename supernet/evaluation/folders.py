@@ -11,6 +11,7 @@ from results.errors import DataError
 from supernet.arch import (
     Arch,
     ClassificationHead,
+    PromptableHead,
     ReconstructionHead,
     SegmentationHead,
     SuperResolutionHead,
@@ -19,6 +20,7 @@ from supernet.evaluation.recalibrated import task_of
 from supernet.official import ALL_DATASETS
 from supernet.pictures import Normalisation
 from supernet.tasks.annotated_pictures import AnnotatedPictures
+from supernet.tasks.choose import nothing_for
 from supernet.tasks.classification import ClassFolders, Preparation, TopAccuracy
 from supernet.tasks.labelled_pictures import LabelledPictures, input_size
 from supernet.tasks.look import typical_size
@@ -59,7 +61,8 @@ def open_data(
         class_order: of class folders, where the weights name no classes.
         silent: show no progress.
 
-    Raises DataError for a folder that it cannot be evaluated on.
+    Raises DataError for a folder that it cannot be evaluated on, ArchError for a head that no
+    folder goes with.
     """
     is_pretrained = isinstance(arch.head, ReconstructionHead)
     if not is_pretrained and not header.is_trained_here:
@@ -114,6 +117,8 @@ def _all_of(
     if isinstance(head, SuperResolutionHead):
         pictures = LargePictures(folder, head.scale, normalisation=normalisation)
         return FolderData(pictures, Likeness(head.scale), name, False, pictures.notes)
+    if not isinstance(head, PromptableHead):
+        raise nothing_for(arch.task, "supernet/evaluation/folders.py")
     annotated = AnnotatedPictures(folder)
     known = annotated.layout != "folder"
     told = annotated.layout if known else name
