@@ -72,6 +72,25 @@ def area(rle: Mapping[str, Any]) -> int:
     return int(_counts(rle, height * width)[1::2].sum())
 
 
+def box(rle: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
+    """Return x and y of the corners of the box around the mask, without decoding it.
+
+    Two edges lie past the last pixel. None for a mask without a pixel. Raises DataError.
+    """
+    height, width = _size(rle)
+    counts = _counts(rle, height * width)
+    stops = counts.cumsum()[1::2]
+    starts = stops - counts[1::2]
+    some = stops > starts
+    if not some.any():
+        return None
+    starts, lasts = starts[some], stops[some] - 1
+    whole = bool((starts // height != lasts // height).any())  # a run goes on in the next column
+    top = 0 if whole else int((starts % height).min())
+    bottom = height if whole else int((lasts % height).max()) + 1
+    return float(starts[0] // height), float(top), float(lasts[-1] // height + 1), float(bottom)
+
+
 def _size(rle: Mapping[str, Any]) -> tuple[int, int]:
     try:
         height, width = rle["size"]

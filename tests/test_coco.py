@@ -245,6 +245,116 @@ class TestDamage:
         assert "annotation 1 is damaged: it has neither a bbox nor a pixel" in told
 
 
+BOXES = {  # of the object above, as other tools write them, and what is said
+    "corners": ([X0, Y0, X1, Y1], "is it x0, y0, x1, y1"),
+    "centre": ([(X0 + X1) / 2, (Y0 + Y1) / 2, X1 - X0, Y1 - Y0], "is it the centre, width and"),
+    "y first": ([Y0, X0, Y1 - Y0, X1 - X0], "is it y, x, height, width"),
+    "corners, y first": ([Y0, X0, Y1, X1], "is it y0, x0, y1, x1"),
+    "shares": ([X0 / W, Y0 / H, (X1 - X0) / W, (Y1 - Y0) / H], "are coordinates from 0 to 1"),
+    "nothing": ([0, 0, 0, 0], "which is at x 50 to 70 and y 5 to 15"),
+    "a point": ([X0, Y0, 0, 0], "is not around its mask"),
+    "elsewhere": ([2, 20, 20, 10], "is not around its mask"),
+}
+SHARES = [[X0 / W, Y0 / H, X1 / W, Y0 / H, X1 / W, Y1 / H, X0 / W, Y1 / H]]
+
+
+class TestUnits:
+    @pytest.mark.parametrize("kind", ["polygon", "run lengths"])
+    @pytest.mark.parametrize("box", BOXES)
+    def test_a_box_that_is_not_around_its_mask_is_damaged(self, tmp_path, box, kind):
+        turned(tmp_path / "images" / "a.png", 1)
+        bbox, reason = BOXES[box]
+        bad = annotation(mask_upright(1), kind, bbox=bbox)
+        write(tmp_path, [bad, GOOD], size=(H, W))
+        data = AnnotatedPictures(tmp_path)
+        (note,) = data.notes
+        assert note.startswith("1 of 2 objects are damaged, the first: ")
+        assert reason in note
+        metric = BoxIoU()
+        metric.update(BoxFiller(), data[0])
+        found = metric.compute()
+        assert (found["miou"], found["objects"], found["objects_damaged"]) == (100, 1, 1)
+
+    @pytest.mark.parametrize("size", [(H, W), None])
+    @pytest.mark.parametrize("box", [[X0 / W, 0.1, 0.2, 0.3], [X0, Y0, X1 - X0, Y1 - Y0], None])
+    @pytest.mark.parametrize("area", [200, 0.06, None])
+    def test_polygons_from_0_to_1_are_damaged(self, tmp_path, size, box, area):
+        turned(tmp_path / "images" / "a.png", 1)
+        bad = annotation(mask_upright(1), segmentation=SHARES, bbox=box, area=area)
+        write(tmp_path, [bad, GOOD], size=size)
+        picture = AnnotatedPictures(tmp_path)[0]
+        assert len(picture.instances) == 1
+        (reason,) = picture.damaged
+        assert "annotation 1 is damaged: it has no pixel; are coordinates from 0 to 1?" in reason
+
+    @pytest.mark.parametrize("nothing", [[[50, 5, 70, 5, 60, 5]], [[50.6, 5, 50.9, 5, 50.9, 15]]])
+    def test_an_object_without_a_pixel_is_damaged(self, tmp_path, nothing):
+        turned(tmp_path / "images" / "a.png", 1)
+        x, y = nothing[0][::2], nothing[0][1::2]
+        box = [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+        bad = annotation(mask_upright(1), segmentation=nothing, bbox=box)
+        write(tmp_path, [bad, GOOD], size=(H, W))
+        (reason,) = AnnotatedPictures(tmp_path)[0].damaged
+        assert reason.endswith("annotation 1 is damaged: it has no pixel")
+
+    @pytest.mark.parametrize("kind", ["polygon", "run lengths"])
+    @pytest.mark.parametrize("area", [0.02, 0.999, 1e-9])
+    def test_an_area_in_other_units_is_that_of_the_mask(self, tmp_path, area, kind):
+        turned(tmp_path / "images" / "a.png", 1)
+        mask = mask_upright(1)
+        write(tmp_path, [annotation(mask, kind, area=area), GOOD], size=(H, W))
+        picture = AnnotatedPictures(tmp_path)[0]
+        assert [instance.area for instance in picture.instances] == [mask.sum()] * 2
+        assert picture.damaged == ()
+
+    @pytest.mark.parametrize("kind", ["polygon", "run lengths"])
+    @pytest.mark.parametrize(
+        "off",
+        [(0.4, -0.3, 0.3, 0.5), (1, 1, -2, -2), (0, 0, -1, -1), (-1, 0, 2, 1), (-5, -2, 10, 4)],
+    )
+    def test_boxes_that_are_not_exact_are_taken(self, tmp_path, off, kind):
+        turned(tmp_path / "images" / "a.png", 1)
+        sound = annotation(mask_upright(1), kind)
+        sound["bbox"] = [a + b for a, b in zip(sound["bbox"], off, strict=True)]
+        write(tmp_path, [sound], size=(H, W))
+        data = AnnotatedPictures(tmp_path)
+        assert (data.notes, data[0].damaged, len(data[0].instances)) == ((), (), 1)
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3)])
+    @pytest.mark.parametrize("less", [0, 1])
+    def test_so_are_those_of_few_pixels(self, tmp_path, size, less):
+        turned(tmp_path / "images" / "a.png", 1)
+        mask = np.zeros((H, W), bool)
+        mask[20 : 20 + size[0], 30 : 30 + size[1]] = True
+        sound = annotation(mask, "run lengths")
+        sound["bbox"] = [30, 20, size[1] - less, size[0] - less]
+        write(tmp_path, [sound], size=(H, W))
+        assert len(AnnotatedPictures(tmp_path)[0].instances) == 1
+
+    @pytest.mark.parametrize("cut", [True, False])
+    def test_so_are_those_of_objects_that_the_edge_cuts(self, tmp_path, cut):
+        turned(tmp_path / "images" / "a.png", 1)
+        x0, y0, x1, y1 = 70, 30, 200, 90  # of 80 x 40
+        box = [x0, y0, W - x0, H - y0] if cut else [x0, y0, x1 - x0, y1 - y0]
+        drawn = [[x0, y0, x1, y0, x1, y1, x0, y1], [300, 30, 310, 30, 310, 40]]
+        sound = annotation(mask_upright(1), segmentation=drawn, bbox=box)
+        if not cut:
+            sound["segmentation"] = drawn[:1]
+        write(tmp_path, [sound], size=(H, W))
+        data = AnnotatedPictures(tmp_path)
+        assert (data.notes, len(data[0].instances)) == ((), 1)
+
+    def test_so_is_that_of_a_whole_crowd(self, tmp_path):
+        turned(tmp_path / "images" / "a.png", 1)
+        mask = mask_upright(1)
+        mask[35:, :5] = True
+        crowd = annotation(mask, "run lengths", iscrowd=1)
+        crowd["segmentation"] = encode(mask, compressed=False)
+        crowd["bbox"] = [0, Y0, X1, H - Y0]
+        write(tmp_path, [crowd], size=(H, W))
+        assert len(AnnotatedPictures(tmp_path)[0].instances) == 1
+
+
 class TestDamageInSa1b:
     @staticmethod
     def write(folder, number, *objects):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.errors import DataError
-from supernet.rle import area, decode, encode
+from supernet.rle import area, box, decode, encode
+from supernet.tasks.annotated_pictures import box_of
 
 masks = hnp.arrays(bool, st.tuples(st.integers(0, 20), st.integers(0, 20)))
 
@@ -46,6 +47,11 @@ def test_decode_inverts_encode(mask):
         assert np.array_equal(decode(rle), mask)
         assert decode(rle).shape == mask.shape
         assert area(rle) == mask.sum()
+
+
+@given(masks)
+def test_the_box_is_that_of_the_mask(mask):
+    assert box(encode(mask)) == (box_of(mask) if mask.any() else None)
 
 
 @given(masks)

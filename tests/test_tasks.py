@@ -670,7 +670,13 @@ class TestPromptable:
     @pytest.mark.parametrize("official", [False, True])
     def test_sa1b(self, tmp_path, official):
         masks = [rectangle(5, 6, 30, 20), rectangle(40, 30, 90, 60) ^ rectangle(50, 40, 60, 50)]
-        sa1b(tmp_path, masks, bbox=[1, 2, 30, 4])
+        boxes = [(5, 6, 30, 20), (40, 30, 90, 60)]
+        sa1b(tmp_path, masks)
+        file = tmp_path / "sa_1.json"
+        data = json.loads(file.read_text())
+        for annotation, (x0, y0, x1, y1) in zip(data["annotations"], boxes, strict=True):
+            annotation["bbox"] = [x0, y0, x1 - x0 - 1, y1 - y0 - 1]  # to the last pixel, as there
+        file.write_text(json.dumps(data))
         if official:  # images/ and masks/, as the official training code has it
             for name, file in (("images", "sa_1.jpg"), ("masks", "sa_1.json")):
                 (tmp_path / name).mkdir()
@@ -679,7 +685,8 @@ class TestPromptable:
         assert data.layout == "sa1b"
         picture = data[0]
         assert picture.pixels.shape == (60, 90, 3)
-        assert [instance.box for instance in picture.instances] == [(1, 2, 31, 6)] * 2
+        found = [instance.box for instance in picture.instances]
+        assert found == [(x0, y0, x1 - 1, y1 - 1) for x0, y0, x1, y1 in boxes]
         for instance, mask in zip(picture.instances, masks, strict=True):
             assert (instance.decode() == mask).all()
             assert instance.area == mask.sum()

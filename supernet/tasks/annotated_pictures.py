@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
 from results.errors import DataError
+from supernet import rle
 from supernet.pictures import read_indices, read_rgb, read_turned
-from supernet.rle import Rle, area, decode
+from supernet.rle import Rle, decode
 from supernet.tasks.coco import (
     Annotation,
     Labels,
@@ -28,6 +29,13 @@ from supernet.tasks.coco import (
 )
 from supernet.tasks.folders import check_folder, contents, list_pictures
 from supernet.tasks.look import in_threads
+from supernet.tasks.object_boxes import (
+    FRACTIONS,
+    are_fractions,
+    around_polygons,
+    check_box,
+    may_be_empty,
+)
 from supernet.tasks.split_folders import pairs_of
 
 Layout = Literal["sa1b", "coco", "folder"]
@@ -39,6 +47,8 @@ LAYOUTS: dict[Layout, str] = {
     "folder": "images/ with masks/, PNGs of the same names holding the objects' numbers",
 }
 MOST_NUMBERS = 5000  # objects of a mask
+TINY = 2  # pixels of an object whose area may be less than 1, as that of a polygon
+NO_PIXEL = "it has no pixel"
 LOOKED = 2000  # files of SA-1B whose objects are checked before a training: about a minute
 
 
@@ -220,7 +230,7 @@ def _read_annotated(path: Path, labels: Labels) -> AnnotatedPicture:
         except DataError as error:
             damaged.append(_reason(error, text, labels.source))
             continue
-        if instance.area >= 1:
+        if instance.area >= 1:  # as officially; areas in other units are none any more
             instances.append(instance)
     return AnnotatedPicture(path, picture, tuple(instances), tuple(damaged), is_assumed)
 
@@ -264,16 +274,24 @@ def _check(annotation: Annotation, size: tuple[int, int] | None) -> None:
     if isinstance(drawn, RunLengths):
         if size is not None and drawn.size != size:
             raise DataError(f"a mask of {drawn.size} on a picture of {size}")
-        area(_rle(drawn))
+        box = rle.box(_rle(drawn))
+        if box is None and annotation.bbox is not None:
+            raise DataError(NO_PIXEL)
+        around = [] if box is None else [box]
     else:
         if any(len(polygon) < 6 or len(polygon) % 2 for polygon in drawn):
             raise DataError("a polygon has an even number of coordinates, six or more")
         if not any(_overlaps(polygon[::2], polygon[1::2], size) for polygon in drawn):
             raise DataError(f"it lies outside the picture of {size}")
+        if all(map(are_fractions, drawn)) and size not in (None, (1, 1)):
+            raise DataError(f"{NO_PIXEL}; {FRACTIONS}")
+        around = around_polygons(drawn, size)
     if annotation.bbox is not None:
         x, y, width, height = annotation.bbox
         if min(width, height) < 0:
             raise DataError(f"bbox is {annotation.bbox}")
+        if around:
+            check_box(annotation.bbox, around)
         if not _overlaps((x, x + width), (y, y + height), size):
             raise DataError(f"bbox {annotation.bbox} lies outside the picture of {size}")
 
@@ -289,16 +307,26 @@ def _instance(annotation: Annotation, size: tuple[int, int]) -> Instance:
     """Return the object that is annotated. Raises DataError for one that is damaged."""
     _check(annotation, size)
     assert annotation.segmentation is not None
-    drawn = _Drawn(annotation.segmentation, size)
+    outline = annotation.segmentation
+    drawn = _Drawn(outline, size)
     pixels = annotation.area
-    if pixels is None or pixels <= 0:  # as tools write that do not compute it
-        pixels = float(np.count_nonzero(drawn()))
+    # Without an area, as tools write that do not compute it, or with one in other units.
+    is_told = pixels is not None and pixels >= 1
+    is_drawn = not isinstance(outline, RunLengths) and may_be_empty(outline, size)
+    if annotation.bbox is None or not is_told or is_drawn:
+        mask = drawn()
+        count = float(np.count_nonzero(mask))
+        if not count:
+            nothing = (
+                NO_PIXEL if annotation.bbox is not None else "it has neither a bbox nor a pixel"
+            )
+            raise DataError(nothing)
+        if pixels is None or pixels <= 0 or (not is_told and count > TINY):
+            pixels = count
+    assert pixels is not None
     if annotation.bbox is not None:
         x, y, width, height = annotation.bbox
         return Instance((x, y, x + width, y + height), pixels, drawn)
-    mask = drawn()
-    if not mask.any():
-        raise DataError("it has neither a bbox nor a pixel")
     return Instance(box_of(mask), pixels, drawn)
 
 
