@@ -102,27 +102,28 @@ def _all_of(
             names=names,
             order=header.folder_order(class_order),
         )
-        known = classes.is_imagenet
-        told = "imagenet" if known else name
-        return FolderData(classes, TopAccuracy(), told, known, classes.notes)
+        is_known = classes.is_imagenet
+        dataset = "imagenet" if is_known else name
+        return FolderData(classes, TopAccuracy(), dataset, is_known, classes.notes)
     if isinstance(head, SegmentationHead):
         labelled = LabelledPictures(
             folder, arch.resolution, head.num_classes, normalisation, names=names
         )
-        known = labelled.layout != "folder"
+        is_known = labelled.layout != "folder"
+        dataset = labelled.layout if is_known else name
         metric = MeanIoU(labelled.class_names)
         notes = labelled.check_labels(limit, silent=silent)
         notes += about_size(arch, [picture for picture, _ in labelled.samples])
-        return FolderData(labelled, metric, labelled.layout if known else name, known, notes)
+        return FolderData(labelled, metric, dataset, is_known, notes)
     if isinstance(head, SuperResolutionHead):
         pictures = LargePictures(folder, head.scale, normalisation=normalisation)
         return FolderData(pictures, Likeness(head.scale), name, False, pictures.notes)
     if not isinstance(head, PromptableHead):
         raise nothing_for(arch.task, "supernet/evaluation/folders.py")
     annotated = AnnotatedPictures(folder)
-    known = annotated.layout != "folder"
-    told = annotated.layout if known else name
-    return FolderData(annotated, BoxIoU(), told, known, annotated.notes)
+    is_known = annotated.layout != "folder"
+    dataset = annotated.layout if is_known else name
+    return FolderData(annotated, BoxIoU(), dataset, is_known, annotated.notes)
 
 
 def about_size(arch: Arch, pictures: Sequence[Path]) -> tuple[str, ...]:

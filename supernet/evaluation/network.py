@@ -46,8 +46,8 @@ def evaluate_network(
     options.check_network()
     arch = _arch(options, weights)
     settings = _settings(options, arch)
-    said: list[str] = []  # of the weights
-    model = network_with(weights, arch, tell=said.append).eval()
+    weights_notes: list[str] = []
+    model = network_with(weights, arch, tell=weights_notes.append).eval()
     model = model.to(settings.device, settings.dtype)
     started = time.perf_counter()
     notes: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ def evaluate_network(
         "accelerator": options.accelerator,
         "seconds": time.perf_counter() - started,
     }
-    notes = (*said, *notes)
+    notes = (*weights_notes, *notes)
     return answer | weights.header.training | ({"notes": list(notes)} if notes else {})
 
 

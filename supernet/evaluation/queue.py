@@ -33,7 +33,7 @@ PULSE_S, GRACE_S = 5.0, 60.0  # how often a worker is heard of; how long it may 
 ATTEMPTS = 4  # to open a storage
 MOST_FAILURES = 3  # of one Arch, dead workers counted
 ERROR = "error"  # attribute of an Arch whose outputs are not finite, for whomever
-NOBODY = "NOBODY"  # state of an Arch that no worker is on or will come to
+NOBODY = "NOBODY"  # state of an Arch that no worker holds or will take
 
 
 class Line(Record, frozen=True):

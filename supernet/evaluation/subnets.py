@@ -87,10 +87,6 @@ class SubnetEvaluator:
         if options.class_order is not None:
             self.sources["class_order"] = options.class_order
 
-    def evaluate(self, arch: Arch) -> EvaluationRow:
-        """Return the task's first figure of a subnet; see `rows`."""
-        return self.rows(arch)[0]
-
     def rows(self, arch: Arch) -> list[EvaluationRow]:
         """Return all figures of a subnet, the task's first one first.
 

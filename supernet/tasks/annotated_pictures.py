@@ -260,10 +260,10 @@ def _turned_as_labels(
 
 
 def _reason(error: DataError, text: bytes, source: Path) -> str:
-    said = str(error)
-    if said.startswith(str(source)):
-        return said
-    return f"{named(text, source)} is damaged: {said}"
+    reason = str(error)
+    if reason.startswith(str(source)):
+        return reason
+    return f"{named(text, source)} is damaged: {reason}"
 
 
 def _check(annotation: Annotation, size: tuple[int, int] | None) -> None:

@@ -54,8 +54,8 @@ def ohem_cross_entropy(
     fewest = max(1, int(least * each.numel()))
     bound = each.detach().topk(fewest).values[-1].clamp(max=-math.log(threshold))
     # of pixels exactly at the bound all are kept
-    chosen = each[each.detach() >= bound]
-    return chosen.mean()
+    hard = each[each.detach() >= bound]
+    return hard.mean()
 
 
 def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -97,16 +97,16 @@ def prompt_loss(logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> Tensor:
     truth = masks[:, None].float().expand_as(logits)
     fit = FOCAL_TO_DICE * focal_loss(logits, truth) + dice_loss(logits, truth)
     with torch.no_grad():
-        said, true = logits > 0, truth > 0.5
-        shared, joint = (said & true).sum((-2, -1)), (said | true).sum((-2, -1))
+        predicted, true = logits > 0, truth > 0.5
+        shared, joint = (predicted & true).sum((-2, -1)), (predicted | true).sum((-2, -1))
         iou = shared / joint.clamp(min=1)
     return fit.amin(1).mean() + F.mse_loss(predicted_iou.float(), iou)
 
 
 def kl_divergence(output: Tensor, teacher: Tensor) -> Tensor:
     """Return KL(teacher || output) of logits, (B, K, ...), over K; the mean over all else."""
-    said, taught = output.float().log_softmax(1), teacher.detach().float().log_softmax(1)
-    return (taught.exp() * (taught - said)).sum(1).mean()
+    student, taught = output.float().log_softmax(1), teacher.detach().float().log_softmax(1)
+    return (taught.exp() * (taught - student)).sum(1).mean()
 
 
 def alpha_divergence(

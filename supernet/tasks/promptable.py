@@ -279,8 +279,8 @@ class BoxIoU:
                         f"{picture.path}: scores are not finite; "
                         + cure_of_not_finite(getattr(predictor, "model", None))
                     )
-                said = prediction.masks[int(prediction.scores.argmax())]
-                scores.append((instance.area, iou(said, mask)))
+                best = prediction.masks[int(prediction.scores.argmax())]
+                scores.append((instance.area, iou(best, mask)))
         self.pictures.append(scores)
 
     @property

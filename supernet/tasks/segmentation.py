@@ -191,7 +191,9 @@ class MeanIoU:
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = tuple(class_names)
         num_classes = len(self.class_names)
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # [true, said]
+        self.confusion = torch.zeros(
+            num_classes, num_classes, dtype=torch.int64
+        )  # [true, predicted]
         self._pictures: list[tuple[Tensor, Tensor]] = []  # intersections, unions of each
 
     def update(self, logits: Tensor, masks: Tensor) -> None:
@@ -207,15 +209,15 @@ class MeanIoU:
                 for rows_, part in zip(range(0, size[0], rows), mask.split(rows), strict=True)
             )
 
-    def update_classes(self, said: Tensor, mask: Tensor) -> None:
+    def update_classes(self, predicted: Tensor, mask: Tensor) -> None:
         """Count one picture; (H, W) both, of integers."""
-        self._count([self._confusion(said, mask)])
+        self._count([self._confusion(predicted, mask)])
 
-    def _confusion(self, said: Tensor, mask: Tensor) -> Tensor:
+    def _confusion(self, predicted: Tensor, mask: Tensor) -> Tensor:
         num_classes = len(self.class_names)
-        mask = mask.to(said.device)
+        mask = mask.to(predicted.device)
         counted = mask != IGNORED
-        pairs = mask[counted].long() * num_classes + said[counted].long()
+        pairs = mask[counted].long() * num_classes + predicted[counted].long()
         return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, -1).cpu()
 
     def _count(self, parts: Iterable[Tensor]) -> None:
@@ -256,18 +258,18 @@ def classes_of(logits: Tensor, size: tuple[int, int]) -> Tensor:
     Logits are enlarged to the mask (bicubic, official), then compared, a few classes at a time:
     150 of a large picture would not fit into memory.
     """
-    best = said = torch.empty(0)
+    best = predicted = torch.empty(0)
     for first in range(0, len(logits), CLASSES_AT_ONCE):
         x = logits[None, first : first + CLASSES_AT_ONCE].float()
         if x.shape[-2:] != size:
             x = F.interpolate(x, size=size, mode="bicubic", align_corners=False)
         largest, index = x[0].max(0)
         if first == 0:
-            best, said = largest, index
+            best, predicted = largest, index
         else:  # of equal logits the first class counts, as argmax has it
-            said = torch.where(largest > best, index + first, said)
+            predicted = torch.where(largest > best, index + first, predicted)
             best = torch.maximum(best, largest)
-    return said
+    return predicted
 
 
 def classes_of_rows(logits: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor:

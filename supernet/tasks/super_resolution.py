@@ -194,9 +194,9 @@ class Likeness:
         """Count a batch: (B, 3, H, W) in 0..1, any floating dtype, and (B, 3, H, W), uint8."""
         if pictures.shape != large.shape:
             raise ValueError(f"{tuple(pictures.shape)} is compared with {tuple(large.shape)}")
-        said = (pictures.double().clamp(0, 1) * 255).round()
+        pixels = (pictures.double().clamp(0, 1) * 255).round()
         border = slice(self.scale, -self.scale)
-        a, b = (luma(x)[:, border, border] for x in (said, large.to(said.device)))
+        a, b = (luma(x)[:, border, border] for x in (pixels, large.to(pixels.device)))
         self.psnr_db += psnr(a, b).tolist()
         self.ssim += ssim(a, b).tolist()
 

@@ -129,8 +129,8 @@ def plan_training(options: TrainingOptions, begun: Begun | None = None) -> Train
     if not sizes and begun is not None and begun.resolutions is not None:
         sizes = begun.resolutions
     elif not sizes and begun is None:
-        sizes, said = _sizes_of(options, task)
-        notes += said
+        sizes, size_notes = _sizes_of(options, task)
+        notes += size_notes
     arch = space = None
     if given_arch is not None:
         arch = recorded or _arch(options, task_name, given_arch, task)

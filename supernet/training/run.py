@@ -191,9 +191,9 @@ class TrainingRun:
                     f"{self._smaller()}{self._kept()}"
                 ) from None
             if self.plan.recipe.compile and _is_of_compiler(error):
-                said = str(error).strip().partition("\n")[0]
+                reason = str(error).strip().partition("\n")[0]
                 raise UserError(
-                    f"--compile failed: {said}; leave --compile out{self._kept()}"
+                    f"--compile failed: {reason}; leave --compile out{self._kept()}"
                 ) from None
             raise
         except ValueError as error:
@@ -266,7 +266,8 @@ class TrainingRun:
         subnets, done = plan.evaluated_subnets, self.trainer.done
         figures: dict[str, dict[str, float]] = {}
         try:
-            with Curves(self.folder, done, figured=done - 1) as logs:  # these come now, once
+            # drops figures of this step from an earlier end of the run, as they are logged again
+            with Curves(self.folder, done, figured=done - 1) as logs:
                 for name, arch in subnets.items():
                     figures[name] = self._finally(arch, model)
                     logs.figures(done, name, figures[name])
