@@ -10,7 +10,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,6 +38,8 @@ if Image.MAX_IMAGE_PIXELS is not None:
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2)
 IGNORED = 255  # label of pixels that do not count
 ORIENTATION = 0x0112  # the EXIF tag; 1, which is not listed below: as stored
+SUBFILE, PREVIEW = 254, 0b101  # of a page of a TIFF: a smaller copy, or what is transparent
+MOST_PAGES = 1000  # of a TIFF that are looked at
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -128,11 +130,12 @@ def read_turned(
 def read_indices(path: Path) -> NDArray[Any]:
     """Return a mask, (H, W): grey values or, of a palette picture, its indices.
 
-    Of the least of uint8, uint16 and int32 that its kind of file needs.
+    Of the least of uint8, uint16 and int32 that its kind of file needs. Values are those that are
+    stored, also of fewer bits than 8, which Pillow spreads over 0 to 255.
 
     Raises:
         DataError: the file is damaged, no picture or too large, has colours instead of indices,
-            or is of a format that changes values.
+            is of a format that changes values, or has several pages.
     """
 
     def decode(file: Image.Image) -> NDArray[Any]:
@@ -148,15 +151,69 @@ def read_indices(path: Path) -> NDArray[Any]:
                 f"mask {path} holds colours (mode {mode}); a PNG of class indices, grey or with "
                 "a palette, is expected"
             )
+        if _has_pages(file):
+            raise DataError(
+                f"mask {path} has several pages, and one can be its labels; save that page alone"
+            )
+        tile = _tile(file)
+        if tile[0] == "ppm":
+            return _greys_of(file, tile)
+        scale = _scale(file, tile)
         file.load()
         kind = np.int32 if mode == "I" else np.uint16 if mode.startswith("I") else np.uint8
         values = np.empty((file.height, file.width), kind)
         for top, strip in _strips(file, 1):
             part = np.asarray(strip)
-            values[top : top + len(part)] = part
+            values[top : top + len(part)] = part if scale == 1 else np.rint(part / scale)
         return values
 
     return _opened(path, "mask", decode)
+
+
+def _tile(file: Any) -> tuple[str, Any, int, Any]:
+    """Return how Pillow will decode a file: the decoder, the place, where in the file, its mode."""
+    return tuple(file.tile[0]) if file.tile else ("", None, 0, ())
+
+
+def _scale(file: Any, tile: tuple[str, Any, int, Any]) -> float:
+    """Return how many times the stored values of a grey picture Pillow's are, before it loads."""
+    decoder, _, _, arguments = tile
+    if decoder == "ppm_plain" and isinstance(arguments, tuple):  # of a mode and the largest value
+        return (65535 if file.mode == "I" else 255) / int(arguments[-1])
+    stored = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return {"L;2": 85.0, "L;4": 17.0}.get(str(stored)[:3], 1.0)  # L;4I, L;4R as well
+
+
+def _greys_of(file: Any, tile: tuple[str, Any, int, Any]) -> NDArray[Any]:
+    """Return what a binary PGM stores, (H, W). Raises ValueError for more than its header says."""
+    most = int(tile[3][-1])
+    kind = np.dtype(np.uint8 if most < 256 else ">u2")
+    size = file.height * file.width
+    file.fp.seek(tile[2])
+    data = file.fp.read(size * kind.itemsize)
+    if len(data) < size * kind.itemsize:
+        raise ValueError("image file is truncated")
+    values = np.frombuffer(data, kind).reshape(file.height, file.width)
+    if int(values.max(initial=0)) > most:
+        raise ValueError(f"it holds {values.max()}, and its header says {most} at most")
+    return values.astype(np.uint8 if most < 256 else np.int32)
+
+
+def _has_pages(file: Any) -> bool:
+    """Return whether a file has other pictures of its size: pages or frames, not previews."""
+    if not getattr(file, "is_animated", False):
+        return False
+    if file.format != "TIFF":
+        return True
+    size, found = file.size, False
+    with suppress(*UNREADABLE):  # after the last page
+        for page in range(1, MOST_PAGES):
+            file.seek(page)
+            if file.size == size and not file.tag_v2.get(SUBFILE, 0) & PREVIEW:
+                found = True
+                break
+    file.seek(0)
+    return found
 
 
 def _opened(path: Path, what: str, decode: Callable[[Image.Image], T]) -> T:

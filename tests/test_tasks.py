@@ -789,7 +789,7 @@ class TestPromptable:
             ),
             ({"bbox": [1, 2, 3]}, "bbox"),
             ({"bbox": [1, 2, -3, 4]}, "bbox is"),
-            ({"bbox": [100, 2, 3, 4]}, "outside the picture"),
+            ({"bbox": [100, 2, 3, 4]}, "not around its mask"),
             ({"bbox": ["a", 2, 3, 4]}, "bbox"),
             ({"area": "big"}, "area"),
         ],
