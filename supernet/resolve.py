@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.errors import ArchError, RunError, SpaceError, nearest, shown
-from results.extras import require
 from results.fronts import FRONT, NetworksRecord, read_front_record
 from results.reading import MOST_LOG_BYTES, as_kind, parse_json, read_text
 from results.sheets import read_sheet
@@ -96,10 +95,9 @@ def header_of_weights(path: Path) -> "WeightsHeader":
     """Return what a file of weights tells of the one network in it.
 
     Raises ArchError for a supernet and where the file tells of no network, WeightsError for a
-    damaged file, UserError where the packages that read it are missing.
+    damaged file.
     """
-    require("torch", "torch", "safetensors")
-    from supernet.weights.header import read_header  # imports PyTorch, which other texts do without
+    from supernet.weights.header import read_header  # with msgspec, which a target may lack
 
     header = read_header(path)
     if header.kind == "supernet":

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from results.errors import WeightsError
+from supernet.weights.beginning import is_safetensors
 from supernet.weights.fitting import (
     StoredWeights,
     arch_of,
@@ -28,7 +29,6 @@ from supernet.weights.header import WeightsHeader, header_of, merged
 from supernet.weights.names import official_name
 from supernet.weights.tensors import (
     State,
-    is_safetensors,
     read_pickled,
     read_tensors,
     write_tensors,

@@ -7,10 +7,9 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
-from torch import Tensor
 
 from results.errors import ArchError, SpaceError, WeightsError
 from results.reading import Count, Finite, NotNegative, Record, parse_json
@@ -20,8 +19,11 @@ from supernet.cost import network_cost
 from supernet.space import Freeze, Space, SpaceSpec
 from supernet.spaces import make_space
 from supernet.tasks.class_order import AS_TRAINED
+from supernet.weights.beginning import is_safetensors, read_beginning
 from supernet.weights.preprocessing import Preprocessing, Resize
-from supernet.weights.tensors import is_safetensors, read_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 Resolution = tuple[int, int]
@@ -159,14 +161,18 @@ def read_header(path: Path | str) -> WeightsHeader:
     path = Path(path)
     if not is_safetensors(path):
         return WeightsHeader()
-    tensors, metadata = read_tensors(path)
-    return header_of(metadata, tensors, path)
+    return _header(*read_beginning(path), path)
 
 
 def header_of(
-    metadata: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path
+    metadata: Mapping[str, str], tensors: "Mapping[str, Tensor]", path: Path
 ) -> WeightsHeader:
     """Return the header in the metadata of a safetensors file; see `read_header`."""
+    return _header(metadata, sum(tensor.numel() for tensor in tensors.values()), path)
+
+
+def _header(metadata: Mapping[str, str], held: int, path: Path) -> WeightsHeader:
+    """Return the header in the metadata of a file whose tensors have `held` numbers."""
     eps = _parsed(metadata, "norm_eps", Epsilon, path)
     if not OURS & metadata.keys():
         return WeightsHeader(norm_eps=eps)
@@ -174,7 +180,7 @@ def header_of(
     is_supernet = "space" in metadata
     return WeightsHeader(
         kind="supernet" if is_supernet else "network",
-        arch=None if is_supernet else _arch(metadata, tensors, path),
+        arch=None if is_supernet else _arch(metadata, held, path),
         space=_space(metadata, resolutions, path) if is_supernet else None,
         norm_eps=eps,
         kernel_transform=metadata.get("kernel_transform") == "true",
@@ -217,13 +223,12 @@ def _parsed(metadata: Mapping[str, str], name: str, kind: type[T], path: Path) -
     return None if text is None else parse_json(text, kind, where, error=WeightsError)
 
 
-def _arch(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> Arch:
+def _arch(metadata: Mapping[str, str], held: int, path: Path) -> Arch:
     """Return the Arch of a network's file. Raises WeightsError where its tensors are too few."""
     try:
         arch = Arch.from_json(metadata["arch"])
     except ArchError as error:
         raise WeightsError(f"{path} is damaged: its metadata is {error}") from None
-    held = sum(tensor.numel() for tensor in tensors.values())
     params = network_cost(blocks_of(arch)).params
     if params > held:  # before anybody allocates them
         raise WeightsError(

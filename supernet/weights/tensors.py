@@ -6,9 +6,7 @@ bounded by the size of the file.
 
 import hashlib
 import json
-import os
 import re
-import stat
 import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
@@ -22,15 +20,11 @@ from torch import Tensor
 
 from results.errors import UserError, WeightsError, reason_of
 from results.files import write_bytes
+from supernet.weights.beginning import MOST_HEADER_BYTES, check_header, regular_size
 
 State = dict[str, Tensor]
-MOST_HEADER_BYTES = 2**25  # of safetensors; that of the largest supernet has 2**20
 MOST_INFLATED = 8  # times the bytes of a file that its compressed parts may have
 CHUNK = 2**20  # bytes
-# How files begin that stand where weights should, and those of torch.save, zipped or not.
-POINTER = re.compile(rb"version https://(git-lfs|hawser)\.github\.com/spec/")
-WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", re.I)
-PICKLED = (b"PK", b"\x80")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -54,7 +48,7 @@ def read_tensors(
 
     The tensors are parts of the file that are read as they are used. Raises `error`.
     """
-    _check_header(path, error)
+    check_header(path, error)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -76,7 +70,7 @@ def read_pickled(path: Path) -> Any:
 
     Raises WeightsError for anything else, and for a file that claims to hold more than it can.
     """
-    size = _regular_size(path, WeightsError)
+    size = regular_size(path, WeightsError)
     try:
         inflated, mapped = 0, False
         with path.open("rb") as file:
@@ -103,55 +97,6 @@ def read_pickled(path: Path) -> Any:
         raise WeightsError(
             f"{path} {what}; save the state_dict() of the model with torch.save"
         ) from None
-
-
-def is_safetensors(path: Path, *, error: type[UserError] = WeightsError) -> bool:
-    """Tell whether a file is safetensors, by its first bytes: eight of length, then JSON.
-
-    Raises `error` for what is unreadable, or stands where weights should: a pointer of Git LFS, a
-    web page, anything else that is named .safetensors.
-    """
-    _regular_size(path, error)
-    try:
-        with path.open("rb") as file:
-            begin = file.read(1024)
-    except OSError as reason:
-        raise error(f"cannot read {path}: {reason.strerror or reason}") from None
-    if POINTER.match(begin):
-        raise error(f"{path} is a pointer of Git LFS, not the weights; run git lfs pull")
-    if WEB_PAGE.match(begin):
-        raise error(f"{path} is a web page, not weights; download it again")
-    is_json = begin[8:9] == b"{"
-    if not is_json and path.suffix.lower() == ".safetensors":
-        if begin.startswith(PICKLED):  # torch.load goes by the name
-            raise error(f"{path} is no safetensors file but one of torch.save; name it .pt")
-        raise error(f"{path} is damaged: it does not begin as a safetensors file")
-    return is_json
-
-
-def _regular_size(path: Path, error: type[UserError]) -> int:
-    """Return the bytes of a file. Raises `error` for a FIFO, say, which would never end."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
-        raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or reason}") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise error(f"cannot read {path}: Is a directory")
-    if not stat.S_ISREG(status.st_mode):
-        raise error(f"cannot read {path}: it is no regular file")
-    return status.st_size
-
-
-def _check_header(path: Path, error: type[UserError]) -> None:
-    """Raise `error` where the header of a safetensors file has no possible length."""
-    size = _regular_size(path, error)
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-    except OSError as reason:
-        raise error(f"cannot read {path}: {reason.strerror or reason}") from None
-    if length > min(size - 8, MOST_HEADER_BYTES):
-        raise error(f"{path} is damaged: its header would have {length:,} bytes")
 
 
 def _sorted_header(data: bytes) -> tuple[bytes, int]:
