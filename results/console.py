@@ -5,11 +5,12 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from results.errors import Interrupted, UserError, escaped, one_line
+from results.errors import Interrupted, UserError, escaped, masked_word, one_line
 from results.progress import give_up, remark
 
 if TYPE_CHECKING:
@@ -43,18 +44,7 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know every sign
     try:
-        import tyro
-
-        parsed = tyro.cli(
-            command,
-            prog=f"python -m {module}",
-            args=arguments,
-            config=(
-                tyro.conf.FlagCreatePairsOff,
-                tyro.conf.UseAppendAction,
-                tyro.conf.DisallowNone,
-            ),
-        )
+        parsed = _parse(command, module, sys.argv[1:] if arguments is None else arguments)
         at_home(parsed).run()
         sys.stdout.flush()
     except UserError as error:
@@ -68,6 +58,38 @@ def main(command: type[C], module: str, arguments: Sequence[str] | None = None) 
     except OSError as error:  # a full disk, a folder that may not be read
         where = error.filename or _unnamed(error)
         fail(f"{where}{': ' * bool(where)}{error.strerror or error}")
+
+
+def _parse(command: type[C], module: str, arguments: Sequence[str]) -> C:
+    """Return the flags of a command line. Raises SystemExit, after the parser's own words.
+
+    The parser shows what it does not understand, maybe a URL without its flag: what is shown is of
+    words without passwords.
+    """
+    import tyro
+
+    def parse(words: Sequence[str]) -> C:
+        return tyro.cli(
+            command,
+            prog=f"python -m {module}",
+            args=words,
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.UseAppendAction,
+                tyro.conf.DisallowNone,
+            ),
+        )
+
+    safe = [masked_word(word) for word in arguments]
+    if safe == list(arguments):
+        return parse(arguments)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), redirect_stdout(said):
+            return parse(arguments)
+    except SystemExit as ended:
+        parse(safe)
+        raise ended from None
 
 
 def options_of(command: object, kind: type[Options]) -> Options:

@@ -20,7 +20,9 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from urllib.parse import unquote
 
+LEAST_PART = 4  # characters of a secret that nobody may read
 MOST_CHARACTERS = 1200  # of one line; a path may have some hundred
 
 
@@ -198,11 +200,16 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-# One slash is what a path makes of two.
-_USER = re.compile(r"(\w[\w+.-]*:/{1,3}[^\s/:@?#'\"]*):[^\s'\"]*@")
+# One slash is what a path makes of two; without a scheme as ssh takes it, u:password@host. Each
+# begins where a word does, so that long texts take no longer than they are long.
+_USER = re.compile(r"(?<![\w+.-])(\w[\w+.-]*:/{1,3}[^\s/:@?#'\"]*):[^\s'\"]*@")
+_BARE_USER = re.compile(r"(?<![\w:/.+@*-])(\w[\w.+-]*):(?![/\\*])[^\s'\"]*@")
+_TOKEN = re.compile(r"(https?:/{1,2})[\w-]{16,}@")  # a key in the place of a user
 _QUERY = re.compile(
-    r"((?:^|[?&;\s])[^\s=&;'\"]*(?:passw(?:or)?d|passphrase|(?<![a-z])pass|pwd|secret|token"
-    r"|api_?key)(?:[_-][^\s=&;'\"]*)?=)[^\s&;'\"]*",
+    r"(?<![^\s=&;?#'\"(\[{,])([^\s=&;?#'\"(\[{,]*?(?:passw(?:or)?d|passphrase|(?<![a-z])pass|pwd|secret"
+    r"|token|signature|credential|(?<![a-z])sig|(?<![a-z])auth(?:orization)?"
+    r"|(?:api|access|account|private|subscription|session)[_-]?key(?:[_-]?id)?)"
+    r"(?:[_-][^\s=&;'\"]{0,80})?=)[^\s&;'\"]*",
     re.IGNORECASE,
 )
 
@@ -213,7 +220,23 @@ def masked(text: str) -> str:
     >>> masked("mysql://me:x@y@host/db?ssl=1&password=z")
     'mysql://me:***@host/db?ssl=1&password=***'
     """
-    return _QUERY.sub(r"\1***", _USER.sub(r"\1:***@", text))
+    if "@" in text:
+        text = _BARE_USER.sub(r"\1:***@", _USER.sub(r"\1:***@", text))
+    return _QUERY.sub(r"\1***", _TOKEN.sub(r"\1***@", text))
+
+
+def without_secrets(reason: str, url: str) -> str | None:
+    """Return what a library said of a URL with `***` for its secrets, None where a part remains.
+
+    Libraries quote the part that they stumble over, which may be an end of the password.
+    """
+    secrets = {text for secret in secrets_of(url) for text in (secret, unquote(secret))}
+    for secret in sorted(secrets, key=len, reverse=True):
+        reason = reason.replace(secret, "***") if len(secret) > 2 else reason
+    parts = {text[i : i + LEAST_PART] for text in secrets for i in range(len(text))}
+    lower = reason.lower()
+    shows = any(part.lower() in lower for part in parts if len(part) == LEAST_PART)
+    return None if shows else reason
 
 
 def secrets_of(url: str) -> list[str]:
@@ -224,6 +247,11 @@ def secrets_of(url: str) -> list[str]:
     """
     _, password, _, query = _parts(url)
     return [secret for secret in (password, query) if secret]
+
+
+def masked_word(word: str) -> str:
+    """Return a word of a command line with `***` for the secrets in it."""
+    return masked_url(word) if "://" in word else masked(word)
 
 
 def masked_url(url: str) -> str:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from results.errors import masked, masked_url
+from results.errors import masked, masked_word
 
 PACKAGES = ("efficientvit-nas", "numpy", "optuna", "scipy", "torch")
 
@@ -88,5 +88,5 @@ def command_line(module: str) -> str | None:
 
     if not sys.argv[0].removesuffix(".py").endswith(module.replace(".", "/")):
         return None
-    words = [masked_url(word) if "://" in word else word for word in sys.argv[1:]]
+    words = [masked_word(word) for word in sys.argv[1:]]
     return masked(shlex.join(["python", "-m", module, *words]))

@@ -155,7 +155,7 @@ def read_indices(path: Path) -> NDArray[Any]:
             raise DataError(
                 f"mask {path} has several pages, and one can be its labels; save that page alone"
             )
-        tile = _tile(file)
+        tile = tuple(file.tile[0]) if file.tile else ("", None, 0, ())  # type: ignore[attr-defined]
         if tile[0] == "ppm":
             return _greys_of(file, tile)
         scale = _scale(file, tile)
@@ -170,21 +170,16 @@ def read_indices(path: Path) -> NDArray[Any]:
     return _opened(path, "mask", decode)
 
 
-def _tile(file: Any) -> tuple[str, Any, int, Any]:
-    """Return how Pillow will decode a file: the decoder, the place, where in the file, its mode."""
-    return tuple(file.tile[0]) if file.tile else ("", None, 0, ())
-
-
-def _scale(file: Any, tile: tuple[str, Any, int, Any]) -> float:
+def _scale(file: Image.Image, tile: tuple[Any, ...]) -> float:
     """Return how many times the stored values of a grey picture Pillow's are, before it loads."""
-    decoder, _, _, arguments = tile
+    decoder, arguments = tile[0], tile[3]  # then where it goes, and where in the file it is
     if decoder == "ppm_plain" and isinstance(arguments, tuple):  # of a mode and the largest value
         return (65535 if file.mode == "I" else 255) / int(arguments[-1])
     stored = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return {"L;2": 85.0, "L;4": 17.0}.get(str(stored)[:3], 1.0)  # L;4I, L;4R as well
 
 
-def _greys_of(file: Any, tile: tuple[str, Any, int, Any]) -> NDArray[Any]:
+def _greys_of(file: Any, tile: tuple[Any, ...]) -> NDArray[Any]:
     """Return what a binary PGM stores, (H, W). Raises ValueError for more than its header says."""
     most = int(tile[3][-1])
     kind = np.dtype(np.uint8 if most < 256 else ">u2")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from results.console import at_home, terminal
+import supernet.evaluate
+from results.console import at_home, main, terminal
 
 ROOT = Path(__file__).parents[1]
 SEARCH = "-m nas.search --device orin --space tiny --trials 12 --out run"
@@ -164,3 +165,35 @@ def test_home_is_resolved_in_all_that_names_a_file_here(monkeypatch):
     )
     plain = Flags(Path("a"), (), "b1", "")
     assert at_home(plain) is plain
+
+
+URL = "mysql+pymysql://u:s3cret@h/x"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--storge", URL],
+        [f"--storge={URL}"],
+        [URL],
+        ["--target", "u:s3cret@board"],
+        ["u:s3cret@board"],
+        ["--dat", "https://h/x?sig=s3cret"],
+        ["--workers", URL],
+    ],
+)
+def test_the_parser_shows_no_password(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(supernet.evaluate.Evaluate, "supernet.evaluate", words)
+    assert caught.value.code == 2
+    shown = "".join(capsys.readouterr())
+    assert "***" in shown
+    assert "s3" not in shown
+    assert "Traceback" not in shown
+
+
+def test_what_is_parsed_holds_its_password(monkeypatch, tmp_path):
+    parsed: list[supernet.evaluate.Evaluate] = []
+    monkeypatch.setattr(supernet.evaluate.Evaluate, "run", lambda self: parsed.append(self))
+    main(supernet.evaluate.Evaluate, "supernet.evaluate", ["--weights", "x", "--storage", URL])
+    assert parsed[0].storage == URL

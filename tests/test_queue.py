@@ -343,6 +343,11 @@ def test_a_storage_that_fails_without_a_word_is_named(tmp_path, monkeypatch):
         "mysql+pymysql://u:s3cret@h:port/x",
         "redis://:s3cret@h/0",
         "://u:s3cret@h",
+        "mysql+pymysql://u:p@ss:s3cret@h/db",
+        "mysql+pymysql://u:p@ss:s3cret/x@h/db",
+        "mysql+pymysql://u:a#:s3cret@h/db",
+        "mysql+pymysql://u:a[s3cret@h/db",
+        "postgresql://u:a@h:s3cret@h:5432/x",
         "mysql+pymysql:/u:s3cret@h",
     ],
 )
@@ -365,6 +370,28 @@ def test_what_a_driver_says_holds_no_password_either(monkeypatch):
     with pytest.raises(RunError, match=r"login of u with \*\*\* at h failed") as caught:
         share("mysql://u:p%40s3cret@h/x")
     assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("invalid literal: 's3cret@h'", False),
+        ("cannot use 'WORD:S3CR'", False),
+        ("p@ss:word: no", False),
+        ("no such host: h2", True),
+        ("the access was denied", True),  # three signs of the password are no part of it
+    ],
+)
+def test_what_a_library_says_is_left_out_where_it_holds_a_part_of_it(monkeypatch, reason, shown):
+    def fail(_):
+        raise ValueError(reason)
+
+    monkeypatch.setattr("supernet.evaluation.queue.ATTEMPTS", 1)
+    monkeypatch.setattr("supernet.evaluation.queue._storage", fail)
+    with pytest.raises(RunError, match="cannot be used") as caught:
+        share("mysql://u:p@ss:word:s3cret@h2/x")
+    assert (reason in str(caught.value)) == shown
+    assert ("ValueError, whose text holds a part of" in str(caught.value)) != shown
 
 
 @pytest.mark.parametrize(

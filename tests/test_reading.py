@@ -342,6 +342,20 @@ def test_a_huge_number_and_a_deep_list_can_be_shown():
         ("no folder https:/u:secret@h/x", "no folder https:/u:***@h/x"),  # of a path
         ("postgresql://h/x?user=u&password=secret&a=b", "postgresql://h/x?user=u&password=***&a=b"),
         ("host=h password=secret dbname=x", "host=h password=*** dbname=x"),
+        ("no target 'u:secret@board' (x)", "no target 'u:***@board' (x)"),
+        ("root:a:secret@b@10.0.0.1: no", "root:***@10.0.0.1: no"),
+        (
+            "https://b.s3/x.pt?X-Amz-Signature=secret&a=b",
+            "https://b.s3/x.pt?X-Amz-Signature=***&a=b",
+        ),
+        ("X-Amz-Credential=secret%2Fx", "X-Amz-Credential=***"),
+        ("no https:/a.net/c?sv=2&sig=secret%3D", "no https:/a.net/c?sv=2&sig=***"),
+        ("'AccountName=x;AccountKey=secret==;a=b'", "'AccountName=x;AccountKey=***;a=b'"),
+        ("'SharedAccessSignature=secret'", "'SharedAccessSignature=***'"),
+        ("(access_key=secret, SECRET_KEY=secret", "(access_key=*** SECRET_KEY=***"),
+        ("x?AWSAccessKeyId=secret&Signature=secret", "x?AWSAccessKeyId=***&Signature=***"),
+        ("https://x.org/#access_token=secret", "https://x.org/#access_token=***"),
+        ("https://ghp_0123456789secret@github.com/x", "https://***@github.com/x"),
         ("postgresql://u:secret@h and sqlite:///x.db", "postgresql://u:***@h and sqlite:///x.db"),
     ],
 )
@@ -356,6 +370,10 @@ def test_passwords_are_masked(text, safe):
         "--passes=12",
         "/d/num_tokens=5/x",
         "compass=2 tokenizer=3",
+        "--design=3 sigma=2 authors=4 keys=5 monkey=6 author=7",
+        "12:30 me@x.org",
+        "C:\\x@y",
+        "http://me@x.org/a:b",
     ],
 )
 def test_ordinary_words_are_no_secrets(text):

@@ -410,10 +410,18 @@ def test_an_unknown_target_names_the_nearest_form(target, told):
     assert "\n" not in str(caught.value)
 
 
-def test_a_password_is_refused_and_not_repeated():
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("ssh://me:hunter2@board", "me:hunter2@board", "ssh:/me:hunter2@board"),
+        *("ssh//me:hunter2@board", "SSH://me:hunter2@board", "ssh://me:hun/hunter2@board"),
+        *("me:hun@hunter2@board", "ssh:me:hunter2@board:22", ":hunter2@board"),
+    ],
+)
+def test_a_password_is_refused_and_not_repeated(target):
     with pytest.raises(TargetError, match="holds no password") as caught:
-        get_host("ssh://me:hunter2@board")
-    assert "hunter2" not in str(caught.value)
+        get_host(target)
+    assert "hun" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

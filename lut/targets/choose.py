@@ -41,7 +41,8 @@ def get_host(target: str, *, python: str | None = None) -> Host:
         serial = match[1]
         check_serial(serial)  # whatever adb lists is one
         return Adb(serial, python=python or "python3")
-    if re.match(r"ssh://[^@/]*:[^@]*@", target):  # not repeated: it would end up in logs
+    address = re.sub(r"^ssh(?::/*|/+)", "", target, flags=re.IGNORECASE)
+    if re.match(r"[^@/]*:.*@", address):  # not repeated: it would end up in logs
         raise TargetError("a target holds no password: use a key, and ssh://[user@]host[:port]")
     scheme = difflib.get_close_matches(target[:6].lower(), ("local", "ssh://", "adb:"), 1, 0.4)
     meant = {"local": "local", "ssh://": "ssh://[user@]host[:port]", "adb:": "adb:SERIAL"}

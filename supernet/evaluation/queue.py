@@ -16,9 +16,8 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import unquote
 
-from results.errors import NotFiniteError, RunError, masked_url, reason_of, secrets_of, shown
+from results.errors import NotFiniteError, RunError, masked_url, reason_of, shown, without_secrets
 from results.reading import MOST_LOG_BYTES, Record, parse_json, read_bytes, whole_lines
 from supernet.arch import Arch
 from supernet.evaluation.rows import EvaluationRow
@@ -324,10 +323,12 @@ def _study(storage: str, name: str) -> "Study":
 
 def _unusable(storage: str, error: Exception) -> str:
     """Return what is wrong with a storage, without the secrets of its URL."""
-    reason = reason_of(error)
-    for secret in secrets_of(storage):
-        for text in (secret, unquote(secret)):
-            reason = reason.replace(text, "***") if len(text) > 2 else reason
+    reason = without_secrets(reason_of(error), storage)
+    if reason is None:
+        reason = (
+            f"{type(error).__name__}, whose text holds a part of the password or query; :, @, / "
+            "and % in a password are written %3A, %40, %2F and %25"
+        )
     return f"--storage {masked_url(storage)} cannot be used: {reason}"
 
 
