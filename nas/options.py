@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from results.options import Options
 from results.resume import flags_of
 from supernet.evaluation.options import RECALIBRATION_IMAGES, EvaluationOptions
 
@@ -18,7 +19,7 @@ UNRECORDED = ("resume", "out")  # options that are no part of the search
 
 
 @dataclass(frozen=True)
-class SearchOptions:
+class SearchOptions(Options):
     """Everything that a search is asked for, by the names of the command's flags.
 
     A budget, file or folder that is None is not used. `trials`, `limit`, `recalibration_images`

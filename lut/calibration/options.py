@@ -6,11 +6,12 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from results.options import Options
 from supernet.spaces import DEFAULT_SPACE
 
 
 @dataclass(frozen=True)
-class CalibrationOptions:
+class CalibrationOptions(Options):
     """Which device's tables to make of which points, or which networks to propose for timing.
 
     `from_`, `propose` and `out_points` that are None are not used. Any other None is worked out

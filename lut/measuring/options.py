@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results.errors import DeviceError, check_all_least
+from results.options import Options
 from supernet.spaces import DEFAULT_SPACE
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(Options):
     """What to measure, where and how; see `lut.measuring.build.build_table`."""
 
     device: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class ValidationOptions:
+class ValidationOptions(Options):
     """Which table to hold against what; see `lut.measuring.validation.validate_table`."""
 
     device: tuple[str, ...] = ()

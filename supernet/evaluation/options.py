@@ -11,6 +11,7 @@ from results.errors import (
     check_choice,
     check_least,
 )
+from results.options import Options
 from supernet.accelerator import check_accelerator, check_precision
 from supernet.official import ALL_DATASETS, check_task
 from supernet.tasks.class_order import ORDERS, check_order
@@ -22,7 +23,7 @@ SUBNETS_ONLY = ("out", "sample", "storage", "study")
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(Options):
     """Which weights are evaluated, on which pictures, and with what."""
 
     data: Path | None = None
@@ -131,7 +132,7 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True)
-class ExtractionOptions:
+class ExtractionOptions(Options):
     """Which subnet of a supernet is written, and which pictures its statistics are of."""
 
     weights: Path | None = None

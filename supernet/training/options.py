@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from results.errors import DataError, SpaceError, UserError, check_choice, check_least
+from results.options import Options
 from supernet.accelerator import check_accelerator, check_precision
 from supernet.arch import Task
 from supernet.evaluation.options import RECALIBRATION_IMAGES
@@ -35,7 +36,7 @@ class Messages(IntEnum):
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class TrainingOptions(Options):
     """What to train, on what, how, and what it leaves.
 
     A file, folder, limit or interval that is None is not used. Any other None is worked out from
