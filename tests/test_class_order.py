@@ -359,3 +359,46 @@ class TestTraining:
         with pytest.raises(WeightsError, match="knows the classes 'x10'"):
             replace(QUICK, teacher=teacher, data=folder).run()
         assert read_header(teacher).arch == arch
+
+
+class TestSpelling:
+    NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+    def test_one_name_composed_in_two_ways_is_one_class(self, tmp_path):
+        folder = fill(tmp_path, {self.NFC: 1, self.NFD: 1, "b": 1})
+        with pytest.raises(DataError, match=r"'cafe\\u0301' and 'caf\\xe9' of .* are one name"):
+            training_task(TaskOptions("classification", data=folder))
+        with pytest.raises(DataError, match="are both of class"):
+            by_name([self.NFC, self.NFD], ["b", "café"], tmp_path)
+
+    @pytest.mark.parametrize(
+        "names", [("Cat", "cat"), ("cat", "CAT"), ("a b", "a  b"), ("\uff11", "1")]
+    )
+    def test_names_that_are_spelt_alike_are_said(self, tmp_path, names):
+        found, notes = in_order([*names, "dog"], "text", tmp_path)
+        assert found == sorted([*names, "dog"])
+        (note,) = notes
+        assert note.startswith("class folders ")
+        assert "though they are spelt alike" in note
+        assert in_order(["cat", "cats", "cät"], "text", tmp_path)[1] == ()
+
+    @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_splits_may_compose_names_in_two_ways(self, tmp_path, forms):
+        """Sorted as text é comes behind z, and e with an accent before f."""
+        for split, form in zip(("train", "val"), forms, strict=True):
+            names = (unicodedata.normalize(form, name) for name in ("é", "f", "z"))
+            fill(tmp_path / split, dict.fromkeys(names, 1))
+        task: Any = training_task(TaskOptions("classification", data=tmp_path))
+        labels = {
+            unicodedata.normalize("NFC", path.parent.name): label
+            for path, label in task.source.files
+        }
+        assert sorted(labels.values()) == [0, 1, 2]
+        for path, label in task.source.held_out_files:
+            assert labels[unicodedata.normalize("NFC", path.parent.name)] == label
+
+    def test_a_class_of_one_split_names_the_nearest(self, tmp_path):
+        fill(tmp_path / "train", {"Cat": 1, "dog": 1})
+        fill(tmp_path / "val", {"cat": 1, "dog": 1})
+        with pytest.raises(DataError, match=r"class 'Cat' is not in both .*; did you mean 'cat'\?"):
+            training_task(TaskOptions("classification", data=tmp_path))

@@ -489,6 +489,53 @@ class TestPlaces:
         data = AnnotatedPictures(tmp_path)
         assert (len(data), data.notes) == (1, ())
 
+    @pytest.mark.parametrize(
+        ("name", "file"),
+        [
+            ("\u00e9.png", "e\u0301.png"),
+            ("e\u0301.png", "\u00e9.png"),
+            ("A.PNG", "a.png"),
+            ("a.png", "A.png"),
+            ("a%20b.png", "a b.png"),
+            ("sub/%C3%A9.PNG", "sub/e\u0301.png"),
+        ],
+    )
+    def test_are_found_where_names_are_spelt_otherwise(self, tmp_path, name, file):
+        turned(tmp_path / "images" / file, 1)
+        turned(tmp_path / "images" / "x.png", 1)
+        self.listing(tmp_path, [name, "x.png"])
+        data = AnnotatedPictures(tmp_path)
+        assert [str(path.relative_to(tmp_path / "images")) for path, _ in data.samples] == [
+            *(file, "x.png")
+        ]
+        (note,) = data.notes
+        assert note.startswith("1 of 2 pictures that ")
+        assert "spelt otherwise there: " in note
+
+    @pytest.mark.parametrize(
+        ("names", "files"),
+        [
+            (["A.png", "b.png"], ["a.png", "a.PNG", "b.png"]),  # two that it may be
+            (["A.png", "a.png"], ["a.png"]),  # another's own
+            (["A.png", "a.PNG", "b.png"], ["a.png", "b.png"]),  # of two that it may be
+        ],
+    )
+    def test_are_not_guessed(self, tmp_path, names, files):
+        for file in files:
+            turned(tmp_path / "images" / file, 1)
+        self.listing(tmp_path, names)
+        data = AnnotatedPictures(tmp_path)
+        assert len(data) == 1
+        (note,) = data.notes
+        assert " pictures that " in note
+        assert "are missing, as 'A.png' in " in note
+
+    def test_that_are_missing_name_the_nearest(self, tmp_path):
+        turned(tmp_path / "images" / "street_0001.png", 1)
+        self.listing(tmp_path, ["street_001.png"])
+        with pytest.raises(DataError, match=r"which is in none of .*; did you mean 'street_0001"):
+            AnnotatedPictures(tmp_path)
+
     def test_one_picture_is_not_taken_for_two_of_its_name(self, tmp_path):
         turned(tmp_path / "images" / "a.png", 1)
         self.listing(tmp_path, ["x/a.png", "y/a.png"])

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -309,6 +310,32 @@ class TestMasks:
         (line,) = LabelledPictures(tmp_path, (8, 8), 2, HALVES).check_labels()
         assert "1 masks in" in line
         assert "are of no picture" in line
+
+    @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_names_may_be_composed_in_two_ways(self, tmp_path, forms):
+        picture, mask = (unicodedata.normalize(form, "é/Straße ü") for form in forms)
+        save(tmp_path / "images" / f"{picture}.jpg", noise(4, 4))
+        save(tmp_path / "masks" / f"{mask}.png", np.zeros((4, 4), np.uint8))
+        ((_, found),) = pair_masks(tmp_path / "images", tmp_path / "masks")
+        assert found == tmp_path / "masks" / f"{mask}.png"
+
+    def test_the_very_same_name_counts_more(self, tmp_path):
+        one, other = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+        for name in (one, other):
+            save(tmp_path / "images" / f"{name}.jpg", noise(4, 4))
+            save(tmp_path / "masks" / f"{name}.png", np.zeros((4, 4), np.uint8))
+        pairs = pair_masks(tmp_path / "images", tmp_path / "masks")
+        assert all(picture.stem == mask.stem for picture, mask in pairs)
+        (tmp_path / "masks" / f"{other}.png").unlink()
+        with pytest.raises(DataError, match="has no mask"):
+            pair_masks(tmp_path / "images", tmp_path / "masks")
+
+    def test_a_similar_name_is_told_however_it_is_composed(self, tmp_path):
+        one, other = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+        save(tmp_path / "images" / f"{one}.jpg", noise(4, 4))
+        save(tmp_path / "masks" / f"{other}_mask.png", np.zeros((4, 4), np.uint8))
+        with pytest.raises(DataError, match=r"_mask\.png: rename the masks as their pictures"):
+            pair_masks(tmp_path / "images", tmp_path / "masks")
 
     def test_a_jpeg_called_png_is_refused(self, tmp_path):
         path = tmp_path / "m.png"

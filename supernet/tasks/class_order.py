@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from results.errors import DataError, nearest
+from supernet.tasks.folders import folded, normal
 
 ORDERS = ("number", "text")  # of --class-order
 AS_TRAINED = "as trained"  # by text, as trainings did that recorded no names
@@ -25,8 +26,45 @@ def in_order(
     Returns:
         The names, and what was assumed, a line each.
 
-    Raises DataError where the order by number is not known, as of 1 and 01.
+    Raises DataError where the order by number is not known, as of 1 and 01, and for two folders of
+    one name.
     """
+    alike = _alike(folders, root)
+    names, notes = _in_order(folders, order, root)
+    return names, notes + alike
+
+
+def _alike(folders: Sequence[str], root: Path) -> tuple[str, ...]:
+    """Return a line where two names differ in case or spaces alone.
+
+    Raises DataError for two that look the same, as é of one character and of two.
+    """
+    seen: dict[str, str] = {}
+    similar = []
+    for name in sorted(folders):
+        key = " ".join(unicodedata.normalize("NFKC", folded(name)).casefold().split())
+        other = seen.setdefault(key, name)
+        if other == name:
+            continue
+        if normal(other) == normal(name):
+            raise DataError(
+                f"class folders {other!a} and {name!a} of {root} are one name, {normal(name)!r}, "
+                "which Unicode composes in two ways; merge them"
+            )
+        similar.append(f"{other!r} and {name!r}")
+    if not similar:
+        return ()
+    more = ", …" if len(similar) > MOST_NAMED else ""
+    return (
+        f"class folders {', '.join(similar[:MOST_NAMED])}{more} of {root} are classes of their "
+        "own, though they are spelt alike",
+    )
+
+
+def _in_order(
+    folders: Sequence[str], order: str | None, root: Path
+) -> tuple[list[str], tuple[str, ...]]:
+    """Sort names, see `in_order`."""
     text, number = sorted(folders), sorted(folders, key=_by_number)
     integers = bool(folders) and all(map(_is_integer, folders))
     if order in ("text", AS_TRAINED) or (order is None and not integers):
@@ -65,8 +103,8 @@ def by_name(
 
     Raises DataError, with the nearest name, for a folder of no class, and for two of one.
     """
-    numbers = {_normal(name): number for number, name in enumerate(classes)}
-    labels = [numbers.get(_normal(name), -1) for name in folders]
+    numbers = {normal(name): number for number, name in enumerate(classes)}
+    labels = [numbers.get(normal(name), -1) for name in folders]
     notes = []
     if -1 in labels and all(map(_is_integer, folders)):
         if all(map(_is_integer, classes)):
@@ -132,7 +170,3 @@ def _by_number(name: str) -> list[str | int]:
     """Return texts and integers in turn, so that two keys can always be compared."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
-
-
-def _normal(name: str) -> str:
-    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())

@@ -3,6 +3,7 @@
 B batch, K classes, H height, W width.
 """
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -31,7 +32,15 @@ from supernet.tasks.augment import (
 from supernet.tasks.class_order import by_name, in_order
 from supernet.tasks.draw import Augment, Draw
 from supernet.tasks.embedded_shapes import CLASSES, draw_shape
-from supernet.tasks.folders import check_folder, contents, is_picture, list_classes, list_folders
+from supernet.tasks.folders import (
+    check_folder,
+    contents,
+    folded,
+    is_picture,
+    list_classes,
+    list_folders,
+    normal,
+)
 from supernet.tasks.losses import alpha_divergence, cross_entropy, kl_divergence
 from supernet.tasks.mixing import mix_batch
 from supernet.tasks.options import TaskOptions
@@ -221,8 +230,10 @@ class _LabelledFiles(Folder[tuple[Path, int], Labelled]):
         )
         self.num_classes = check_classes(options.num_classes, len(train.classes), str(folder))
         if train.folders != held_out.folders and not names:
-            odd = sorted(set(train.folders) ^ set(held_out.folders))[0]
-            raise DataError(f"{folder}: class {odd!r} is not in both train/ and val/")
+            _check_alike(folder, train, held_out)
+            # Of the same names, which Unicode composes and so sorts in another way.
+            names = train.classes
+            held_out = ClassFolders(folder, as_stored, split="val", names=names)
         if train.samples == held_out.samples:
             train.samples, held_out.samples = split_off(train.samples)
         super().__init__(folder, train.samples, held_out.samples, options.num_train)
@@ -240,6 +251,19 @@ class _LabelledFiles(Folder[tuple[Path, int], Labelled]):
         crop_pct = self._crop_pct or preprocessing_of(arch).crop_pct
         seen = replace(self._held_out.preparation, size=arch.resolution, crop_pct=crop_pct)
         return self._held_out.prepared(seen)
+
+
+def _check_alike(folder: Path, train: ClassFolders, held_out: ClassFolders) -> None:
+    """Raise DataError, with the nearest name, unless both splits have the same classes."""
+    ours, theirs = ({normal(name): name for name in split.folders} for split in (train, held_out))
+    for name in sorted(ours.keys() ^ theirs.keys()):
+        others = theirs if name in ours else ours
+        close = difflib.get_close_matches(folded(name), map(folded, others), n=1)
+        meant = next((other for other in others if close and folded(other) == close[0]), None)
+        raise DataError(
+            f"{folder}: class {name!r} is not in both {train.root.name}/ and "
+            f"{held_out.root.name}/" + (f"; did you mean {meant!r}?" if meant else "")
+        )
 
 
 class TopAccuracy:

@@ -4,6 +4,7 @@ An object is decoded when its picture is read; a file's text is held, not what i
 H height, W width.
 """
 
+import difflib
 import os
 import re
 from collections import Counter
@@ -11,15 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
 from results.errors import DataError, shown
 from results.reading import Finite, Record, decode, parse_json, read_bytes
-from supernet.tasks.folders import contents, is_data
+from supernet.tasks.folders import contents, folded, is_data, list_pictures
 from supernet.tasks.split_folders import split_named, splits_in
 
 MOST_BYTES = 2 * 2**30  # of a file of COCO; LVIS' largest has 1.1 GB
+MOST_COMPARED = 5000  # names of files that one that is missing is compared with
 MOST_SIDE = 10**6  # of a picture, pixels
 NOT_A_NUMBER = re.compile(rb"(?<=[\[,:\s])-?(?:NaN|Infinity)(?=[\s,\]}])")  # Python writes them
 
@@ -118,25 +121,87 @@ def find_coco(folder: Path, split: str) -> tuple[list[tuple[Path, Labels]], tupl
     places = [folder / place for place in (within, f"images/{within}", "images", split, ".")]
     places = [place for place in places if place.is_dir()]
     names = [_name(image, source) for image in record.images]
+    found, about_names = _find_pictures(names, places, folder, source)
+    samples = [
+        (path, Labels(source, _size(image.width, image.height), tuple(objects[_key(image.id)])))
+        for image, path in zip(record.images, found, strict=True)
+        if path is not None
+    ]
+    return samples, notes + about_names
+
+
+def _find_pictures(
+    names: Sequence[str], places: Sequence[Path], folder: Path, source: Path
+) -> tuple[list[Path | None], tuple[str, ...]]:
+    """Return the path of each picture, None where it is missing, and what is odd, a line each.
+
+    Raises DataError for one outside `folder`, and where all are missing.
+    """
     last = Counter(map(_last, names))
-    samples, missing = [], []
-    for image, name in zip(record.images, names, strict=True):
-        path = _picture(name, places, folder, source, alone=last[_last(name)] == 1)
-        if path is None:
-            missing.append(name)
-            continue
-        size = _size(image.width, image.height)
-        samples.append((path, Labels(source, size, tuple(objects[_key(image.id)]))))
+    found = [_picture(name, places, folder, source, alone=last[_last(name)] == 1) for name in names]
+    if all(found):
+        return found, ()
+    files = _Files(folder, [path for path in found if path is not None])
+    other: dict[str, Path] = {}
+    for name, path in zip(names, found, strict=True):
+        if path is None and (spelt := files.find(_candidates(name, places, folder))) is not None:
+            other[name] = spelt
+    twice = Counter(other.values())
+    other = {name: path for name, path in other.items() if twice[path] == 1}
+    found = [path or other.get(name) for name, path in zip(names, found, strict=True)]
+    notes: tuple[str, ...] = ()
+    if other:
+        name, path = next(iter(other.items()))
+        notes = (
+            f"{len(other)} of {len(names)} pictures that {source} names are spelt otherwise there: "
+            f"{_last(name)!a} is {path.name!a}",
+        )
+    missing = [name for name, path in zip(names, found, strict=True) if path is None]
     if not missing:
-        return samples, notes
-    where = ", ".join(map(str, places))
-    if not samples:
+        return found, notes
+    where = ", ".join(map(str, places)) + files.nearest(missing[0])
+    if len(missing) == len(names):
         raise DataError(f"{source} names picture {missing[0]}, which is in none of {where}")
-    return samples, (
+    return found, (
         *notes,
         f"{len(missing)} of {len(names)} pictures that {source} names are missing, as "
         f"{shown(missing[0])} in {where}, and are passed over",
     )
+
+
+class _Files:
+    """The pictures of a folder, to find those whose names are spelt otherwise."""
+
+    def __init__(self, folder: Path, taken: Sequence[Path]) -> None:
+        """`taken`: pictures that were found by their very names, and are no other's."""
+        try:
+            self.paths = list_pictures(folder)
+        except DataError:  # as for a dead link: what is missing is missing
+            self.paths = []
+        used = {os.path.abspath(path) for path in taken}
+        self.by_name: dict[str, list[Path]] = {}
+        for path in self.paths:
+            whole = os.path.abspath(path)
+            if whole not in used:
+                self.by_name.setdefault(folded(whole), []).append(path)
+
+    def find(self, candidates: Sequence[str]) -> Path | None:
+        """Return the only picture that one of absolute paths may mean: case and Unicode aside.
+
+        Names may be those of addresses, with %20 for a space.
+        """
+        for candidate in candidates:
+            for name in (candidate, unquote(candidate)):
+                paths = self.by_name.get(folded(name), [])
+                if len(paths) == 1:
+                    return paths[0]
+        return None
+
+    def nearest(self, name: str) -> str:
+        """Return `; did you mean 'x.jpg'?`, or nothing."""
+        names = [path.name for path in self.paths[:MOST_COMPARED]]
+        close = difflib.get_close_matches(_last(name)[:200], names, n=1, cutoff=0.75)
+        return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def read_annotation(text: bytes, source: Path) -> Annotation:
@@ -215,14 +280,7 @@ def _picture(
 
     Returns None for one that is missing.
     """
-    within = os.path.join(os.path.abspath(folder), "")
-    inside = [
-        path
-        for place in places
-        if (path := os.path.abspath(os.path.join(place, name.replace("\\", "/")))).startswith(
-            within
-        )
-    ]
+    inside = _candidates(name, places, folder)
     if not inside:
         raise DataError(
             f"{source} names picture {shown(name)}, which is outside {folder}; put it inside, or "
@@ -232,8 +290,15 @@ def _picture(
         inside += [os.path.abspath(os.path.join(place, _last(name))) for place in places]
     for path in inside:
         if os.path.isfile(path):
-            return folder / os.path.relpath(path, within)
+            return folder / os.path.relpath(path, os.path.abspath(folder))
     return None
+
+
+def _candidates(name: str, places: Sequence[Path], folder: Path) -> list[str]:
+    """Return the absolute paths that a picture's name may mean, those in the folder alone."""
+    within = os.path.join(os.path.abspath(folder), "")
+    paths = (os.path.abspath(os.path.join(place, name.replace("\\", "/"))) for place in places)
+    return [path for path in paths if path.startswith(within)]
 
 
 def _split_in(folder: Path, split: str) -> Path | None:

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -199,16 +200,27 @@ def is_data(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in NO_DATA
 
 
+def normal(name: str) -> str:
+    """Return a name as Unicode composes it: é is one character on Linux, and two on old Macs."""
+    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
+
+
+def folded(name: str) -> str:
+    """Return a name as `normal` does, without case."""
+    return normal(name).lower()
+
+
 def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
     """Return every picture below `pictures` with the mask of its name at its place in `masks`.
 
-    Masks are of a LOSSLESS format. Case makes no difference where no name is the very same.
+    Masks are of a LOSSLESS format. Case, and how Unicode is composed, make no difference where no
+    name is the very same.
 
     Raises DataError for a picture without a mask or with two, and for one in a lossy format.
     """
     all_masks = [path.relative_to(masks) for path in list_pictures(masks, each_name=True)]
     by_name = _by(all_masks, lambda path: str(path.with_suffix("")))
-    by_lower = _by(all_masks, lambda path: str(path.with_suffix("")).lower())
+    by_folded = _by(all_masks, lambda path: folded(str(path.with_suffix(""))))
     names = [path.relative_to(pictures) for path in list_pictures(pictures, each_name=True)]
     taken = {str(name.with_suffix("")) for name in names}
     pairs = []
@@ -216,7 +228,7 @@ def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
         stem = str(name.with_suffix(""))
         chosen = by_name.get(stem) or [
             mask
-            for mask in by_lower.get(stem.lower(), ())
+            for mask in by_folded.get(folded(stem), ())
             if str(mask.with_suffix("")) not in taken  # another picture's own
         ]
         lossless = [mask for mask in chosen if mask.suffix.lower() in LOSSLESS]
@@ -241,9 +253,11 @@ def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
 
 def _similar(name: Path, masks: Sequence[Path]) -> str:
     """Return `; there is 0_mask.png: rename the masks`, of those where `name` should have one."""
-    as_word = re.compile(rf"(?<![^\W_]){re.escape(name.stem)}(?![^\W_])", re.IGNORECASE)
+    as_word = re.compile(rf"(?<![^\W_]){re.escape(folded(name.stem))}(?![^\W_])")
     for mask in masks:
-        if mask.parent == name.parent and mask.stem != name.stem and as_word.search(mask.stem):
+        stem = folded(mask.stem)
+        is_beside = folded(str(mask.parent)) == folded(str(name.parent))
+        if is_beside and stem != folded(name.stem) and as_word.search(stem):
             return f"; there is {mask.name}: rename the masks as their pictures"
     return ""
 
