@@ -9,7 +9,9 @@ from results.options import Options
 from results.resume import flags_of
 from supernet.evaluation.options import RECALIBRATION_IMAGES, EvaluationOptions
 
-PUBLISHED, CHECKPOINT = "published", ".safetensors"
+PUBLISHED, CHECKPOINT, MODEL = "published", ".safetensors", ".npz"
+FITTED, PLAIN = "auto", "ridge"
+ACCURACY_MODELS = (FITTED, PLAIN, "gp", "trees", "mean")
 PREDICTED, SUPERNET = "predicted", "supernet"
 OBJECTIVES = (PREDICTED, SUPERNET)
 TRIALS = 3000
@@ -47,8 +49,11 @@ class SearchOptions(Options):
 
     accuracy: str = PUBLISHED
     """Where accuracies come from: published figures; FILE.jsonl of subnets that supernet.evaluate
-    wrote, whose mixers, kernels and scales are then searched too; or, with --objective supernet,
-    CHECKPOINT.safetensors of supernet.train."""
+    wrote, whose mixers, kernels and scales are then searched too; MODEL.npz that predictors.fit
+    fitted to them; or, with --objective supernet, CHECKPOINT.safetensors of supernet.train."""
+    accuracy_model: str = FITTED
+    """What is fitted to --accuracy FILE.jsonl: auto, gp, trees or mean, as predictors.fit does; or
+    ridge, which adds up effects of choices and knows no sizes."""
     objective: str = PREDICTED
     """predicted, or supernet: every trial is evaluated on the checkpoint, which takes seconds."""
     data: Path | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.options import CHECKPOINT, PUBLISHED
+from nas.options import CHECKPOINT, FITTED, PUBLISHED
 from results.console import main as console_main
 from results.console import note, terminal
 from results.errors import DeviceError, PredictorError, SpaceError, UserError, check_least
@@ -47,8 +47,10 @@ class Predict:
     num_classes: int | None = None
     """Classes of the head; by default the data set's."""
     accuracy: str = PUBLISHED
-    """Where accuracies come from: published figures, or FILE.jsonl of subnets that
-    supernet.evaluate wrote."""
+    """Where accuracies come from: published figures, FILE.jsonl of subnets that supernet.evaluate
+    wrote, or MODEL.npz that predictors.fit fitted to them."""
+    accuracy_model: str = FITTED
+    """What is fitted to --accuracy FILE.jsonl: auto, gp, trees, mean or ridge, as nas.search."""
 
     costs: Path | None = None
     """Instead of one arch, draw --sample of them and write this file: columns arch (JSON),
@@ -97,7 +99,9 @@ class Predict:
         dataset = dataset_of_arch(arch)
         device, latency = self._latency(dataset)
         self._tell_version(latency)
-        answer = _answer(device, latency, arch, _accuracy(self.accuracy, arch, dataset))
+        answer = _answer(
+            device, latency, arch, _accuracy(self.accuracy, self.accuracy_model, arch, dataset)
+        )
         trained, source = _as_trained(self.arch, arch)
         answer |= trained
         answer["provenance"] |= source
@@ -138,16 +142,15 @@ class Predict:
         predictor = None
         if self.accuracy != PUBLISHED:
             path_of_subnets = _subnets(self.accuracy)
-            predictor = load_subnets(path_of_subnets, self.space)
-            evaluations = predictor.evaluations
-            task = check_task(self.task) if self.task else evaluations.task
+            predictor = load_subnets(path_of_subnets, self.space, self.accuracy_model)
+            task = check_task(self.task) if self.task else predictor.task
             asked = Asked(task, self.dataset, self.space, self.num_classes)
-            check_asked(asked, path_of_subnets, evaluations.dataset, predictor.space)
+            check_asked(asked, path_of_subnets, predictor.dataset, predictor.space)
         space = predictor.space.freeze(self.freeze) if predictor else self._space()
         count = min(SAMPLE, space.size) if self.sample is None else self.sample
         if count > space.size:
             raise SpaceError(f"space {space.name} has only {space.size} archs; --sample fewer")
-        task = predictor.evaluations.task if predictor else check_task(self.task or TASK)
+        task = predictor.task if predictor else check_task(self.task or TASK)
         _, latency = self._latency(space.dataset or dataset_of(task, self.dataset))
         self._tell_version(latency)
         rng, drawn = random.Random(self.seed), dict[Arch, None]()
@@ -224,7 +227,7 @@ def _answer(
     return answer
 
 
-def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
+def _accuracy(source: str, model: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
     """Return what is predicted and where it comes from; of super-resolution nothing is known."""
     from nas.objectives.accuracy import load_subnets
     from nas.objectives.predicted import as_written
@@ -234,7 +237,7 @@ def _accuracy(source: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
     names = ("accuracy", "accuracy_std", "metric", "accuracy_extrapolated")
     predictor: AccuracyPredictor
     if source != PUBLISHED:
-        subnets = load_subnets(_subnets(source))
+        subnets = load_subnets(_subnets(source), model=model)
         _check_classes(arch, subnets.space.num_classes, source)
         subnets.space.encode(arch)  # the error names what is not in its space
         predictor = subnets

@@ -38,6 +38,8 @@ class Evaluations:
     lines: dict[Arch, int]  # where each is first, from 1
     path: Path
     sha256: str  # of the file
+    num_repeated: int = 0  # lines that were averaged into others
+    others: tuple[str, ...] = ()  # figures that were passed over
 
     @property
     def metric(self) -> str:
@@ -109,6 +111,8 @@ def read_evaluations(path: Path) -> Evaluations:
         lines=lines,
         path=path,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
+        num_repeated=sum(map(len, values.values())) - len(values),
+        others=tuple(sorted(others)),
     )
 
 

@@ -18,7 +18,7 @@ from predictors.evaluations import Evaluations, unit_of_task
 from predictors.onehot import Choices, OneHot, choices_of
 from predictors.ridge import Array, Ridge, fit_ridge
 from results.errors import PredictorError, SpaceError
-from supernet.arch import Arch
+from supernet.arch import Arch, Task
 from supernet.space import Space, Value, format_value
 
 FOLDS = 10
@@ -46,6 +46,16 @@ class SubnetPredictor:
     error: CrossValidation
     spread: float  # standard deviation of the evaluated values
     provenance: str = "supernet"
+
+    @property
+    def task(self) -> Task:
+        """Return what the supernet does."""
+        return self.evaluations.task
+
+    @property
+    def dataset(self) -> str:
+        """Return the data set that subnets were evaluated on."""
+        return self.evaluations.dataset
 
     @property
     def metric(self) -> str:

@@ -112,7 +112,7 @@ def command_of(record: Mapping[str, Any]) -> str | None:
 
 
 # a module's name, or a whole command line
-_COMMAND = re.compile(r"(?:python -m )?((?:lut|nas|supernet)\.\w+)(?:\s|$)")
+_COMMAND = re.compile(r"(?:python -m )?((?:lut|nas|predictors|supernet)\.\w+)(?:\s|$)")
 
 
 def torchrun_id(environment: Mapping[str, str] = os.environ) -> str | None:

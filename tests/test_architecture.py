@@ -26,6 +26,7 @@ COMMANDS = [
     "lut.build",
     "lut.calibrate",
     "lut.validate",
+    "predictors.fit",
     "supernet.evaluate",
     "supernet.extract",
     "supernet.train",

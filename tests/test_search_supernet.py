@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from nas.front import COLUMNS, read_front
-from nas.objectives.accuracy import space_of_subnets
 from nas.pareto import pareto_front
 from nas.pictures import write_plots
 from nas.predict import Predict
 from nas.search import SearchCommand
+from predictors.evaluated_space import space_of_subnets
 from predictors.evaluations import read_evaluations
 from results.console import main
 from supernet.arch import Arch, format_resolution
@@ -99,8 +99,8 @@ def test_every_output_tells_provenance_and_error(searched):
     assert {line["accuracy_provenance"] for line in lines} == {"supernet"}
     page = (folder / "front.html").read_text()
     for text in (said, front.accuracy_source, page):
-        assert "supernet, ridge regression on the choices of 60 subnets" in text
-        assert "10-fold cross-validation" in text
+        assert "fitted to 60 subnets evaluated on 1000 pictures each (rows.jsonl" in text
+        assert "2 x 6-fold cross-validation" in text
     record = json.loads((folder / "run.json").read_text())
     assert record["metric"] == front.metric
     source = record["sources"]["accuracy"]
@@ -212,7 +212,7 @@ from nas.search import SearchCommand
 out = Path({str(tmp_path / "run")!r})
 SearchCommand(device=("orin",), accuracy={str(rows)!r}, trials=60, out=out, quiet=True).run()
 """)
-    assert "predictors.subnets" in loaded
+    assert "predictors.learned" in loaded
     assert "torch" not in loaded
 
 

@@ -20,7 +20,7 @@ from nas.objectives.accuracy import choose_accuracy
 from nas.objectives.budgets import Budget, budgets, feasible
 from nas.objectives.predicted import Predicted
 from nas.objectives.sources import AccuracySource, NoAccuracy
-from nas.options import PUBLISHED, SUPERNET, UNRECORDED, SearchOptions
+from nas.options import FITTED, PLAIN, PUBLISHED, SUPERNET, UNRECORDED, SearchOptions
 from nas.pareto import pareto_front
 from nas.result import Outcome, SearchResult
 from predictors.latency import LatencyPredictor, choose_predictor
@@ -233,9 +233,11 @@ def _recorded_options(options: SearchOptions, run: Path) -> SearchOptions:
     """
     record = read_record(run, SEARCH)
     absolute = replace(options, accuracy=options.absolute_accuracy)
-    recorded = resumed(
-        absolute, record["settings"], run, unrecorded=UNRECORDED, may_change=("trials",)
-    )
+    settings = record["settings"]
+    if "accuracy_model" not in settings:  # of a run from before there were others than ridge
+        plain = str(settings.get("accuracy")).endswith(".jsonl")
+        settings = settings | {"accuracy_model": PLAIN if plain else FITTED}
+    recorded = resumed(absolute, settings, run, unrecorded=UNRECORDED, may_change=("trials",))
     if record.get("outcome") and not (run / "study.log").exists():
         raise RunError(f"{run} has lost its study.log; start a new run")
     if options.out is not None:

@@ -1,7 +1,8 @@
 """`--accuracy` and `--objective`: where a search's accuracies come from, and in which space.
 
 published: the scaling law on published figures. FILE.jsonl: a predictor fitted on evaluated
-subnets. CHECKPOINT.safetensors with `--objective supernet`: every trial is evaluated on it.
+subnets. MODEL.npz: one that `predictors.fit` fitted. CHECKPOINT.safetensors with `--objective
+supernet`: every trial is evaluated on it.
 """
 
 from dataclasses import dataclass
@@ -12,23 +13,34 @@ from lut.sidecar import SpaceFlags
 from lut.table import Table
 from nas.objectives.sources import AccuracySource, PredictedAccuracy
 from nas.objectives.supernet_accuracy import open_checkpoint
-from nas.options import CHECKPOINT, OBJECTIVES, PUBLISHED, SUPERNET, SearchOptions
+from nas.options import (
+    ACCURACY_MODELS,
+    CHECKPOINT,
+    FITTED,
+    MODEL,
+    OBJECTIVES,
+    PLAIN,
+    PUBLISHED,
+    SUPERNET,
+    SearchOptions,
+)
 from predictors.accuracy import published
-from predictors.evaluations import Evaluations, read_evaluations
+from predictors.evaluated_space import space_of_subnets
+from predictors.evaluations import read_evaluations
 from results.errors import (
     ArchError,
     PredictorError,
     SearchError,
-    SpaceError,
     check_choice,
     nearest,
 )
-from supernet.arch import Task, format_resolution
-from supernet.official import DATASETS, dataset_of
+from supernet.arch import Task
+from supernet.official import dataset_of
 from supernet.space import Freeze, Space
 from supernet.spaces import DEFAULT_SPACE, SPACES, get_space
 
 if TYPE_CHECKING:
+    from predictors.learned import LearnedPredictor
     from predictors.subnets import SubnetPredictor
 
 IN_RUNS = ("model.safetensors", "evaluations.jsonl")  # of supernet.train, of a search
@@ -61,8 +73,8 @@ def choose_accuracy(
         evaluated = open_checkpoint(path, options.evaluation)
         check_asked(asked, path, evaluated.dataset, evaluated.space)
         return evaluated, evaluated.space.freeze(options.freeze)
-    predictor = load_subnets(path, options.space)
-    check_asked(asked, path, predictor.evaluations.dataset, predictor.space)
+    predictor = load_subnets(path, options.space, options.accuracy_model)
+    check_asked(asked, path, predictor.dataset, predictor.space)
     return PredictedAccuracy(predictor), predictor.space.freeze(options.freeze)
 
 
@@ -91,55 +103,34 @@ def _measured(table: Table, task: Task, dataset: str) -> SpaceFlags | None:
     return flags
 
 
-def load_subnets(path: Path, name: str | None = None) -> "SubnetPredictor":
-    """Return a predictor fitted on a file of evaluated subnets, of space `name` or of their own.
+def load_subnets(
+    path: Path, name: str | None = None, model: str = FITTED
+) -> "SubnetPredictor | LearnedPredictor":
+    """Return a predictor of subnets, from a fitted model or fitted to a file of evaluated ones.
+
+    Args:
+        name: of the space that evaluated subnets are of; by default the smallest.
+        model: what is fitted: auto, gp, trees or mean of `predictors.fit`, or ridge, which is of
+            choices alone.
 
     Raises PredictorError where the file is none, or holds too few or those of another space.
     """
-    from predictors.subnets import fit_subnets  # scipy takes time to load
+    check_choice("accuracy model", model, ACCURACY_MODELS, PredictorError)
+    if path.suffix == MODEL:
+        from predictors.learned import read_learned  # numpy takes time to load
 
+        if model != FITTED:
+            raise PredictorError(f"{path} is fitted; leave --accuracy-model out")
+        return read_learned(path)
     evaluations = read_evaluations(path)
-    return fit_subnets(evaluations, space_of_subnets(evaluations, name))
+    space = space_of_subnets(evaluations, name)
+    if model == PLAIN:
+        from predictors.subnets import fit_subnets
 
+        return fit_subnets(evaluations, space)
+    from predictors.learned import fit_learned
 
-def space_of_subnets(evaluations: Evaluations, name: str | None = None) -> Space:
-    """Return the smallest space that all evaluated subnets are in; of `name`, the nearest to it.
-
-    At their resolutions alone: a supernet may be trained at others, or at fewer.
-
-    Raises PredictorError where there is none, SpaceError for an unknown name.
-    """
-    if name is not None:
-        check_choice("space", name, SPACES, SpaceError)
-    task, archs = evaluations.task, evaluations.archs
-    num_classes = getattr(archs[0].head, "num_classes", None)
-    sizes = sorted({arch.resolution for arch in archs})
-    only = f"resolution={','.join(map(format_resolution, sizes))}"
-    without_all: list[Space] = []  # of the task, but some subnet is outside
-    for dataset in sorted(DATASETS[task], key=lambda name: name != evaluations.dataset):
-        for choice in [name] if name else ("tiny", "b", "l", "family", "all"):
-            for nearest_head in (True, False) if task == "classification" else (True,):
-                try:
-                    space = get_space(
-                        choice,
-                        task=task,
-                        dataset=dataset,
-                        nearest_head=nearest_head,
-                        num_classes=num_classes,
-                    )
-                except SpaceError:  # no network for the task
-                    continue
-                if all(arch in space for arch in archs):
-                    return space if len(sizes) == len(space.resolutions) else space.freeze([only])
-                if all(arch in (fits := space.at_resolutions(sizes)) for arch in archs):
-                    return fits
-                without_all.append(space)
-    if name is not None and without_all:
-        return without_all[0]  # whoever fits names the line that is outside
-    raise PredictorError(
-        f"no space holds all {len(archs)} subnets of {evaluations.path}; search the one that "
-        "they were drawn from, named by --space"
-    )
+    return fit_learned(evaluations, space, model=model)
 
 
 def check_objective(options: SearchOptions) -> None:
@@ -159,6 +150,10 @@ def check_objective(options: SearchOptions) -> None:
             f"{source} is a checkpoint, on which every trial must be evaluated: `{search} "
             f"{source} --objective supernet`; or evaluate some subnets into a FILE.jsonl by "
             f"`python -m supernet.evaluate` and predict from those: `{search} FILE.jsonl`"
+        )
+    if options.accuracy_model != FITTED and (source == PUBLISHED or is_checkpoint):
+        raise SearchError(
+            "--accuracy-model tells what is fitted to --accuracy FILE.jsonl; leave it out"
         )
     if not is_evaluated and options.evaluation_flags:
         flag = next(iter(options.evaluation_flags))
@@ -181,8 +176,8 @@ def accuracy_file(source: str) -> Path:
         hint = nearest(source, [PUBLISHED]) if not path.suffix else ""
         raise PredictorError(
             f"no file {source!r} to take accuracies from{hint}; --accuracy takes published, a "
-            f"FILE.jsonl of supernet.evaluate, or a CHECKPOINT{CHECKPOINT} with --objective "
-            "supernet"
+            f"FILE.jsonl of supernet.evaluate, a MODEL{MODEL} of predictors.fit, or a "
+            f"CHECKPOINT{CHECKPOINT} with --objective supernet"
         )
     return path
 
