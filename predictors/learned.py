@@ -4,9 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import msgspec
+from typing import Any
 
 from predictors.accuracy import AccuracyPrediction
 from predictors.evaluations import Evaluations, metric_of, unit_of_task
@@ -17,38 +15,13 @@ from predictors.models.table import FEWEST, Columns, Table
 from predictors.onehot import choices_of
 from predictors.physical import features_of, genes_of
 from results.errors import ArchError, PredictorError, SpaceError
-from results.reading import Record, as_kind
-from supernet.arch import MAX_CHANNELS, Arch, Task, parse_resolution
-from supernet.space import Freeze, Space, SpaceSpec
+from results.reading import as_kind
+from supernet.arch import Arch, Task
+from supernet.space import Space, SpaceSpec
 from supernet.spaces import make_space
+from supernet.weights.header import SpaceArguments
 
 NAMES = {"ridge": "ridge regression", "gp": "a Gaussian process", "trees": "boosted trees"}
-Texts = Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
-
-
-class SpaceRecord(Record, frozen=True):
-    """The fields of a SpaceSpec, as a model's file has them."""
-
-    name: str
-    task: Task
-    dataset: str | None = None
-    freeze: Texts = ()
-    nearest_head: bool = True
-    num_classes: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHANNELS)] | None = None
-    resolutions: Texts = ()
-
-    def space(self) -> Space:
-        """Return the space. Raises SpaceError or ArchError."""
-        spec = SpaceSpec(
-            self.name,
-            self.task,
-            self.dataset,
-            tuple(map(Freeze.parse, self.freeze)),
-            self.nearest_head,
-            self.num_classes,
-            tuple(map(parse_resolution, self.resolutions)),
-        )
-        return make_space(spec)
 
 
 @dataclass(frozen=True)
@@ -64,7 +37,7 @@ class LearnedPredictor:
     @property
     def task(self) -> Task:
         """Return what the supernet does."""
-        return as_kind(self.origin.task, Task, self.source, error=PredictorError)  # type: ignore[arg-type]
+        return self.origin.space.task
 
     @property
     def dataset(self) -> str:
@@ -171,7 +144,7 @@ def origin_of(evaluations: Evaluations, space: Space) -> Origin:
         num_pictures=evaluations.num_pictures,
         file=evaluations.path.name,
         file_sha256=evaluations.sha256,
-        space=spec.to_dict(),
+        space=as_kind(spec.to_dict(), SpaceArguments, str(evaluations.path)),
     )
 
 
@@ -196,11 +169,10 @@ def read_learned(path: Path) -> LearnedPredictor:
 def _space(told: Metadata, path: Path) -> Space:
     assert told.origin is not None
     where = f"{path} is damaged, or of another version"
-    record = as_kind(told.origin.space, SpaceRecord, where, error=PredictorError)
-    if record.task != told.origin.task:
-        raise PredictorError(f"{where}: it is of {told.origin.task} and of {record.task}")
+    if told.origin.space.task != told.origin.task:
+        raise PredictorError(f"{where}: it is of {told.origin.task} and {told.origin.space.task}")
     try:
-        return record.space()
+        return make_space(told.origin.space.spec())
     except (SpaceError, ArchError) as error:
         raise PredictorError(f"{where}: its space: {error}") from None
 

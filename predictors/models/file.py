@@ -22,6 +22,7 @@ from predictors.models.warp import Warp
 from results.errors import PredictorError
 from results.files import write_bytes
 from results.reading import Finite, NotNegative, Record, parse_json, read_bytes
+from supernet.weights.header import SpaceArguments
 
 SUFFIX = ".npz"
 METADATA = "metadata"
@@ -37,7 +38,7 @@ class Origin(Record, frozen=True):
     num_pictures: NotNegative | None
     file: Name
     file_sha256: Name
-    space: dict[str, Any]  # as of `SpaceSpec.to_dict`
+    space: SpaceArguments
 
 
 class Metadata(Record, frozen=True):
