@@ -56,6 +56,7 @@ AUTO = "auto"
 STEPS = 10  # weights of a mean are tenths
 CLEARLY = 0.95  # less than the mean's squared error
 EVENNESS = 0.05  # how far weights are drawn to equal ones, as a share of the least squared error
+FEWEST_OWN = 150  # rows; of fewer its standard deviations make intervals too narrow
 NARROWER = 0.97  # a scale that varies must make intervals this much narrower
 SHARES = (0.25, 0.5)  # of the rows, for the learning curve
 CURVE_REPEATS, CURVE_TESTED = 4, 400  # rows at most
@@ -168,7 +169,8 @@ class Comparison:
         t, errors = self.transformed(kind), np.abs(self.predicted(kind) - self.values)
         scales: list[Literal["even", "bent", "own"]] = ["even"]
         scales += ["bent"] if self.warp.bend else []
-        scales += ["own"] if kind in ("gp", "mean") else []
+        trusted = len(self.values) >= FEWEST_OWN
+        scales += ["own"] if trusted and kind in ("gp", "mean") else []
         found: list[tuple[float, Interval, Array]] = []
         for name in scales:
             scale = np.array(
