@@ -325,7 +325,10 @@ def meta(arrays, **changes):
         (lambda a: a.update({"gp.alpha": np.array([None] * 30)}), "gp.alpha is not of type"),
         (lambda a: a.update({"scales": -a["scales"]}), "its scales are no lengths"),
         (lambda a: a.update({"trees.columns": a["trees.columns"] + 99}), "trees do not fit"),
-        (lambda a: a["means"].__setitem__(0, np.nan), "means holds what is no number"),
+        (
+            lambda a: a["means"].__setitem__(0, np.nan),
+            "means holds what is no number, or too large",
+        ),
         (lambda a: meta(a, version=2), "Invalid"),
         (lambda a: meta(a, kind="forest"), "forest"),
         (lambda a: meta(a, weights={}), "nothing is said of its kind"),

@@ -25,6 +25,7 @@ from results.reading import Finite, NotNegative, Record, parse_json, read_bytes
 from supernet.weights.header import SpaceArguments
 
 SUFFIX = ".npz"
+MOST, LEAST_SCALE, MOST_EXPONENT = 1e15, 1e-12, 30.0  # what cannot make a prediction infinite
 METADATA = "metadata"
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -144,12 +145,18 @@ def read_model(path: Path) -> tuple[Model, Metadata]:
     )
     effects = arrays.take("ridge.effects", np.float64, (columns,))
     members = Members(Linear(told.ridge_mean, effects), gp, trees, tree_columns)
+    if np.abs(gp.theta).max() > MOST_EXPONENT or _bent_most(told.warp) > MOST_EXPONENT:
+        raise arrays.damaged("an exponent is too large")
     if told.kind not in told.judgement.scores or not told.weights:
         raise arrays.damaged(f"nothing is said of its kind, {told.kind}")
     model = Model(
         told.kind, encoding, told.warp, members, told.weights, told.interval, told.judgement
     )
     return model, told
+
+
+def _bent_most(warp: Warp) -> float:
+    return abs(warp.bend) * max(1.0, abs(warp.low), abs(warp.high))
 
 
 def _encoding(told: Metadata, arrays: "_Arrays") -> Encoding:
@@ -169,7 +176,7 @@ def _encoding(told: Metadata, arrays: "_Arrays") -> Encoding:
     count = Encoding(told.genes, told.measures, np.zeros(0), np.zeros(0)).num_raw
     means = arrays.take("means", np.float64, (count,))
     scales = arrays.take("scales", np.float64, (count,))
-    if (scales < 0).any() or not (scales > 0).any():
+    if not (scales > 0).any() or ((scales != 0) & (scales < LEAST_SCALE)).any():
         raise arrays.damaged("its scales are no lengths")
     return Encoding(told.genes, told.measures, means, scales)
 
@@ -223,8 +230,8 @@ class _Arrays:
             raise self.damaged(f"{name} is not of type {np.dtype(kind)} and the shape expected")
         order: Literal["F", "C"] = "F" if by_column else "C"
         array = np.frombuffer(body, dtype=dtype).reshape(found, order=order)
-        if dtype.kind == "f" and not (
-            np.isnan(array).sum() == 0 if infinite else np.isfinite(array).all()
-        ):
+        if dtype.kind == "f" and not infinite and not (np.abs(array) <= MOST).all():
+            raise self.damaged(f"{name} holds what is no number, or too large")
+        if infinite and np.isnan(array).any():
             raise self.damaged(f"{name} holds what is no number")
         return array
