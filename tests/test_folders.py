@@ -14,7 +14,7 @@ from PIL import Image
 from results.errors import DataError
 from supernet.pictures import FORMATS, Normalisation, read_indices, read_rgb, stored_size
 from supernet.tasks.annotated_pictures import AnnotatedPictures
-from supernet.tasks.classification import ClassFolders, Preparation
+from supernet.tasks.classification import ClassFolders, ClassificationTask, Preparation
 from supernet.tasks.folders import (
     LOSSLESS,
     SUFFIXES,
@@ -25,7 +25,8 @@ from supernet.tasks.folders import (
     unused_masks,
 )
 from supernet.tasks.labelled_pictures import LabelledPictures
-from supernet.tasks.pretrain import list_pictures_of
+from supernet.tasks.options import TaskOptions
+from supernet.tasks.pretrain import PretrainTask, list_pictures_of
 from supernet.tasks.super_resolution import LargePictures
 from tests.test_tasks import noise, save
 
@@ -153,6 +154,8 @@ class TestLinks:
 
 JUNK = ["@eaDir", "__MACOSX", "lost+found", "#recycle", "@Recycle", "$RECYCLE.BIN", ".git"]
 JUNK += ["System Volume Information", ".ipynb_checkpoints", ".Trash-1000", "#snapshot"]
+JUNK += ["@tmp", "@SynoResource", "@SynoEAStream", "@sharebin", "Network Trash Folder", "RECYCLER"]
+JUNK += ["Temporary Items", "FOUND.000", "found.012", "~snapshot", "TheVolumeSettingsFolder"]
 
 
 class TestWhatSystemsLeave:
@@ -169,6 +172,12 @@ class TestWhatSystemsLeave:
         assert len(classes(three.parent)) == 3
         assert len(list_pictures_of(three)) == len(LargePictures(three, 2)) == 3
 
+    def test_folders_of_like_names_are_classes(self, tmp_path):
+        names = ["recycler", "recycled", "found", "found.0001", "tmp", "temporary", "snapshot"]
+        for name in names:
+            save(tmp_path / name / "0.png", noise(4, 4))
+        assert classes(tmp_path).classes == tuple(sorted(names))
+
     def test_beside_annotations_and_masks(self, tmp_path):
         save(tmp_path / "images" / "0.png", noise(8, 8))
         save(tmp_path / "images" / "@eaDir" / "0.png", noise(8, 8))
@@ -177,6 +186,58 @@ class TestWhatSystemsLeave:
         found = AnnotatedPictures(tmp_path)
         assert [path.name for path, _ in found.samples] == ["0.png"]
         assert found.notes == ()
+
+
+class TestOtherFormats:
+    """Files beside pictures that are not read are counted, by every task."""
+
+    @pytest.mark.parametrize("place", ["", "val", "Val"])
+    def test_of_class_folders(self, tmp_path, place):
+        for name in ("a/0.png", "b/0.png"):
+            save(tmp_path / "x" / place / name, noise(4, 4))
+        for name in (
+            "a/1.HEIC",
+            "a/2.heic",
+            "a/more/3.heic",
+            "b/4.CR2",
+            "b/.5.heic",
+            "b/@eaDir/x.y",
+        ):
+            path = tmp_path / "x" / place / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("")
+        for name in ("notes.txt", "labels.csv", "LICENSE", "Thumbs.db"):
+            (tmp_path / "x" / place / "a" / name).write_text("")
+        data = classes(tmp_path / "x")
+        assert len(data) == 2
+        root = tmp_path / "x" / place
+        assert data.notes[-1] == (
+            f"4 files in {root} are of formats that are not read, *.heic, *.cr2; convert the "
+            "pictures among them"
+        )
+        task = ClassificationTask(TaskOptions("classification", root))
+        assert task.source.check_labels() == data.notes[-1:]
+
+    @pytest.mark.parametrize("split", ["", "val"])
+    def test_of_masks_and_large_pictures(self, tmp_path, split):
+        save(tmp_path / "images" / split / "0.png", noise(8, 8))
+        save(tmp_path / "masks" / split / "0.png", np.ones((8, 8), np.uint8))
+        (tmp_path / "images" / split / "1.heif").write_text("")
+        for data in (
+            AnnotatedPictures(tmp_path),
+            LabelledPictures(tmp_path, (8, 8), 2, HALVES),
+            LargePictures(tmp_path / "images", 2),
+        ):
+            (note,) = data.notes
+            assert note.startswith(f"1 files in {tmp_path / 'images' / split}".rstrip("/"))
+            assert "*.heif" in note
+
+    def test_of_pretraining(self, tmp_path):
+        for name in "ab":
+            save(tmp_path / f"{name}.png", noise(8, 8))
+        (tmp_path / "c.jxl").write_text("")
+        task = PretrainTask(TaskOptions("pretrain", tmp_path))
+        assert "*.jxl" in task.source.check_labels()[0]
 
 
 class TestSuffixes:

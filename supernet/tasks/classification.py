@@ -33,6 +33,7 @@ from supernet.tasks.class_order import by_name, in_order
 from supernet.tasks.draw import Augment, Draw
 from supernet.tasks.embedded_shapes import CLASSES, draw_shape
 from supernet.tasks.folders import (
+    Unread,
     check_folder,
     contents,
     folded,
@@ -40,6 +41,7 @@ from supernet.tasks.folders import (
     list_classes,
     list_folders,
     normal,
+    unread_notes,
 )
 from supernet.tasks.losses import alpha_divergence, cross_entropy, kl_divergence
 from supernet.tasks.mixing import mix_batch
@@ -107,8 +109,10 @@ class ClassFolders(Dataset[tuple[Tensor, Tensor]]):
             if order is not None:
                 self.notes += (f"the weights name their classes: --class-order {order} is unused",)
             self.classes = tuple(names)
+        unread = Unread()
+        pictures = list_classes(root, own, unread)
         self.notes = of_split + self.notes + check_classes_within(root, own)
-        pictures = list_classes(root, own)
+        self.notes += unread_notes(unread, root)
         self.samples = [
             (picture, label)
             for label, name in sorted(zip(labels, self.folders, strict=True))

@@ -21,8 +21,16 @@ NOTES = (".txt", ".md", ".json", ".csv", ".xml", ".yaml", ".yml", ".html", ".pdf
 NO_DATA = (  # what systems and network storage leave in folders, in lower case
     *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin"),
     *("__macosx", "lost+found", "lost.dir", "system volume information", "thumbs.db"),
-    *("ehthumbs.db", "desktop.ini", "__pycache__"),
+    *("ehthumbs.db", "desktop.ini", "__pycache__", "@tmp", "@synoresource", "@synoeastream"),
+    *("@sharebin", "~snapshot", "network trash folder", "temporary items", "msdownld.tmp"),
+    *("thevolumesettingsfolder", "thefindbycontentfolder", "icon\r"),
 )
+NO_DATA_OF_WINDOWS = re.compile(r"RECYCLER|(?i:found\.\d{3})")
+# Beside NOTES, files of which nobody asks why they are no pictures.
+NO_PICTURES = (*NOTES, ".log", ".tsv", ".ini", ".db", ".py", ".rst", ".lst", ".lnk", ".url")
+
+MOST_SUFFIXES = 3  # that are named of files that are not read
+Unread = Counter[str]  # files by suffix
 
 
 def check_folder(folder: Path) -> None:
@@ -62,26 +70,33 @@ def list_folders(folder: Path) -> list[Path]:
     ]
 
 
-def list_pictures(folder: Path, *, each_name: bool = False) -> list[Path]:
+def list_pictures(
+    folder: Path, *, each_name: bool = False, unread: Unread | None = None
+) -> list[Path]:
     """Return all pictures in `folder` and below, sorted folder by folder.
 
     Links are followed, also out of it. Each picture is listed once, whatever leads to it: links
     to what is listed anyway and to folders above are passed over. With `each_name` links to
-    files all count, where names tell what belongs together: masks may share one file.
+    files all count, where names tell what belongs together: masks may share one file. Files of
+    other formats are counted in `unread`.
 
     Raises DataError for a folder that cannot be read, a link that leads nowhere, and a pipe or
     device named like a picture.
     """
-    return [path for path, _ in _walk(folder, each_name=each_name)]
+    return [path for path, _ in _walk(folder, each_name=each_name, unread=unread)]
 
 
-def list_classes(root: Path, names: Sequence[str]) -> dict[str, list[Path]]:
+def list_classes(
+    root: Path, names: Sequence[str], unread: Unread | None = None
+) -> dict[str, list[Path]]:
     """Return the pictures of class folders by name; {} where no class has any.
+
+    Files of other formats are counted in `unread`.
 
     Raises DataError for a class without a picture beside others, and for a picture, or folder
     of some, that links put into two classes.
     """
-    walked = {name: _walk(root / name) for name in names}
+    walked = {name: _walk(root / name, unread=unread) for name in names}
     if not any(walked.values()):
         return {}
     owner: dict[str, str] = {}
@@ -106,7 +121,21 @@ def list_classes(root: Path, names: Sequence[str]) -> dict[str, list[Path]]:
     return {name: [path for path, _ in pictures] for name, pictures in walked.items()}
 
 
-def _walk(folder: Path, *, each_name: bool = False) -> list[tuple[Path, str]]:
+def unread_notes(unread: Unread, where: Path) -> tuple[str, ...]:
+    """Return a line where files below a folder are of formats that are not read."""
+    if not unread:
+        return ()
+    common = ", ".join(f"*{suffix}" for suffix, _ in unread.most_common(MOST_SUFFIXES))
+    more = ", …" if len(unread) > MOST_SUFFIXES else ""
+    return (
+        f"{unread.total()} files in {where} are of formats that are not read, {common}{more}; "
+        "convert the pictures among them",
+    )
+
+
+def _walk(
+    folder: Path, *, each_name: bool = False, unread: Unread | None = None
+) -> list[tuple[Path, str]]:
     """Return pictures in and below `folder`, each with its real path where a link led to it."""
     own = os.path.realpath(folder)
     pictures: list[tuple[Path, str]] = []  # "" where no link led to it
@@ -131,6 +160,8 @@ def _walk(folder: Path, *, each_name: bool = False) -> list[tuple[Path, str]]:
                     if not entry.is_file():
                         raise DataError(f"{path} is no regular file; remove it")
                     pictures.append((path, os.path.join(real, entry.name) if linked else ""))
+                elif unread is not None:
+                    _count_unread(entry.name, unread)
             waiting += reversed(inner)
 
     scan(folder, own, False)
@@ -154,6 +185,12 @@ def _walk(folder: Path, *, each_name: bool = False) -> list[tuple[Path, str]]:
             known.add(real)
             pictures.append((path, real))
     return sorted(pictures, key=lambda item: (item[0].parent.parts, item[0].name))
+
+
+def _count_unread(name: str, unread: Unread) -> None:
+    suffix = os.path.splitext(name)[1].lower()
+    if len(suffix) > 1 and suffix not in NO_PICTURES:
+        unread[suffix] += 1
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:
@@ -197,7 +234,9 @@ def is_picture(name: str) -> bool:
 
 def is_data(name: str) -> bool:
     """Return whether a file or folder of that name is the user's: not hidden, nor a system's."""
-    return not name.startswith(".") and name.lower() not in NO_DATA
+    if name.startswith(".") or name.lower() in NO_DATA:
+        return False
+    return not NO_DATA_OF_WINDOWS.fullmatch(name)
 
 
 def normal(name: str) -> str:
@@ -210,8 +249,12 @@ def folded(name: str) -> str:
     return normal(name).lower()
 
 
-def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
+def pair_masks(
+    pictures: Path, masks: Path, unread: Unread | None = None
+) -> list[tuple[Path, Path]]:
     """Return every picture below `pictures` with the mask of its name at its place in `masks`.
+
+    Files beside pictures of formats that are not read are counted in `unread`.
 
     Masks are of a LOSSLESS format. Case, and how Unicode is composed, make no difference where no
     name is the very same.
@@ -221,7 +264,8 @@ def pair_masks(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
     all_masks = [path.relative_to(masks) for path in list_pictures(masks, each_name=True)]
     by_name = _by(all_masks, lambda path: str(path.with_suffix("")))
     by_folded = _by(all_masks, lambda path: folded(str(path.with_suffix(""))))
-    names = [path.relative_to(pictures) for path in list_pictures(pictures, each_name=True)]
+    listed = list_pictures(pictures, each_name=True, unread=unread)
+    names = [path.relative_to(pictures) for path in listed]
     taken = {str(name.with_suffix("")) for name in names}
     pairs = []
     for name in names:

@@ -23,7 +23,7 @@ from supernet.tasks.draw import PLAIN, Augment, Draw
 from supernet.tasks.embedded_cells import draw_cells
 from supernet.tasks.embedded_leaves import draw_leaves
 from supernet.tasks.embedded_shapes import CLASSES, draw_shape
-from supernet.tasks.folders import check_folder, contents, list_pictures
+from supernet.tasks.folders import Unread, check_folder, contents, list_pictures, unread_notes
 from supernet.tasks.losses import like, masked_l1
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.sources import Embedded, Folder
@@ -91,7 +91,10 @@ class _Files(Folder[Path, Image.Image]):
     """All pictures of a folder; each tenth is held out."""
 
     def __init__(self, folder: Path, options: TaskOptions) -> None:
-        super().__init__(folder, *split_off(list_pictures_of(folder)), options.num_train)
+        unread = Unread()
+        pictures = list_pictures_of(folder, unread)
+        super().__init__(folder, *split_off(pictures), options.num_train)
+        self.notes = unread_notes(unread, folder)
         self.normalisation = options.normalisation or IMAGENET
 
     def load(self, file: Path) -> Image.Image:
@@ -116,10 +119,13 @@ class _HeldOut(Dataset[tuple[Tensor, Tensor]]):
         return hide(_vary(image, self.size, PLAIN, rng, self.source.normalisation), rng)
 
 
-def list_pictures_of(folder: Path) -> list[Path]:
-    """Return all pictures in a folder and below. Raises DataError if there are none."""
+def list_pictures_of(folder: Path, unread: Unread | None = None) -> list[Path]:
+    """Return all pictures in a folder and below, and count other files in `unread`.
+
+    Raises DataError if there are none.
+    """
     check_folder(folder)
-    pictures = list_pictures(folder)
+    pictures = list_pictures(folder, unread=unread)
     if not pictures:
         raise DataError(
             f"{folder} holds no pictures; expected any, as DIR/*.jpg, {contents(folder)}"

@@ -8,7 +8,15 @@ from functools import partial
 from pathlib import Path
 
 from results.errors import DataError
-from supernet.tasks.folders import is_data, is_picture, list_folders, pair_masks, unused_masks
+from supernet.tasks.folders import (
+    Unread,
+    is_data,
+    is_picture,
+    list_folders,
+    pair_masks,
+    unread_notes,
+    unused_masks,
+)
 
 NAMES = {  # of each split, the one to prefer first
     "train": ("train", "training"),
@@ -121,20 +129,21 @@ def pairs_of(
 
     Raises DataError, see `pair_masks`, and where masks have no folder of the split.
     """
-    splits = splits_in(pictures)
+    splits, unread = splits_in(pictures), Unread()
     of_pictures, of_masks = splits.of(split), splits_in(masks).of(split)
     if of_pictures is not None:
         if of_masks is None:
             raise DataError(
                 f"{pictures / of_pictures.name} has no masks: {masks / of_pictures.name} is missing"
             )
-        pairs = pair_masks(of_pictures, of_masks)
-        return pairs, splits.notes(split, usual) + unused_masks(pairs, of_masks)
-    pairs = pair_masks(pictures, masks)
-    unused = unused_masks(pairs, masks)
+        pairs = pair_masks(of_pictures, of_masks, unread)
+        passed_over = unused_masks(pairs, of_masks) + unread_notes(unread, of_pictures)
+        return pairs, splits.notes(split, usual) + passed_over
+    pairs = pair_masks(pictures, masks, unread)
+    passed_over = unused_masks(pairs, masks) + unread_notes(unread, pictures)
     chosen, notes = beside(splits, [picture for picture, _ in pairs], split)
     kept = set(chosen)
-    return [pair for pair in pairs if pair[0] in kept], notes + unused
+    return [pair for pair in pairs if pair[0] in kept], notes + passed_over
 
 
 def root_of_classes(

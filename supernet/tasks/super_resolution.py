@@ -22,7 +22,7 @@ from supernet.arch import Arch, SuperResolutionHead
 from supernet.pictures import Normalisation, hw, normalise, read_rgb, to_tensor
 from supernet.tasks.draw import Augment, Draw
 from supernet.tasks.embedded_leaves import draw_leaves
-from supernet.tasks.folders import check_folder, contents, list_pictures
+from supernet.tasks.folders import Unread, check_folder, contents, list_pictures, unread_notes
 from supernet.tasks.losses import like
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.sources import Embedded, Folder
@@ -88,14 +88,17 @@ class LargePictures(Dataset[tuple[Tensor, Tensor]]):
 
 def _pictures_of(folder: Path, split: str) -> tuple[list[Path], tuple[str, ...]]:
     """Return the pictures of a split, and a line where that is not what its name says."""
-    official = folder / DIV2K.get(split, split)
+    official, unread = folder / DIV2K.get(split, split), Unread()
     if official.is_dir():
-        return list_pictures(official), ()
+        return list_pictures(official, unread=unread), unread_notes(unread, official)
     splits = splits_in(folder)
     own = splits.of(split)
+    pictures = list_pictures(own or folder, unread=unread)
+    notes = unread_notes(unread, own or folder)
     if own is not None:
-        return list_pictures(own), splits.notes(split, ("train", "val", "valid"))
-    return beside(splits, list_pictures(folder), split)
+        return pictures, splits.notes(split, ("train", "val", "valid")) + notes
+    pictures, about_split = beside(splits, pictures, split)
+    return pictures, about_split + notes
 
 
 class SuperResolutionTask(Task):
