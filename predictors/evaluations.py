@@ -6,6 +6,7 @@ Keys `arch`, `metric` and `value`; further ones tell where the value comes from 
 
 import hashlib
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Evaluations:
     sha256: str  # of the file
     num_repeated: int = 0  # lines that were averaged into others
     others: tuple[str, ...] = ()  # figures that were passed over
+    stderr: float | None = None  # of the pictures' choice: median of the lines that tell it
 
     @property
     def metric(self) -> str:
@@ -77,6 +79,7 @@ def read_evaluations(path: Path) -> Evaluations:
     first: dict[str, str] = {}
     others: set[str] = set()
     pictures: list[int] = []
+    errors: list[float] = []
     for number, line in enumerate(whole.split("\n"), start=1):
         if not line.strip():
             continue
@@ -94,6 +97,8 @@ def read_evaluations(path: Path) -> Evaluations:
         lines.setdefault(arch, number)
         if row.n is not None:
             pictures.append(int(row.n))
+        if row.stderr is not None:
+            errors.append(row.stderr)
     if not values:
         held = f"only {', '.join(sorted(others))}" if others else "no line"
         raise PredictorError(
@@ -113,6 +118,7 @@ def read_evaluations(path: Path) -> Evaluations:
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         num_repeated=sum(map(len, values.values())) - len(values),
         others=tuple(sorted(others)),
+        stderr=statistics.median(errors) if errors else None,
     )
 
 

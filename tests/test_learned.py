@@ -147,7 +147,7 @@ def test_too_few_subnets_name_the_command_that_gets_more(tmp_path):
 
 def test_the_command_says_what_it_passed_over_and_what_to_do_next(tmp_path, capsys):
     archs = subnets(30)
-    rows = [row(arch, additive(arch)) for arch in archs]
+    rows = [row(arch, additive(arch), stderr=0.5) for arch in archs]
     rows += [row(arch, 99.0, metric="top5") for arch in archs]
     rows += [row(archs[0], 50.0)]
     path = write(tmp_path / "rows.jsonl", rows)
@@ -155,6 +155,7 @@ def test_the_command_says_what_it_passed_over_and_what_to_do_next(tmp_path, caps
     main(Fit, "predictors.fit", flags)
     said = capsys.readouterr()
     assert "1 lines repeat a subnet" in said.err
+    assert "would differ by 0.5, and rank these rows with a τ of 0." in said.out
     assert "lines of other figures passed over: top5" in said.err
     assert "supernet.evaluate --weights CHECKPOINT --sample 60 --out" in said.out
     assert f"nas.search --device DEVICE --accuracy {tmp_path / 'report' / 'model.npz'}" in said.out

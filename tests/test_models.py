@@ -433,6 +433,11 @@ def edit(**changes):
         (lambda rows: None, ["--features", "date"], "line 2: date must be a number"),
         (lambda rows: None, ["--features", "depth1"], "'depth1' is a gene and a feature"),
         (lambda rows: None, ["--genes", "top1"], "'top1' is what is predicted"),
+        (
+            lambda rows: rows.extend([r | {"date": f"d{i}"} for i, r in enumerate(2 * rows)]),
+            ["--genes", "date"],
+            "gene 'date' has 81 different texts in 120 rows: it names networks",
+        ),
         (lambda rows: None, ["--model", "forest"], "no model 'forest'"),
         (lambda rows: None, ["--out", "model.bin"], "must end in .npz"),
         (lambda rows: None, ["--space", "tiny"], "--space goes with --subnets"),

@@ -95,11 +95,7 @@ def fit_table(table: Table, *, model: str = AUTO, curve: bool = False) -> tuple[
     With `curve`, which takes longer, the judgement holds a learning curve.
     """
     check_choice("model", model, (AUTO, *KINDS), PredictorError)
-    encoding = Encoding.of(table)
-    z = encoding.encode(table.genes, table.features).z
-    if not z.shape[1]:
-        raise PredictorError("no column varies: all rows have the same choices and features")
-    data = Encodings(z, table.values, encoding.groups, encoding.tree_columns)
+    encoding, data = encoded(table)
     bend, theta = tuned(data)
     warp = Warp.of(table.values, bend)
     seen = cross_validate(data, Tuning(bend, theta))
@@ -126,6 +122,15 @@ def fit_table(table: Table, *, model: str = AUTO, curve: bool = False) -> tuple[
         points = learning_curve(data, found)
         found = replace(found, judgement=msgspec.structs.replace(judgement, curve=points))
     return found, Evidence(table, compared.predicted(kind), compared.interval(kind)[1], seen.folds)
+
+
+def encoded(table: Table) -> tuple[Encoding, Encodings]:
+    """Return a table as numbers. Raises PredictorError where there are too many, or none varies."""
+    encoding = Encoding.of(table)
+    z = encoding.encode(table.genes, table.features).z
+    if not z.shape[1]:
+        raise PredictorError("no column varies: all rows have the same choices and features")
+    return encoding, Encodings(z, table.values, encoding.groups, encoding.tree_columns)
 
 
 class Comparison:

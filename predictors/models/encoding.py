@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.models.table import Array, Columns, Table, as_numbers, check_names, choices_named
-from results.errors import PredictorError
+from results.errors import PredictorError, shown
 from results.reading import Finite, Record
 
 MOST_CHOICES = 16  # of a numeric gene that is a choice, and no measure
+MOST_TEXTS = 64  # of a gene, or a quarter of the rows
+MOST_NUMBERS = 2 * 10**8  # of a table as numbers, 8 bytes each
 FEWEST_SUMMED = 3  # genes of a kind
 WIDE = 1.2  # largest over smallest value, from which a logarithm tells more than the number
 
@@ -72,6 +74,7 @@ class Encoding:
         genes = tuple(_gene(name, column) for name, column in table.genes.items())
         measures = (*_features(table), *_sums(genes, table))
         bare = cls(genes, measures, np.zeros(0), np.zeros(0))
+        _check_choices(genes, len(table), bare.num_raw)
         raw, _ = bare._raw(table.genes, table.features, len(table))
         means = np.nanmean(np.where(np.isnan(raw).all(axis=0), 0.0, raw), axis=0)
         spread = np.nanstd(np.where(np.isnan(raw).all(axis=0), 0.0, raw), axis=0)
@@ -168,6 +171,21 @@ class Encoding:
         measured = sum(1 + (measure.least is not None) for measure in self.measures)
         ends = (0, listed, listed + ordinal, listed + ordinal + measured)
         return tuple(slice(a, b) for a, b in pairwise(ends))
+
+
+def _check_choices(genes: tuple[Gene, ...], rows: int, columns: int) -> None:
+    """Raise PredictorError for texts that name rows and no choices, and for too many columns."""
+    for gene in genes:
+        if len(gene.texts) > max(MOST_TEXTS, rows // 4):
+            raise PredictorError(
+                f"gene {shown(gene.name)} has {len(gene.texts)} different texts in {rows} rows: it "
+                "names networks, and no choice; leave it out"
+            )
+    if rows * columns > MOST_NUMBERS:
+        raise PredictorError(
+            f"{rows} rows of {columns} columns, one for each choice, are more than fits into "
+            "memory; name fewer genes, or fewer rows"
+        )
 
 
 def _gene(name: str, column: NDArray[Any]) -> Gene:

@@ -79,6 +79,12 @@ def score(predicted: Array, values: Array) -> Score:
     )
 
 
+def noise_ceiling(values: Array, stderr: float) -> float | None:
+    """Return Kendall's tau of values and the same values measured once more, each anew."""
+    rng = np.random.default_rng(0)
+    return _mean([tau(values + rng.normal(0, stderr, len(values)), values) for _ in range(20)])
+
+
 def quantile(ratios: Array, covered: float) -> float:
     """Return the value that a further one is below with probability `covered`, by its rank.
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from results.options import Options
+
 
 @dataclass(frozen=True)
-class FitOptions:
+class FitOptions(Options):
     """Everything that a fit is asked for, by the names of the command's flags."""
 
     rows: Path | None = None

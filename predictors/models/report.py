@@ -51,6 +51,12 @@ def print_fit(result: FitResult) -> None:
             f"{score.width:.3g}" if score.width is not None else "",
         )
     console.print(grid)
+    if result.read.stderr and (ceiling := result.noise_ceiling) is not None:
+        console.print(
+            f"noise: an evaluation on other pictures would differ by {result.read.stderr:.3g}, and "
+            f"rank these rows with a τ of {ceiling:.3f}",
+            soft_wrap=True,
+        )
     own = model.kind if model.kind != "mean" else _parts(result)
     console.print(f"kept: {own}, fitted to all rows", soft_wrap=True)
     curve = "; ".join(

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from predictors.models.choose import AUTO, Evidence, fit_table
+from predictors.models.choose import AUTO, Evidence, encoded, fit_table
 from predictors.models.file import SUFFIX, Origin, write_model
+from predictors.models.judge import noise_ceiling
 from predictors.models.model import KINDS, Model
 from predictors.models.options import FitOptions
 from predictors.models.table import Table
@@ -37,6 +38,7 @@ class Read:
     unit: str  # of differences
     notes: tuple[str, ...]
     origin: Origin | None  # of evaluated subnets
+    stderr: float | None = None  # of a value, where lines tell it
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,13 @@ class FitResult:
         sample = f"--sample {2 * count} --out {shlex.quote(str(self.read.path))}"
         return f"python -m supernet.evaluate --weights CHECKPOINT {sample} && {again}"
 
+    @property
+    def noise_ceiling(self) -> float | None:
+        """Return the tau of two evaluations of the same rows; None where no error is told."""
+        if not self.read.stderr:
+            return None
+        return noise_ceiling(self.evidence.table.values, self.read.stderr)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` prints and the record keeps."""
         model = self.model
@@ -70,6 +79,8 @@ class FitResult:
             "weights": model.weights,
             "interval": msgspec.to_builtins(model.interval),
             "bend": model.warp.bend,
+            "stderr": self.read.stderr,
+            "noise_ceiling_tau": self.noise_ceiling,
             **msgspec.to_builtins(model.judgement),
         }
 
@@ -89,6 +100,7 @@ def fit_model(options: FitOptions, *, notes: bool = False) -> FitResult:
     read = _read(options)
     for text in read.notes if notes else ():
         note(text)
+    encoded(read.table)  # refused before a folder is made
     name = f"fit-{shortened(printable(read.path.stem), 60)}"
     with open_run(COMMAND, options.report, name, flag="--report", interrupted="fit again") as run:
         sources = {"file": read.path.name, "sha256": read.sha256, "target": read.target}
@@ -147,4 +159,13 @@ def _read_subnets(path: Path, space: str | None) -> Read:
         notes.append(f"lines of other figures passed over: {', '.join(evaluations.others)}")
     origin = origin_of(evaluations, searched)
     unit = unit_of_task(evaluations.task)
-    return Read(table, path, evaluations.sha256, evaluations.metric, unit, tuple(notes), origin)
+    return Read(
+        table,
+        path,
+        evaluations.sha256,
+        evaluations.metric,
+        unit,
+        tuple(notes),
+        origin,
+        evaluations.stderr,
+    )
