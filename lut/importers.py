@@ -22,6 +22,7 @@ Source: https://github.com/mit-han-lab/once-for-all,
 ofa/nas/efficiency_predictor/latency_lookup_table.py
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
@@ -42,7 +43,7 @@ from lut.table import (
     check_columns,
 )
 from lut.terms import NetworkTerms
-from results.errors import RunError, TableError, printable, shown
+from results.errors import RunError, TableError, printable, reason_of, shown
 from results.reading import as_kind, decode, parse_json, read_bytes
 from results.sheets import MOST_TITLE_ROWS, parse_number, parse_sheet
 from supernet.blocks import Block
@@ -257,19 +258,47 @@ _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*\{')
 def _json_layers(where: str, text: str) -> Iterator[_Layer]:
     """Return the layers of a JSON file in order, also those whose keys stand twice.
 
-    Raises TableError for anything but an object of objects.
+    Raises TableError for anything but an object of objects, and for a name that stands twice in
+    one of them.
     """
-    return _in_order(parse_json(text, dict[str, dict[str, Any]], where, error=TableError), text)
+    layers = parse_json(text, dict[str, dict[str, Any]], where, error=TableError)
+    return _in_order(where, layers, text)
 
 
-def _in_order(layers: Mapping[str, Mapping[str, object]], text: str) -> Iterator[_Layer]:
+def _names_twice(where: str, text: str) -> dict[str, str]:
+    """Return a name that stands twice in a layer's object, by the layer. Raises TableError."""
+    try:
+        # Objects as lists of pairs; numbers are not converted, as only names are looked at.
+        layers = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{where}: not JSON ({reason_of(error)})") from None
+    twice = {}
+    for layer, pairs in layers:
+        seen = set()
+        for name, _ in pairs:
+            if name in seen:
+                twice[layer] = name
+            seen.add(name)
+    return twice
+
+
+def _in_order(
+    where: str, layers: Mapping[str, Mapping[str, object]], text: str
+) -> Iterator[_Layer]:
     line, end = 1, 0
+    twice = _names_twice(where, text)
     for match in _KEY.finditer(text):
         line += text.count("\n", end, match.start())
         end = match.start()
         key = parse_json(f'"{match[1]}"', str, f"line {line}", error=TableError)
+        if key in twice:
+            raise _stands_twice(f"{where}, line {line}", twice[key], key)
         if key in layers:
             yield _Layer(line, key, layers[key])
+
+
+def _stands_twice(where: str, name: str, key: str) -> TableError:
+    return TableError(f"{where}: {shown(name)} of {key[:120]} stands twice; remove one of them")
 
 
 def _yaml_layers(path: str, text: str) -> Iterator[_Layer]:
@@ -309,6 +338,8 @@ def _yaml_layers(path: str, text: str) -> Iterator[_Layer]:
             elif isinstance(event, yaml.ScalarEvent) and depth == 2:
                 if name is None:
                     name = event.value
+                    if name in values:
+                        raise _stands_twice(where, name, str(key))
                 else:
                     values[name] = event.value
                     name = None

@@ -168,7 +168,10 @@ def open_standard_streams() -> None:
 
 
 def at_home(command: C) -> C:
-    """Return a command with `~/` resolved in its paths, as a shell leaves it in `--out=~/x`."""
+    """Return a command with `~/` resolved in its paths, as a shell leaves it in `--out=~/x`.
+
+    Raises UserError for a user that is not known, whose `~name` a shell leaves as well.
+    """
     changed = {
         field.name: _expanded(value)
         for field in fields(command)  # type: ignore[arg-type]
@@ -185,7 +188,11 @@ def _expanded(value: Any) -> Any:
     if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~/")):
         try:
             expanded = Path(value).expanduser()
-        except RuntimeError:  # no such user, or no home
-            return value
+        except RuntimeError:
+            if not isinstance(value, Path) or value.exists():  # a name that begins with ~
+                return value
+            user = value.parts[0].removeprefix("~")
+            whose = f"user {user!r} is not known here" if user else "no home folder is known"
+            raise UserError(f"{value}: {whose}; give the whole path") from None
         return expanded if isinstance(value, Path) else str(expanded)
     return value

@@ -145,6 +145,16 @@ def test_the_unit_that_was_asked_for_ran_all_or_a_part(delegate, lines, notes):
     assert parse(ran(*lines), delegate).notes == notes
 
 
+RESTORED = (
+    "ERROR: Node number 31 (TfLiteGpuDelegateV2) failed to prepare.\n",
+    "ERROR: Restored original execution plan after delegate application failure.\n",
+)
+PARTLY = (
+    "Explicitly applied GPU delegate, and the model graph will be partially executed by the "
+    "delegate w/ 1 delegate kernels.\n"
+)
+
+
 @pytest.mark.parametrize(
     ("delegate", "lines", "told"),
     [
@@ -167,6 +177,16 @@ def test_the_unit_that_was_asked_for_ran_all_or_a_part(delegate, lines, notes):
             "reference on the CPU",
         ),
         ("gpu", ["Though GPU delegate is applied, the model graph will not be executed\n"], "GPU"),
+        ("gpu", [*RESTORED, *EVIDENCE["gpu"]], "the graph was restored, .*: Node number 31 "),
+        ("gpu", [*RESTORED[:1], PARTLY], "the graph was restored"),
+        (
+            "gpu",
+            [*RESTORED[1:], PARTLY],
+            "the graph was restored, so that it ran without: Restored",
+        ),
+        ("gpu", [*EVIDENCE["gpu"], PARTLY, *RESTORED], "the graph was restored"),
+        ("nnapi", [RESTORED[0].replace("Gpu", "Nnapi"), *EVIDENCE["nnapi"]], "was restored"),
+        ("xnnpack", [CREATED, *RESTORED[1:]], "the graph was restored"),
         ("none", [CREATED], "XNNPACK ran though no delegate was asked for; .*--provider xnnpack"),
         ("none", ["XNNPACK delegate created.\n"], "XNNPACK ran though"),
         ("none", EVIDENCE["gpu"], "GPU ran though no delegate"),
@@ -233,7 +253,11 @@ INFO: [./litert/tools/benchmark_litert_model.h:117] ============================
 def test_reads_litert_2():
     assert parse(LITERT_2) == Timing(170, 1201.25, 1150, 20, 1199)
     short = LITERT_2.replace("avg=1201.25", "avg=4.9").replace("min=1150 max=1300", "min=4 max=9")
-    short = short.replace("median=1199", "median=5").replace("1.20 ms", "0.00 ms")
+    short = (
+        short.replace("std=20", "std=1")
+        .replace("median=1199", "median=5")
+        .replace("1.20 ms", "0.00 ms")
+    )
     assert parse(short).mean_us == 4.9  # two decimals of a millisecond tell no more
     with pytest.raises(TargetError, match="not that of its last runs"):
         parse(LITERT_2.replace("1.20 ms", "1.30 ms"))
@@ -321,6 +345,11 @@ def test_a_single_run_has_no_spread():
         ("count=50", "count=0", "a timing of 0 runs"),
         ("count=50", "count=5O", "a count of 5O"),
         ("median=105718", "median=inf", "median_us is inf"),
+        ("median=105718", "median=900000", "its median of 900000 us is not between min=105416 and"),
+        ("median=105718", "median=900", "median"),
+        ("max=106528", "max=105500", "its avg of 105784 us is not between min=105416 and max=1055"),
+        ("max=106528", "max=6", "its avg of 105784 us is not between"),
+        ("std=260", "std=90000", "its std of 90000 us is none of runs between"),
         ("Inference (avg): 105784", "Inference (avg): 80000", "not that of its last runs"),
         (LAST, LAST[:40], "no avg"),
     ],

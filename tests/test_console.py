@@ -10,6 +10,7 @@ import pytest
 
 import supernet.evaluate
 from results.console import at_home, main, terminal
+from results.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SEARCH = "-m nas.search --device orin --space tiny --trials 12 --out run"
@@ -132,7 +133,11 @@ def test_paths_begin_at_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert at_home(Some(Path("~/x y"))) == Some(tmp_path / "x y")
     assert at_home(Some(Path("a/~/b"))) == Some(Path("a/~/b"))
-    assert at_home(Some(Path("~nobody-of-that-name/x"))).out == Path("~nobody-of-that-name/x")
+    with pytest.raises(UserError, match=r"user 'nobody-of-that-name' is not known here; give the"):
+        at_home(Some(Path("~nobody-of-that-name/x")))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~nobody-of-that-name").mkdir()
+    assert at_home(Some(Path("~nobody-of-that-name"))).out == Path("~nobody-of-that-name")
     assert at_home(Some()) == Some()
 
 
@@ -144,6 +149,14 @@ def test_a_folder_at_home_is_made_there(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "~").exists()
     assert (home / "x y" / "front.csv").exists()
+
+
+def test_a_folder_of_nobodys_is_not_made(tmp_path):
+    done = shell(SEARCH.replace("--out run", "--out='~nobody-of-that-name/x'"), tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "user 'nobody-of-that-name' is not known here; give the whole path" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @dataclass(frozen=True)

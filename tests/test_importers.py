@@ -186,6 +186,9 @@ BOMB = "a: &a {mean: 1}\n" + "".join(
         (f"{KEY}: {{mean: 1, count: 1e400}}\n", "count of"),
         (f"{KEY}: {{mean: 1, std: x}}\n", "std of"),
         (f"{KEY}: {{mean: 1}}\n{KEY}: {{mean: 2}}\n", "line 2: Conv-input"),
+        (f"{KEY}: {{mean: 1, mean: 2}}\n", "line 1: 'mean' of Conv-input:224x224x3"),
+        (f"{KEY}:\n  mean: 1\n  std: 2\n  std: 2\n", "line 4: 'std' of Conv-input:224x224x3"),
+        (f"{KEY}:\n  mean: 1\n  flops: 2\n  'flops': 2\n", "stands twice; remove one of them"),
         (f"{KEY}: {{mean: 1}}\n---\n{KEY}: {{mean: 2}}\n", "line 3"),
         (f"{KEY}: {{mean: 1\n", "line 2: cannot read it"),
         (f"{KEY}: !!python/object/apply:os.system [ls]\n", "python/object/apply:os.system"),
@@ -366,6 +369,9 @@ def test_yaml_is_known_by_what_it_holds(tmp_path, name):
         (f'{{"{KEY}": {{"mean": {"9" * 400}}}}}', "table.json"),
         (f'{{"{KEY}": {{"mean": 1, "count": {10**400}}}}}', "table.json"),
         (f'{{\n"{KEY}": {{"mean": 1}},\n"{KEY}": {{"mean": 2}}}}', "line 3: Conv-input"),
+        (f'{{\n"{KEY}": {{"mean": 1, "mean": 2}}}}', "line 2: 'mean' of Conv-input:224x224x3"),
+        (f'{{"{KEY}": {{"mean": 1, "me\\u0061n": 1}}}}', "line 1: 'mean' of Conv-input:224"),
+        (f'{{"{KEY}": {{"count": 1, "mean": 1, "count": 3}}}}', "stands twice; remove one"),
     ],
     ids=lambda text: text[:20],
 )
@@ -397,6 +403,13 @@ def test_bad_rows_are_one_short_line(tmp_path, row, says):
         read(tmp_path, header + row + "\n", "mine.csv")
     assert says in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["table.yaml", "table.json"])
+def test_the_same_names_in_two_layers_are_no_doubles(tmp_path, name):
+    other = KEY.replace("16", "24")
+    text = f'{{"{KEY}": {{"mean": 1, "std": 0}}, "{other}": {{"mean": 2, "std": 0}}}}'
+    assert len(read(tmp_path, text, name)[0].entries) == 2
 
 
 def test_a_fifo_is_refused(tmp_path):

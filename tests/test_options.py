@@ -11,6 +11,7 @@ from lut.calibration.options import CalibrationOptions
 from lut.measuring.options import BuildOptions, ValidationOptions
 from nas.engine.run import search
 from nas.options import SearchOptions
+from predictors.models.options import FitOptions
 from results.errors import UserError
 from results.options import Options
 from supernet.evaluation.options import EvaluationOptions, ExtractionOptions
@@ -19,7 +20,7 @@ from supernet.training.run import train
 
 ALL = (
     *(SearchOptions, BuildOptions, ValidationOptions, CalibrationOptions),
-    *(EvaluationOptions, ExtractionOptions, TrainingOptions),
+    *(EvaluationOptions, ExtractionOptions, TrainingOptions, FitOptions),
 )
 
 

@@ -8,6 +8,7 @@ Those are errors here, and so is a log that does not tell where a GPU or NNAPI w
 graph of which a part runs elsewhere is a note.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from results.errors import TargetError, shortened, shown
 Delegate = Literal["xnnpack", "gpu", "nnapi", "none"]
 
 MOST_NOTES = 8
+SPARE = 1e-3  # share by which rounded numbers may be out of order
 CURE = "time it with another delegate, or with none"
 CPU_CURE = "time it with --provider xnnpack, which is the CPU"
 NAMES = {"xnnpack": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI"}  # as its log has them
@@ -32,6 +34,12 @@ _UNUSED = re.compile(
     r"Though (\w{1,40}) delegate is (?:explicitly )?applied, the model graph will not be"
 )
 _UNREGISTERED = re.compile(r"\b(\w{1,40}) accelerator could not be loaded and registered")
+# A delegate that took nodes and then failed: the graph is as before, whatever is said after it.
+_RESTORED = re.compile(
+    r"delegate application failure|Restored original execution plan"
+    r"|\(\w{0,40}delegate\w{0,40}\) failed to (?:prepare|invoke)",
+    re.I,
+)
 # "completely executed", "partially executed by the delegate w/ 3", in 2020 "executed w/ the ..."
 _APPLIED = re.compile(
     r"applied (\w{1,40}) delegate(?:, and the model graph will be (completely|partially)"
@@ -214,6 +222,11 @@ def _check_failures(output: str, delegate: Delegate) -> None:
     if match := _FAILED.search(output) or _UNUSED.search(output):
         name = next(group for group in match.groups() if group)
         raise TargetError(f"the delegate {shown(name, 40)[1:-1]} does not run this model; {CURE}")
+    if _RESTORED.search(output):
+        raise TargetError(
+            f"a delegate failed and the graph was restored, so that it ran without: "
+            f"{_reason(output)}; {CURE}"
+        )
     unregistered = _UNREGISTERED.findall(output)
     if delegate != "none" and NAMES[delegate] in unregistered:
         raise TargetError(f"it could not load the {NAMES[delegate]} accelerator; {CURE}")
@@ -271,7 +284,7 @@ def _read_series(text: str, notes: tuple[str, ...]) -> Timing:
     for name in ("avg", "min"):
         if name not in fields:
             raise TargetError(f"no {name} in its timings: count={shortened(text, 80)}")
-    return Timing(
+    timing = Timing(
         int(count),
         _number(fields["avg"]),
         _number(fields["min"]),
@@ -279,6 +292,24 @@ def _read_series(text: str, notes: tuple[str, ...]) -> Timing:
         _number(fields["median"]) if "median" in fields else None,
         notes,
     )
+    _check_order(timing, _number(fields["max"]) if "max" in fields else math.inf)
+    return timing
+
+
+def _check_order(timing: Timing, max_us: float) -> None:
+    """Raise TargetError for a mean, median or deviation that no runs from min to max have."""
+    spare = SPARE * max(timing.mean_us, timing.min_us) + 1  # numbers are rounded
+    for name, value in (("avg", timing.mean_us), ("median", timing.median_us)):
+        if value is not None and not timing.min_us - spare <= value <= max_us + spare:
+            raise TargetError(
+                f"its {name} of {value:g} us is not between min={timing.min_us:g} and "
+                f"max={max_us:g} us"
+            )
+    if timing.std_us is not None and not 0 <= timing.std_us <= max_us - timing.min_us + spare:
+        raise TargetError(
+            f"its std of {timing.std_us:g} us is none of runs between min={timing.min_us:g} and "
+            f"max={max_us:g} us"
+        )
 
 
 def _number(text: str) -> float:
