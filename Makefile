@@ -1,5 +1,5 @@
 .PHONY: check test bench bench-models bench-loading bench-mixers bench-tables bench-sandwich \
-    bench-weight-sharing bench-pretraining bench-compiling bench-kills
+    bench-weight-sharing bench-pretraining bench-compiling bench-kills bench-few-samples
 
 check:
 	ruff format --check .
@@ -36,6 +36,9 @@ bench-pretraining: # half an hour
 
 bench-compiling: # on the first GPU where there is one
 	python -m tests.benchmarks.compiling
+
+bench-few-samples: # half an hour on one core; TABLES: a folder of public tables, see the module
+	python -m tests.benchmarks.few_samples --tables $(TABLES)
 
 bench-kills:
 	python -m tests.benchmarks.kills

@@ -155,7 +155,7 @@ def test_the_command_says_what_it_passed_over_and_what_to_do_next(tmp_path, caps
     main(Fit, "predictors.fit", flags)
     said = capsys.readouterr()
     assert "1 lines repeat a subnet" in said.err
-    assert "would differ by 0.5, and rank these rows with a τ of 0." in said.out
+    assert "would differ by 0.5, and they would be ranked with a τ of 0." in said.out
     assert "lines of other figures passed over: top5" in said.err
     assert "supernet.evaluate --weights CHECKPOINT --sample 60 --out" in said.out
     assert f"nas.search --device DEVICE --accuracy {tmp_path / 'report' / 'model.npz'}" in said.out

@@ -53,8 +53,8 @@ def print_fit(result: FitResult) -> None:
     console.print(grid)
     if result.read.stderr and (ceiling := result.noise_ceiling) is not None:
         console.print(
-            f"noise: an evaluation on other pictures would differ by {result.read.stderr:.3g}, and "
-            f"rank these rows with a τ of {ceiling:.3f}",
+            f"noise: on pictures of its own each value would differ by {result.read.stderr:.3g}, "
+            f"and they would be ranked with a τ of {ceiling:.3f}; on the same pictures less so",
             soft_wrap=True,
         )
     own = model.kind if model.kind != "mean" else _parts(result)
