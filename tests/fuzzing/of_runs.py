@@ -346,7 +346,7 @@ READERS = (
     Reader("study.log", make_study, mutate.json_lines, use_study, quick=12),
     Reader("shared storage", make_shared, mutate.json_lines, use_shared, quick=12),
     Reader("evaluated rows", make_rows, mutate.json_lines, use_rows),
-    Reader("rows in a predictor", make_rows, mutate.json_lines, use_evaluations, quick=10),
+    Reader("rows in a predictor", make_rows, mutate.json_lines, use_evaluations, quick=5),
     Reader("costs CSV", make_costs, mutate.csv_file, use_costs),
     Reader("archs JSON lines", make_archs, mutate.json_lines, use_archs),
     Reader("archs CSV", make_archs_csv, mutate.csv_file, use_archs),
