@@ -22,6 +22,7 @@ NUMBERS = (
     "macs_g",
     "memory_mb",
 )
+TRANSFERRED = "transferred"  # provenance of what networks of other spaces say
 COLUMNS = ("id", *NUMBERS, "resolution", "arch", "accuracy_provenance")
 
 
@@ -39,13 +40,18 @@ class Candidate:
     memory_mb: float  # peak activations of a batch plus weights, 1e6 bytes
     latency_extrapolated: bool = False  # beyond what the predictor was ever checked on
     accuracy_extrapolated: bool = False
+    accuracy_transferred: bool = False  # a choice is judged by what it is worth in other networks
 
     def __post_init__(self) -> None:
         for name in NUMBERS:
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a finite number, not {str(value)[:40]!r}")
-        marks = (self.latency_extrapolated, self.accuracy_extrapolated)
+        marks = (
+            self.latency_extrapolated,
+            self.accuracy_extrapolated,
+            self.accuracy_transferred,
+        )
         if any(type(mark) is not bool for mark in marks) or self.latency_ms == 0:
             raise ValueError("marks must be true or false, and latency_ms not 0")
 
@@ -79,7 +85,9 @@ class Front:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for number, candidate in enumerate(self.candidates):
-            writer.writerow((*_row(number, candidate), self.accuracy_provenance))
+            marked = candidate.accuracy_transferred
+            provenance = TRANSFERRED if marked else self.accuracy_provenance
+            writer.writerow((*_row(number, candidate), provenance))
         write_text(folder / "front.csv", text.getvalue())
         data = asdict(self)
         data["candidates"] = [

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nas.front import Candidate, Front
+from nas.front import TRANSFERRED, Candidate, Front
 from nas.options import CHECKPOINT, PUBLISHED
 from nas.pareto import best_within
 from nas.result import SearchResult
@@ -87,6 +87,9 @@ def _print_extrapolated(console: "Console", front: Front) -> None:
         if front.accuracy_provenance != "published":
             why = "with choices that no evaluated subnet has; evaluate some that have them"
         console.print(f"* {unlike} of {total} accuracies extrapolated: {why}", soft_wrap=True)
+    if transferred := sum(c.accuracy_transferred for c in front.candidates):
+        text = f"{transferred} of {total} networks have 5x5 kernels, whose worth is that in other "
+        console.print(f"{text}networks ({TRANSFERRED} in front.csv)", soft_wrap=True)
 
 
 def _print_outcome(console: "Console", result: SearchResult) -> None:

@@ -16,7 +16,8 @@ from importlib.resources import files
 from typing import Any, ClassVar
 
 from predictors.scaling import Law, PublishedFigure, fit_law
-from predictors.shape import MACS, RESOLUTION, Box, features
+from predictors.shape import MACS, RESOLUTION, SPREAD, Box, features, transferred
+from predictors.size import CLASSIFICATION, DENSE, size_of, stage_effects
 from results.errors import PredictorError, nearest
 from results.sheets import parse_sheet
 from supernet.arch import Arch, Family, format_resolution, parse_resolution
@@ -29,6 +30,9 @@ OWN_EXPONENT = ("imagenet", "ade20k")
 # figures are of nearly one resolution: by assumption, an octave counts as three.
 FINE_LABELS, FINE_WEIGHT = ("cityscapes", "ade20k"), 3.0
 CLASSES = {"imagenet": 1000, "cityscapes": 19, "ade20k": 150}  # that figures are of
+# One figure tells what multi-scale branches are worth, of Cityscapes and a small network trained
+# from scratch: its error elsewhere is taken as half of it.
+SCALES_DOUBT = 0.5
 NEGLIGIBLE = 0.1  # percent: top-1 by chance; the law would fall below 0 for tiny networks
 
 
@@ -40,6 +44,7 @@ class AccuracyPrediction:
     std: float
     distance: float = 0.0  # from the published shapes, in octaves
     extrapolated: bool = False  # unlike everything that the predictor was fitted on
+    transferred: bool = False  # a choice is judged by what it is worth in other networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +92,27 @@ class Prior:
         excess = list(box.excess(features(arch)))
         if self.dataset in FINE_LABELS:
             excess[RESOLUTION] *= FINE_WEIGHT
+        known = stage_effects()
+        # What other networks tell of such shapes is in the mean, its own error below.
+        excess[SPREAD] = [known.unexplained * value for value in excess[SPREAD]]
         distance = math.hypot(*excess)
         octaves_below = max(0.0, -excess[MACS])
         growth = math.hypot(1.0, distance) * math.pow(2.0, self.law.exponent * octaves_below)
+        kernels, without_scales = transferred(arch)
+        lost = known.scales_effect * without_scales
+        error = (100.0 - self.law(arch)) * math.exp(lost - known.kernel_effect * kernels)
+        std = math.hypot(
+            self.std * growth,
+            self.law.slope(arch) * size_of(arch, self.law.task).log_std,
+            error * known.kernel_std * math.sqrt(kernels),
+            error * lost * SCALES_DOUBT,
+        )
         return AccuracyPrediction(
-            max(self.law(arch), NEGLIGIBLE), self.std * growth, distance, distance > EXTRAPOLATED
+            max(100.0 - error, NEGLIGIBLE),
+            std,
+            distance,
+            distance > EXTRAPOLATED,
+            kernels > 0 or without_scales > 0,
         )
 
     def describe(self) -> str:
@@ -100,7 +121,8 @@ class Prior:
         return (
             f"{self.provenance}, a scaling law on {len(self.residuals)} figures of {names} "
             f"networks, error {self.arch_mae:.2f} points on average on networks left out, std "
-            f"{self.std:.2f} near them; blind to kernels, mixers, scales and local blocks"
+            f"{self.std:.2f} near them; shapes and 5x5 kernels by what they are worth in other "
+            "networks; blind to mixers, scales and local blocks"
         )
 
     @property
@@ -119,7 +141,7 @@ class Prior:
             "provenance": self.provenance,
             "dataset": self.dataset,
             "metric": self.metric,
-            "formula": "ceiling + offset_l [family l] - scale (GMACs sqrt(blocks))^-exponent",
+            "formula": "ceiling + offset_l [family l] - scale size^-exponent, see docs/accuracy.md",
             "law": asdict(self.law),
             "num_params": self.num_params,
             "std": self.std,
@@ -219,6 +241,7 @@ def fit_prior(
     Raises PredictorError if there are too few architectures, or the figures do not rise with
     the size of the network.
     """
+    task = CLASSIFICATION if dataset == "imagenet" else DENSE
     names = list(dict.fromkeys(point.name for point in points))
     archs_of = {family: {p.name for p in points if p.arch.family == family} for family in "bl"}
     with_offset = min(map(len, archs_of.values())) >= 3
@@ -230,7 +253,7 @@ def fit_prior(
         )
 
     def law_of(kept: Iterable[PublishedFigure]) -> Law:
-        return fit_law(list(kept), with_offset, exponent)
+        return fit_law(list(kept), task, with_offset, exponent)
 
     def error(law: Law, point: PublishedFigure) -> float:
         return law(point.arch) - point.value

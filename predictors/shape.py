@@ -1,8 +1,9 @@
 """How far an architecture is from the shapes that figures were published for.
 
 Every published EfficientViT doubles its width from stage to stage, spreads depth alike, has
-3x3 kernels and the same attention: of anything else the figures say nothing, and a
-prediction there deserves less trust.
+3x3 kernels and the same attention: of anything else its figures say nothing, and a prediction
+there deserves less trust. Of 5x5 depthwise kernels and of attention without multi-scale branches
+other figures tell: those add an error of their own instead of distance.
 """
 
 import math
@@ -11,22 +12,30 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-from supernet.arch import UNEXPANDED, Arch, Stage
+from supernet.arch import UNEXPANDED, Arch, LocalKind, Stage
 from supernet.blocks import blocks_of
 from supernet.cost import cost_of
 from supernet.official import BACKBONES
+from supernet.space import Freeze, Part, Space, Value
 
+# Of these EfficientViT's own figures say nothing; see `judged_space`.
+UNPUBLISHED = ("kernel_size", "local", "mixer", "scales")
 MACS, RESOLUTION = 0, 1  # indices of those features
+SPREAD = slice(6, 13)  # of widths and depths over the stages
+NUM_STRIDES = 5
+DEPTHWISE: tuple[LocalKind, ...] = ("mbconv", "dsconv")  # local blocks of depthwise convolutions
+LARGEST_KERNEL = 5  # of those in other spaces that tell what kernels are worth
 _LAST_STAGES = 4  # that every architecture has; SAM-XL's stage 5 is aligned with stage 4
 
 
 @lru_cache(maxsize=1 << 14)
 def canonical(arch: Arch) -> Arch:
-    """Return the backbone with EfficientViT's kernels, local blocks, mixers, scales, head dim.
+    """Return the backbone with EfficientViT's local blocks, mixers, scales and head dim.
 
-    What published figures cannot judge is removed, so that it can neither earn nor cost
-    accuracy. The expand ratio stays (a smaller one must not come for free), except where the
-    local block has none and so takes the family's. The head is dropped.
+    What no figure can judge is removed, so that it can neither earn nor cost accuracy. The
+    expand ratio stays (a smaller one must not come for free), except where the local block has
+    none and so takes the family's. Depthwise kernels of 5 x 5 stay, as in other spaces they were
+    worth their MACs; larger ones count as those. The head is dropped.
     """
     reference = _reference(arch).stages
     stages = tuple(map(_canonical_stage, arch.stages, reference))
@@ -47,15 +56,76 @@ def _canonical_stage(stage: Stage, reference: Stage) -> Stage:
         width=stage.width,
         depth=stage.depth,
         expand_ratio=reference.expand_ratio if unexpanded else stage.expand_ratio,
+        kernel_size=_judged_kernel(stage, reference),
         head_dim=math.gcd(reference.head_dim, stage.width) if reference.head_dim else 0,
     )
 
 
+def _judged_kernel(stage: Stage, reference: Stage) -> int:
+    """Return the stage's kernel size, as far as it is known what that is worth."""
+    if not (stage.local in DEPTHWISE and reference.local in DEPTHWISE):
+        return reference.kernel_size
+    return min(max(stage.kernel_size, reference.kernel_size), LARGEST_KERNEL)
+
+
 @lru_cache(maxsize=1 << 14)
-def macs_and_blocks(arch: Arch) -> tuple[int, int]:
-    """Return MACs of one image and number of blocks, of the canonical backbone."""
+def canonical_cost(arch: Arch) -> tuple[tuple[int, ...], int]:
+    """Return MACs of one image by output stride, and the number of blocks, of the canonical arch.
+
+    Strides are 2, 4, 8, 16 and 32; those of SAM-XL's fifth stage, 64, count at 32.
+    """
     blocks = blocks_of(canonical(arch))
-    return sum(cost_of(block).macs for block in blocks), len(blocks)
+    macs = [0] * NUM_STRIDES
+    for block in blocks:
+        stage = 0 if block.stage == "stem" else int(block.stage.removeprefix("stage"))
+        macs[min(stage, NUM_STRIDES - 1)] += cost_of(block).macs
+    return tuple(macs), len(blocks)
+
+
+def transferred(arch: Arch) -> tuple[int, float]:
+    """Return what is judged by other figures than EfficientViT's own networks.
+
+    That is the number of stages with 5 x 5 depthwise kernels, and the share of attention stages
+    without a multi-scale branch.
+    """
+    kernels, without, attention = 0, 0, 0
+    for stage, official in zip(arch.stages, _reference(arch).stages, strict=True):
+        kernels += _judged_kernel(stage, official) != official.kernel_size
+        attention += bool(official.scales)
+        without += _lacks_scales(stage, official)
+    return kernels, without / max(attention, 1)
+
+
+def judged_space(space: Space, settings: Sequence[str] = ()) -> Space:
+    """Fix what no figure tells apart at the official values, but for dimensions in `settings`.
+
+    `settings` as `Space.freeze` takes them. Choices that `is_judged` stay beside the official one.
+    """
+    asked = {freeze.dimension for freeze in map(Freeze.parse, settings)}
+    parts = []
+    for part in space.parts:
+        kept = {
+            name: tuple(c for c in choices if c == official or is_judged(part, name, c))
+            for name, choices in part.dimensions.items()
+            if name.partition(".")[2] in UNPUBLISHED
+            and name not in asked
+            and (official := part.official(name)) in choices
+        }
+        parts.append(replace(part, dimensions=part.dimensions | kept))
+    return replace(space, parts=tuple(parts), spec=None)
+
+
+def is_judged(part: Part, dimension: str, choice: Value) -> bool:
+    """Tell whether networks of other spaces say that a choice gains: kernels of 5 x 5 do."""
+    stage, _, field = dimension.partition(".")
+    if field != "kernel_size" or not isinstance(choice, int):
+        return False
+    official = part.reference.stages[int(stage.removeprefix("stage")) - 1]
+    return official.local in DEPTHWISE and official.kernel_size < choice <= LARGEST_KERNEL
+
+
+def _lacks_scales(stage: Stage, official: Stage) -> bool:
+    return bool(official.scales) and not stage.scales and stage.mixer == official.mixer
 
 
 def features(arch: Arch) -> tuple[float, ...]:
@@ -63,7 +133,7 @@ def features(arch: Arch) -> tuple[float, ...]:
 
     Ratios and not sizes: all published networks of a family, small and large, agree in most.
     """
-    macs, _ = macs_and_blocks(arch)
+    macs = sum(canonical_cost(arch)[0])
     height, width = arch.resolution
     reference = _reference(arch).stages[-_LAST_STAGES:]
     stages = arch.stages[-_LAST_STAGES:]
@@ -76,17 +146,18 @@ def features(arch: Arch) -> tuple[float, ...]:
         math.log2(1 + arch.stem.depth),
         math.log2(sum(stage.depth for stage in stages) / widths[-1]),
     ]
-    values += [math.log2(b / a) for a, b in pairwise(widths)][-_LAST_STAGES:]
-    values += [math.log2(b.depth / a.depth) for a, b in pairwise(stages)]
+    values += [math.log2(b / a) for a, b in pairwise(widths)][-_LAST_STAGES:]  # SPREAD
+    values += [math.log2(b.depth / a.depth) for a, b in pairwise(stages)]  # SPREAD
     for stage, official in zip(stages, reference, strict=True):
         expand = official.expand_ratio if stage.local in UNEXPANDED else stage.expand_ratio
+        scales = official.scales if _lacks_scales(stage, official) else stage.scales
         values += [
-            math.log2(stage.kernel_size),
+            math.log2(stage.kernel_size / _judged_kernel(stage, official)),
             math.log2(expand),
             float(stage.local != official.local),
             float(stage.mixer != official.mixer),
             math.log2(stage.head_dim / official.head_dim) if stage.head_dim else 0.0,
-            float(len(set(stage.scales) ^ set(official.scales))),
+            float(len(set(scales) ^ set(official.scales))),
         ]
     return tuple(values)
 

@@ -30,6 +30,7 @@ class CandidateNumbers(Record, frozen=True):
     memory_mb: NotNegative
     latency_extrapolated: bool = False
     accuracy_extrapolated: bool = False
+    accuracy_transferred: bool = False
 
 
 class CandidateRecord(CandidateNumbers, frozen=True, kw_only=True):

@@ -28,8 +28,6 @@ from supernet.arch import (
 from supernet.official import with_head, with_nearest_head
 
 Value = int | str | tuple[int, ...]
-# The published results say nothing about these; see `Space.fixed_as_published`.
-UNPUBLISHED = ("kernel_size", "local", "mixer", "scales")
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,21 +281,6 @@ class Space:
             return space
         kept = tuple(freeze for freeze in self.spec.freeze if freeze.dimension != "resolution")
         return replace(space, spec=replace(self.spec, freeze=kept, resolutions=choices))
-
-    def fixed_as_published(self, settings: Sequence[str] = ()) -> "Space":
-        """Fix what no published result tells apart, except the dimensions named in `settings`."""
-        chosen = {freeze.dimension for freeze in map(Freeze.parse, settings)}
-        parts = []
-        for part in self.parts:
-            official = part.values(part.reference)
-            fixed: dict[str, tuple[Value, ...]] = {
-                name: (official[name],)
-                for name, choices in part.dimensions.items()
-                if name.partition(".")[2] in UNPUBLISHED and official[name] in choices
-            }
-            fixed = {name: value for name, value in fixed.items() if name not in chosen}
-            parts.append(replace(part, dimensions=part.dimensions | fixed))
-        return replace(self, parts=tuple(parts), spec=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every dimension with its choices, for a run's record."""

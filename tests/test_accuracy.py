@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -20,7 +21,7 @@ from predictors.accuracy import (
     load_prior,
 )
 from predictors.scaling import EXPONENTS, PublishedFigure
-from predictors.shape import canonical, features
+from predictors.shape import canonical, features, transferred
 from results.errors import PredictorError
 from supernet.arch import (
     HEADED,
@@ -31,17 +32,19 @@ from supernet.arch import (
     Stage,
     parse_resolution,
 )
-from supernet.cost import backbone_cost
+from supernet.blocks import blocks_of
+from supernet.cost import backbone_cost, cost_of
 from supernet.official import BACKBONES, named_arch, with_nearest_head
 
+ROOT = Path(__file__).parents[1]
 DATASETS = ("imagenet", "cityscapes", "ade20k", "sa1b")
 FAMILIES = {"imagenet": "bl", "cityscapes": "bl", "ade20k": "bl", "sa1b": "l"}
 # Mean absolute error allowed with a row, and with an architecture, left out; in points.
 AIMS = {
-    "imagenet": (0.2, 0.3),
-    "cityscapes": (0.2, 0.3),
-    "ade20k": (0.5, 1.0),
-    "sa1b": (0.2, 0.2),
+    "imagenet": (0.2, 0.21),
+    "cityscapes": (0.2, 0.20),
+    "ade20k": (0.5, 0.75),
+    "sa1b": (0.2, 0.12),
 }
 
 
@@ -113,7 +116,8 @@ def test_published_points_are_predicted_within_their_error(dataset: str) -> None
         predicted = prior.predict(point.arch)
         assert predicted.distance == 0.0
         assert not predicted.extrapolated
-        assert predicted.std == pytest.approx(prior.std)
+        assert not predicted.transferred
+        assert prior.std <= predicted.std < 1.1 * prior.std
         assert abs(predicted.mean - point.value) < prior.std
 
 
@@ -143,6 +147,7 @@ def test_errors_equal_those_of_a_plain_nonlinear_fit(dataset: str) -> None:
     values = np.array([p.value for p in points])
     sizes = np.array([_slow_size(p.arch) for p in points])
     family_l = np.array([float(p.arch.family == "l") for p in points])
+    gains = np.array([_slow_gain(p.arch, prior.law.task) for p in points])
     low, high = EXPONENTS
     shared = load_prior("imagenet").law.exponent
     if dataset not in OWN_EXPONENT:
@@ -155,13 +160,13 @@ def test_errors_equal_those_of_a_plain_nonlinear_fit(dataset: str) -> None:
 
         seen_l = sizes[kept & (family_l > 0)]
         smallest = seen_l.min() if len(seen_l) else 1.0
-        fade = np.clip(1 - np.log2(smallest / sizes) / 2, 0, 1) * family_l
 
-        def predict(p: np.ndarray) -> np.ndarray:
-            return np.asarray(p[0] + p[1] * fade - p[2] * sizes ** -p[3])
+        def predict(p: np.ndarray, at: np.ndarray) -> np.ndarray:
+            fade = np.clip(1 - np.log2(smallest / at) / 2, 0, 1) * family_l
+            return np.asarray(p[0] + p[1] * fade - p[2] * at ** -p[3])
 
         def residuals(p: np.ndarray) -> np.ndarray:
-            return np.asarray(((predict(p) - values) * weights)[kept])
+            return np.asarray(((predict(p, sizes) - values) * weights)[kept])
 
         fits = [
             least_squares(
@@ -176,7 +181,7 @@ def test_errors_equal_those_of_a_plain_nonlinear_fit(dataset: str) -> None:
             for share in (0.2, 0.7)
         ]
         best = min(fits, key=lambda fit: float(fit.cost))
-        return np.asarray(predict(best.x) - values)
+        return np.asarray(predict(best.x, sizes * gains) - values)
 
     index = np.arange(len(points))
     for i, residual in enumerate(prior.residuals):
@@ -203,6 +208,38 @@ def _slow_size(arch: Arch) -> float:
         num_blocks += 1 + after_downsampling * (2 if attention else 1)
     macs = backbone_cost(replace(arch, stages=tuple(stages))).macs
     return macs / 1e9 * math.sqrt(num_blocks)
+
+
+def _slow_macs(arch: Arch) -> list[float]:
+    """MACs by output stride: those of the backbone cut behind each stage, less the one before."""
+    plain = canonical(arch)
+    so_far = [0.0]
+    for number in range(1, len(plain.stages) + 1):
+        cut = [block for block in blocks_of(plain) if block.stage <= f"stage{number}"]
+        so_far.append(sum(cost_of(b).macs for b in cut if b.stage != "stem"))
+    stem = sum(cost_of(block).macs for block in blocks_of(plain) if block.stage == "stem")
+    macs = [stem, *np.diff(so_far).tolist()]
+    return [*macs[:4], sum(macs[4:])]  # SAM-XL's fifth stage goes with its fourth
+
+
+def _slow_gain(arch: Arch, task: str) -> float:
+    """By how much an Arch is larger than its MACs, written out from the file of effects."""
+    record = json.loads((ROOT / "results" / "published" / "stage_effects.json").read_text())
+    effects = np.array(record["combined"][task]["mean"])
+    names = [f"{arch.family}{number}" for number in range(4)]
+    names = ["sam_xl0", "sam_xl1"] if len(arch.stages) == 5 else names
+    official = np.array(
+        [
+            _slow_macs(replace(BACKBONES[name], resolution=(side, side)))
+            for name in names
+            for side in (224, 448)
+        ]
+    )
+    macs, total = np.array(_slow_macs(arch)), np.log(official.sum(axis=1))
+    lines = [np.polyfit(total, np.log(official[:, n]), 1) for n in range(1, 5)]
+    usual = [line[1] + line[0] * np.log(macs.sum()) for line in lines]
+    weights = effects / sum(a * line[0] for a, line in zip(effects, lines, strict=True))
+    return float(np.exp(0.5 * weights @ (np.log(macs[1:]) - usual)))
 
 
 @given(st.data())
@@ -296,8 +333,11 @@ def test_std_grows_with_resolutions_beyond_the_published() -> None:
 @settings(max_examples=100, deadline=None)
 def test_what_the_figures_cannot_judge_moves_std_but_not_the_mean(arch: Arch) -> None:
     prior = load_prior("imagenet")
-    plain = canonical(arch)  # the reference's kernels, local blocks, mixers, scales, head dim
-    assert prior.predict(arch).mean == prior.predict(plain).mean
+    plain = canonical(arch)  # the reference's local blocks, mixers, scales, head dim
+    if transferred(arch)[1]:  # no scales, of which another figure tells
+        assert prior.predict(arch).mean <= prior.predict(plain).mean
+    else:
+        assert prior.predict(arch).mean == prior.predict(plain).mean
     assert prior.predict(arch).std >= prior.predict(plain).std
     if any(
         (s.kernel_size, s.local, s.mixer, s.scales) != (p.kernel_size, p.local, p.mixer, p.scales)
@@ -323,8 +363,47 @@ def test_one_unpublished_choice_in_a_published_network(name: str, change: dict[s
     prior = load_prior("imagenet")
     arch = BACKBONES[name]
     changed = replace(arch, stages=(*arch.stages[:-1], replace(arch.stages[-1], **change)))
-    assert prior.predict(changed).mean == prior.predict(arch).mean
-    assert prior.predict(changed).std > prior.predict(arch).std
+    before, after = prior.predict(arch), prior.predict(changed)
+    assert after.std > before.std
+    if change == {"kernel_size": 7}:  # counts as 5 x 5, which are worth their MACs
+        assert before.mean < after.mean < before.mean + 0.2
+    elif change == {"scales": ()}:  # Cityscapes: 2.3 points of 25.5, in all stages with attention
+        lost = math.exp(math.log(27.8 / 25.5) / len(arch.attention_stages))
+        assert 100 - after.mean == pytest.approx((100 - before.mean) * lost, rel=1e-4)
+    else:
+        assert after.mean == before.mean
+        assert not after.transferred
+
+
+def test_a_kernel_that_others_tell_of_has_an_error_and_no_distance() -> None:
+    prior = load_prior("imagenet")
+    *others, last = BACKBONES["b1"].stages
+    official, five, seven = (
+        prior.predict(replace(BACKBONES["b1"], stages=(*others, replace(last, kernel_size=kernel))))
+        for kernel in (3, 5, 7)
+    )
+    assert official.distance == five.distance == 0 < seven.distance
+    assert (official.transferred, five.transferred, seven.transferred) == (False, True, True)
+    assert 0.05 < five.mean - official.mean < 0.2  # Once-for-All: 0.08 to 0.19 points a stage
+    assert official.std < five.std < 1.2 * official.std
+    assert five.mean == seven.mean  # 7 over 5: between -0.03 and 0.10 points there
+
+
+@pytest.mark.parametrize("name", ["b1", "b3", "l1", "l3"])
+def test_macs_late_in_a_network_are_worth_more(name: str) -> None:
+    """At equal MACs and blocks, moved from stage 1 to stage 4 by their expand ratios."""
+    prior = load_prior("imagenet")
+    arch = BACKBONES[name]
+    stages = list(arch.stages)
+    stages[3] = replace(stages[3], expand_ratio=stages[3].expand_ratio + 1)
+    late = replace(arch, stages=tuple(stages))
+    early = [
+        replace(arch, stages=(replace(stages[0], expand_ratio=expand), *arch.stages[1:]))
+        for expand in range(2, 40)
+    ]
+    macs = backbone_cost(late).macs
+    nearest = min(early, key=lambda other: abs(backbone_cost(other).macs - macs))
+    assert prior.predict(late).mean > prior.predict(nearest).mean
 
 
 def test_another_mixer_is_farther_than_the_same_without_scales() -> None:

@@ -27,6 +27,7 @@ COMMANDS = [
     "lut.calibrate",
     "lut.validate",
     "predictors.fit",
+    "predictors.transfer",
     "supernet.evaluate",
     "supernet.extract",
     "supernet.train",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from predictors.shape import judged_space
 from results.errors import SpaceError, WeightsError
 from supernet.model import build, create_model
 from supernet.official import named_arch
@@ -73,7 +74,7 @@ def test_a_space_that_was_narrowed_later_comes_back(tmp_path):
     space = get_space("tiny").freeze(["stage1.kernel_size=5"]).freeze(["resolution=64"])
     save_checkpoint(tmp_path / "s.safetensors", Supernet(space))
     assert read_header(tmp_path / "s.safetensors").space == space
-    narrowed = Supernet(get_space("tiny").fixed_as_published())
+    narrowed = Supernet(judged_space(get_space("tiny")))
     with pytest.raises(WeightsError, match="narrowed by hand"):
         save_checkpoint(tmp_path / "t.safetensors", narrowed)
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.test_architecture import COMMANDS
+from tests.test_public_tables import write_tables
 
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -47,6 +48,7 @@ def folder(tmp_path_factory):
         path = folder / "imagenet" / "val" / f"n{number:08d}"
         path.mkdir(parents=True)
         Image.new("RGB", (30, 20), (number % 256,) * 3).save(path / "picture.png")
+    write_tables(folder / "tables")
     return folder
 
 

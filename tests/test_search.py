@@ -209,12 +209,21 @@ def test_freezing_reaches_the_front(tmp_path):
     assert {a.stages[2].mixer for a in archs} == {"relu_linear"}
 
 
-def test_by_default_kernels_mixers_and_scales_are_the_official_ones(finished):
-    for candidate in read_front(finished[0]).candidates:
+def test_by_default_mixers_scales_and_kernels_but_depthwise_are_the_official_ones(finished):
+    candidates = read_front(finished[0]).candidates
+    for candidate in candidates:
+        kernels = [stage.kernel_size for stage in candidate.arch.stages]
+        assert candidate.accuracy_transferred == (5 in kernels)
         for stage in candidate.arch.stages:
-            assert stage.kernel_size == 3
+            assert stage.kernel_size == 3 or (stage.kernel_size == 5 and stage.local == "mbconv")
             assert stage.scales in ((), (5,))
             assert stage.mixer in ("relu_linear", "none")
+    rows = csv.DictReader((finished[0] / "front.csv").open())
+    provenances = [row["accuracy_provenance"] for row in rows]
+    assert provenances == [
+        "transferred" if candidate.accuracy_transferred else "published" for candidate in candidates
+    ]
+    assert "transferred" in provenances
 
 
 def test_a_killed_search_resumes_and_ends_as_if_it_had_not_been_killed(tmp_path):

@@ -27,6 +27,7 @@ from nas.options import (
 from predictors.accuracy import published
 from predictors.evaluated_space import space_of_subnets
 from predictors.evaluations import read_evaluations
+from predictors.shape import judged_space
 from results.errors import (
     ArchError,
     PredictorError,
@@ -90,7 +91,7 @@ def _published(options: SearchOptions, task: Task, table: Table) -> tuple[Accura
     space = get_space(
         name or DEFAULT_SPACE, task=task, dataset=dataset, freeze=frozen, num_classes=classes
     )
-    return PredictedAccuracy(published(dataset, classes)), space.fixed_as_published(frozen)
+    return PredictedAccuracy(published(dataset, classes)), judged_space(space, frozen)
 
 
 def _measured(table: Table, task: Task, dataset: str) -> SpaceFlags | None:

@@ -26,6 +26,7 @@ class Predicted:
             accuracy=as_written(accuracy.mean),
             accuracy_std=as_written(accuracy.std),
             accuracy_extrapolated=accuracy.extrapolated,
+            accuracy_transferred=accuracy.transferred,
             **predict_costs(self.latency, arch),
         )
 

@@ -42,6 +42,7 @@ def _worker(parts: Sequence[tuple[str, int, int]], seed: int) -> Iterator[Outcom
         "MPLCONFIGDIR": str(root / "cache"),
         "XDG_CACHE_HOME": str(root / "cache"),
         "TMPDIR": str(root / "tmp"),
+        "TORCHINDUCTOR_CACHE_DIR": str(root / "cache"),
         "EFFICIENTVIT_NAS_DATA": str(root / "work" / "data"),
     }
     named = [":".join(map(str, part)) for part in parts]
