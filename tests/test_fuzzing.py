@@ -121,6 +121,7 @@ def digest_of_mutants() -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.slow
 def test_mutants_are_the_same_in_every_process():
     code = "from tests.test_fuzzing import digest_of_mutants as d; print(d())"
     told = {

@@ -61,6 +61,7 @@ def test_a_search_runs_from_an_installed_package(site, tmp_path):
     assert not (site / "results" / "runs").exists()
 
 
+@pytest.mark.slow
 def test_an_editable_install_works_twice_in_any_folder(tmp_path):
     """The first run makes results/ in the working folder, which must not hide the package."""
     source = tmp_path / "source"

@@ -218,8 +218,8 @@ def test_by_default_mixers_scales_and_kernels_but_depthwise_are_the_official_one
             assert stage.kernel_size == 3 or (stage.kernel_size == 5 and stage.local == "mbconv")
             assert stage.scales in ((), (5,))
             assert stage.mixer in ("relu_linear", "none")
-    rows = csv.DictReader((finished[0] / "front.csv").open())
-    provenances = [row["accuracy_provenance"] for row in rows]
+    with (finished[0] / "front.csv").open() as file:
+        provenances = [row["accuracy_provenance"] for row in csv.DictReader(file)]
     assert provenances == [
         "transferred" if candidate.accuracy_transferred else "published" for candidate in candidates
     ]
