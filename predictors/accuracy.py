@@ -15,6 +15,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, ClassVar
 
+from predictors.batch import PredictsMany
 from predictors.scaling import Law, PublishedFigure, fit_law
 from predictors.shape import MACS, RESOLUTION, SPREAD, Box, features, transferred
 from predictors.size import CLASSIFICATION, DENSE, size_of, stage_effects
@@ -60,7 +61,7 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class Prior:
+class Prior(PredictsMany):
     """Predicts a metric from the backbone alone; the head has no influence."""
 
     dataset: str
@@ -153,7 +154,7 @@ class Prior:
 
 
 @dataclass(frozen=True)
-class OtherClasses:
+class OtherClasses(PredictsMany):
     """What was published of one data set, asked of networks that tell other classes apart."""
 
     prior: Prior

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+import numpy as np
 
 from lut.device import SHIPPED, Device, device_names, find_table, get_device, split_spec
 from lut.sidecar import MOST_NOTE
 from lut.table import Table, load_table, weakest
+from predictors.batch import Batch
+from predictors.worth import Array
 from results.errors import TableError, printable, shortened
-from supernet.blocks import Block, BlockKind
+from supernet.blocks import Block, BlockKind, blocks_of
 
 OUTSIDE = 0.25  # of widening, above which a latency counts as extrapolated
 
@@ -66,6 +69,15 @@ class LatencyPredictor:
         distance = self._distance(total) + unseen / total
         std = total * self._relative_std * (1 + distance)
         return LatencyPrediction(total, std, provenance, extrapolated or distance > OUTSIDE)
+
+    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
+        """Return milliseconds and their standard deviations, each (networks,), as `predict` does.
+
+        Raises TableError where the table has none.
+        """
+        predictions = [self.predict(blocks_of(arch)) for arch in batch.archs]
+        latencies = np.array([prediction.latency_ms for prediction in predictions])
+        return latencies, np.array([prediction.std_ms for prediction in predictions])
 
     def by_stage(self, blocks: Sequence[Block]) -> dict[str, float]:
         """Return milliseconds by stage in order of execution; `offset` is what no block causes."""

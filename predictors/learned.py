@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from predictors.accuracy import AccuracyPrediction
+from predictors.batch import Batch
 from predictors.evaluations import Evaluations, metric_of, unit_of_task
 from predictors.models.choose import AUTO, fit_table
 from predictors.models.file import Metadata, Origin, read_model
@@ -14,6 +18,7 @@ from predictors.models.model import Model
 from predictors.models.table import FEWEST, Columns, Table
 from predictors.onehot import choices_of
 from predictors.physical import features_of, genes_of
+from predictors.worth import Array
 from results.errors import ArchError, PredictorError, SpaceError
 from results.reading import as_kind
 from supernet.arch import Arch, Task
@@ -56,13 +61,23 @@ class LearnedPredictor:
         extrapolated, and adds the variance of all evaluated values: an assumption, as nothing
         tells what it is worth. Raises SpaceError for an Arch of no part of the space.
         """
-        genes, features = columns_of(self.space, [arch])
-        genes = {gene.name: genes.get(gene.name, [None]) for gene in self.model.encoding.genes}
-        features = {name: features.get(name, [0.0]) for name in self.model.encoding.features}
-        mean, std, unseen = self.model.predict_all(genes, features)
+        means, stds, unseen = self._predict([arch])
+        return AccuracyPrediction(float(means[0]), float(stds[0]), extrapolated=bool(unseen[0]))
+
+    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
+        """Return means and standard deviations, each (networks,), as `predict` gives them."""
+        means, stds, _ = self._predict(batch.archs)
+        return means, stds
+
+    def _predict(self, archs: Sequence[Arch]) -> tuple[Array, Array, NDArray[np.integer]]:
+        """Return means, standard deviations and the numbers of choices that no subnet has."""
+        genes, features = columns_of(self.space, archs)
+        wanted, count = self.model.encoding, len(archs)
+        genes = {gene.name: genes.get(gene.name, [None] * count) for gene in wanted.genes}
+        features = {name: features.get(name, [0.0] * count) for name in wanted.features}
+        means, stds, unseen = self.model.predict_all(genes, features)
         most = math.inf if unit_of_task(self.task) == "dB" else 100.0
-        inside = min(max(float(mean[0]), 0.0), most)
-        return AccuracyPrediction(inside, float(std[0]), extrapolated=bool(unseen[0]))
+        return np.clip(means, 0.0, most), stds, unseen
 
     def describe(self) -> str:
         """Return provenance and error, in one line."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from predictors.ridge import Array
+from predictors.worth import Array
 from supernet.arch import Arch
 from supernet.space import Space, Value
 

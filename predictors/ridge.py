@@ -6,10 +6,9 @@ value = mean + (x - means) . effects, minimising squared errors + penalty * |eff
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 
-Array = NDArray[np.float64]
+from predictors.worth import Array
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-6, 5))
 

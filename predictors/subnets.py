@@ -14,9 +14,11 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from predictors.accuracy import AccuracyPrediction
+from predictors.batch import Batch
 from predictors.evaluations import Evaluations, unit_of_task
 from predictors.onehot import Choices, OneHot, choices_of
-from predictors.ridge import Array, Ridge, fit_ridge
+from predictors.ridge import Ridge, fit_ridge
+from predictors.worth import Array
 from results.errors import PredictorError, SpaceError
 from supernet.arch import Arch, Task
 from supernet.space import Space, Value, format_value
@@ -70,11 +72,19 @@ class SubnetPredictor:
         tells what it is worth. Raises SpaceError for an Arch of no part of the space.
         """
         row = choices_of(self.space, arch)
+        means, stds = self._predict([row], self.columns.encode([row]))
         unseen = self.columns.unseen(row)
-        mean = float(self.ridge.predict(self.columns.encode([row]))[0])
+        return AccuracyPrediction(float(means[0]), float(stds[0]), extrapolated=unseen > 0)
+
+    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
+        """Return means and standard deviations, each (networks,), as `predict` gives them."""
+        return self._predict(batch.choices, batch.one_hot(self.columns))
+
+    def _predict(self, rows: Sequence[Choices], columns: Array) -> tuple[Array, Array]:
         most = math.inf if unit_of_task(self.evaluations.task) == "dB" else 100.0
-        std = math.sqrt(self.error.rmse**2 + unseen * self.spread**2)
-        return AccuracyPrediction(min(max(mean, 0.0), most), std, extrapolated=unseen > 0)
+        unseen = np.array([self.columns.unseen(row) for row in rows])
+        means = np.clip(self.ridge.predict(columns), 0.0, most)
+        return means, np.sqrt(self.error.rmse**2 + unseen * self.spread**2)
 
     def describe(self) -> str:
         """Return provenance and error, in one line."""

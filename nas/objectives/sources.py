@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from predictors.accuracy import AccuracyPrediction
+from predictors.batch import Batch, PredictsMany
+from predictors.worth import Array
 from supernet.arch import Arch
 
 
@@ -26,6 +28,10 @@ class AccuracyPredictor(Protocol):
         """Return the accuracy of a network, in the metric's own points."""
         ...
 
+    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
+        """Return means and standard deviations, each (networks,), as `predict` gives them."""
+        ...
+
     def describe(self) -> str:
         """Return one line: provenance and error."""
         ...
@@ -35,7 +41,7 @@ class AccuracyPredictor(Protocol):
         ...
 
 
-class AccuracySource(ABC):
+class AccuracySource(PredictsMany, ABC):
     """Gives a search its accuracies."""
 
     @property
@@ -97,6 +103,10 @@ class PredictedAccuracy(AccuracySource):
         """Return mean and standard deviation."""
         return self._predictor.predict(arch)
 
+    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
+        """Return means and standard deviations, each (networks,)."""
+        return self._predictor.predict_many(batch)
+
     def describe(self) -> str:
         """Return one line: provenance and error."""
         return self._predictor.describe()
@@ -107,7 +117,7 @@ class PredictedAccuracy(AccuracySource):
 
 
 @dataclass(frozen=True)
-class NoAccuracy:
+class NoAccuracy(PredictsMany):
     """For questions that no accuracy is asked for, where asking costs seconds."""
 
     def predict(self, arch: Arch) -> AccuracyPrediction:
