@@ -1,5 +1,6 @@
 """Many networks at once, as predictors take them: genes of a space and what follows from them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Protocol
@@ -95,12 +96,12 @@ class Prediction(Protocol):
         ...
 
 
-class PredictsMany:
+class PredictsMany(ABC):
     """Predicts a batch one network after the other, for predictors that know no faster way."""
 
+    @abstractmethod
     def predict(self, arch: Arch) -> Prediction:
         """Return mean and standard deviation of one network."""
-        raise NotImplementedError
 
     def predict_many(self, batch: Batch) -> tuple[Array, Array]:
         """Return means and standard deviations, each (networks,), as `predict` gives them."""

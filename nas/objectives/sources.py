@@ -1,6 +1,6 @@
 """What gives a search its accuracies: predictions here, evaluations in `supernet_accuracy`."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +41,7 @@ class AccuracyPredictor(Protocol):
         ...
 
 
-class AccuracySource(PredictsMany, ABC):
+class AccuracySource(PredictsMany):
     """Gives a search its accuracies."""
 
     @property
