@@ -234,7 +234,8 @@ def _accuracy(source: str, model: str, arch: "Arch", dataset: str) -> tuple[Fact
     from nas.objectives.sources import AccuracyPredictor
     from predictors.accuracy import published
 
-    names = ("accuracy", "accuracy_std", "metric", "accuracy_extrapolated")
+    marks = ("accuracy_extrapolated", "accuracy_transferred")
+    names = ("accuracy", "accuracy_std", "metric", *marks)
     predictor: AccuracyPredictor
     if source != PUBLISHED:
         subnets = load_subnets(_subnets(source), model=model)
@@ -248,7 +249,7 @@ def _accuracy(source: str, model: str, arch: "Arch", dataset: str) -> tuple[Fact
         predictor = published(dataset, getattr(arch.head, "num_classes", None))
     accuracy = predictor.predict(arch)
     numbers = as_written(accuracy.mean), as_written(accuracy.std)
-    values = (*numbers, predictor.metric, accuracy.extrapolated)
+    values = (*numbers, predictor.metric, accuracy.extrapolated, accuracy.transferred)
     facts = {"accuracy": predictor.to_dict(), "accuracy_source": predictor.describe()}
     return dict(zip(names, values, strict=True)), facts
 
@@ -345,6 +346,8 @@ def _print(name: str, answer: dict[str, Any]) -> None:
     for name in ("latency", "accuracy"):
         if answer[f"{name}_extrapolated"]:
             out.print(f"  {name} extrapolated: unlike everything that it was checked on")
+    if answer["accuracy_transferred"]:
+        out.print("  accuracy transferred: kernels or scales count as in networks of other spaces")
     out.print("  where the milliseconds go:")
     total = answer["latency_ms"]
     for stage, part in answer["stages_ms"].items():

@@ -88,8 +88,9 @@ def _print_extrapolated(console: "Console", front: Front) -> None:
             why = "with choices that no evaluated subnet has; evaluate some that have them"
         console.print(f"* {unlike} of {total} accuracies extrapolated: {why}", soft_wrap=True)
     if transferred := sum(c.accuracy_transferred for c in front.candidates):
-        text = f"{transferred} of {total} networks have 5x5 kernels, whose worth is that in other "
-        console.print(f"{text}networks ({TRANSFERRED} in front.csv)", soft_wrap=True)
+        text = f"{transferred} of {total} accuracies rest on what 5x5 kernels or a lack of scales "
+        text += f"are worth in other networks ({TRANSFERRED} in front.csv)"
+        console.print(text, soft_wrap=True)
 
 
 def _print_outcome(console: "Console", result: SearchResult) -> None:

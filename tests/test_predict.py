@@ -152,6 +152,18 @@ def test_memory_is_that_of_the_tables_batch_and_precision(capsys):
         assert answer["memory_mb"] == pytest.approx(bytes_ * elements / 1e6, rel=1e-5)
 
 
+def test_what_others_tell_is_marked(capsys):
+    b1 = named_arch("b1")
+    for kernel, marked in ((3, False), (5, True)):
+        stages = (*b1.stages[:-1], replace(b1.stages[-1], kernel_size=kernel))
+        arch = replace(b1, stages=stages).to_json()
+        answer = predict(capsys, "--device", "orin", "--arch", arch)
+        assert answer["accuracy_transferred"] is marked
+        assert not answer["accuracy_extrapolated"]
+        Predict(device=("orin",), arch=arch).run()
+        assert ("accuracy transferred" in capsys.readouterr().out) is marked
+
+
 def test_what_nobody_has_seen_is_marked(capsys):
     def marks(*flags):
         answer = predict(capsys, "--device", *flags)
