@@ -14,8 +14,10 @@ What they are, and under which names their files are looked for in one folder:
 
 import ast
 import gzip
+import math
 import re
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.worth import STRIDES, Array
-from results.errors import PredictorError
+from results.errors import PredictorError, reason_of, shown
 from results.reading import parse_json
 from results.sheets import parse_sheet
 
@@ -89,7 +91,7 @@ def _once_for_all(paths: list[Path]) -> PublicTable:
                     for k, e, depth in zip(kernels, expands, network["d"], strict=True)
                 )
                 values.setdefault(key, []).append(float(row["top-1 acc (%)"]))
-            except (ValueError, SyntaxError, KeyError, TypeError):
+            except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
                 raise PredictorError(f"{path} is no table of Once-for-All's subnets") from None
     kept = {key: float(np.mean(v)) for key, v in values.items() if np.mean(v) > 0}
     networks = [
@@ -269,11 +271,12 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise PredictorError(f"cannot read {path}: {error.strerror or error}") from None
+            decoded = text.decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise PredictorError(f"cannot read {path}: {reason_of(error)}") from None
     if len(text) > MOST_BYTES:
         raise PredictorError(f"{path} is larger than {MOST_BYTES >> 20} MB")
-    for _, row in parse_sheet(text.decode(), columns, str(path), error=PredictorError):
+    for _, row in parse_sheet(decoded, columns, str(path), error=PredictorError):
         yield row
 
 
@@ -297,10 +300,16 @@ def _members(path: Path) -> Iterator[_Trained]:
                 if file is not None and member.size < MOST_BYTES:
                     text = file.read().decode()
                     yield parse_json(text, _Trained, f"{path}, {member.name}", error=PredictorError)
-    except (OSError, tarfile.TarError) as error:
-        raise PredictorError(f"cannot read {path}: {error}") from None
+    except (OSError, EOFError, zlib.error, tarfile.TarError, UnicodeDecodeError) as error:
+        raise PredictorError(f"cannot read {path}: {reason_of(error)}") from None
 
 
 def _number(text: str) -> float:
-    """Return a cell's number, 0 for an empty one."""
-    return float(text) if text else 0.0
+    """Return a cell's number, 0 for an empty one. Raises PredictorError for another text."""
+    try:
+        number = float(text) if text else 0.0
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise PredictorError(f"{shown(text)} stands where a number should in a public table")
+    return number

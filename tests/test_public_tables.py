@@ -112,6 +112,19 @@ def test_of_timm_only_groups_of_three_without_extra_data_count(tables):
         ("mbnv3w10_a.csv", OFA.replace("{'wid'", "__import__('os') or {'wid'"), "Once-for-All"),
         ("mbnv3w10_a.csv", "a,b\n1,2\n", "Once-for-All"),
         ("nasbench_mr.csv.gz", b"no archive", "cannot read"),
+        ("nasbench_mr.csv.gz", gzip.compress(MR.encode())[:-30], "cannot read"),
+        ("nasbench_mr.csv.gz", gzip.compress(b"seg\xff\xfe"), "cannot read"),
+        ("mbnv3w10_a.csv", b"\xff\xfe\x00", "cannot read"),
+        (
+            "imagenet_published_architectures.csv.gz",
+            gzip.compress(TIMM.replace("0.49855", "many").encode()),
+            "stands where a number should",
+        ),
+        (
+            "imagenet_published_architectures.csv.gz",
+            gzip.compress(TIMM.replace("0.49855", "inf").encode()),
+            "'inf' stands where",
+        ),
         ("accel_nasbench_dataset_jsons.tar.gz", b"no archive", "cannot read"),
         (
             "accel_nasbench_dataset_jsons.tar.gz",
