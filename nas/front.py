@@ -70,13 +70,15 @@ class Front:
     metric: str  # what accuracy is, with its unit
     latency_source: str  # provenance and error
     accuracy_source: str
-    accuracy_provenance: str = "published"  # or supernet
+    accuracy_provenance: str = "published"  # or supernet, trained
 
     @property
     def near(self) -> str:
         """Return what candidates have in common whose accuracy is not extrapolated."""
         if self.accuracy_provenance == "published":
             return "shaped like the published networks"
+        if self.accuracy_provenance == "trained":
+            return "near networks that were evaluated and trained"
         return "made of choices that were evaluated"
 
     def write(self, folder: Path) -> None:

@@ -54,6 +54,9 @@ class SearchOptions(Options):
     accuracy_model: str = FITTED
     """What is fitted to --accuracy FILE.jsonl: auto, gp, trees or mean, as predictors.fit does; or
     ridge, which adds up effects of choices and knows no sizes."""
+    trained: Path | None = None
+    """FILE.jsonl of networks trained alone, which supernet.evaluate wrote: with them and subnets of
+    --accuracy, the accuracy of a network trained alone is predicted."""
     objective: str = PREDICTED
     """predicted, or supernet: every trial is evaluated on the checkpoint, which takes seconds."""
     data: Path | None = None

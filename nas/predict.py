@@ -51,6 +51,8 @@ class Predict:
     wrote, or MODEL.npz that predictors.fit fitted to them."""
     accuracy_model: str = FITTED
     """What is fitted to --accuracy FILE.jsonl: auto, gp, trees, mean or ridge, as nas.search."""
+    trained: Path | None = None
+    """FILE.jsonl of networks trained alone, beside subnets of --accuracy, as nas.search."""
 
     costs: Path | None = None
     """Instead of one arch, draw --sample of them and write this file: columns arch (JSON),
@@ -99,9 +101,8 @@ class Predict:
         dataset = dataset_of_arch(arch)
         device, latency = self._latency(dataset)
         self._tell_version(latency)
-        answer = _answer(
-            device, latency, arch, _accuracy(self.accuracy, self.accuracy_model, arch, dataset)
-        )
+        known = _accuracy(self.accuracy, self.accuracy_model, self.trained, arch, dataset)
+        answer = _answer(device, latency, arch, known)
         trained, source = _as_trained(self.arch, arch)
         answer |= trained
         answer["provenance"] |= source
@@ -127,7 +128,7 @@ class Predict:
             note(text)
 
     def _write_costs(self) -> None:
-        from nas.objectives.accuracy import Asked, check_asked, load_subnets
+        from nas.objectives.accuracy import Asked, check_asked, check_trained, load_subnets
         from results.files import write_text
         from supernet.arch import Arch
         from supernet.blocks import blocks_of
@@ -140,9 +141,10 @@ class Predict:
             raise UserError("--costs and --csv name the same file; leave --csv out")
         check_least("--sample", self.sample, 1)
         predictor = None
+        check_trained(self.accuracy, self.trained)
         if self.accuracy != PUBLISHED:
             path_of_subnets = _subnets(self.accuracy)
-            predictor = load_subnets(path_of_subnets, self.space, self.accuracy_model)
+            predictor = load_subnets(path_of_subnets, self.space, self.accuracy_model, self.trained)
             task = check_task(self.task) if self.task else predictor.task
             asked = Asked(task, self.dataset, self.space, self.num_classes)
             check_asked(asked, path_of_subnets, predictor.dataset, predictor.space)
@@ -227,9 +229,11 @@ def _answer(
     return answer
 
 
-def _accuracy(source: str, model: str, arch: "Arch", dataset: str) -> tuple[Facts, Facts]:
+def _accuracy(
+    source: str, model: str, trained: Path | None, arch: "Arch", dataset: str
+) -> tuple[Facts, Facts]:
     """Return what is predicted and where it comes from; of super-resolution nothing is known."""
-    from nas.objectives.accuracy import load_subnets
+    from nas.objectives.accuracy import check_trained, load_subnets
     from nas.objectives.predicted import as_written
     from nas.objectives.sources import AccuracyPredictor
     from predictors.accuracy import published
@@ -237,8 +241,9 @@ def _accuracy(source: str, model: str, arch: "Arch", dataset: str) -> tuple[Fact
     marks = ("accuracy_extrapolated", "accuracy_transferred")
     names = ("accuracy", "accuracy_std", "metric", *marks)
     predictor: AccuracyPredictor
+    check_trained(source, trained)
     if source != PUBLISHED:
-        subnets = load_subnets(_subnets(source), model=model)
+        subnets = load_subnets(_subnets(source), model=model, trained=trained)
         _check_classes(arch, subnets.space.num_classes, source)
         subnets.space.encode(arch)  # the error names what is not in its space
         predictor = subnets

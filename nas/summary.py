@@ -86,6 +86,8 @@ def _print_extrapolated(console: "Console", front: Front) -> None:
         why = "unlike every published network; --max-accuracy-std keeps nearer to those"
         if front.accuracy_provenance != "published":
             why = "with choices that no evaluated subnet has; evaluate some that have them"
+        if front.accuracy_provenance == "trained":
+            why = "unlike the networks that were trained alone; train some that are like them"
         console.print(f"* {unlike} of {total} accuracies extrapolated: {why}", soft_wrap=True)
     if transferred := sum(c.accuracy_transferred for c in front.candidates):
         text = f"{transferred} of {total} accuracies rest on what 5x5 kernels or a lack of scales "

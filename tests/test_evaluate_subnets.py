@@ -123,7 +123,7 @@ def test_an_extracted_network_scores_what_its_subnet_did(weights, answer, tmp_pa
     assert told["weights_sha256"] == sha256_of(out)
     assert read_tensors(out)[1]["supernet_sha256"] == sha256_of(weights)
     alone = answer("--weights", out, *FEW[:2], *FEW[4:])
-    assert alone["provenance"] == "trained"
+    assert alone["provenance"] == "supernet"
     for row in subnet:
         assert alone["metrics"][row["metric"]] == row["value"]
     arch: Any = read_header(out).arch
@@ -366,7 +366,7 @@ def test_what_extract_cannot_do_is_named(weights, fails, monkeypatch, tmp_path, 
 def test_flags_of_subnets_do_not_go_with_a_single_network(weights, fails, tmp_path):
     path = tmp_path / "n.safetensors"
     save_checkpoint(path, open_supernet(weights).extract(largest_of(SPACE)[0]))
-    for flag, value in (("--out", "x"), ("--sample", 2), ("--storage", "x"), ("--study", "x")):
+    for flag, value in (("--sample", 2), ("--storage", "x"), ("--study", "x")):
         error = fails(Evaluate, "supernet.evaluate", "--weights", path, flag, value)
         assert f"is a single network, and no supernet; leave {flag} out" in error
 

@@ -64,7 +64,8 @@ class TestReading:
         expected = replace(TOLD, arch=SMALL, norm_eps=1e-5, is_trained_here=True)
         assert read_header(path) == expected
         untold = {f.name for f in fields(WeightsHeader) if not getattr(expected, f.name)}
-        assert untold == {"space", "kernel_transform"}  # which are a supernet's
+        # which are a supernet's, and of a subnet that was taken out of one
+        assert untold == {"space", "kernel_transform", "extraction"}
 
     def test_a_supernet_s(self, tmp_path):
         path = tmp_path / "s.safetensors"

@@ -233,7 +233,7 @@ def _recorded_options(options: SearchOptions, run: Path) -> SearchOptions:
     """
     record = read_record(run, SEARCH)
     absolute = replace(options, accuracy=options.absolute_accuracy)
-    settings = record["settings"]
+    settings = {"trained": None} | record["settings"]  # older runs have not been given any
     if "accuracy_model" not in settings:  # of a run from before there were others than ridge
         plain = str(settings.get("accuracy")).endswith(".jsonl")
         settings = settings | {"accuracy_model": PLAIN if plain else FITTED}

@@ -1,8 +1,9 @@
 """`--accuracy` and `--objective`: where a search's accuracies come from, and in which space.
 
 published: the scaling law on published figures. FILE.jsonl: a predictor fitted on evaluated
-subnets. MODEL.npz: one that `predictors.fit` fitted. CHECKPOINT.safetensors with `--objective
-supernet`: every trial is evaluated on it.
+subnets. MODEL.npz: one that `predictors.fit` fitted. With `--trained`, what either says is worth
+once a network is trained alone. CHECKPOINT.safetensors with `--objective supernet`: every trial is
+evaluated on it.
 """
 
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from supernet.spaces import DEFAULT_SPACE, SPACES, get_space
 if TYPE_CHECKING:
     from predictors.learned import LearnedPredictor
     from predictors.subnets import SubnetPredictor
+    from predictors.two_levels import TwoLevelPredictor
 
 IN_RUNS = ("model.safetensors", "evaluations.jsonl")  # of supernet.train, of a search
 
@@ -74,7 +76,7 @@ def choose_accuracy(
         evaluated = open_checkpoint(path, options.evaluation)
         check_asked(asked, path, evaluated.dataset, evaluated.space)
         return evaluated, evaluated.space.freeze(options.freeze)
-    predictor = load_subnets(path, options.space, options.accuracy_model)
+    predictor = load_subnets(path, options.space, options.accuracy_model, options.trained)
     check_asked(asked, path, predictor.dataset, predictor.space)
     return PredictedAccuracy(predictor), predictor.space.freeze(options.freeze)
 
@@ -105,17 +107,27 @@ def _measured(table: Table, task: Task, dataset: str) -> SpaceFlags | None:
 
 
 def load_subnets(
-    path: Path, name: str | None = None, model: str = FITTED
-) -> "SubnetPredictor | LearnedPredictor":
+    path: Path, name: str | None = None, model: str = FITTED, trained: Path | None = None
+) -> "SubnetPredictor | LearnedPredictor | TwoLevelPredictor":
     """Return a predictor of subnets, from a fitted model or fitted to a file of evaluated ones.
 
     Args:
         name: of the space that evaluated subnets are of; by default the smallest.
         model: what is fitted: auto, gp, trees or mean of `predictors.fit`, or ridge, which is of
             choices alone.
+        trained: a file of networks trained alone, whose accuracy is then predicted instead.
 
-    Raises PredictorError where the file is none, or holds too few or those of another space.
+    Raises PredictorError where a file is none, or holds too few or those of another space.
     """
+    predictor = _first_level(path, name, model)
+    if trained is None:
+        return predictor
+    from predictors.two_levels import fit_two_levels
+
+    return fit_two_levels(predictor, trained)
+
+
+def _first_level(path: Path, name: str | None, model: str) -> "SubnetPredictor | LearnedPredictor":
     check_choice("accuracy model", model, ACCURACY_MODELS, PredictorError)
     if path.suffix == MODEL:
         from predictors.learned import read_learned  # numpy takes time to load
@@ -156,6 +168,7 @@ def check_objective(options: SearchOptions) -> None:
         raise SearchError(
             "--accuracy-model tells what is fitted to --accuracy FILE.jsonl; leave it out"
         )
+    check_trained(source, options.trained)
     if not is_evaluated and options.evaluation_flags:
         flag = next(iter(options.evaluation_flags))
         raise SearchError(f"{flag} goes with --objective supernet; leave it out")
@@ -163,6 +176,22 @@ def check_objective(options: SearchOptions) -> None:
         raise SearchError(
             "--max-accuracy-std limits predictions, and --objective supernet evaluates; leave it "
             "out"
+        )
+
+
+def check_trained(source: str, trained: Path | None) -> None:
+    """Raise SearchError or PredictorError where `--trained` is no file, or goes with no subnets."""
+    if trained is None:
+        return
+    if source == PUBLISHED or Path(source).suffix == CHECKPOINT:
+        raise SearchError(
+            "--trained tells what accuracies of subnets are worth in training alone; name subnets "
+            f"that were evaluated, by --accuracy FILE.jsonl or MODEL{MODEL}, or leave it out"
+        )
+    if not trained.is_file():
+        raise PredictorError(
+            f"no file {trained} of networks trained alone; write it by `python -m "
+            f"supernet.evaluate --weights TRAINED{CHECKPOINT} --out {trained}` for each"
         )
 
 

@@ -16,7 +16,7 @@ class AccuracyPredictor(Protocol):
 
     @property
     def provenance(self) -> str:
-        """Return published or supernet."""
+        """Return published, supernet or trained."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class AccuracySource(PredictsMany):
     @property
     @abstractmethod
     def provenance(self) -> str:
-        """Return published or supernet."""
+        """Return published, supernet or trained."""
 
     @property
     @abstractmethod
@@ -84,14 +84,14 @@ class AccuracySource(PredictsMany):
 
 
 class PredictedAccuracy(AccuracySource):
-    """Predicts, from published figures or from evaluated subnets."""
+    """Predicts, from published figures, evaluated subnets or networks trained alone."""
 
     def __init__(self, predictor: AccuracyPredictor) -> None:
         self._predictor = predictor
 
     @property
     def provenance(self) -> str:
-        """Return published, or supernet for evaluated subnets."""
+        """Return published, supernet for evaluated subnets, trained with networks beside them."""
         return self._predictor.provenance
 
     @property

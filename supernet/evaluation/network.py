@@ -13,6 +13,7 @@ from results.errors import ArchError, DataError, WeightsError
 from results.progress import progress
 from supernet.accelerator import dtype_of
 from supernet.arch import Arch, format_resolution, parse_resolution
+from supernet.evaluation.alone import NetworkLog, provenance_of
 from supernet.evaluation.folders import FolderData, open_data
 from supernet.evaluation.options import EvaluationOptions
 from supernet.evaluation.recalibrated import naming_memory, task_of
@@ -45,6 +46,7 @@ def evaluate_network(
     """
     options.check_network()
     arch = _arch(options, weights)
+    log = None if options.out is None else NetworkLog(options.out, weights, arch, options)
     settings = _settings(options, arch)
     weights_notes: list[str] = []
     model = network_with(weights, arch, tell=weights_notes.append).eval()
@@ -72,7 +74,7 @@ def evaluate_network(
         "n": number,
         "metrics": metrics,
         "units": {name: unit_of(name) for name in metrics},
-        "provenance": "trained",
+        "provenance": provenance_of(weights.header, options),
         "resolution": None
         if arch.task == "super_resolution"
         else format_resolution(arch.resolution),
@@ -81,6 +83,8 @@ def evaluate_network(
         "seconds": time.perf_counter() - started,
     }
     notes = (*weights_notes, *notes)
+    if log is not None:
+        notes += log.append(answer)
     return answer | weights.header.training | ({"notes": list(notes)} if notes else {})
 
 

@@ -13,13 +13,14 @@ from results.errors import (
 )
 from results.options import Options
 from supernet.accelerator import check_accelerator, check_precision
+from supernet.evaluation.rows import TRAINED
 from supernet.official import ALL_DATASETS, check_task
 from supernet.tasks.class_order import ORDERS, check_order
 
 RECALIBRATION_IMAGES = 512  # that statistics of a subnet are computed on
 SUBNET_BATCH = 64  # pictures
 CLASSIFIED_TOGETHER = 32  # pictures of a folder; of other tasks one, as their sizes differ
-SUBNETS_ONLY = ("out", "sample", "storage", "study")
+SUBNETS_ONLY = ("sample", "storage", "study")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class EvaluationOptions(Options):
     seed: int = 0
     """Of the random archs, and of the pictures for statistics."""
     out: Path | None = None
-    """Of a supernet: a .jsonl that figures are appended to; what it has is not evaluated again."""
+    """A .jsonl that figures are appended to, of subnets or of networks trained alone; a subnet that
+    it has is not evaluated again."""
+    provenance: str | None = None
+    """For --out, of weights that do not tell how they were trained: trained, if it was alone."""
     storage: str | None = None
     """Of a supernet: Optuna's storage (a URL, or a file) through which processes share archs."""
     study: str = "subnets"
@@ -87,6 +91,10 @@ class EvaluationOptions(Options):
             check_choice("dataset", self.dataset, ALL_DATASETS, DataError)
         if self.class_order is not None:
             check_choice("class order", self.class_order, ORDERS, DataError)
+        if self.provenance is not None:
+            check_choice("provenance", self.provenance, (TRAINED,), WeightsError)
+            if self.out is None:
+                raise WeightsError("--provenance goes with --out FILE.jsonl; leave it out")
         for name, least in (
             ("limit", 1),
             ("batch_size", 1),
@@ -127,6 +135,10 @@ class EvaluationOptions(Options):
                 f"{self.weights} has {num_classes or 'its own'} classes; leave --num-classes out"
             )
         check_order(self.class_order, task, self.data)
+        if self.provenance is not None:
+            raise WeightsError(
+                f"{self.weights} is a supernet, whose weights are shared; leave --provenance out"
+            )
         if self.dataset is not None:
             raise DataError("a supernet knows its data set; leave --dataset out")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from results.console import terminal
 from supernet.arch import Arch, format_resolution
-from supernet.evaluation.rows import EvaluationRow
+from supernet.evaluation.rows import SHARED, EvaluationRow
 
 UNITS = {"psnr_db": "dB", "ssim": "", "loss": "", "l1": ""}  # of the other figures: percent
 TITLES = {
@@ -23,8 +23,9 @@ def print_network(answer: dict[str, Any]) -> None:
     out = terminal(soft_wrap=True)
     arch = Arch.from_dict(answer["arch"])
     size = f", {answer['resolution']} px" if answer["resolution"] else ""
+    made = "shared weights" if answer["provenance"] == SHARED else "trained"
     out.print(f"{answer['task']}: {arch.describe()}{size}")
-    out.print(f"  weights    {answer['weights']}, sha256 {answer['weights_sha256'][:12]}, trained")
+    out.print(f"  weights    {answer['weights']}, sha256 {answer['weights_sha256'][:12]}, {made}")
     out.print(
         f"  data       {answer['dataset']} ({answer['data'] or 'embedded'}), "
         f"pictures: {answer['n']}, {answer['precision']} on "

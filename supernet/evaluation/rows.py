@@ -1,14 +1,15 @@
 """Evaluated subnets in a file, one JSON object a line, which several processes may append to.
 
 A row is one figure of one Arch: `arch`, `metric`, `value`, perhaps `stderr`, how many `figures`
-the Arch has, and what it was measured on and with.
+the Arch has, and what it was measured on and with. Its `provenance` is supernet (also where none is
+told), or trained: the weights were trained for this Arch alone. A file holds rows of one of both.
 """
 
 import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,9 +25,10 @@ from results.reading import (
     parse_json,
     whole_lines,
 )
-from supernet.arch import Arch
+from supernet.arch import Arch, format_resolution
 
 EvaluationRow = dict[str, Any]
+SHARED, TRAINED = "supernet", "trained"  # provenances
 CHUNK = 2**20  # bytes
 BEGINS = '{"arch": {"family": "'  # every row that is written here
 # With equal values of these a figure of an Arch is the same figure.
@@ -58,6 +60,28 @@ class Figure(Record, frozen=True):
     class_order: str | None = None
     resolution: str | None = None
     provenance: str | None = None
+    steps: Whole | None = None  # of training, where it was of the Arch alone
+
+    @property
+    def is_trained(self) -> bool:
+        """Tell whether the weights were trained for this Arch alone."""
+        return self.provenance == TRAINED
+
+
+def rows_of(
+    arch: Arch, figures: Mapping[str, float], facts: EvaluationRow, *, provenance: str
+) -> list[EvaluationRow]:
+    """Return a row for each of a network's figures, in their order; `facts` are fields of all."""
+    names = [name for name in figures if name != "n" and not name.endswith("_stderr")]
+    resolution = format_resolution(arch.resolution)
+    rows: list[EvaluationRow] = []
+    for name in names:
+        row: EvaluationRow = {"arch": arch.to_dict(), "metric": name, "value": figures[name]}
+        if f"{name}_stderr" in figures:
+            row["stderr"] = figures[f"{name}_stderr"]
+        told = {"resolution": resolution, "provenance": provenance, "figures": len(names)}
+        rows.append(row | facts | told)
+    return rows
 
 
 def parse_figure(
@@ -81,12 +105,15 @@ def parse_figure(
 class EvaluationLog:
     """The rows of a file that have given settings, by Arch; further ones are appended."""
 
-    def __init__(self, path: Path | None, settings: EvaluationRow) -> None:
+    def __init__(
+        self, path: Path | None, settings: EvaluationRow, *, provenance: str = SHARED
+    ) -> None:
         """Read what the file has. Without `path` rows are kept in memory alone.
 
-        Raises RunError where the file cannot be read or holds something else.
+        Raises RunError where the file cannot be read or holds something else, also where its rows
+        are trained and `provenance` is not, or the reverse.
         """
-        self.path = path
+        self.path, self.provenance = path, provenance
         self.settings = {name: settings.get(name) for name in SETTINGS}
         self.by_arch: dict[Arch, list[EvaluationRow]] = {}  # those with all their figures
         self._partial: dict[Arch, dict[str, EvaluationRow]] = {}
@@ -173,10 +200,18 @@ class EvaluationLog:
         return data + b"\n"
 
     def _parsed(self, line: bytes, number: int) -> tuple[Arch, Figure, EvaluationRow]:
+        where = f"{self.path}, line {number}"
         try:
-            return parse_figure(line, f"{self.path}, line {number}, is no evaluated network")
+            arch, figure, row = parse_figure(line, f"{where}, is no evaluated network")
         except RunError as error:
             raise RunError(f"{error}; name another --out") from None
+        if figure.is_trained != (self.provenance == TRAINED):
+            held = "a network trained alone" if figure.is_trained else "shared weights"
+            raise RunError(
+                f"{where} is of {held}, which does not compare with provenance "
+                f"{self.provenance}; name another --out"
+            )
+        return arch, figure, row
 
     def _take(self, arch: Arch, figure: Figure, row: EvaluationRow) -> None:
         if any(getattr(figure, name) != value for name, value in self.settings.items()):

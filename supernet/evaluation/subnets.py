@@ -12,7 +12,7 @@ from supernet.arch import Arch, Task, format_resolution
 from supernet.evaluation.options import SUBNET_BATCH, EvaluationOptions
 from supernet.evaluation.queue import SharedQueue
 from supernet.evaluation.recalibrated import Recalibration, Subnets, naming_memory
-from supernet.evaluation.rows import EvaluationLog, EvaluationRow
+from supernet.evaluation.rows import SHARED, EvaluationLog, EvaluationRow, rows_of
 from supernet.resolve import at_resolution, read_archs, trained_arch
 from supernet.sharing.extremes import largest_of, smallest_of
 from supernet.space import Space
@@ -98,16 +98,9 @@ class SubnetEvaluator:
             model = subnets.network(arch).to(dtype=self.settings.dtype)
             figures = subnets.task.evaluate(model, arch, self.settings)
         primary = subnets.task.primary
-        names = [name for name in figures if name != "n" and not name.endswith("_stderr")]
-        names.sort(key=lambda name: name != primary)
-        return [self._row(arch, name, figures) | {"figures": len(names)} for name in names]
-
-    def _row(self, arch: Arch, name: str, figures: dict[str, float]) -> EvaluationRow:
-        row: EvaluationRow = {"arch": arch.to_dict(), "metric": name, "value": figures[name]}
-        if f"{name}_stderr" in figures:
-            row["stderr"] = figures[f"{name}_stderr"]
-        row |= {source: value for source, value in self.sources.items() if source != "file"}
-        return row | {"resolution": format_resolution(arch.resolution), "provenance": "supernet"}
+        facts = {name: value for name, value in self.sources.items() if name != "file"}
+        rows = rows_of(arch, figures, facts, provenance=SHARED)
+        return sorted(rows, key=lambda row: row["metric"] != primary)
 
     def _num_pictures(self) -> int:
         pictures, _ = self.subnets.task.held_out(self.subnets.supernet.largest[0])

@@ -87,6 +87,16 @@ class HeldOutFigure(Record, frozen=True):
 
 
 @dataclass(frozen=True)
+class Extraction:
+    """Which supernet a network was taken out of, and what its statistics were computed on."""
+
+    supernet_sha256: str
+    images: int | None = None
+    batch: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
 class WeightsHeader:
     """What a weights file tells of itself. None and () where it does not say."""
 
@@ -102,12 +112,23 @@ class WeightsHeader:
     seed: int | None = None
     num_train: int | None = None  # pictures trained on, where the user chose a number
     accuracy: HeldOutFigure | None = None
+    extraction: Extraction | None = None  # of a subnet that was not trained since
     is_trained_here: bool = False  # by supernet.train, alone or as part of a supernet
 
     @property
     def is_ours(self) -> bool:
         """Tell whether this project wrote the file, by a command or `save_weights`."""
         return self.arch is not None or self.space is not None
+
+    @property
+    def provenance(self) -> Literal["trained", "supernet"] | None:
+        """Return trained for weights that steps of training made for that network alone.
+
+        supernet: they are shared, or were taken out of a supernet. None: the file does not say.
+        """
+        if self.kind == "supernet" or self.extraction is not None:
+            return "supernet"
+        return "trained" if self.steps else None
 
     @property
     def arch_as_trained(self) -> Arch | None:
@@ -191,6 +212,7 @@ def _header(metadata: Mapping[str, str], held: int, path: Path) -> WeightsHeader
         seed=_number(metadata, "seed", path),
         num_train=_number(metadata, "num_train", path),
         accuracy=_parsed(metadata, ACCURACY, HeldOutFigure, path),
+        extraction=None if is_supernet else _extraction(metadata, path),
         is_trained_here=bool({"steps", "supernet_sha256"} & metadata.keys()),
     )
 
@@ -284,6 +306,14 @@ def _classes(metadata: Mapping[str, str], path: Path) -> tuple[str, ...]:
 def _preprocessing(metadata: Mapping[str, str], path: Path) -> Preprocessing | None:
     record = _parsed(metadata, PREPROCESSING, PreprocessingRecord, path)
     return None if record is None else Preprocessing(**msgspec.structs.asdict(record))
+
+
+def _extraction(metadata: Mapping[str, str], path: Path) -> Extraction | None:
+    if "supernet_sha256" not in metadata:
+        return None
+    kinds = ("images", "batch", "seed")
+    numbers = {kind: _number(metadata, f"recalibration_{kind}", path) for kind in kinds}
+    return Extraction(metadata["supernet_sha256"], **numbers)
 
 
 def _number(metadata: Mapping[str, str], name: str, path: Path) -> int | None:
