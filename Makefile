@@ -1,5 +1,5 @@
 .PHONY: check test bench bench-models bench-loading bench-mixers bench-tables bench-sandwich \
-    bench-weight-sharing bench-pretraining bench-compiling bench-kills bench-few-samples
+    bench-weight-sharing bench-pretraining bench-compiling bench-kills bench-few-samples bench-active-choice
 
 check:
 	ruff format --check .
@@ -39,6 +39,9 @@ bench-compiling: # on the first GPU where there is one
 
 bench-few-samples: # half an hour on one core; TABLES: a folder of public tables, see the module
 	python -m tests.benchmarks.few_samples --tables $(TABLES)
+
+bench-active-choice: # a quarter of an hour on one core; TABLES as of bench-few-samples
+	python -m tests.benchmarks.active_choice --tables $(TABLES)
 
 bench-kills:
 	python -m tests.benchmarks.kills

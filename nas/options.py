@@ -1,4 +1,4 @@
-"""What a search is asked for: the flags of `nas.search` as a value."""
+"""What a search is asked for, and a sample of a space: flags of the commands as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,3 +146,43 @@ class SearchOptions(Options):
         if self.accuracy == PUBLISHED:
             return PUBLISHED
         return str(Path(self.accuracy).resolve())
+
+
+@dataclass(frozen=True)
+class SampleOptions(Options):
+    """Which networks are written, with latencies of which device and accuracies by what."""
+
+    device: tuple[str, ...] = ()
+    """NAME[:runtime[:precision]]; `python -m nas.devices` lists them."""
+    costs: Path | None = None
+    """CSV to write: columns arch (JSON), latency_ms, latency_std_ms, and with an --accuracy file
+    accuracy, accuracy_std. supernet.train --costs and supernet.evaluate --archs read it."""
+    sample: int | None = None
+    """Networks to draw at random; by default 1000, or all where the space has fewer."""
+    propose: int | None = None
+    """Instead, this many networks that --accuracy FILE.jsonl lacks and whose evaluation tells most
+    about the front of latency and accuracy, the most valuable first."""
+    space: str | None = None
+    """Space to draw from; by default family, or that of the --accuracy file."""
+    freeze: tuple[str, ...] = ()
+    """DIMENSION=VALUE[,VALUE...], such as resolution=128,160; repeatable."""
+    task: str | None = None
+    """classification, segmentation, super_resolution or promptable; by default classification, or
+    that of the --accuracy file."""
+    dataset: str | None = None
+    """imagenet, cityscapes, ade20k or sa1b."""
+    num_classes: int | None = None
+    """Classes of the head; by default the data set's, or those of the --accuracy file."""
+    seed: int = 0
+    """Same seed, same networks."""
+
+    accuracy: str = PUBLISHED
+    """FILE.jsonl of subnets that supernet.evaluate wrote, or MODEL.npz that predictors.fit fitted
+    to them, to predict accuracies from; by default none are written."""
+    accuracy_model: str = FITTED
+    """What is fitted to --accuracy FILE.jsonl: auto, gp, trees, mean or ridge, as nas.search."""
+    trained: Path | None = None
+    """FILE.jsonl of networks trained alone, beside subnets of --accuracy, as nas.search."""
+
+    table: Path | None = None
+    """Latency table (.csv, with its .json beside it) instead of the device's own."""

@@ -3,19 +3,15 @@
 python -m nas.predict --device orin --arch b2 --resolution 288
 """
 
-import csv
-import io
 import json
-import random
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.options import CHECKPOINT, FITTED, PUBLISHED
+from nas.options import FITTED, PUBLISHED
 from results.console import main as console_main
 from results.console import note, terminal
-from results.errors import DeviceError, PredictorError, SpaceError, UserError, check_least
+from results.errors import DeviceError, PredictorError, UserError
 from supernet.arch import format_resolution, parse_resolution
 
 # What predicts is imported where it is asked for: `--help` has to be there at once.
@@ -23,15 +19,13 @@ if TYPE_CHECKING:
     from lut.device import Device
     from predictors.latency import LatencyPredictor
     from supernet.arch import Arch
-    from supernet.space import Space
 
-TASK, SAMPLE = "classification", 1000  # where no flag says otherwise
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict latency, accuracy and cost of a network; or sample a space into a CSV."""
+    """Predict latency, accuracy and cost of a network."""
 
     device: tuple[str, ...] = ()
     """NAME[:runtime[:precision]]; `python -m nas.devices` lists them."""
@@ -55,19 +49,18 @@ class Predict:
     """FILE.jsonl of networks trained alone, beside subnets of --accuracy, as nas.search."""
 
     costs: Path | None = None
-    """Instead of one arch, draw --sample of them and write this file: columns arch (JSON),
-    latency_ms, latency_std_ms, and with an --accuracy file accuracy, accuracy_std. What
-    supernet.train --costs reads."""
+    """Instead of one arch, write a CSV of networks: forwarded to `nas.sample`, as are --sample,
+    --csv, --space, --freeze and --seed."""
     sample: int | None = None
-    """Archs to draw for --costs; by default 1000, or all where the space has fewer."""
+    """As of nas.sample."""
     space: str | None = None
-    """Space to draw from; by default family, or that of the --accuracy file."""
+    """As of nas.sample."""
     freeze: tuple[str, ...] = ()
-    """DIMENSION=VALUE[,VALUE...] for --space; repeatable."""
+    """As of nas.sample; repeatable."""
     csv: Path | None = None
     """The same as --costs."""
     seed: int = 0
-    """Of --costs."""
+    """As of nas.sample."""
 
     table: Path | None = None
     """Latency table (.csv, with its .json beside it) instead of the device's own."""
@@ -77,14 +70,14 @@ class Predict:
     """Print nothing but errors."""
 
     def run(self) -> None:
-        """Print what is known of one network, or write a CSV of many."""
+        """Print what is known of one network."""
         drawn = (self.costs, self.csv, self.sample)
         if (self.arch is None) == (drawn == (None, None, None)):
             raise UserError("give either --arch, or --costs FILE [--sample N]")
         if self.arch is None:
             if self.resolution is not None:
                 raise UserError("--costs takes its resolutions by --freeze resolution=224,256")
-            self._write_costs()
+            self._sample()
             return
         if self.freeze or self.space is not None:
             raise UserError("--space and --freeze go with --costs, not with --arch")
@@ -127,71 +120,19 @@ class Predict:
         if text and not self.quiet:
             note(text)
 
-    def _write_costs(self) -> None:
-        from nas.objectives.accuracy import Asked, check_asked, check_trained, load_subnets
-        from results.files import write_text
-        from supernet.arch import Arch
-        from supernet.blocks import blocks_of
-        from supernet.official import check_task, dataset_of
+    def _sample(self) -> None:
+        """Write a CSV of networks, as the command for it does."""
+        from nas.options import SampleOptions
+        from nas.sample import Sample
 
-        path = self.costs or self.csv
-        if path is None:
-            raise UserError("--sample writes to a file; name it with --costs FILE")
         if self.costs and self.csv:
             raise UserError("--costs and --csv name the same file; leave --csv out")
-        check_least("--sample", self.sample, 1)
-        predictor = None
-        check_trained(self.accuracy, self.trained)
-        if self.accuracy != PUBLISHED:
-            path_of_subnets = _subnets(self.accuracy)
-            predictor = load_subnets(path_of_subnets, self.space, self.accuracy_model, self.trained)
-            task = check_task(self.task) if self.task else predictor.task
-            asked = Asked(task, self.dataset, self.space, self.num_classes)
-            check_asked(asked, path_of_subnets, predictor.dataset, predictor.space)
-        space = predictor.space.freeze(self.freeze) if predictor else self._space()
-        count = min(SAMPLE, space.size) if self.sample is None else self.sample
-        if count > space.size:
-            raise SpaceError(f"space {space.name} has only {space.size} archs; --sample fewer")
-        task = predictor.task if predictor else check_task(self.task or TASK)
-        _, latency = self._latency(space.dataset or dataset_of(task, self.dataset))
-        self._tell_version(latency)
-        rng, drawn = random.Random(self.seed), dict[Arch, None]()
-        while len(drawn) < count:
-            drawn[space.sample(rng)] = None
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        columns = ["arch", "latency_ms", "latency_std_ms"]
-        writer.writerow(columns if predictor is None else [*columns, "accuracy", "accuracy_std"])
-        for arch in drawn:
-            predicted = latency.predict(blocks_of(arch))
-            numbers = [predicted.latency_ms, predicted.std_ms]
-            if predictor is not None:
-                accuracy = predictor.predict(arch)
-                numbers += [accuracy.mean, accuracy.std]
-            writer.writerow((arch.to_json(), *(f"{number:.6g}" for number in numbers)))
-        write_text(path, text.getvalue())
-        summary = {"csv": str(path), "archs": count, "provenance": latency.provenance}
-        if predictor is not None:
-            summary["accuracy"] = predictor.to_dict()
-        if self.json:
-            print(json.dumps(summary, allow_nan=False))
-        elif not self.quiet:
-            print(f"wrote {count} archs of space {space.name} to {path}")
-            print(f"latency: {latency.describe()}")
-            if predictor is not None:
-                print(f"accuracy: {predictor.describe()}")
-
-    def _space(self) -> "Space":
-        from supernet.official import check_task
-        from supernet.spaces import DEFAULT_SPACE, get_space
-
-        return get_space(
-            self.space or DEFAULT_SPACE,
-            task=check_task(self.task or TASK),
-            dataset=self.dataset,
-            freeze=self.freeze,
-            num_classes=self.num_classes,
-        )
+        own = {field.name for field in fields(self)} - {"costs"}
+        given = {f.name: getattr(self, f.name) for f in fields(SampleOptions) if f.name in own}
+        costs = self.costs or self.csv
+        Sample(**given, costs=costs, json=self.json, quiet=self.quiet).run()
+        if not self.quiet:
+            note("networks of a space are written by python -m nas.sample --costs FILE.csv")
 
 
 def _answer(
@@ -233,7 +174,7 @@ def _accuracy(
     source: str, model: str, trained: Path | None, arch: "Arch", dataset: str
 ) -> tuple[Facts, Facts]:
     """Return what is predicted and where it comes from; of super-resolution nothing is known."""
-    from nas.objectives.accuracy import check_trained, load_subnets
+    from nas.objectives.accuracy import check_trained, load_subnets, subnets_file
     from nas.objectives.predicted import as_written
     from nas.objectives.sources import AccuracyPredictor
     from predictors.accuracy import published
@@ -243,7 +184,7 @@ def _accuracy(
     predictor: AccuracyPredictor
     check_trained(source, trained)
     if source != PUBLISHED:
-        subnets = load_subnets(_subnets(source), model=model, trained=trained)
+        subnets = load_subnets(subnets_file(source), model=model, trained=trained)
         _check_classes(arch, subnets.space.num_classes, source)
         subnets.space.encode(arch)  # the error names what is not in its space
         predictor = subnets
@@ -282,19 +223,6 @@ def _as_trained(text: str, arch: "Arch") -> tuple[Facts, Facts]:
     }
     source = f"{reached.n:,} held-out pictures of {reached.dataset}, as {text} says"
     return {"trained": facts}, {"trained": source}
-
-
-def _subnets(source: str) -> Path:
-    """Return the file of evaluated subnets. Raises PredictorError where there is none."""
-    from nas.objectives.accuracy import accuracy_file
-
-    path = accuracy_file(source)
-    if path.suffix == CHECKPOINT:
-        raise PredictorError(
-            f"{source} is a checkpoint; evaluate subnets of it and give that file: python -m "
-            f"supernet.evaluate --weights {shlex.quote(source)} --sample 100 --out subnets.jsonl"
-        )
-    return path
 
 
 def _check_classes(arch: "Arch", num_classes: int | None, source: str) -> None:

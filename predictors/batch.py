@@ -43,8 +43,11 @@ class Batch:
     @classmethod
     def of(cls, space: Space, archs: Iterable[Arch]) -> "Batch":
         """Make a batch of networks. Raises SpaceError for one that is not in the space."""
-        rows = [space.encode(arch) for arch in archs]
-        return cls(space, np.array(rows, dtype=np.int64).reshape(len(rows), len(space.genes)))
+        given = tuple(archs)
+        rows = [space.encode(arch) for arch in given]
+        batch = cls(space, np.array(rows, dtype=np.int64).reshape(len(rows), len(space.genes)))
+        batch.archs = given  # what decoding would give again
+        return batch
 
     def __len__(self) -> int:
         return len(self.genes)

@@ -69,15 +69,28 @@ class LearnedPredictor:
         means, stds, _ = self._predict(batch.archs)
         return means, stds
 
+    def predict_function(self, batch: Batch) -> tuple[Array, Array]:
+        """Return means, and how little is known of each; see `Model.predict_function`."""
+        means, stds = self.model.predict_function(*self._columns(batch.archs))
+        return self._clip(means), stds
+
     def _predict(self, archs: Sequence[Arch]) -> tuple[Array, Array, NDArray[np.integer]]:
         """Return means, standard deviations and the numbers of choices that no subnet has."""
+        means, stds, unseen = self.model.predict_all(*self._columns(archs))
+        return self._clip(means), stds, unseen
+
+    def _columns(self, archs: Sequence[Arch]) -> tuple[Columns, Columns]:
+        """Return the genes and features that the model was fitted to."""
         genes, features = columns_of(self.space, archs)
         wanted, count = self.model.encoding, len(archs)
-        genes = {gene.name: genes.get(gene.name, [None] * count) for gene in wanted.genes}
-        features = {name: features.get(name, [0.0] * count) for name in wanted.features}
-        means, stds, unseen = self.model.predict_all(genes, features)
+        return (
+            {gene.name: genes.get(gene.name, [None] * count) for gene in wanted.genes},
+            {name: features.get(name, [0.0] * count) for name in wanted.features},
+        )
+
+    def _clip(self, means: Array) -> Array:
         most = math.inf if unit_of_task(self.task) == "dB" else 100.0
-        return np.clip(means, 0.0, most), stds, unseen
+        return np.clip(means, 0.0, most)
 
     def describe(self) -> str:
         """Return provenance and error, in one line."""

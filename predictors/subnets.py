@@ -80,6 +80,10 @@ class SubnetPredictor:
         """Return means and standard deviations, each (networks,), as `predict` gives them."""
         return self._predict(batch.choices, batch.one_hot(self.columns))
 
+    def predict_function(self, batch: Batch) -> tuple[Array, Array]:
+        """Return what `predict_many` does: of a sum of effects nothing else is known."""
+        return self.predict_many(batch)
+
     def _predict(self, rows: Sequence[Choices], columns: Array) -> tuple[Array, Array]:
         most = math.inf if unit_of_task(self.evaluations.task) == "dB" else 100.0
         unseen = np.array([self.columns.unseen(row) for row in rows])

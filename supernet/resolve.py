@@ -117,27 +117,43 @@ def _from_weights(path: Path) -> Arch:
 
 
 def read_archs(
-    text: str, space: Space, *, tell: Callable[[str], object] | None = None
+    text: str,
+    space: Space,
+    *,
+    within: Callable[[Space, Arch], Arch] | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> list[Arch]:
     """Return the Archs of `space` that `text` names: a run, .csv, .jsonl, or as `resolve_arch`.
 
     A .csv has a column `arch`, as `written_arch` reads it; a line of a .jsonl is an Arch, or an
     object with one as `arch`. Networks by name take the space's resolution that is nearest to
-    their own. `tell` is given what was assumed of a .csv, in one line.
+    their own.
+
+    Args:
+        within: what finds an Arch in the space; by default `arch_in_space`.
+        tell: is given what was assumed of a .csv, in one line.
 
     Raises ArchError, RunError; SpaceError, naming the dimension, for an Arch outside the space.
+    Of a file of several, each names the line.
     """
+    find = within or arch_in_space
     if text.endswith(".csv"):
-        archs = list(_from_sheet(Path(text), space, tell))
+        listed = _from_sheet(Path(text), space, tell)
     elif text.endswith(".jsonl"):
-        archs = list(_from_lines(Path(text)))
+        listed = _from_lines(Path(text))
     elif _is_folder(text):
-        archs = _candidates_of(Path(text))
+        return [find(space, arch) for arch in _candidates_of(Path(text))]
     elif known_name(text):
-        archs = [_at_nearest_resolution(resolve_arch(text), space)]
+        return [find(space, _at_nearest_resolution(resolve_arch(text), space))]
     else:
-        archs = [resolve_arch(text)]
-    return [arch_in_space(space, arch) for arch in archs]
+        return [find(space, resolve_arch(text))]
+    archs = []
+    for line, arch in listed:
+        try:
+            archs.append(find(space, arch))
+        except SpaceError as error:
+            raise SpaceError(f"{text}, line {line}: {error}") from None
+    return archs
 
 
 def written_arch(text: str, **options: Any) -> Arch:
@@ -199,10 +215,14 @@ def at_resolution(arch: Arch, resolution: str | None) -> Arch:
     return replace(arch, resolution=parse_resolution(resolution)) if resolution else arch
 
 
-def _from_sheet(path: Path, space: Space, tell: Callable[[str], object] | None) -> Iterator[Arch]:
+def _from_sheet(
+    path: Path, space: Space, tell: Callable[[str], object] | None
+) -> Iterator[tuple[int, Arch]]:
+    """Yield lines and Archs of a .csv. Raises ArchError, naming the line."""
     sheet = read_sheet(path, ("arch",), error=ArchError, most=MOST_LOG_BYTES)
     if "arch" not in sheet.columns:
-        raise ArchError(f"{path} has no column arch")
+        meant = nearest("arch", sheet.columns)
+        raise ArchError(f"{path} has no column arch, of networks as JSON or by name{meant}")
     if tell and sheet.remark:
         tell(sheet.remark)
     line = 0
@@ -212,12 +232,13 @@ def _from_sheet(path: Path, space: Space, tell: Callable[[str], object] | None) 
             arch = written_arch(cell)
         except ArchError as error:
             raise ArchError(f"{path}, line {line}: {error}") from None
-        yield _at_nearest_resolution(arch, space) if known_name(cell) else arch
+        yield line, _at_nearest_resolution(arch, space) if known_name(cell) else arch
     if not line:
         raise ArchError(f"{path} names no arch")
 
 
-def _from_lines(path: Path) -> Iterator[Arch]:
+def _from_lines(path: Path) -> Iterator[tuple[int, Arch]]:
+    """Yield lines and Archs of a .jsonl. Raises ArchError, naming the line."""
     lines = enumerate(read_text(path, error=ArchError, most=MOST_LOG_BYTES).split("\n"), start=1)
     lines_of_archs = [(number, line) for number, line in lines if line.strip()]
     for number, line in lines_of_archs:
@@ -228,7 +249,7 @@ def _from_lines(path: Path) -> Iterator[Arch]:
             arch = Arch.from_dict(own)
         except ArchError as error:
             raise ArchError(f"{where}: {error}") from None
-        yield arch
+        yield number, arch
     if not lines_of_archs:
         raise ArchError(f"{path} names no arch")
 

@@ -21,6 +21,7 @@ MAY_IMPORT = {
 COMMANDS = [
     "nas.search",
     "nas.predict",
+    "nas.sample",
     "nas.plot",
     "nas.devices",
     "lut.build",

@@ -114,6 +114,38 @@ def test_figures_are_those_of_a_loop_by_hand(weights, answer):
     assert {row["metric"] for row in found["rows"]} == {"top1", "top5"}
 
 
+def write_csv(path, archs):
+    """As nas.sample and a search's front.csv: networks among other columns."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "latency_ms", "arch", "accuracy_provenance"])
+        writer.writerows([n, 1.5, arch.to_json(), "published"] for n, arch in enumerate(archs))
+    return path
+
+
+def test_all_rows_of_a_csv_are_evaluated_and_none_twice(weights, answer, tmp_path):
+    archs = list(dict.fromkeys(SPACE.sample(random.Random(n)) for n in range(3)))
+    out = tmp_path / "rows.jsonl"
+    first = answer(
+        "--weights",
+        weights,
+        *FEW,
+        "--out",
+        out,
+        "--archs",
+        write_csv(tmp_path / "1.csv", archs[:1]),
+    )["rows"]
+    before = out.read_bytes()
+    every = write_csv(tmp_path / "all.csv", archs)
+    rows = answer("--weights", weights, *FEW, "--out", out, "--archs", every)["rows"]
+    assert rows[: len(first)] == first
+    assert out.read_bytes().startswith(before)
+    assert [Arch.from_dict(row["arch"]) for row in rows if row["metric"] == "top1"] == archs
+    whole = out.read_bytes()
+    assert answer("--weights", weights, *FEW, "--out", out, "--archs", every)["rows"] == rows
+    assert out.read_bytes() == whole
+
+
 def test_an_extracted_network_scores_what_its_subnet_did(weights, answer, tmp_path):
     archs = write_archs(tmp_path / "archs.jsonl", [SPACE.sample(random.Random(3))])
     subnet = answer("--weights", weights, "--arch", archs, *FEW)["rows"]
@@ -321,6 +353,11 @@ def test_pictures_of_a_folder(weights, answer, folder, fails):
         (["--arch", "l1"], ["no arch of family l"]),
         (["--arch", "b9"], ["no arch or file 'b9'"]),
         (["--arch", "none.csv"], ["cannot read none.csv"]),
+        (["--archs", "none.csv"], ["cannot read none.csv"]),
+        (["--archs", "list.csv"], ["list.csv, line 3: ", "is not in space tiny"]),
+        (["--archs", "run"], ["is no .csv or .jsonl of archs; give run/front.csv"]),
+        (["--archs", "list.csv", "--sample", "3"], ["--archs and --sample", "leave one out"]),
+        (["--archs", "list.csv", "--arch", "b0"], ["--arch and --archs", "leave one out"]),
         (["--task", "segmentation"], ["does classification; leave --task segmentation out"]),
         (["--num-classes", "5"], ["has 12 classes; leave --num-classes out"]),
         (["--dataset", "imagenet"], ["knows its data set; leave --dataset out"]),
@@ -334,9 +371,14 @@ def test_pictures_of_a_folder(weights, answer, folder, fails):
 )
 def test_what_is_wrong_is_named(weights, fails, monkeypatch, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)
-    error = fails(Evaluate, "supernet.evaluate", "--weights", weights, *arguments)
+    write_csv(Path("list.csv"), [*smallest_of(SPACE), named_arch("b1")])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "front.csv").touch()
+    flags = ("--weights", weights, "--out", "rows.jsonl", *arguments)
+    error = fails(Evaluate, "supernet.evaluate", *flags)
     for word in words:
         assert word in error
+    assert not Path("rows.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -366,7 +408,10 @@ def test_what_extract_cannot_do_is_named(weights, fails, monkeypatch, tmp_path, 
 def test_flags_of_subnets_do_not_go_with_a_single_network(weights, fails, tmp_path):
     path = tmp_path / "n.safetensors"
     save_checkpoint(path, open_supernet(weights).extract(largest_of(SPACE)[0]))
-    for flag, value in (("--sample", 2), ("--storage", "x"), ("--study", "x")):
+    for flag, value in (
+        *(("--archs", "x.csv"), ("--sample", 2)),
+        *(("--storage", "x"), ("--study", "x")),
+    ):
         error = fails(Evaluate, "supernet.evaluate", "--weights", path, flag, value)
         assert f"is a single network, and no supernet; leave {flag} out" in error
 
@@ -450,7 +495,7 @@ class TestReadArchs:
         path.write_text(
             SPACE.sample(random.Random(0)).to_json() + "\n" + named_arch("b3").to_json()
         )
-        with pytest.raises(SpaceError, match=r"stem.width=32 is not in space tiny"):
+        with pytest.raises(SpaceError, match=r"line 2: .*stem.width=32 is not in space tiny"):
             read_archs(str(path), SPACE)
         path = tmp_path / "a.csv"
         path.write_text("id,architecture\n1,2\n")

@@ -223,7 +223,7 @@ def test_costs_of_networks_by_name_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("latency_ms\n1\n", "has no column arch; write it with python -m nas.predict --costs"),
+        ("latency_ms\n1\n", "has no column arch; write it with python -m nas.sample --costs"),
         ("arch,latency_ms\n", "holds no subnets"),
         ('arch,latency_ms\n"{}",1\n', "line 2: not an architecture"),
         ("arch,latency_ms\nARCH,0\n", "line 2: latency_ms must be above 0"),

@@ -6,6 +6,7 @@ once a network is trained alone. CHECKPOINT.safetensors with `--objective supern
 evaluated on it.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,7 +120,7 @@ def load_subnets(
 
     Raises PredictorError where a file is none, or holds too few or those of another space.
     """
-    predictor = _first_level(path, name, model)
+    predictor = load_first_level(path, name, model)
     if trained is None:
         return predictor
     from predictors.two_levels import fit_two_levels
@@ -127,7 +128,10 @@ def load_subnets(
     return fit_two_levels(predictor, trained)
 
 
-def _first_level(path: Path, name: str | None, model: str) -> "SubnetPredictor | LearnedPredictor":
+def load_first_level(
+    path: Path, name: str | None, model: str
+) -> "SubnetPredictor | LearnedPredictor":
+    """Return what `load_subnets` does without `trained`."""
     check_choice("accuracy model", model, ACCURACY_MODELS, PredictorError)
     if path.suffix == MODEL:
         from predictors.learned import read_learned  # numpy takes time to load
@@ -208,6 +212,20 @@ def accuracy_file(source: str) -> Path:
             f"no file {source!r} to take accuracies from{hint}; --accuracy takes published, a "
             f"FILE.jsonl of supernet.evaluate, a MODEL{MODEL} of predictors.fit, or a "
             f"CHECKPOINT{CHECKPOINT} with --objective supernet"
+        )
+    return path
+
+
+def subnets_file(source: str) -> Path:
+    """Return `--accuracy` as a file to predict from.
+
+    Raises PredictorError if there is none, and for a checkpoint.
+    """
+    path = accuracy_file(source)
+    if path.suffix == CHECKPOINT:
+        raise PredictorError(
+            f"{source} is a checkpoint; evaluate subnets of it and give that file: python -m "
+            f"supernet.evaluate --weights {shlex.quote(source)} --sample 100 --out subnets.jsonl"
         )
     return path
 

@@ -46,13 +46,23 @@ class GaussianProcess:
 
     def predict_both(self, z: Array) -> tuple[Array, Array]:
         """Return means and standard deviations, the noise included."""
+        means, left = self._mean_and_variance(z)
+        return means, self.std * np.sqrt(np.maximum(left, np.exp(self.theta[-1])))
+
+    def predict_function(self, z: Array) -> tuple[Array, Array]:
+        """Return means and standard deviations of what is behind the noise."""
+        means, left = self._mean_and_variance(z)
+        return means, self.std * np.sqrt(np.maximum(left - np.exp(self.theta[-1]), JITTER))
+
+    def _mean_and_variance(self, z: Array) -> tuple[Array, Array]:
+        """Return means, and variances with the noise in the scale of standardised values."""
         matern = self._matern(z)
         means: Array = self.mean + self.std * (z @ self.linear + matern @ self.alpha)
         taken = matern @ self.root + z @ self.linear_root
         count = (len(self.theta) - 2) // 2
         left = (z**2) @ self.variances + np.exp(self.theta[count]) + np.exp(self.theta[-1]) + JITTER
         left -= np.einsum("ij,ij->i", taken, taken)
-        return means, self.std * np.sqrt(np.maximum(left, np.exp(self.theta[-1])))
+        return means, left
 
     def _matern(self, z: Array) -> Array:
         amount = np.exp(self.theta[(len(self.theta) - 2) // 2])

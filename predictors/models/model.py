@@ -1,5 +1,6 @@
 """A fitted model: what `predictors.models.choose.fit` returns, and a file holds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,14 +94,26 @@ class Model:
     ) -> tuple[Array, Array, NDArray[np.int64]]:
         """Return means, standard deviations, and how many choices the fit has not seen."""
         encoded = self.encoding.encode(genes, features)
-        parts = [
-            self._predict(encoded.z[start : start + CHUNK])
-            for start in range(0, len(encoded.z), CHUNK)
-        ]
-        mean = np.concatenate([mean for mean, _ in parts]) if parts else np.zeros(0)
-        std = np.concatenate([std for _, std in parts]) if parts else np.zeros(0)
+        mean, std = _by_chunks(self._predict, encoded.z)
         added = encoded.unseen * self.interval.spread**2
         return mean, np.sqrt(std**2 + added), encoded.unseen
+
+    def predict_function(
+        self, genes: Columns, features: Columns | None = None
+    ) -> tuple[Array, Array]:
+        """Return means, and the standard deviations of the Gaussian process without its noise.
+
+        They tell where more rows would teach most, which an interval of one width does not; nothing
+        has held them to errors. A choice that the fit has not seen counts as a mean one.
+        """
+        return _by_chunks(self._function, self.encoding.encode(genes, features).z)
+
+    def _function(self, z: Array) -> tuple[Array, Array]:
+        mean, own = self.members.gp.predict_function(z)
+        t = np.zeros(len(z))
+        for name, weight in self.weights.items():
+            t += weight * (mean if name == "gp" else self.members.predict(name, z))
+        return self.warp.back(t), self.warp.slope(t) * own
 
     def _predict(self, z: Array) -> tuple[Array, Array]:
         own = None
@@ -113,6 +126,15 @@ class Model:
                 t += weight * self.members.predict(name, z)
         scale = scale_of(self.interval.scale, self.warp, t, own)
         return self.warp.back(t), self.interval.factor / DEVIATIONS * scale
+
+
+def _by_chunks(predict: Callable[[Array], tuple[Array, Array]], z: Array) -> tuple[Array, Array]:
+    """Return means and standard deviations of all rows, some rows at a time."""
+    parts = [predict(z[start : start + CHUNK]) for start in range(0, len(z), CHUNK)]
+    if not parts:
+        return np.zeros(0), np.zeros(0)
+    means, stds = zip(*parts, strict=True)
+    return np.concatenate(means), np.concatenate(stds)
 
 
 def scale_of(kind: str, warp: Warp, t: Array, own: Array | None) -> Array:

@@ -20,7 +20,8 @@ from supernet.tasks.class_order import ORDERS, check_order
 RECALIBRATION_IMAGES = 512  # that statistics of a subnet are computed on
 SUBNET_BATCH = 64  # pictures
 CLASSIFIED_TOGETHER = 32  # pictures of a folder; of other tasks one, as their sizes differ
-SUBNETS_ONLY = ("sample", "storage", "study")
+SUBNETS_ONLY = ("archs", "sample", "storage", "study")
+LISTS = (".csv", ".jsonl")  # files of several archs
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class EvaluationOptions(Options):
     """Trained weights: a supernet's, our .safetensors, an official .pt, or timm's."""
     arch: str | None = None
     """b0, ..., l3, sam_l0, ..., sr_x2, ..., a JSON file, or RUN#ID; by default the weights'. Of a
-    supernet also a run, its front.csv or a .jsonl of archs; by default largest and smallest."""
+    supernet also a run; by default largest and smallest, unless --archs or --sample is given."""
     task: str | None = None
     """classification, segmentation, super_resolution or promptable; by default the arch's."""
     dataset: str | None = None
@@ -59,6 +60,9 @@ class EvaluationOptions(Options):
     workers: int | None = None
     """Processes that read pictures; by default one a core, up to 8."""
 
+    archs: Path | None = None
+    """Of a supernet: every arch of this .csv (column arch: what nas.sample writes, or the front.csv
+    of a search) or .jsonl."""
     sample: int | None = None
     """Of a supernet: this many random archs of its space."""
     recalibration_images: int = RECALIBRATION_IMAGES
@@ -104,7 +108,18 @@ class EvaluationOptions(Options):
             ("seed", 0),
         ):
             check_least(f"--{name.replace('_', '-')}", getattr(self, name), least)
+        self._check_archs()
         return self.weights
+
+    def _check_archs(self) -> None:
+        """Raise ArchError where subnets are named in more than one way, or by no list."""
+        given = [name for name in ("arch", "archs", "sample") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ArchError(f"--{given[0]} and --{given[1]} both choose the subnets; leave one out")
+        if self.archs is not None and self.archs.suffix not in LISTS:
+            run = self.archs / "front.csv"
+            cure = f"; give {run}" if run.is_file() else ""
+            raise ArchError(f"--archs {self.archs} is no .csv or .jsonl of archs{cure}")
 
     def pictures_at_once(self, task: str | None = None) -> int:
         """Return how many pictures are seen together: `batch_size`, else as many as suit them.

@@ -141,7 +141,7 @@ class EvaluatedSubnets:
         space = self.evaluator.space
         options.check_supernet(self.evaluator.task, space.num_classes)
         asked = _archs(options, space, tell)
-        self.archs = list(dict.fromkeys(trained_arch(space, arch) for arch in asked))
+        self.archs = list(dict.fromkeys(asked))
         self.sources, self.notes = self.evaluator.sources, self.evaluator.notes
         self.errors: dict[Arch, str] = {}
         self._out, self._storage, self._study = options.out, options.storage, options.study
@@ -201,12 +201,20 @@ def check_figures(errors: dict[Arch, str]) -> None:
 def _archs(
     options: EvaluationOptions, space: Space, tell: Callable[[str], None] | None
 ) -> list[Arch]:
-    """Return the Archs of the options; by default the largest and smallest of the space."""
-    archs: list[Arch] = []
-    if options.arch is not None:
-        archs += read_archs(options.arch, space, tell=tell)
-    elif options.sample is None:
-        archs += [*largest_of(space), *smallest_of(space)]
-    rng = random.Random(options.seed)
-    archs += (space.sample(rng) for _ in range(options.sample or 0))
-    return [at_resolution(arch, options.resolution) for arch in archs]
+    """Return the Archs of the options; by default the largest and smallest of the space.
+
+    Raises ArchError, RunError; SpaceError for what the space does not have, or was not trained at.
+    """
+
+    def within(space: Space, arch: Arch) -> Arch:
+        return trained_arch(space, at_resolution(arch, options.resolution))
+
+    named = options.arch if options.archs is None else str(options.archs)
+    if named is not None:
+        return read_archs(named, space, within=within, tell=tell)
+    if options.sample is None:
+        archs = [*largest_of(space), *smallest_of(space)]
+    else:
+        rng = random.Random(options.seed)
+        archs = [space.sample(rng) for _ in range(options.sample)]
+    return [within(space, arch) for arch in archs]

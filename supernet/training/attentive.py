@@ -73,7 +73,7 @@ def read_costs(path: Path, space: Space, *, tell: Callable[[str], object] | None
     missing = {"arch", "latency_ms"} - set(sheet.columns)
     if missing:
         raise TableError(
-            f"{path} has no column {min(missing)}; write it with python -m nas.predict --costs"
+            f"{path} has no column {min(missing)}; write it with python -m nas.sample --costs"
         )
     rows = []
     for line, fields in sheet:

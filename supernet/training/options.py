@@ -77,7 +77,7 @@ class TrainingOptions(Options):
     random_subnets: int | None = None
     """Beside the largest and the smallest subnet, in every step; by default 2."""
     costs: Path | None = None
-    """CSV of archs and latencies, of nas.predict: subnets good for their latency train more."""
+    """CSV of archs and latencies, of nas.sample: subnets good for their latency train more."""
     shrink: bool = False
     """Begin with the largest subnet and open the space step by step (progressive shrinking)."""
     teacher: Path | None = None
