@@ -16,7 +16,7 @@ from supernet.arch import Arch
 from supernet.space import Space
 
 MOST = 1000  # networks at once; a model that knows the first of them chooses the others better
-MOST_LISTED = 4096  # networks of a space, up to which all are candidates
+MOST_LISTED = 4096  # networks that are not evaluated, up to which all are candidates
 DRAWN = 1500  # candidates at random of a larger one,
 GENERATIONS, CHILDREN = 5, 400  # and how many descend from the best of them
 PARENTS = 32
@@ -60,7 +60,7 @@ def propose(known: Known, space: Space, count: int, seed: int = 0) -> list[Arch]
     batch = Batch.of(space, inside)
     evaluated = Points(_costs(known, batch), np.array([values[arch] for arch in inside]))
     pool = Pool(known, space, set(inside))
-    if space.size <= max(MOST_LISTED, 4 * count):
+    if left <= max(MOST_LISTED, 4 * count):
         pool.add(list(space.enumerate()))
     else:
         _breed(pool, batch.genes[on_front(evaluated)], evaluated, count, seed)
@@ -96,7 +96,8 @@ class Pool:
 def _breed(pool: Pool, best: Genes, evaluated: Points, count: int, seed: int) -> None:
     """Fill a pool with random networks and, generation by generation, with better ones.
 
-    Parents are those that would be proposed, and the evaluated front, whose genes `best` are.
+    The space holds several times as many as are drawn. Parents are those that would be proposed,
+    and the evaluated front, whose genes `best` are.
     """
     rng = np.random.default_rng(seed)
     space, most = pool.space, np.array(list(pool.space.genes.values()))

@@ -69,7 +69,8 @@ def sample(options: SampleOptions, *, tell: Callable[[str], object] | None = Non
     first, predictor = _predictors(options)
     space = predictor.space.freeze(options.freeze) if predictor else _space(options)
     task = predictor.task if predictor else check_task(options.task or TASK)
-    latency = _latency(options, space.dataset or dataset_of(task, options.dataset))
+    dataset = space.dataset or dataset_of(task, options.dataset)
+    _, latency = choose_predictor(options.device[0], options.table, dataset)
     if tell and (remark := remark_here(latency.table.sidecar)):
         tell(remark)
     if options.propose is None:
@@ -151,11 +152,6 @@ def _space(options: SampleOptions) -> Space:
         freeze=options.freeze,
         num_classes=options.num_classes,
     )
-
-
-def _latency(options: SampleOptions, dataset: str) -> LatencyPredictor:
-    _, latency = choose_predictor(options.device[0], options.table, dataset)
-    return latency
 
 
 def _drawn(space: Space, count: int | None, seed: int) -> list[Arch]:

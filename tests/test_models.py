@@ -131,6 +131,19 @@ def test_the_process_is_a_slow_twin_on_three_groups(reloaded):
     found = gp.predict_both(new[:5])
     assert found[0] == pytest.approx(means, abs=1e-7)
     assert found[1] == pytest.approx(stds, rel=1e-6)
+    behind = gp.predict_function(new[:5])
+    assert behind[0].tolist() == found[0].tolist()
+    assert behind[1] ** 2 == pytest.approx(stds**2 - t.std() ** 2 * noise, rel=1e-6)
+
+
+def test_what_is_behind_the_noise_is_told_in_the_values_own_points(reloaded):
+    model, _, _, z = reloaded
+    genes, features, _ = table(70, seed=1)
+    means, stds = model.predict_function(genes, features)
+    assert means == pytest.approx(model.predict(genes, features)[0], abs=1e-9)
+    t, step = model.warp.to(means), 1e-6 * model.members.gp.predict_function(z)[1]
+    beside = model.warp.back(t + step) - model.warp.back(t - step)
+    assert stds == pytest.approx(beside / 2e-6, rel=1e-4)
 
 
 def test_the_gradient_that_tunes_it_is_that_of_differences():
