@@ -44,7 +44,7 @@ class Sample(SampleOptions):
         if self.propose is not None:
             rows, file = shlex.quote(self.accuracy), shlex.quote(str(found.path))
             evaluate = "python -m supernet.evaluate --weights CHECKPOINT.safetensors"
-            print(f"next: {evaluate} --archs {file} --out {rows}")
+            print(f"next (--data and --limit as before): {evaluate} --archs {file} --out {rows}")
 
 
 def main() -> None:
