@@ -104,12 +104,29 @@ class Table:
             return Entry(ms, ms * std, provenance="calibrated")
         if block.kind in self._free_kinds:
             return Entry(0.0, 0.0, 0, "interpolated")
-        if block not in self._interpolated and self._interpolator.can(block):
-            (guess,) = self._interpolator.guess([block])
+        self.interpolate([block])
+        return self._interpolated.get(block)
+
+    def interpolate(self, blocks: Iterable[Block]) -> None:
+        """Interpolate those of `blocks` that need it and can be, for `find_entry` to return.
+
+        All at once takes a hundredth of the time of one after the other.
+        """
+        if self.roofline is not None:
+            return
+        wanted = [
+            block
+            for block in dict.fromkeys(blocks)
+            if block not in self.entries
+            and block not in self._interpolated
+            and block.kind not in self._free_kinds
+            and self._interpolator.can(block)
+        ]
+        guesses = self._interpolator.guess(wanted) if wanted else []  # the fit takes seconds
+        for block, guess in zip(wanted, guesses, strict=True):
             self._interpolated[block] = Entry(
                 guess.latency_ms, guess.std_ms, 0, "interpolated", extrapolated=guess.outside
             )
-        return self._interpolated.get(block)
 
     def entry(self, block: Block) -> Entry:
         """Return `find_entry` of a block. Raises TableError where the table cannot tell it."""
