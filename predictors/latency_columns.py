@@ -8,7 +8,8 @@ from itertools import combinations, product
 
 import numpy as np
 
-from lut.table import Entry, Table
+from lut.rows import Entry
+from lut.table import Table
 from lut.terms import HOST_BYTES, promptable, transferred_mb
 from predictors.components import HEAD, Blocks, Column, PartComponents, index_of
 from predictors.part_rows import PartRows

@@ -17,7 +17,8 @@ from itertools import pairwise
 from typing import Literal
 
 from supernet.arch import LOCAL_KINDS, Arch
-from supernet.blocks import IMAGE, Block, Convolution, blocks_of, convolutions_of, entry_of
+from supernet.blocks import IMAGE, Block, blocks_of, entry_of
+from supernet.convolutions import Convolution, convolutions_of
 
 OpKind = Literal[
     "dense",  # k x k convolution over all channels

@@ -19,7 +19,8 @@ from lut.measuring.options import BuildOptions
 from lut.measuring.provenance import table_of, write_quantiles
 from lut.measuring.run import COMMAND, UNRECORDED, BuildRun, device_of, look_up, recorded
 from lut.measuring.schedule import Schedule
-from lut.table import Entry, Table
+from lut.rows import Entry
+from lut.table import Table
 from results.errors import TargetError
 from results.files import write_bytes
 from results.progress import progress
