@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lut.device import Device, table_name, user_data_dir
-from lut.importers import import_table
 from lut.measuring.assemble import Validation
 from lut.measuring.campaign import Campaign
+from lut.measuring.importers import import_table
 from lut.measuring.journal import JOURNAL, Journal
 from lut.measuring.options import BuildOptions
 from lut.measuring.provenance import table_of, write_quantiles
