@@ -3,12 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from results.errors import TableError, reason_of
 from supernet.blocks import Block
 from supernet.cost import network_cost, peak_activations
 
 HOST_BYTES = 4  # pictures and results cross to the device as fp32, whatever it computes in
+
+
+Number = Any  # a number, or an array of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,29 @@ class NetworkTerms:
 
     def offset_ms(self, blocks: Sequence[Block], batch: int) -> float:
         """Return the part of a network's latency that no block causes, in ms of one image."""
-        decoder_ms = self.decoder_ms if promptable(blocks) else 0.0
-        once_ms = self.fixed_ms
-        if self.ms_per_m_params:
-            once_ms += self.ms_per_m_params * params_m(blocks)
-        offset_ms = once_ms / batch + self.ms_per_mb * transferred_mb(blocks) + decoder_ms
-        if self.ms_per_peak_mb:
-            offset_ms += self.ms_per_peak_mb * peak_mb(blocks)
-        return offset_ms
+        offset_ms = self.offset_of(
+            batch,
+            params_m=params_m(blocks) if self.ms_per_m_params else 0.0,
+            transferred_mb=transferred_mb(blocks),
+            peak_mb=peak_mb(blocks) if self.ms_per_peak_mb else 0.0,
+            promptable=promptable(blocks),
+        )
+        return float(offset_ms)
+
+    def offset_of(
+        self,
+        batch: int,
+        *,
+        params_m: Number,
+        transferred_mb: Number,
+        peak_mb: Number,
+        promptable: bool,
+    ) -> Number:
+        """Return `offset_ms` from what it depends on, each of one network or (networks,)."""
+        decoder_ms = self.decoder_ms if promptable else 0.0
+        once_ms = self.fixed_ms + self.ms_per_m_params * params_m
+        transferred_ms = self.ms_per_mb * transferred_mb
+        return once_ms / batch + transferred_ms + decoder_ms + self.ms_per_peak_mb * peak_mb
 
     def to_dict(self) -> dict[str, float]:
         """Return the fields by name, for a sidecar."""

@@ -15,10 +15,16 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from predictors.batch import PredictsMany
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.batch import Batch, PredictsMany
+from predictors.part_rows import PartRows
+from predictors.part_shape import shapes_of
 from predictors.scaling import Law, PublishedFigure, fit_law
-from predictors.shape import MACS, RESOLUTION, SPREAD, Box, features, transferred
-from predictors.size import CLASSIFICATION, DENSE, size_of, stage_effects
+from predictors.shape import MACS, RESOLUTION, SPREAD, Box, Numbers, features, transferred
+from predictors.size import CLASSIFICATION, DENSE, Size, size_of, sizes_of, stage_effects
+from predictors.worth import Array
 from results.errors import PredictorError, nearest
 from results.sheets import parse_sheet
 from supernet.arch import Arch, Family, format_resolution, parse_resolution
@@ -46,6 +52,21 @@ class AccuracyPrediction:
     distance: float = 0.0  # from the published shapes, in octaves
     extrapolated: bool = False  # unlike everything that the predictor was fitted on
     transferred: bool = False  # a choice is judged by what it is worth in other networks
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Predictions for many networks; each is (networks,)."""
+
+    mean: Array
+    std: Array
+    distance: Array
+    transferred: NDArray[np.bool_]
+
+    @property
+    def extrapolated(self) -> NDArray[np.bool_]:
+        """Tell which are unlike everything that the predictor was fitted on."""
+        return self.distance > EXTRAPOLATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,38 +104,93 @@ class Prior(PredictsMany):
 
         Raises PredictorError if nothing was published for the family.
         """
-        try:
-            box = self.boxes[arch.family]
-        except KeyError:
-            raise PredictorError(
-                f"no published {self.metric} of family {arch.family}; "
-                f"choose an architecture of family {' or '.join(self.boxes)}"
-            ) from None
-        excess = list(box.excess(features(arch)))
-        if self.dataset in FINE_LABELS:
-            excess[RESOLUTION] *= FINE_WEIGHT
-        known = stage_effects()
-        # What other networks tell of such shapes is in the mean, its own error below.
-        excess[SPREAD] = [known.unexplained * value for value in excess[SPREAD]]
-        distance = math.hypot(*excess)
-        octaves_below = max(0.0, -excess[MACS])
-        growth = math.hypot(1.0, distance) * math.pow(2.0, self.law.exponent * octaves_below)
+        box = self._box(arch.family)
+        distance, octaves = self._distance(box.excess(features(arch)))
         kernels, without_scales = transferred(arch)
-        lost = known.scales_effect * without_scales
-        error = (100.0 - self.law(arch)) * math.exp(lost - known.kernel_effect * kernels)
-        std = math.hypot(
-            self.std * growth,
-            self.law.slope(arch) * size_of(arch, self.law.task).log_std,
-            error * known.kernel_std * math.sqrt(kernels),
-            error * lost * SCALES_DOUBT,
-        )
+        size = size_of(arch, self.law.task)
+        mean, std = self._judge(arch.family, size, distance, octaves, kernels, without_scales)
         return AccuracyPrediction(
-            max(100.0 - error, NEGLIGIBLE),
-            std,
-            distance,
-            distance > EXTRAPOLATED,
+            float(mean),
+            float(std),
+            float(distance),
+            bool(distance > EXTRAPOLATED),
             kernels > 0 or without_scales > 0,
         )
+
+    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
+        """Return means and standard deviations, each (networks,), as `predict` gives them."""
+        judged = self.judge(batch)
+        return judged.mean, judged.std
+
+    def judge(self, batch: Batch) -> "Judgements":
+        """Return all of a prediction for many networks. Raises as `predict`."""
+        values = batch.collect(self._of_part)
+        mean, std, distance, transferred_share = values.reshape(len(batch), 4).T
+        return Judgements(mean, std, distance, transferred_share > 0)
+
+    def _of_part(self, rows: PartRows) -> Array:
+        """Return mean, std, distance and how much is transferred, (networks, 4)."""
+        part, shapes = rows.part, shapes_of(rows.part)
+        box = self._box(part.part.family)
+        own = box.excess(shapes.network_features(rows))
+        squared = np.zeros(len(rows))
+        kernels, without = np.zeros(len(rows)), np.zeros(len(rows))
+        first = len(own)
+        for stage, index in zip(shapes.stages, shapes.indices(rows), strict=True):
+            features_of_stage = stage.features.T
+            excess = box.excess(list(features_of_stage), first)
+            squared += sum(value**2 for value in excess)[index]
+            kernels += stage.larger_kernel[index]
+            without += stage.without_scales[index]
+            first += len(features_of_stage)
+        without /= shapes.num_attention
+        distance, octaves = self._distance([*own, np.sqrt(squared)])
+        size = sizes_of(
+            part.part.family, len(part.places), self.law.task, rows.macs, rows.num_blocks
+        )
+        mean, std = self._judge(part.part.family, size, distance, octaves, kernels, without)
+        return np.stack([mean, std, distance, kernels + without], axis=1)
+
+    def _box(self, family: Family) -> Box:
+        try:
+            return self.boxes[family]
+        except KeyError:
+            raise PredictorError(
+                f"no published {self.metric} of family {family}; "
+                f"choose an architecture of family {' or '.join(self.boxes)}"
+            ) from None
+
+    def _distance(self, excess: list[Numbers]) -> tuple[Numbers, Numbers]:
+        """Return the distance from the published shapes, and how far MACs are below theirs."""
+        known = stage_effects()
+        squared = 0.0
+        for number, value in enumerate(excess):
+            if number == RESOLUTION and self.dataset in FINE_LABELS:
+                value = value * FINE_WEIGHT
+            if SPREAD.start <= number < SPREAD.stop:
+                # What other networks tell of such shapes is in the mean, its own error below.
+                value = value * known.unexplained
+            squared = squared + value**2
+        return np.sqrt(squared), np.maximum(0.0, -excess[MACS])
+
+    def _judge(
+        self,
+        family: Family,
+        size: Size,
+        distance: Numbers,
+        octaves_below: Numbers,
+        kernels: Numbers,
+        without_scales: Numbers,
+    ) -> tuple[Numbers, Numbers]:
+        """Return mean and standard deviation, of one network or of many of a family."""
+        known = stage_effects()
+        growth = np.hypot(1.0, distance) * np.exp2(self.law.exponent * octaves_below)
+        lost = known.scales_effect * without_scales
+        error = 100.0 - self.law.value(size.value, family)
+        error = error * np.exp(lost - known.kernel_effect * kernels)
+        variance = (self.std * growth) ** 2 + (self.law.slope(size.value) * size.log_std) ** 2
+        variance += error**2 * (known.kernel_std**2 * kernels + (lost * SCALES_DOUBT) ** 2)
+        return np.maximum(100.0 - error, NEGLIGIBLE), np.sqrt(variance)
 
     def describe(self) -> str:
         """Return provenance and error, in one line."""
@@ -169,6 +245,10 @@ class OtherClasses(PredictsMany):
     def predict(self, arch: Arch) -> AccuracyPrediction:
         """Return `Prior.predict` of the network."""
         return self.prior.predict(arch)
+
+    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
+        """Return `Prior.predict_many` of the networks."""
+        return self.prior.predict_many(batch)
 
     def describe(self) -> str:
         """Return provenance and error, in one line."""

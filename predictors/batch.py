@@ -8,19 +8,27 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from predictors.components import Indices, SpaceComponents
 from predictors.onehot import Choices, OneHot, choices_of
-from predictors.shape import canonical_cost
+from predictors.part_rows import PartRows
 from predictors.worth import STRIDES, Array
 from results.errors import SpaceError
 from supernet.arch import Arch
-from supernet.space import Space
+from supernet.space import Part, Space
 
 
 class Batch:
     """Networks of one space; what follows from their genes is worked out once it is asked for."""
 
-    def __init__(self, space: Space, genes: NDArray[np.integer]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        genes: NDArray[np.integer],
+        components: SpaceComponents | None = None,
+    ) -> None:
         """Take genes (networks, genes) in the order of `space.genes`, each below its number.
+
+        `components` are those of the space, which take a second to make; None: made when needed.
 
         Raises SpaceError for genes of another shape, or of no choice.
         """
@@ -39,6 +47,7 @@ class Batch:
                 f"{genes[row, gene]}"
             )
         self.space, self.genes = space, genes
+        self._components = components
 
     @classmethod
     def of(cls, space: Space, archs: Iterable[Arch]) -> "Batch":
@@ -63,22 +72,66 @@ class Batch:
         return tuple(choices_of(self.space, arch) for arch in self.archs)
 
     @cached_property
+    def components(self) -> SpaceComponents:
+        """Return what the networks of the space are made of."""
+        return self._components or SpaceComponents(self.space)
+
+    @cached_property
+    def parts(self) -> tuple[PartRows, ...]:
+        """Return the networks of each part of the space that has any here."""
+        names = list(self.space.genes)
+        family = self.genes[:, names.index("family")] if "family" in names else None
+        found = []
+        for number, part in enumerate(self.components.parts):
+            rows = np.arange(len(self)) if family is None else np.flatnonzero(family == number)
+            if len(rows):
+                found.append(PartRows(part, rows, self._digits(part.part, rows)))
+        return tuple(found)
+
+    def _digits(self, part: Part, rows: Indices) -> dict[str, Indices]:
+        """Return the positions of the choices of networks of a part, by dimension."""
+        digits = {}
+        for column, (name, count) in zip(self.genes[rows].T, self.space.genes.items(), strict=True):
+            if name in part.dimensions:
+                size = len(part.dimensions[name])
+                digits[name] = np.ascontiguousarray(
+                    column if size == count else column * size // count
+                )
+        return digits
+
+    def collect(self, number: Callable[[PartRows], Array]) -> Array:
+        """Return a number of each network, (networks, ...), from those of each part."""
+        found = [(part.rows, number(part)) for part in self.parts]
+        shape = found[0][1].shape[1:] if found else ()
+        values = np.zeros((len(self), *shape), dtype=found[0][1].dtype if found else np.float64)
+        for rows, own in found:
+            values[rows] = own
+        return values
+
+    @cached_property
     def macs(self) -> Array:
         """Return MACs of the canonical backbones by output stride, (networks, 5)."""
-        return self._costs[0]
+        return self.collect(lambda part: part.macs).reshape(len(self), len(STRIDES))
 
     @cached_property
     def num_blocks(self) -> Array:
         """Return the numbers of blocks of the canonical backbones, (networks,)."""
-        return self._costs[1]
+        return self.collect(lambda part: part.num_blocks)
 
     @cached_property
-    def _costs(self) -> tuple[Array, Array]:
-        costs = [canonical_cost(arch) for arch in self.archs]
-        macs = np.array([by_stride for by_stride, _ in costs], dtype=np.float64)
-        return macs.reshape(len(self), len(STRIDES)), np.array(
-            [n for _, n in costs], dtype=np.float64
-        )
+    def all_macs(self) -> Array:
+        """Return MACs of the networks, (networks,)."""
+        return self.collect(lambda part: part.total(part.part.all_macs))
+
+    @cached_property
+    def params(self) -> Array:
+        """Return numbers of parameters, (networks,)."""
+        return self.collect(lambda part: part.total(part.part.params))
+
+    @cached_property
+    def peak(self) -> Array:
+        """Return the largest sum of live activations, in elements of one image, (networks,)."""
+        return self.collect(lambda part: part.peak)
 
     def one_hot(self, columns: OneHot) -> Array:
         """Return the choices as columns of zeros and ones, (networks, columns)."""

@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from lut.device import SHIPPED, Device, device_names, find_table, get_device, split_spec
 from lut.sidecar import MOST_NOTE
 from lut.table import Table, load_table, weakest
 from predictors.batch import Batch
+from predictors.components import PartComponents
+from predictors.latency_columns import LatencyColumns
+from predictors.part_rows import PartRows
+from predictors.shape import Numbers
 from predictors.worth import Array
 from results.errors import TableError, printable, shortened
 from supernet.blocks import Block, BlockKind, blocks_of
@@ -51,6 +57,7 @@ class LatencyPredictor:
             self._seen_ms = error.min_ms, error.max_ms
         kinds = get_args(BlockKind) if error.block_kinds is None else error.block_kinds
         self._seen_kinds = frozenset(kinds)
+        self._columns: WeakKeyDictionary[PartComponents, LatencyColumns] = WeakKeyDictionary()
 
     def predict(self, blocks: Sequence[Block]) -> LatencyPrediction:
         """Return the latency of a whole network. Raises TableError where the table has none."""
@@ -66,7 +73,7 @@ class LatencyPredictor:
             variance = sum((n * entries[b].latency_std_ms) ** 2 for b, n in repeats.items())
             return LatencyPrediction(total, scale * math.sqrt(variance), provenance, extrapolated)
         unseen = sum(self.table.block_ms(b) for b in blocks if b.kind not in self._seen_kinds)
-        distance = self._distance(total) + unseen / total
+        distance = float(self._distance(total)) + unseen / total
         std = total * self._relative_std * (1 + distance)
         return LatencyPrediction(total, std, provenance, extrapolated or distance > OUTSIDE)
 
@@ -75,9 +82,31 @@ class LatencyPredictor:
 
         Raises TableError where the table has none.
         """
-        predictions = [self.predict(blocks_of(arch)) for arch in batch.archs]
-        latencies = np.array([prediction.latency_ms for prediction in predictions])
-        return latencies, np.array([prediction.std_ms for prediction in predictions])
+        ms, std, _ = self.judge(batch)
+        return ms, std
+
+    def judge(self, batch: Batch) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Return `predict_many`, and which latencies are of networks unlike all checked ones."""
+        ms, std, outside = batch.collect(self._of_part).reshape(len(batch), 3).T
+        wrong = np.flatnonzero(~((ms > 0) & np.isfinite(std)))
+        if len(wrong):
+            self.predict(blocks_of(batch.space.decode(batch.genes[wrong[0]].tolist())))
+        return ms, std, outside > 0
+
+    def _of_part(self, rows: PartRows) -> Array:
+        """Return milliseconds, standard deviation and whether outside, (networks, 3)."""
+        if rows.part not in self._columns:
+            self._columns[rows.part] = LatencyColumns.of(self.table, rows.part, self._seen_kinds)
+        columns = self._columns[rows.part]
+        total = columns.network_ms(self.table, rows)
+        outside = rows.total(columns.extrapolated) > 0
+        if self._relative_std is None:
+            std = np.sqrt(columns.variance(rows))
+        else:
+            distance = self._distance(total) + rows.total(columns.unseen_ms) / total
+            std = total * self._relative_std * (1 + distance)
+            outside |= distance > OUTSIDE
+        return np.stack([total, std, outside], axis=1)
 
     def by_stage(self, blocks: Sequence[Block]) -> dict[str, float]:
         """Return milliseconds by stage in order of execution; `offset` is what no block causes."""
@@ -127,11 +156,11 @@ class LatencyPredictor:
             text += f", ms per image of a batch of {self.table.batch}"
         return text + (f"; {self.note}" if self.note else "")
 
-    def _distance(self, ms: float) -> float:
+    def _distance(self, ms: Numbers) -> Numbers:
         if self._seen_ms is None:
             return 0.0
         lowest, highest = self._seen_ms
-        return max(0.0, math.log(lowest / ms), math.log(ms / highest))
+        return np.maximum(0.0, np.maximum(np.log(lowest / ms), np.log(ms / highest)))
 
 
 def load_predictor(device: Device, dataset: str) -> LatencyPredictor:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from predictors.shape import Numbers
 from predictors.size import size_of
 from results.errors import PredictorError
-from supernet.arch import Arch
+from supernet.arch import Arch, Family
 
 EXPONENTS = (0.1, 0.6)  # admitted; five networks would else fit any curvature
 
@@ -47,17 +48,19 @@ class Law:
 
     def __call__(self, arch: Arch) -> float:
         """Return the metric of an architecture, in percent."""
-        size_here = size_of(arch, self.task).value
-        offset = self.offset_l if arch.family == "l" else 0.0
-        if offset > 0:
-            octaves_below = math.log2(self.smallest_l / size_here)
-            offset *= min(1.0, max(0.0, 1 - octaves_below / FADES_OVER))
-        return self.ceiling + offset - self.scale * math.pow(size_here, -self.exponent)
+        return float(self.value(size_of(arch, self.task).value, arch.family))
 
-    def slope(self, arch: Arch) -> float:
-        """Return percent gained as the natural logarithm of size grows."""
-        size_here = size_of(arch, self.task).value
-        return self.exponent * self.scale * math.pow(size_here, -self.exponent)
+    def value(self, size: Numbers, family: Family) -> Numbers:
+        """Return the metric at sizes of networks of a family, in percent."""
+        offset: Numbers = self.offset_l if family == "l" else 0.0
+        if offset > 0:
+            octaves_below = np.log2(self.smallest_l / size)
+            offset = offset * np.clip(1 - octaves_below / FADES_OVER, 0.0, 1.0)
+        return self.ceiling + offset - self.scale * size**-self.exponent
+
+    def slope(self, size: Numbers) -> Numbers:
+        """Return percent gained as the natural logarithm of a size grows."""
+        return self.exponent * self.scale * size**-self.exponent
 
 
 def fit_law(

@@ -11,12 +11,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 from supernet.arch import UNEXPANDED, Arch, LocalKind, Stage
 from supernet.blocks import blocks_of
 from supernet.cost import cost_of
 from supernet.official import BACKBONES
 from supernet.space import Freeze, Part, Space, Value
+
+Numbers = Any  # a number, or one for each of many networks: an array (networks,)
 
 # Of these EfficientViT's own figures say nothing; see `judged_space`.
 UNPUBLISHED = ("kernel_size", "local", "mixer", "scales")
@@ -25,7 +30,7 @@ SPREAD = slice(6, 13)  # of widths and depths over the stages
 NUM_STRIDES = 5
 DEPTHWISE: tuple[LocalKind, ...] = ("mbconv", "dsconv")  # local blocks of depthwise convolutions
 LARGEST_KERNEL = 5  # of those in other spaces that tell what kernels are worth
-_LAST_STAGES = 4  # that every architecture has; SAM-XL's stage 5 is aligned with stage 4
+LAST_STAGES = 4  # that every architecture has; SAM-XL's stage 5 is aligned with stage 4
 
 
 @lru_cache(maxsize=1 << 14)
@@ -37,19 +42,20 @@ def canonical(arch: Arch) -> Arch:
     none and so takes the family's. Depthwise kernels of 5 x 5 stay, as in other spaces they were
     worth their MACs; larger ones count as those. The head is dropped.
     """
-    reference = _reference(arch).stages
-    stages = tuple(map(_canonical_stage, arch.stages, reference))
+    reference = reference_of(arch).stages
+    stages = tuple(map(canonical_stage, arch.stages, reference))
     return replace(arch, stages=stages, head=None)
 
 
-def _reference(arch: Arch) -> Arch:
+def reference_of(arch: Arch) -> Arch:
     """Return the smallest official network of the same family and number of stages."""
     if arch.family == "b":
         return BACKBONES["b0"]
     return BACKBONES["l0" if len(arch.stages) == 4 else "sam_xl0"]
 
 
-def _canonical_stage(stage: Stage, reference: Stage) -> Stage:
+def canonical_stage(stage: Stage, reference: Stage) -> Stage:
+    """Return a stage as `canonical` has it, see there; `reference` is the official one."""
     unexpanded = stage.local in UNEXPANDED
     return replace(
         reference,
@@ -89,10 +95,10 @@ def transferred(arch: Arch) -> tuple[int, float]:
     without a multi-scale branch.
     """
     kernels, without, attention = 0, 0, 0
-    for stage, official in zip(arch.stages, _reference(arch).stages, strict=True):
-        kernels += _judged_kernel(stage, official) != official.kernel_size
+    for stage, official in zip(arch.stages, reference_of(arch).stages, strict=True):
+        kernels += is_larger(stage, official)
         attention += bool(official.scales)
-        without += _lacks_scales(stage, official)
+        without += lacks_scales(stage, official)
     return kernels, without / max(attention, 1)
 
 
@@ -124,7 +130,13 @@ def is_judged(part: Part, dimension: str, choice: Value) -> bool:
     return official.local in DEPTHWISE and official.kernel_size < choice <= LARGEST_KERNEL
 
 
-def _lacks_scales(stage: Stage, official: Stage) -> bool:
+def is_larger(stage: Stage, official: Stage) -> bool:
+    """Tell whether a stage has larger depthwise kernels than the official one, of 5 x 5 or more."""
+    return _judged_kernel(stage, official) != official.kernel_size
+
+
+def lacks_scales(stage: Stage, official: Stage) -> bool:
+    """Tell whether a stage lacks the multi-scale branches of the official one's attention."""
     return bool(official.scales) and not stage.scales and stage.mixer == official.mixer
 
 
@@ -133,33 +145,62 @@ def features(arch: Arch) -> tuple[float, ...]:
 
     Ratios and not sizes: all published networks of a family, small and large, agree in most.
     """
-    macs = sum(canonical_cost(arch)[0])
-    height, width = arch.resolution
-    reference = _reference(arch).stages[-_LAST_STAGES:]
-    stages = arch.stages[-_LAST_STAGES:]
+    macs = float(sum(canonical_cost(arch)[0]))
+    stages = arch.stages[-LAST_STAGES:]
     widths = [arch.stem.width, *(stage.width for stage in arch.stages)]
+    depths = [stage.depth for stage in stages]
+    values = network_features(
+        macs, arch.resolution, len(arch.stages), arch.stem.depth, widths, depths
+    )
+    for stage, official in zip(stages, reference_of(arch).stages[-LAST_STAGES:], strict=True):
+        values += stage_features(stage, official)
+    return tuple(map(float, values))
+
+
+def network_features(
+    macs: Numbers,
+    size: tuple[Numbers, Numbers],
+    num_stages: int,
+    stem_depth: Numbers,
+    widths: Sequence[Numbers],
+    depths: Sequence[Numbers],
+) -> list[Numbers]:
+    """Return the features of a network that are of no stage alone, each a number or (networks,).
+
+    Args:
+        macs: of the canonical network.
+        size: height and width of the picture, pixels.
+        widths: of the stem and of all stages.
+        depths: of the last four stages.
+    """
+    height, width = size
+    octaves = [np.log2(value) for value in widths[-LAST_STAGES - 1 :]]
+    log_depths = [np.log2(value) for value in depths]
     values = [
-        math.log2(macs),  # MACS
-        math.log2(height * width) / 2,  # RESOLUTION
-        math.log2(width / height),
-        float(len(arch.stages)),
-        math.log2(1 + arch.stem.depth),
-        math.log2(sum(stage.depth for stage in stages) / widths[-1]),
+        np.log2(macs),  # MACS
+        (np.log2(height) + np.log2(width)) / 2,  # RESOLUTION
+        np.log2(width) - np.log2(height),
+        float(num_stages),
+        np.log2(1 + stem_depth),
+        np.log2(sum(depths)) - octaves[-1],
     ]
-    values += [math.log2(b / a) for a, b in pairwise(widths)][-_LAST_STAGES:]  # SPREAD
-    values += [math.log2(b.depth / a.depth) for a, b in pairwise(stages)]  # SPREAD
-    for stage, official in zip(stages, reference, strict=True):
-        expand = official.expand_ratio if stage.local in UNEXPANDED else stage.expand_ratio
-        scales = official.scales if _lacks_scales(stage, official) else stage.scales
-        values += [
-            math.log2(stage.kernel_size / _judged_kernel(stage, official)),
-            math.log2(expand),
-            float(stage.local != official.local),
-            float(stage.mixer != official.mixer),
-            math.log2(stage.head_dim / official.head_dim) if stage.head_dim else 0.0,
-            float(len(set(scales) ^ set(official.scales))),
-        ]
-    return tuple(values)
+    values += [after - before for before, after in pairwise(octaves)]  # SPREAD
+    values += [after - before for before, after in pairwise(log_depths)]  # SPREAD
+    return values
+
+
+def stage_features(stage: Stage, official: Stage) -> list[float]:
+    """Return the features of one of the last four stages beside that of a published network."""
+    expand = official.expand_ratio if stage.local in UNEXPANDED else stage.expand_ratio
+    scales = official.scales if lacks_scales(stage, official) else stage.scales
+    return [
+        math.log2(stage.kernel_size / _judged_kernel(stage, official)),
+        math.log2(expand),
+        float(stage.local != official.local),
+        float(stage.mixer != official.mixer),
+        math.log2(stage.head_dim / official.head_dim) if stage.head_dim else 0.0,
+        float(len(set(scales) ^ set(official.scales))),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +216,19 @@ class Box:
         columns = list(zip(*map(features, archs), strict=True))
         return cls(tuple(map(min, columns)), tuple(map(max, columns)))
 
-    def excess(self, values: Sequence[float]) -> tuple[float, ...]:
+    def excess(self, values: Sequence[Numbers], first: int = 0) -> list[Numbers]:
         """Return how far each feature of an architecture is below (negative) or above the range.
 
         All 0 for the architectures that the box was made of. Along a ray that starts in the
         box no entry ever shrinks.
+
+        Args:
+            values: features from number `first` on, each a number or (networks,).
         """
-        return tuple(
-            min(value - low, 0.0) + max(value - high, 0.0)
-            for value, low, high in zip(values, self.low, self.high, strict=True)
-        )
+        end = first + len(values)
+        return [
+            np.minimum(value - low, 0.0) + np.maximum(value - high, 0.0)
+            for value, low, high in zip(
+                values, self.low[first:end], self.high[first:end], strict=True
+            )
+        ]

@@ -1,7 +1,6 @@
 """The size of an architecture that accuracy follows: MACs, where they are, and blocks."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -9,8 +8,8 @@ from importlib.resources import files
 import msgspec
 import numpy as np
 
-from predictors.shape import canonical_cost
-from predictors.worth import STRIDES, WORTH, Effects, Reference, Worth
+from predictors.shape import Numbers, canonical_cost
+from predictors.worth import WORTH, Array, Effects, Reference, Worth
 from results.errors import PredictorError
 from results.reading import parse_json
 from supernet.arch import Arch, Family
@@ -45,11 +44,14 @@ class StageEffects(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """GMACs times the root of the number of blocks, with and without regard to shape."""
+    """GMACs times the root of the number of blocks, with and without regard to shape.
 
-    plain: float
-    value: float  # that of a network of official shape that is as accurate
-    log_std: float  # of the natural logarithm of `value`
+    Of one network, or arrays (networks,) of many.
+    """
+
+    plain: Numbers
+    value: Numbers  # that of a network of official shape that is as accurate
+    log_std: Numbers  # of the natural logarithm of `value`
 
 
 @lru_cache
@@ -75,18 +77,24 @@ def worth_of(family: Family, num_stages: int, task: str) -> Worth:
 
 @lru_cache(maxsize=1 << 14)
 def size_of(arch: Arch, task: str) -> Size:
-    """Return the size of an architecture for CLASSIFICATION or DENSE.
+    """Return the size of an architecture for CLASSIFICATION or DENSE."""
+    macs, num_blocks = canonical_cost(arch)
+    place = arch.family, len(arch.stages)
+    size = sizes_of(*place, task, np.array([macs], dtype=np.float64), np.array([num_blocks]))
+    return Size(float(size.plain[0]), float(size.value[0]), float(size.log_std[0]))
+
+
+def sizes_of(family: Family, num_stages: int, task: str, macs: Array, num_blocks: Array) -> Size:
+    """Return the sizes of networks of one family, from their canonical costs.
 
     Deeper at equal MACs is better, by the root of the number of blocks: half the weight that
     ImageNet's figures would give it, and what Cityscapes' and SA-1B's favour too. Parameters and
     resolution added nothing.
+
+    Args:
+        macs: by output stride, (networks, 5).
+        num_blocks: (networks,).
     """
-    macs, num_blocks = canonical_cost(arch)
-    plain = sum(macs) / 1e9 * math.sqrt(num_blocks)
-    shift, std = worth_of(arch.family, len(arch.stages), task).log_size(_floats(macs))
-    return Size(plain, plain * math.exp(float(shift)), float(std))
-
-
-def _floats(macs: Sequence[int]) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
-    assert len(macs) == len(STRIDES)
-    return np.array(macs, dtype=np.float64)
+    plain = macs.sum(axis=1) / 1e9 * np.sqrt(num_blocks)
+    shift, std = worth_of(family, num_stages, task).log_size(macs)
+    return Size(plain, plain * np.exp(shift), std)

@@ -15,13 +15,16 @@ from supernet.arch import (
     UNEXPANDED,
     Arch,
     ClassificationHead,
+    Family,
     LocalKind,
     MixerKind,
     PromptableHead,
     ReconstructionHead,
     SegmentationHead,
     Stage,
+    Stem,
     SuperResolutionHead,
+    attention_stages,
 )
 
 BlockKind = Literal[
@@ -105,34 +108,34 @@ def blocks_of(arch: Arch) -> tuple[Block, ...]:
     """Return all blocks of `arch`, in order of execution; the first one reads the image."""
     blocks: list[Block] = []
     taps: dict[int, int] = {}  # stage number, 0 the stem -> index of its last block
-    for block in _stem(arch):
-        blocks.append(block)
+    blocks.extend(stem_blocks(arch.family, arch.stem, arch.resolution))
     taps[0] = len(blocks) - 1
     for number, stage in enumerate(arch.stages, start=1):
-        for block in _stage(arch, number, stage, blocks[-1]):
-            blocks.append(block)
+        place = Place(arch.family, len(arch.stages), number)
+        before = blocks[-1]
+        blocks.extend(stage_blocks(place, stage, before.out_channels, before.out_size))
         taps[number] = len(blocks) - 1
     head = arch.head
     if isinstance(head, ClassificationHead):
-        blocks.extend(_classification(head, blocks[-1], activation_of(arch)))
+        blocks.extend(_classification(head, blocks[-1], activation_of(arch.family)))
     elif isinstance(head, SegmentationHead):
         _fuse(blocks, {n: taps[n] for n in (4, 3, 2)}, head.width, head.upsample)
-        _dense_middle(blocks, head, head.local, activation_of(arch))
+        _dense_middle(blocks, head, head.local, activation_of(arch.family))
         if head.final_expand:
             expanded = _conv("expand", blocks[-1], head.width * head.final_expand)
-            blocks.append(replace(expanded, activation=activation_of(arch)))
+            blocks.append(replace(expanded, activation=activation_of(arch.family)))
         blocks.append(_conv("classifier", blocks[-1], head.num_classes, norm="none"))
     elif isinstance(head, PromptableHead):
         last = len(arch.stages)
         fused = {n: taps[n] for n in (last, last - 1, last - 2)}
         _fuse(blocks, fused, head.width, "bicubic", (head.size, head.size))
-        _dense_middle(blocks, head, "fused_mbconv", activation_of(arch))
+        _dense_middle(blocks, head, "fused_mbconv", activation_of(arch.family))
         blocks.append(_conv("embed", blocks[-1], head.out_channels, norm="none"))
         normed = _conv("norm", blocks[-1], head.out_channels, norm="layer")
         blocks.append(replace(normed, kind="layer_norm"))
     elif isinstance(head, SuperResolutionHead):
         _fuse(blocks, dict(reversed(taps.items())), head.width, "bilinear")
-        _dense_middle(blocks, head, "mbconv", activation_of(arch))
+        _dense_middle(blocks, head, "mbconv", activation_of(arch.family))
         _enlarge(blocks, arch, head)
     elif isinstance(head, ReconstructionHead):
         blocks.append(_conv("patches", blocks[-1], 3 * arch.stride**2, norm="none"))
@@ -155,102 +158,65 @@ def entry_of(
     return table[block.kind]
 
 
-@dataclass(frozen=True, slots=True)
-class Convolution:
-    """One convolution: zero padding kernel_size // 2, then batch normalisation and activation."""
-
-    name: str  # of its tensors, below those of the block; "" where it is the whole block
-    in_channels: int
-    out_channels: int
-    kernel_size: int = 1
-    stride: int = 1
-    groups: int = 1
-    bias: bool = False
-    norm: bool = False
-    activation: Activation = "none"
+def activation_of(family: Family) -> Activation:
+    """Return the activation of a family."""
+    return "hswish" if family == "b" else "gelu_tanh"
 
 
-def convolutions_of(block: Block) -> tuple[Convolution, ...]:
-    """Return the convolutions of a `conv` or local block, each of which reads the one before.
-
-    The last one of a local block is normalised and has no activation. With norm="fewer" the
-    others have a bias instead of a normalisation.
-
-    Raises ArchError for a block of another kind.
-    """
-    if block.kind == "conv":
-        only = Convolution(
-            "",
-            block.in_channels,
-            block.out_channels,
-            block.kernel_size,
-            block.stride,
-            bias=block.norm == "none",
-            norm=block.norm == "batch",
-            activation=block.activation,
-        )
-        return (only,)
-    *others, last = _chain_of(block)
-    fewer = block.norm == "fewer"
-    inner = (
-        replace(conv, bias=fewer, norm=not fewer, activation=block.activation) for conv in others
-    )
-    return (*inner, replace(last, norm=True))
-
-
-def _chain_of(block: Block) -> tuple[Convolution, ...]:
-    """Return the convolutions of a local block without what follows each."""
-    mid, size, stride = block.mid_channels, block.kernel_size, block.stride
-    depth = Convolution("depth_conv", mid, mid, size, stride, groups=mid)
-    point = Convolution("point_conv", mid, block.out_channels)
-    if block.kind == "dsconv":
-        return depth, point
-    if block.kind == "mbconv":
-        return Convolution("inverted_conv", block.in_channels, mid), depth, point
-    if block.kind == "fused_mbconv":
-        return Convolution("spatial_conv", block.in_channels, mid, size, stride), point
-    if block.kind == "resblock":
-        first = Convolution("conv1", block.in_channels, mid, size, stride)
-        return first, Convolution("conv2", mid, block.out_channels, size)
-    raise ArchError(
-        f"{block.kind} is no local block; supernet/blocks.py tells what each is made of"
-    )
-
-
-def activation_of(arch: Arch) -> Activation:
-    """Return the activation of the family of `arch`."""
-    return "hswish" if arch.family == "b" else "gelu_tanh"
-
-
-def _stem(arch: Arch) -> Iterator[Block]:
-    activation = activation_of(arch)
-    width = arch.stem.width
-    conv = Block("conv", 3, width, *arch.resolution, kernel_size=3, stride=arch.stem.stride)
+def stem_blocks(family: Family, stem: Stem, resolution: tuple[int, int]) -> Iterator[Block]:
+    """Yield the convolution of the stem, then its `depth` residual blocks."""
+    activation = activation_of(family)
+    width = stem.width
+    conv = Block("conv", 3, width, *resolution, kernel_size=3, stride=stem.stride)
     conv = replace(conv, activation=activation, name="stem.0.conv")
     yield conv
-    kind: LocalKind = "dsconv" if arch.family == "b" else "resblock"
+    kind: LocalKind = "dsconv" if family == "b" else "resblock"
     height, wide = conv.out_size
     local = Block(
         kind, width, width, height, wide, kernel_size=3, activation=activation, residual=True
     )
-    for i in range(1, arch.stem.depth + 1):
+    for i in range(1, stem.depth + 1):
         yield _local(f"stem.{i}", local, 1)
 
 
-def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Block]:
-    """Yield the downsampling block, then the others; depth counts as the official lists do."""
-    name = f"stage{number}"
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stage stands: what decides its blocks besides its own choices and its input."""
+
+    family: Family
+    num_stages: int
+    number: int  # from 1
+
+    def repeats(self, depth: int) -> int:
+        """Return how many blocks follow the downsampling one.
+
+        Depth counts as the official lists do: in family l, and in stages that may hold attention,
+        without the downsampling block.
+        """
+        attention = attention_stages(self.family, self.num_stages)
+        own_downsampling = self.family == "l" or self.number in attention
+        return depth - 1 + own_downsampling
+
+
+def stage_blocks(
+    place: Place, stage: Stage, in_channels: int, in_size: tuple[int, int]
+) -> Iterator[Block]:
+    """Yield the downsampling block of a stage, then each repeated mixer and local block.
+
+    `in_channels` and `in_size`, (height, width), are those of the output before.
+    """
+    name = f"stage{place.number}"
     down = Block(
         stage.local,
-        before.out_channels,
+        in_channels,
         stage.width,
-        *before.out_size,
+        *in_size,
         kernel_size=stage.kernel_size,
         stride=2,
-        norm="fewer" if number > len(arch.stages) - 2 else "batch",
-        activation=activation_of(arch),
+        norm="fewer" if place.number > place.num_stages - 2 else "batch",
+        activation=activation_of(place.family),
     )
-    yield _local(f"{name}.0", down, stage.expand_ratio * (4 if arch.family == "l" else 1))
+    yield _local(f"{name}.0", down, stage.expand_ratio * (4 if place.family == "l" else 1))
     height, width = down.out_size
     local = Block(
         stage.local,
@@ -263,8 +229,7 @@ def _stage(arch: Arch, number: int, stage: Stage, before: Block) -> Iterator[Blo
         activation=down.activation,
         residual=True,
     )
-    own_downsampling = arch.family == "l" or number in arch.attention_stages
-    for i in range(1, stage.depth + own_downsampling):
+    for i in range(1, 1 + place.repeats(stage.depth)):
         if stage.mixer != "none":
             yield Block(
                 stage.mixer,

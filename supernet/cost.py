@@ -13,10 +13,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 from supernet.arch import LOCAL_KINDS, Arch
-from supernet.blocks import IMAGE, Block, Convolution, blocks_of, convolutions_of, entry_of
+from supernet.blocks import IMAGE, Block, blocks_of, entry_of
+from supernet.convolutions import Convolution, convolutions_of
 
 OpKind = Literal[
     "dense",  # k x k convolution over all channels
@@ -106,6 +108,14 @@ def memory_mb(blocks: Sequence[Block], batch: int, precision: str) -> float:
 
 def peak_activations(blocks: Sequence[Block]) -> int:
     """Return the largest sum of live activations at any op, in elements of one image."""
+    return max(peaks_of(blocks))
+
+
+def peaks_of(blocks: Sequence[Block], *, keep_input: bool = False) -> list[int]:
+    """Return the largest sum of live activations in each block, in elements of one image.
+
+    With `keep_input` the input of the first block lives to the end: something behind reads it too.
+    """
     first = blocks[0]
     sizes = [first.in_channels * first.height * first.width]  # tensor 0: the image
     last_read = [0]
@@ -122,13 +132,19 @@ def peak_activations(blocks: Sequence[Block]) -> int:
             sizes.append(op.out_elements)
             last_read.append(len(steps) - 1)
         outputs.append(len(sizes) - 1)
+    if keep_input:
+        last_read[0] = len(steps)
     live = sizes[0]
-    peak = 0
-    for step, reads in enumerate(steps):
-        live += sizes[step + 1]
-        peak = max(peak, live)
-        live -= sum(sizes[tensor] for tensor in {*reads, step + 1} if last_read[tensor] == step)
-    return peak
+    peaks = []
+    for begin, end in pairwise([0, *outputs]):  # tensor i is written by op i - 1
+        peak = 0
+        for step in range(begin, end):
+            live += sizes[step + 1]
+            peak = max(peak, live)
+            ended = {*steps[step], step + 1}
+            live -= sum(sizes[tensor] for tensor in ended if last_read[tensor] == step)
+        peaks.append(peak)
+    return peaks
 
 
 @lru_cache(maxsize=1 << 17)

@@ -71,7 +71,7 @@ def test_init_files_are_empty():
     assert not any(path.read_text() for path in found)
 
 
-FLOORS = {"supernet": 15, "lut": 12}  # modules beside the wings, at most
+FLOORS = {"supernet": 16, "lut": 12}  # modules beside the wings, at most
 MOST_LINES = 400  # of a module
 NOT_YET = {"lut/runtimes/timer.py"}  # one script, as it is pushed to targets as one file
 MOST_STATEMENT_LINES, MOST_PARAMETERS = 60, 6  # of a function

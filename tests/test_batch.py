@@ -8,17 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lut.device import get_device
 from nas.objectives.sources import NoAccuracy, PredictedAccuracy
 from predictors.accuracy import OtherClasses, load_prior
 from predictors.batch import Batch
 from predictors.evaluations import Evaluations
-from predictors.latency import load_predictor
 from predictors.onehot import OneHot, choices_of
 from predictors.shape import canonical
 from predictors.subnets import fit_subnets
 from results.errors import SpaceError
-from supernet.blocks import blocks_of
 from supernet.cost import backbone_cost
 from supernet.spaces import get_space
 
@@ -107,12 +104,3 @@ def test_accuracies_of_many_are_those_of_each():
                         SPACES["tiny"])  # fmt: skip
     same(ridge, drawn("tiny", 30, seed=5))
     same(PredictedAccuracy(ridge), drawn("tiny", 5, seed=6))
-
-
-def test_latencies_of_many_are_those_of_each():
-    predictor = load_predictor(get_device("orin"), "imagenet")
-    batch = drawn("family")
-    latencies, stds = predictor.predict_many(batch)
-    one_by_one = [predictor.predict(blocks_of(arch)) for arch in batch.archs]
-    assert latencies.tolist() == [prediction.latency_ms for prediction in one_by_one]
-    assert stds.tolist() == [prediction.std_ms for prediction in one_by_one]

@@ -20,7 +20,8 @@ from lut.measuring.journal import JOURNAL
 from lut.measuring.options import BuildOptions, ValidationOptions
 from lut.measuring.run import device_of, parse_budget_s, recorded
 from lut.measuring.validation import validate_table
-from lut.table import COLUMNS, load_table
+from lut.rows import COLUMNS
+from lut.table import load_table
 from results.errors import DeviceError, RunError, TableError, TargetError
 from supernet.blocks import blocks_of
 from supernet.spaces import get_space

@@ -7,7 +7,8 @@ import pytest
 
 from lut.measuring.context import GROUPS, fit_context, group_of
 from lut.measuring.coverage import distinct_blocks
-from lut.table import Entry, Table
+from lut.rows import Entry
+from lut.table import Table
 from lut.terms import NetworkTerms, params_m, peak_mb
 from supernet.blocks import blocks_of
 from supernet.cost import cost_of, network_cost, peak_activations

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 
 from results.errors import ArchError
 from supernet.arch import LOCAL_KINDS, Task, parse_resolution
-from supernet.blocks import IMAGE, Block, blocks_of, convolutions_of
+from supernet.blocks import IMAGE, Block, blocks_of
+from supernet.convolutions import convolutions_of
 from supernet.cost import (
     backbone_cost,
     cost_of,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lut.device import Device
-from lut.importers import MOST_BYTES, import_table
 from lut.measuring.build import import_to
+from lut.measuring.importers import MOST_BYTES, import_table
 from lut.measuring.options import BuildOptions
 from lut.sidecar import Error
 from lut.table import load_table

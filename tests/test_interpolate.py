@@ -10,7 +10,8 @@ from lut.interpolate import Interpolator, features, work
 from lut.measuring.assemble import Differences, complete, entries_of
 from lut.measuring.coverage import distinct_blocks
 from lut.measuring.plan import corners, rounds_of, stratified
-from lut.table import Entry, Table
+from lut.rows import Entry
+from lut.table import Table
 from lut.terms import NetworkTerms
 from predictors.latency import LatencyPredictor
 from results.errors import TableError

@@ -15,7 +15,8 @@ import torch
 
 from lut.calibration.points import read_points
 from lut.device import SHIPPED, get_device
-from lut.table import Entry, Table
+from lut.rows import Entry
+from lut.table import Table
 from lut.terms import NetworkTerms
 from nas.predict import Predict
 from predictors.latency import LatencyPredictor, load_predictor

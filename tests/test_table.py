@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lut.rows import Entry
 from lut.sidecar import Sidecar
-from lut.table import Entry, Table, load_table
+from lut.table import Table, load_table
 from lut.terms import NetworkTerms
 from predictors.latency import LatencyPredictor
 from results.errors import TableError

@@ -15,8 +15,9 @@ from lut.calibration.points import Point, read_points
 from lut.calibration.propose import propose
 from lut.calibration.transfer import FACTORS, GROUP_NAMES, transfer
 from lut.device import SHIPPED, find_table, get_device, user_data_dir
+from lut.rows import Entry
 from lut.sidecar import Sidecar
-from lut.table import Entry, load_table
+from lut.table import load_table
 from lut.terms import NetworkTerms
 from nas.predict import Predict
 from nas.search import SearchCommand

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 from lut.builders.weights import Array, Parameters, RandomWeights, Weights
 from results.errors import DeviceError, check_choice
 from supernet.arch import LOCAL_KINDS, MIXER_KINDS, Arch
-from supernet.blocks import IMAGE, Activation, Block, UpsampleMode, blocks_of, convolutions_of
+from supernet.blocks import IMAGE, Activation, Block, UpsampleMode, blocks_of
+from supernet.convolutions import convolutions_of
 
 Format = Literal["onnx", "tflite"]
 INPUT, OUTPUT = "image", "output"  # names in the files

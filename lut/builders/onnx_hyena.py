@@ -9,7 +9,8 @@ import numpy.typing as npt
 from lut.builders.mixer_constants import LARGEST_GATED, hyena_taps
 from lut.builders.onnx_ops import FLOAT32, OnnxOps, Value
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 
 MOST_DIRECT_TOKENS = 100
 

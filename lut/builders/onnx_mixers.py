@@ -18,7 +18,8 @@ from lut.builders.onnx_hyena import hyena
 from lut.builders.onnx_ops import FLOAT16, FLOAT32, OnnxOps, Value
 from lut.builders.onnx_retention import retention
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 
 LEAST = float(np.finfo(np.float32).tiny)
 LARGEST_SUM_FP16, LEAST_FP16 = 2.0**15, 2.0**-14  # as in supernet.layers.mixers

@@ -14,7 +14,8 @@ from lut.builders.mixer_constants import (
 )
 from lut.builders.onnx_ops import FLOAT32, OnnxOps, Value
 from lut.builders.weights import Parameters
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 
 TILE = 8
 MOST_PARALLEL_TOKENS = 400  # as in layers/retention.py; decays then take <= 0.64 MB a head

@@ -11,7 +11,8 @@ import numpy as np
 from lut.builders.mixer_constants import LARGEST_GATED, hyena_taps
 from lut.builders.tflite_ops import ConvolutionForm, TfliteOps
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 
 
 def hyena(ops: TfliteOps, x: int, block: Block, parameters: Parameters) -> int:

@@ -22,7 +22,8 @@ from lut.builders.tflite_ops import LEAST, ConvolutionForm, TfliteOps
 from lut.builders.tflite_retention import retention
 from lut.builders.tflite_rwkv import rwkv
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 
 LARGEST_SUM = 2.0**15  # what sums of float16 may reach
 TINY = 1e-30  # a divisor where a token sees nothing; the dividend is 0 there

@@ -12,7 +12,8 @@ from lut.builders.mixer_constants import decay_matrix, retention_decay_sums, ret
 from lut.builders.tflite_hyena import clamp
 from lut.builders.tflite_ops import TfliteOps
 from lut.builders.weights import Parameters
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 
 MOST_MAP_TOKENS = 400  # up to here the decays are a constant of N T^2 numbers
 MOST_TOKENS_A_DIM = 40  # T / D up to where the T x T map is as fast as tiles or faster

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from lut.builders.mixer_constants import LARGEST_EXPONENT
 from lut.builders.tflite_ops import LEAST, ConvolutionForm, TfliteOps
 from lut.builders.weights import Array, Parameters
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 
 LARGEST_WEIGHTS = 2.0**11  # of all tokens together; leaves float16 a factor of 32 for v
 NEIGHBOURS = ((1, 0), (1, 2), (0, 1), (2, 1))  # left, right, above, below in a 3 x 3 kernel

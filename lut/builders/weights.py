@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from results.errors import WeightsError
-from supernet.blocks import Convolution
+from supernet.convolutions import Convolution
 
 Array = npt.NDArray[np.float32]
 PERIOD = 1009  # prime; 4 kB of fp32, within the window of gzip

@@ -12,8 +12,9 @@ from lut.calibration.inputs import CalibrationInputs
 from lut.calibration.transfer import Transfer
 from lut.device import Device, table_name
 from lut.roofline import Roofline
+from lut.rows import Entry
 from lut.sidecar import Sidecar
-from lut.table import Entry, Table, load_table
+from lut.table import Table, load_table
 from results.errors import TableError
 from supernet.blocks import Block, blocks_of
 from supernet.official import ALL_DATASETS, DATASETS

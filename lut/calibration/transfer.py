@@ -37,7 +37,8 @@ from lut.calibration.fit import (
 )
 from lut.calibration.points import Point
 from lut.roofline import Array, OpArrays, Roofline
-from lut.table import Entry, Table
+from lut.rows import Entry
+from lut.table import Table
 from lut.terms import NetworkTerms, transferred_mb
 from results.errors import TableError
 from supernet.arch import LOCAL_KINDS, MIXER_KINDS, Arch

@@ -13,7 +13,8 @@ from lut.measuring.campaign import Campaign
 from lut.measuring.chunks import BLOCKS, NETWORKS, TERMS
 from lut.measuring.measured import Measured
 from lut.measuring.probes import difference_of
-from lut.table import Entry, Table
+from lut.rows import Entry
+from lut.table import Table
 from results.errors import TableError
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of

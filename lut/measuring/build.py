@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lut.device import Device, table_name, user_data_dir
-from lut.importers import import_table
 from lut.measuring.assemble import Validation
 from lut.measuring.campaign import Campaign
+from lut.measuring.importers import import_table
 from lut.measuring.journal import JOURNAL, Journal
 from lut.measuring.options import BuildOptions
 from lut.measuring.provenance import table_of, write_quantiles
 from lut.measuring.run import COMMAND, UNRECORDED, BuildRun, device_of, look_up, recorded
 from lut.measuring.schedule import Schedule
-from lut.table import Entry, Table
+from lut.rows import Entry
+from lut.table import Table
 from results.errors import TargetError
 from results.files import write_bytes
 from results.progress import progress

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from lut.measuring.probes import Probe, difference_of, key_of
+from lut.rows import check_block
 from lut.runtimes.session import Model
-from lut.table import check_block
 from results.errors import RunError
 from results.reading import as_kind
 from supernet.arch import Arch

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lut.table import Entry
+from lut.rows import Entry
 from lut.terms import NetworkTerms, params_m, peak_mb
 from supernet.arch import LOCAL_KINDS, MIXER_KINDS
 from supernet.blocks import Block

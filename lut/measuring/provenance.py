@@ -18,9 +18,10 @@ from lut.measuring.campaign import Campaign
 from lut.measuring.context import Context, fit_context
 from lut.measuring.run import BuildRun
 from lut.measuring.samples import LOW_SHARE, QUANTILES
+from lut.rows import Entry
 from lut.runtimes.session import Driver
 from lut.sidecar import Sidecar
-from lut.table import Entry, Table
+from lut.table import Table
 from results.files import write_text
 from results.record import now
 from supernet.arch import Arch

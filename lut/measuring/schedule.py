@@ -10,7 +10,7 @@ from lut.measuring.chunks import BLOCKS, MOST_BYTES, MOST_SHARE, NETWORKS, TERMS
 from lut.measuring.estimates import Estimates
 from lut.measuring.plan import corners, rounds_of, stratified
 from lut.measuring.run import BuildRun
-from lut.table import Entry
+from lut.rows import Entry
 from supernet.arch import Arch
 from supernet.blocks import Block, blocks_of
 

@@ -8,7 +8,8 @@ Source: Cai et al., EfficientViT, ICCV 2023, https://arxiv.org/abs/2205.14756
 
 from torch import Tensor, nn
 
-from supernet.blocks import Activation, Block, Convolution, convolutions_of
+from supernet.blocks import Activation, Block
+from supernet.convolutions import Convolution, convolutions_of
 
 
 def activation_module(activation: Activation) -> nn.Module:

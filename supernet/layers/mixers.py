@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 from supernet.layers.convolutions import ConvNormAct
 from supernet.layers.hyena import Hyena
 from supernet.layers.retention import Retention

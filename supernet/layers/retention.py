@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 from supernet.layers.convolutions import ConvNormAct
 from supernet.layers.precision import gated, without_autocast
 

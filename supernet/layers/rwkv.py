@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernet.blocks import Block, Convolution
+from supernet.blocks import Block
+from supernet.convolutions import Convolution
 from supernet.layers.convolutions import ConvNormAct
 
 LARGEST_EXPONENT = 40.0  # of decay and bonus: e^40 squared still is within float32

@@ -31,9 +31,10 @@ from lut.agreement import agreement, scale_between
 from lut.builders.network import build_network
 from lut.measuring.context import fit_context
 from lut.measuring.samples import low_mean
+from lut.rows import Entry
 from lut.runtimes import timer
 from lut.runtimes.session import FORMATS
-from lut.table import Entry, Table, load_table
+from lut.table import Table, load_table
 from results.files import write_json
 from results.reading import read_json
 from results.record import commit

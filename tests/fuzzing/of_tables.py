@@ -13,10 +13,10 @@ from unittest.mock import patch
 from lut.calibration.points import read_points
 from lut.calibration.tables import rows_for
 from lut.device import Device, device_names, get_device, split_spec
-from lut.importers import import_table
 from lut.measuring.assemble import complete, differences, entries_of
 from lut.measuring.campaign import Campaign
 from lut.measuring.chunks import BLOCKS, distinct, references_of
+from lut.measuring.importers import import_table
 from lut.measuring.journal import JOURNAL, Journal
 from lut.measuring.run import check_one_setting, check_same_machine
 from lut.roofline import Roofline

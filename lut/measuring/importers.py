@@ -31,17 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from lut.device import Device
+from lut.rows import COLUMNS, KEY_COLUMNS, NUMBERS, OPTIONAL_COLUMNS, Entry, add_row, check_columns
 from lut.sidecar import Sidecar
-from lut.table import (
-    COLUMNS,
-    KEY_COLUMNS,
-    NUMBERS,
-    OPTIONAL_COLUMNS,
-    Entry,
-    Table,
-    add_row,
-    check_columns,
-)
+from lut.table import Table
 from lut.terms import NetworkTerms
 from results.errors import RunError, TableError, printable, reason_of, shown
 from results.reading import as_kind, decode, parse_json, read_bytes
