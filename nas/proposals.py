@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from predictors.active import Points, choose, on_front
 from predictors.batch import Batch
+from predictors.components import SpaceComponents
 from predictors.evaluations import Evaluations
 from predictors.latency import LatencyPredictor
 from predictors.two_levels import FirstLevel
@@ -44,7 +45,7 @@ class Known:
     evaluations: Evaluations
 
 
-def propose(known: Known, space: Space, count: int, seed: int = 0) -> list[Arch]:
+def propose(known: Known, space: Space, count: int, seed: int = 0) -> Batch:
     """Return `count` networks of `space` that are not evaluated yet, the most valuable first.
 
     The hypervolume is that of log milliseconds and the metric's own points; the front, that of the
@@ -57,23 +58,27 @@ def propose(known: Known, space: Space, count: int, seed: int = 0) -> list[Arch]
     inside = [arch for arch in values if arch in space]
     if count > (left := space.size - len(inside)):
         raise SpaceError(_too_few_left(space, count, left))
-    batch = Batch.of(space, inside)
+    components = SpaceComponents(space)
+    batch = Batch.of(space, inside, components)
     evaluated = Points(_costs(known, batch), np.array([values[arch] for arch in inside]))
-    pool = Pool(known, space, set(inside))
+    pool = Pool(known, space, components, set(inside))
     if left <= max(MOST_LISTED, 4 * count):
         pool.add(list(space.enumerate()))
     else:
         _breed(pool, batch.genes[on_front(evaluated)], evaluated, count, seed)
     chosen = choose(pool.points, pool.stds, evaluated, count)
-    return [pool.archs[index] for index in chosen]
+    return Batch.of(space, [pool.archs[index] for index in chosen], components)
 
 
 class Pool:
     """Distinct networks that may be proposed, with what is expected of them."""
 
-    def __init__(self, known: Known, space: Space, others: set[Arch]) -> None:
+    def __init__(
+        self, known: Known, space: Space, components: SpaceComponents, others: set[Arch]
+    ) -> None:
         """Begin without any; `others` are never taken up."""
         self.space, self._known, self._seen = space, known, set(others)
+        self._components = components
         self.archs: list[Arch] = []
         self.genes: Genes = np.empty((0, len(space.genes)), dtype=np.int64)
         self.points = Points(np.empty(0), np.empty(0))  # log milliseconds, means of accuracies
@@ -84,7 +89,7 @@ class Pool:
         new = [arch for arch in dict.fromkeys(archs) if arch not in self._seen]
         if not new:
             return
-        batch = Batch.of(self.space, new)
+        batch = Batch.of(self.space, new, self._components)
         means, stds = self._known.accuracy.predict_function(batch)
         self._seen.update(new)
         self.archs += new

@@ -74,17 +74,16 @@ def sample(options: SampleOptions, *, tell: Callable[[str], object] | None = Non
     if tell and (remark := remark_here(latency.table.sidecar)):
         tell(remark)
     if options.propose is None:
-        archs = _drawn(space, options.sample, options.seed)
+        batch = Batch.of(space, _drawn(space, options.sample, options.seed))
     else:
         assert first is not None
         known = Known(first, latency, read_evaluations(Path(options.accuracy)))
-        archs = propose(known, space, options.propose, options.seed)
-    batch = Batch.of(space, archs)
+        batch = propose(known, space, options.propose, options.seed)
     numbers = [*latency.predict_many(batch)]
     if predictor is not None:
         numbers += predictor.predict_many(batch)
-    write_text(path, _csv(archs, numbers))
-    return Sampled(path, len(archs), space, latency, predictor)
+    write_text(path, _csv(batch.archs, numbers))
+    return Sampled(path, len(batch), space, latency, predictor)
 
 
 def _check(options: SampleOptions) -> Path:

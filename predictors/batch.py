@@ -50,11 +50,14 @@ class Batch:
         self._components = components
 
     @classmethod
-    def of(cls, space: Space, archs: Iterable[Arch]) -> "Batch":
+    def of(
+        cls, space: Space, archs: Iterable[Arch], components: SpaceComponents | None = None
+    ) -> "Batch":
         """Make a batch of networks. Raises SpaceError for one that is not in the space."""
         given = tuple(archs)
         rows = [space.encode(arch) for arch in given]
-        batch = cls(space, np.array(rows, dtype=np.int64).reshape(len(rows), len(space.genes)))
+        genes = np.array(rows, dtype=np.int64).reshape(len(rows), len(space.genes))
+        batch = cls(space, genes, components)
         batch.archs = given  # what decoding would give again
         return batch
 
