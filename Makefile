@@ -40,7 +40,7 @@ bench-compiling: # on the first GPU where there is one
 bench-few-samples: # half an hour on one core; TABLES: a folder of public tables, see the module
 	python -m tests.benchmarks.few_samples --tables $(TABLES)
 
-bench-active-choice: # a quarter of an hour on one core; TABLES as of bench-few-samples
+bench-active-choice: # minutes on one core; TABLES as of bench-few-samples
 	python -m tests.benchmarks.active_choice --tables $(TABLES)
 
 bench-kills:
