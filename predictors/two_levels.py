@@ -1,7 +1,8 @@
 """Accuracies of networks trained alone, from few of them and from what all inherit of a supernet.
 
 The first level says what a network reaches with shared weights. The second one, a few numbers,
-says what that is worth once the network is trained alone, and by how much more at its size.
+says what that is worth once the network is trained alone, and how much more at its size where the
+few networks tell so clearly.
 """
 
 import math
@@ -134,7 +135,7 @@ class TwoLevelPredictor:
             return "ranks networks as their inherited accuracies do: no effect of sizes was clear"
         errors = self.errors
         return (
-            "MACs and parameters count too, Kendall tau "
+            f"{COLUMNS[self.second.fit.columns[1]]} count too, Kendall tau "
             f"{errors['kendall_tau']:.2f} on networks left out, "
             f"{errors['kendall_tau_of_inherited']:.2f} by inherited accuracy alone"
         )

@@ -71,9 +71,14 @@ def test_the_choice_is_that_of_trying_all():
         x = rng.normal(size=(10, 3))
         values = x @ (1.0, rng.choice([0.0, 2.0]), 0.0) + rng.normal(size=10)
         plain = [fit_linear(x, values, (0,), (s,)) for s in SHRINKAGES]
-        full = [fit_linear(x, values, (0, 1, 2), (s, t, t)) for s in SHRINKAGES for t in SHRINKAGES]
+        pairs = [
+            fit_linear(x, values, (0, other), (s, t))
+            for other in (1, 2)
+            for s in SHRINKAGES
+            for t in SHRINKAGES
+        ]
         rising = [fit for fit in plain if fit.effects[0] > 0] or [fit_linear(x, values)]
-        best, better = (min(fits, key=lambda f: f.mean_square) for fits in (rising, full))
+        best, better = (min(fits, key=lambda f: f.mean_square) for fits in (rising, pairs))
         bound = (1 - CLEARLY / 10**0.5) * best.mean_square
         expected = better if better.mean_square < bound else best
         found = choose_linear(x, values)
@@ -97,16 +102,16 @@ def test_errors_are_of_rows_that_neither_fit_nor_choice_has_seen():
         assert found.guesses[out] == values[rest].mean()
 
 
-@pytest.mark.parametrize("count", [6, 12, 40])
+@pytest.mark.parametrize("count", [6, 12, 24])
 def test_intervals_hold_what_they_say(count):
     inside = []
-    for seed in range(60):
+    for seed in range(600 // count):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(count + 20, 3))
         values = x[:, 0] + rng.normal(size=count + 20)
         means, stds = fit_second_level(x[:count], values[:count]).predict(x[count:])
         inside.append(np.mean(np.abs(means - values[count:]) < 1.645 * stds))
-    assert 0.87 < np.mean(inside) < 0.96
+    assert 0.86 < np.mean(inside) < 0.96
 
 
 def alone(arch, rng=None, size=0.0):
@@ -156,7 +161,7 @@ def test_sizes_that_turn_the_ranking_around_are_found(files, tmp_path):
     ranked = kendalltau([found.predict(arch).mean for arch in held], truths).statistic
     assert inherited < 0.3
     assert ranked > 0.8
-    assert "MACs and parameters count too, Kendall tau" in found.describe()
+    assert "log2 MACs count too, Kendall tau" in found.describe()
 
 
 def test_many_are_predicted_as_one_is(files):
