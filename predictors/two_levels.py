@@ -6,6 +6,7 @@ few networks tell so clearly.
 """
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,7 +171,7 @@ def fit_two_levels(first: FirstLevel, path: Path) -> TwoLevelPredictor:
     count = len(trained.archs)
     more = (
         "`python -m supernet.train --arch ARCH --out DIR` and `python -m supernet.evaluate "
-        f"--weights DIR/model.safetensors --out {path}` for each"
+        f"--weights DIR/model.safetensors --out {shlex.quote(str(path))}` for each"
     )
     if count < FEWEST:
         raise PredictorError(

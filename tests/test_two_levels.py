@@ -20,6 +20,7 @@ from results.console import main
 from results.errors import PredictorError, RunError, SearchError, UserError
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
+from tests.conftest import ROOT
 from tests.test_learned import curved, fitted  # noqa: F401  (a module's fixture)
 from tests.test_subnets import TINY, row, subnets, write
 
@@ -269,3 +270,25 @@ def test_subnets_in_place_of_trained_networks_are_refused(files, tmp_path):
     with pytest.raises(UserError, match="line 1 is of shared weights"):
         search(files, tmp_path / "run", trained=files[0].parent / "rows.jsonl")
     assert SearchOptions(trained=files[1]).settings()["trained"] == str(files[1].resolve())
+
+
+def test_the_document_quotes_the_record():
+    text = (ROOT / "docs" / "accuracy.md").read_text()
+    record = json.loads((ROOT / "results" / "benchmarks" / "two_levels.json").read_text())
+
+    def cells(recipe, name, digits):
+        means = [found[name]["mean"] for found in record["recipes"][recipe].values()]
+        return " | ".join(f"{mean:.{digits}f}".removeprefix("0") for mean in means)
+
+    for recipe, digits in (("2,000 steps", 1), ("3,000 steps", 2)):
+        assert f"{recipe}: inherited alone | {cells(recipe, 'tau_inherited', 2)} |" in text
+        assert f"{recipe}: inherited as it is | {cells(recipe, 'mae_inherited', digits)} |" in text
+        assert f"| two levels | {cells(recipe, 'tau', 2)} | |" in text
+        assert f"| two levels | {cells(recipe, 'mae', 2)} | |" in text
+        assert f"| guessing the mean of the fitted | {cells(recipe, 'mae_guess', 2)} |" in text
+    made_up = record["other choices"]["as it is"]
+    six, twelve = (made_up[f"{count} networks, made up"] for count in (6, 12))
+    said = (
+        f"from tau {six['tau_inherited']:.2f} to {six['tau']:.2f} with six and {twelve['tau']:.2f}"
+    )
+    assert said.replace("0.", ".") in " ".join(text.split())
