@@ -165,8 +165,11 @@ def test_sizes_that_turn_the_ranking_around_are_found(files, tmp_path):
     assert "log2 MACs count too, Kendall tau" in found.describe()
 
 
-def test_many_are_predicted_as_one_is(files):
+@pytest.mark.parametrize("size", [0.0, -15.0])
+def test_many_are_predicted_as_one_is(files, size):
+    write(files[1], trained_rows(12, size))
     found = fit_two_levels(read_learned(files[0]), files[1])
+    assert len(found.second.fit.columns) == (2 if size else 1)
     batch = Batch.of(TINY, OTHERS[:30])
     means, stds = found.predict_many(batch)
     for number, arch in enumerate(OTHERS[:30]):
