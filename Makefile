@@ -1,5 +1,6 @@
 .PHONY: check test bench bench-models bench-loading bench-mixers bench-tables bench-sandwich \
-    bench-weight-sharing bench-pretraining bench-compiling bench-kills bench-few-samples bench-active-choice
+    bench-weight-sharing bench-pretraining bench-compiling bench-kills bench-few-samples \
+    bench-two-levels bench-active-choice
 
 check:
 	ruff format --check .
@@ -30,6 +31,9 @@ bench-sandwich:
 
 bench-weight-sharing: # an hour on two cores, minutes with `--accelerator cuda --processes 12`
 	python -m tests.benchmarks.weight_sharing --work results/runs/weight-sharing --processes 2
+
+bench-two-levels: # two minutes, from the record of bench-weight-sharing
+	python -m tests.benchmarks.two_levels
 
 bench-pretraining: # half an hour
 	python -m tests.benchmarks.pretraining

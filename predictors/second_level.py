@@ -1,8 +1,8 @@
-"""A model of few values: linear in one feature that matters and in others that rarely do.
+"""A model of few values: linear in one feature that matters, and in one other where it must be.
 
 value = mean + effects . (x - means), by ridge regression. The first feature's effect is positive
-where it is alone, or there is none; the others count only where leaving out one row at a time says
-clearly so.
+where it is alone, or there is none; one other counts beside it only where leaving out one row at a
+time says clearly so.
 """
 
 import math
@@ -17,10 +17,10 @@ from scipy.stats import t as student
 from predictors.worth import Array
 
 SHRINKAGES = (0.1, 0.3, 1.0)  # penalties, as shares of a feature's sum of squares
-# Features beside the first one count where they bring the mean squared error on rows left out
+# A feature beside the first one counts where it brings the mean squared error on rows left out
 # below 1 - CLEARLY / sqrt(rows) of that without: less, and luck among few rows decides; more, and
 # real effects are overlooked (docs/log.md).
-CLEARLY = 1.5
+CLEARLY = 1.75
 COVERED = 0.9
 NORMAL = 1.6448536269514722  # half the 90 % interval of a normal distribution, in its std
 
@@ -76,20 +76,20 @@ def fit_linear(
 
 
 def choose_linear(x: Array, values: Array) -> Linear:
-    """Return the fit on the first column, a mean where that has no positive effect, or on all.
+    """Return the fit on the first column, or a mean where that has no positive effect.
 
-    On all columns where that is clearly better.
+    On the first column and one of the others where that is clearly better.
     """
     plain = [fit_linear(x, values, (0,), (share,)) for share in SHRINKAGES]
     rising = [fit for fit in plain if fit.effects[0] > 0]
     chosen = _best(rising) if rising else fit_linear(x, values)
-    everything, others = tuple(range(x.shape[1])), x.shape[1] - 1
-    full = _best(
-        fit_linear(x, values, everything, (first, *(rest,) * others))
-        for first, rest in product(SHRINKAGES, repeat=2)
+    pair = _best(
+        fit_linear(x, values, (0, other), shares)
+        for other in range(1, x.shape[1])
+        for shares in product(SHRINKAGES, repeat=2)
     )
     clearly = 1 - CLEARLY / len(values) ** 0.5
-    return full if full.mean_square < clearly * chosen.mean_square else chosen
+    return pair if pair.mean_square < clearly * chosen.mean_square else chosen
 
 
 def _best(fits: Iterable[Linear]) -> Linear:
@@ -136,13 +136,13 @@ def fit_second_level(x: Array, values: Array) -> SecondLevel:
         guesses[row] = values[rest].mean()
         sureness = np.sqrt(1 + others.leverage(x[[row]])[0])
         ratios[row] = abs(left_out[row] - values[row]) / sureness
-    return SecondLevel(fit, left_out, guesses, _half_width(ratios, len(fit.columns)) / NORMAL)
+    return SecondLevel(fit, left_out, guesses, _half_width(ratios) / NORMAL)
 
 
-def _half_width(ratios: Array, num_effects: int) -> float:
+def _half_width(ratios: Array) -> float:
     """Return half the 90 % interval, of absolute errors on rows left out."""
     count = len(ratios)
-    freedom = max(1, count - 1 - num_effects)
+    freedom = max(1, count - 3)  # a mean, an effect, and the choice
     normal = float(student.ppf((1 + COVERED) / 2, freedom)) * float(np.sqrt(np.mean(ratios**2)))
     rank = min(count, math.ceil((count + 1) * COVERED))
     return max(normal, float(np.sort(ratios)[rank - 1]))

@@ -1,10 +1,12 @@
 """Accuracies of networks trained alone, from few of them and from what all inherit of a supernet.
 
 The first level says what a network reaches with shared weights. The second one, a few numbers,
-says what that is worth once the network is trained alone, and by how much more at its size.
+says what that is worth once the network is trained alone, and how much more at its size where the
+few networks tell so clearly.
 """
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,7 +74,7 @@ class TwoLevelPredictor:
         that were trained as their noise is wide. Raises SpaceError as the first level does.
         """
         inherited = self.first.predict(arch)
-        x = _columns([inherited.mean], [arch])
+        x = _columns(np.array([inherited.mean]), *_sizes([arch]))
         means, stds = self._predict(x, np.array([inherited.std]))
         far = bool(self.second.fit.leverage(x)[0] > FAR)
         return AccuracyPrediction(
@@ -82,7 +84,7 @@ class TwoLevelPredictor:
     def predict_many(self, batch: Batch) -> tuple[Array, Array]:
         """Return means and standard deviations, each (networks,), as `predict` gives them."""
         means, stds = self.first.predict_many(batch)
-        return self._predict(_columns(means, batch.archs), stds)
+        return self._predict(_columns(means, batch.all_macs, batch.params), stds)
 
     def _predict(self, x: Array, first_stds: Array) -> tuple[Array, Array]:
         means, stds = self.second.predict(x)
@@ -134,7 +136,7 @@ class TwoLevelPredictor:
             return "ranks networks as their inherited accuracies do: no effect of sizes was clear"
         errors = self.errors
         return (
-            "MACs and parameters count too, Kendall tau "
+            f"{COLUMNS[self.second.fit.columns[1]]} count too, Kendall tau "
             f"{errors['kendall_tau']:.2f} on networks left out, "
             f"{errors['kendall_tau_of_inherited']:.2f} by inherited accuracy alone"
         )
@@ -169,7 +171,7 @@ def fit_two_levels(first: FirstLevel, path: Path) -> TwoLevelPredictor:
     count = len(trained.archs)
     more = (
         "`python -m supernet.train --arch ARCH --out DIR` and `python -m supernet.evaluate "
-        f"--weights DIR/model.safetensors --out {path}` for each"
+        f"--weights DIR/model.safetensors --out {shlex.quote(str(path))}` for each"
     )
     if count < FEWEST:
         raise PredictorError(
@@ -178,7 +180,7 @@ def fit_two_levels(first: FirstLevel, path: Path) -> TwoLevelPredictor:
         )
     means, stds = first.predict_many(Batch.of(first.space, trained.archs))
     values = np.array(trained.values)
-    second = fit_second_level(_columns(means, trained.archs), values)
+    second = fit_second_level(_columns(means, *_sizes(trained.archs)), values)
     if not second.fit.columns:
         raise PredictorError(
             f"the {count} networks of {path} do not get better with their inherited accuracy, nor "
@@ -210,11 +212,16 @@ def _check_comparable(first: FirstLevel, trained: Evaluations) -> None:
             ) from None
 
 
-def _columns(inherited: Array | Sequence[float], archs: Sequence[Arch]) -> Array:
-    """Return the features of networks, (networks, COLUMNS)."""
+def _columns(inherited: Array, macs: Array, params: Array) -> Array:
+    """Return the features of networks, (networks, COLUMNS), of numbers (networks,)."""
+    return np.column_stack([inherited, np.log2(macs), np.log2(params)])
+
+
+def _sizes(archs: Sequence[Arch]) -> tuple[Array, Array]:
+    """Return MACs and parameters of networks."""
     costs = [network_cost(blocks_of(arch)) for arch in archs]
-    sizes = np.array([(cost.macs, cost.params) for cost in costs], dtype=np.float64)
-    return np.column_stack([inherited, np.log2(sizes)])
+    macs = np.array([cost.macs for cost in costs], dtype=np.float64)
+    return macs, np.array([cost.params for cost in costs], dtype=np.float64)
 
 
 def _steps(steps: tuple[int, ...]) -> str:

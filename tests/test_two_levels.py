@@ -20,6 +20,7 @@ from results.console import main
 from results.errors import PredictorError, RunError, SearchError, UserError
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
+from tests.conftest import ROOT
 from tests.test_learned import curved, fitted  # noqa: F401  (a module's fixture)
 from tests.test_subnets import TINY, row, subnets, write
 
@@ -71,9 +72,14 @@ def test_the_choice_is_that_of_trying_all():
         x = rng.normal(size=(10, 3))
         values = x @ (1.0, rng.choice([0.0, 2.0]), 0.0) + rng.normal(size=10)
         plain = [fit_linear(x, values, (0,), (s,)) for s in SHRINKAGES]
-        full = [fit_linear(x, values, (0, 1, 2), (s, t, t)) for s in SHRINKAGES for t in SHRINKAGES]
+        pairs = [
+            fit_linear(x, values, (0, other), (s, t))
+            for other in (1, 2)
+            for s in SHRINKAGES
+            for t in SHRINKAGES
+        ]
         rising = [fit for fit in plain if fit.effects[0] > 0] or [fit_linear(x, values)]
-        best, better = (min(fits, key=lambda f: f.mean_square) for fits in (rising, full))
+        best, better = (min(fits, key=lambda f: f.mean_square) for fits in (rising, pairs))
         bound = (1 - CLEARLY / 10**0.5) * best.mean_square
         expected = better if better.mean_square < bound else best
         found = choose_linear(x, values)
@@ -97,16 +103,16 @@ def test_errors_are_of_rows_that_neither_fit_nor_choice_has_seen():
         assert found.guesses[out] == values[rest].mean()
 
 
-@pytest.mark.parametrize("count", [6, 12, 40])
+@pytest.mark.parametrize("count", [6, 12, 24])
 def test_intervals_hold_what_they_say(count):
     inside = []
-    for seed in range(60):
+    for seed in range(600 // count):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(count + 20, 3))
         values = x[:, 0] + rng.normal(size=count + 20)
         means, stds = fit_second_level(x[:count], values[:count]).predict(x[count:])
         inside.append(np.mean(np.abs(means - values[count:]) < 1.645 * stds))
-    assert 0.87 < np.mean(inside) < 0.96
+    assert 0.86 < np.mean(inside) < 0.96
 
 
 def alone(arch, rng=None, size=0.0):
@@ -156,11 +162,14 @@ def test_sizes_that_turn_the_ranking_around_are_found(files, tmp_path):
     ranked = kendalltau([found.predict(arch).mean for arch in held], truths).statistic
     assert inherited < 0.3
     assert ranked > 0.8
-    assert "MACs and parameters count too, Kendall tau" in found.describe()
+    assert "log2 MACs count too, Kendall tau" in found.describe()
 
 
-def test_many_are_predicted_as_one_is(files):
+@pytest.mark.parametrize("size", [0.0, -15.0])
+def test_many_are_predicted_as_one_is(files, size):
+    write(files[1], trained_rows(12, size))
     found = fit_two_levels(read_learned(files[0]), files[1])
+    assert len(found.second.fit.columns) == (2 if size else 1)
     batch = Batch.of(TINY, OTHERS[:30])
     means, stds = found.predict_many(batch)
     for number, arch in enumerate(OTHERS[:30]):
@@ -264,3 +273,25 @@ def test_subnets_in_place_of_trained_networks_are_refused(files, tmp_path):
     with pytest.raises(UserError, match="line 1 is of shared weights"):
         search(files, tmp_path / "run", trained=files[0].parent / "rows.jsonl")
     assert SearchOptions(trained=files[1]).settings()["trained"] == str(files[1].resolve())
+
+
+def test_the_document_quotes_the_record():
+    text = (ROOT / "docs" / "accuracy.md").read_text()
+    record = json.loads((ROOT / "results" / "benchmarks" / "two_levels.json").read_text())
+
+    def cells(recipe, name, digits):
+        means = [found[name]["mean"] for found in record["recipes"][recipe].values()]
+        return " | ".join(f"{mean:.{digits}f}".removeprefix("0") for mean in means)
+
+    for recipe, digits in (("2,000 steps", 1), ("3,000 steps", 2)):
+        assert f"{recipe}: inherited alone | {cells(recipe, 'tau_inherited', 2)} |" in text
+        assert f"{recipe}: inherited as it is | {cells(recipe, 'mae_inherited', digits)} |" in text
+        assert f"| two levels | {cells(recipe, 'tau', 2)} | |" in text
+        assert f"| two levels | {cells(recipe, 'mae', 2)} | |" in text
+        assert f"| guessing the mean of the fitted | {cells(recipe, 'mae_guess', 2)} |" in text
+    made_up = record["other choices"]["as it is"]
+    six, twelve = (made_up[f"{count} networks, made up"] for count in (6, 12))
+    said = (
+        f"from tau {six['tau_inherited']:.2f} to {six['tau']:.2f} with six and {twelve['tau']:.2f}"
+    )
+    assert said.replace("0.", ".") in " ".join(text.split())
