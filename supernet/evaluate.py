@@ -2,6 +2,7 @@
 
 python -m supernet.evaluate --arch b1 --weights b1.pt --data imagenet
 python -m supernet.evaluate --weights supernet.safetensors --sample 200 --out subnets.jsonl
+python -m supernet.evaluate --weights tuned.safetensors --out trained.jsonl
 """
 
 import json
