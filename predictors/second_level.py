@@ -21,6 +21,7 @@ SHRINKAGES = (0.1, 0.3, 1.0)  # penalties, as shares of a feature's sum of squar
 # below 1 - CLEARLY / sqrt(rows) of that without: less, and luck among few rows decides; more, and
 # real effects are overlooked (docs/log.md).
 CLEARLY = 1.75
+ROUNDING = 1e-9  # relative; features that differ by less are equal
 COVERED = 0.9
 NORMAL = 1.6448536269514722  # half the 90 % interval of a normal distribution, in its std
 
@@ -62,7 +63,9 @@ def fit_linear(
     means = kept.mean(axis=0)
     centred = kept - means
     squares = (centred**2).sum(axis=0)
-    penalties = np.where(squares > 0, np.array(shrinkages) * squares, 1.0)  # constant: no effect
+    varies = squares > len(values) * (ROUNDING * np.maximum(1.0, np.abs(means))) ** 2
+    penalties = np.where(varies, np.array(shrinkages) * squares, 1.0)  # constant: no effect
+    centred = np.where(varies, centred, 0.0)
     inverse = np.linalg.inv(centred.T @ centred + np.diag(penalties))
     mean = float(values.mean())
     effects = inverse @ centred.T @ (values - mean)
