@@ -1,6 +1,6 @@
 .PHONY: check test bench bench-models bench-loading bench-mixers bench-tables bench-sandwich \
     bench-weight-sharing bench-pretraining bench-compiling bench-kills bench-few-samples \
-    bench-two-levels bench-active-choice
+    bench-two-levels bench-active-choice bench-coverage
 
 check:
 	ruff format --check .
@@ -46,6 +46,9 @@ bench-few-samples: # half an hour on one core; TABLES: a folder of public tables
 
 bench-active-choice: # minutes on one core; TABLES as of bench-few-samples
 	python -m tests.benchmarks.active_choice --tables $(TABLES)
+
+bench-coverage: # minutes; measures latencies too, so on a machine with nothing else to do
+	python -m tests.benchmarks.coverage --tables $(TABLES) --work results/runs/coverage
 
 bench-kills:
 	python -m tests.benchmarks.kills
