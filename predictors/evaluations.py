@@ -42,6 +42,7 @@ class Evaluations:
     path: Path
     sha256: str  # of the file
     num_repeated: int = 0  # lines that were averaged into others
+    repeats_apart: float = 0.0  # the most by which two lines of one network differ
     others: tuple[str, ...] = ()  # figures that were passed over
     stderr: float | None = None  # of the pictures' choice: median of the lines that tell it
     provenance: str = SHARED  # or TRAINED
@@ -112,6 +113,7 @@ def read_evaluations(path: Path, provenance: str = SHARED) -> Evaluations:
         path=path,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         num_repeated=len(rows) - len(values),
+        repeats_apart=max(max(own) - min(own) for own in values.values()),
         others=tuple(sorted(others)),
         stderr=statistics.median(errors) if errors else None,
         provenance=provenance,

@@ -145,6 +145,29 @@ def test_too_few_subnets_name_the_command_that_gets_more(tmp_path):
         fit_learned(read_evaluations(path), TINY)
 
 
+@pytest.mark.parametrize(
+    ("values", "fields", "says"),
+    [
+        ([50.0] * 20, {}, "rows.jsonl: all 20 values are 50: there is nothing to predict"),
+        ([50.0, 51.0, 52.0], {}, "holds 3 distinct subnets, too few"),
+        ([50.0, float("nan")] * 10, {}, "rows.jsonl, line 2 is no evaluated subnet: not JSON"),
+        ([50.0, None] * 10, {}, "line 2 is no evaluated subnet: damaged"),
+        (range(50, 70), {"metric": "top5"}, "rows.jsonl holds only top5; evaluate subnets with"),
+    ],
+)
+def test_bad_subnets_are_one_line_and_nothing_is_written(tmp_path, capsys, values, fields, says):
+    pairs = zip(subnets(20), values, strict=False)
+    path = write(tmp_path / "rows.jsonl", [row(arch, value, **fields) for arch, value in pairs])
+    flags = ["--subnets", str(path), "--out", str(tmp_path / "model.npz")]
+    with pytest.raises(SystemExit) as ended:
+        main(Fit, "predictors.fit", [*flags, "--report", str(tmp_path / "report")])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert says in said
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
 def test_the_command_says_what_it_passed_over_and_what_to_do_next(tmp_path, capsys):
     archs = subnets(30)
     rows = [row(arch, additive(arch), stderr=0.5) for arch in archs]
@@ -154,7 +177,9 @@ def test_the_command_says_what_it_passed_over_and_what_to_do_next(tmp_path, caps
     flags = ["--subnets", str(path), "--report", str(tmp_path / "report")]
     main(Fit, "predictors.fit", flags)
     said = capsys.readouterr()
-    assert "1 lines repeat a subnet" in said.err
+    apart = abs(additive(archs[0]) - 50)
+    said_of_it = f"1 line repeats a subnet: their values were averaged, {apart:.3g} apart at most"
+    assert said_of_it in said.err
     assert "would differ by 0.5, and they would be ranked with a τ of 0." in said.out
     assert "lines of other figures passed over: top5" in said.err
     assert "supernet.evaluate --weights CHECKPOINT --sample 60 --out" in said.out

@@ -424,7 +424,8 @@ def test_equal_rows_are_averaged_and_counted(tmp_path, capsys):
 
     run(tmp_path, write_rows(tmp_path / "rows.csv", change=repeat), "--json")
     said = capsys.readouterr()
-    assert "5 rows have the same genes and features as others: their top1 was averaged" in said.err
+    assert "5 rows have the same genes and features as others: their top1 was aver" in said.err
+    assert "averaged, 2 apart at most" in said.err
     told = json.loads(said.out)
     assert (told["rows"], told["repeated"]) == (40, 5)
 

@@ -133,10 +133,11 @@ def _read(options: FitOptions) -> Read:
     notes = [rows.remark] if rows.remark else []
     if rows.ignored:
         notes.append(f"columns not used: {', '.join(rows.ignored)}")
-    if rows.table.num_repeated:
+    if count := rows.table.num_repeated:
         notes.append(
-            f"{rows.table.num_repeated} rows have the same genes and features as others: their "
-            f"{rows.column} was averaged"
+            f"{count} row{' has' if count == 1 else 's have'} the same genes and features as "
+            f"others: their {rows.column} was averaged, {rows.table.repeats_apart:.3g} apart at "
+            "most"
         )
     digest = hashlib.sha256(read_bytes(options.rows, error=PredictorError)).hexdigest()
     return Read(rows.table, options.rows, digest, rows.column, "", tuple(notes), None)
@@ -151,9 +152,10 @@ def _read_subnets(path: Path, space: str | None) -> Read:
     searched = space_of_subnets(evaluations, space)
     table = table_of(evaluations, searched)
     notes = []
-    if evaluations.num_repeated:
+    if count := evaluations.num_repeated:
         notes.append(
-            f"{evaluations.num_repeated} lines repeat a subnet: their values were averaged"
+            f"{count} line{' repeats' if count == 1 else 's repeat'} a subnet: their values were "
+            f"averaged, {evaluations.repeats_apart:.3g} apart at most"
         )
     if evaluations.others:
         notes.append(f"lines of other figures passed over: {', '.join(evaluations.others)}")

@@ -25,6 +25,7 @@ class Table:
     features: dict[str, Array]
     values: Array  # means of equal rows
     num_repeated: int  # rows that were averaged into others
+    repeats_apart: float = 0.0  # the most by which the values of equal rows differ
 
     @classmethod
     def of(cls, genes: Columns, values: Column, features: Columns | None = None) -> "Table":
@@ -53,6 +54,7 @@ class Table:
             {name: column[rows] for name, column in numbers.items()},
             means,
             len(y) - len(order),
+            max((float(np.ptp(y[rows])) for rows in order), default=0.0),
         )
         table._check()
         return table
