@@ -1,6 +1,7 @@
 .PHONY: check test bench bench-models bench-loading bench-mixers bench-tables bench-sandwich \
     bench-weight-sharing bench-pretraining bench-compiling bench-kills bench-few-samples \
-    bench-two-levels bench-active-choice bench-coverage
+    bench-two-levels bench-active-choice bench-coverage \
+    bench-evaluated-subnets
 
 check:
 	ruff format --check .
@@ -49,6 +50,9 @@ bench-active-choice: # minutes on one core; TABLES as of bench-few-samples
 
 bench-coverage: # minutes; measures latencies too, so on a machine with nothing else to do
 	python -m tests.benchmarks.coverage --tables $(TABLES) --work results/runs/coverage
+
+bench-evaluated-subnets: # an hour on one core, of which predictors take some minutes
+	python -m tests.benchmarks.evaluated_subnets --work results/runs/evaluated-subnets
 
 bench-kills:
 	python -m tests.benchmarks.kills
