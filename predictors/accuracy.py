@@ -110,7 +110,7 @@ class Prior(PredictsMany):
         Raises PredictorError if nothing was published for the family.
         """
         box = self._box(arch.family)
-        distance, octaves = self._distance(box.excess(features(arch)))
+        distance, octaves = self.distance_of(box.excess(features(arch)))
         kernels, without_scales = transferred(arch)
         size = size_of(arch, self.law.task)
         mean, std = self._judge(arch.family, size, distance, octaves, kernels, without_scales)
@@ -149,7 +149,7 @@ class Prior(PredictsMany):
             without += stage.without_scales[index]
             first += len(features_of_stage)
         without /= shapes.num_attention
-        distance, octaves = self._distance([*own, np.sqrt(squared)])
+        distance, octaves = self.distance_of([*own, np.sqrt(squared)])
         size = sizes_of(
             part.part.family, len(part.places), self.law.task, rows.macs, rows.num_blocks
         )
@@ -165,8 +165,12 @@ class Prior(PredictsMany):
                 f"choose an architecture of family {' or '.join(self.boxes)}"
             ) from None
 
-    def _distance(self, excess: list[Numbers]) -> tuple[Numbers, Numbers]:
-        """Return the distance from the published shapes, and how far MACs are below theirs."""
+    def distance_of(self, excess: list[Numbers]) -> tuple[Numbers, Numbers]:
+        """Return the distance from the published shapes, and how far MACs are below theirs.
+
+        Args:
+            excess: of all features, as `Box.excess` gives them; those of stages may be joined.
+        """
         known = stage_effects()
         squared = 0.0
         for number, value in enumerate(excess):

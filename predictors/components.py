@@ -249,7 +249,7 @@ class PartComponents:
     def _columns(self) -> dict[str, tuple[Value, ...]]:
         """Return all choices by column, those that are fixed or follow from others included."""
         columns: dict[str, tuple[Value, ...]] = {
-            name: (value,) for name, value in self.part.values(self.reference).items()
+            name: (value,) for name, value in self.part.values(self.part.reference).items()
         }
         dims: list[Value] = sorted(
             {official_arch(name).stages[-1].head_dim for name in self.official}

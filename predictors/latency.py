@@ -93,11 +93,15 @@ class LatencyPredictor:
             self.predict(blocks_of(batch.space.decode(batch.genes[wrong[0]].tolist())))
         return ms, std, outside > 0
 
+    def columns_of(self, part: PartComponents) -> LatencyColumns:
+        """Return what the table says of the blocks of a part, looked up once."""
+        if part not in self._columns:
+            self._columns[part] = LatencyColumns.of(self.table, part, self._seen_kinds)
+        return self._columns[part]
+
     def _of_part(self, rows: PartRows) -> Array:
         """Return milliseconds, standard deviation and whether outside, (networks, 3)."""
-        if rows.part not in self._columns:
-            self._columns[rows.part] = LatencyColumns.of(self.table, rows.part, self._seen_kinds)
-        columns = self._columns[rows.part]
+        columns = self.columns_of(rows.part)
         total = columns.network_ms(self.table, rows)
         outside = rows.total(columns.extrapolated) > 0
         if self._relative_std is None:

@@ -1,5 +1,6 @@
 """The networks of a batch that are of one part of a space: numbers as sums over components."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -19,20 +20,30 @@ from predictors.worth import STRIDES, Array
 class PartRows:
     """Networks of one part, by the positions of their choices."""
 
-    def __init__(self, part: PartComponents, rows: Indices, digits: dict[str, Indices]) -> None:
+    def __init__(
+        self,
+        part: PartComponents,
+        rows: Indices,
+        digits: dict[str, Indices],
+        slots: Sequence[int] | None = None,
+    ) -> None:
         """Take positions (networks,) of the part's dimensions.
 
         Args:
             rows: where the networks are in their batch.
+            digits: by column; what follows from the nearest official network may be given too.
+            slots: those that count, of half networks; None: all.
         """
         self.part, self.rows = part, rows
+        self.slots = range(len(part.slots)) if slots is None else slots
         self._index: dict[int, Indices] = {}
         nothing = np.zeros(len(rows), dtype=np.intp)
         self.digits = dict.fromkeys(part.columns, nothing) | digits
         if "head.widths" in digits:
             self.digits[HEAD] = digits["head.widths"]
-        self.digits |= {name: digit[self.nearest] for name, digit in part.follows.items()}
-        for slot in [n for n in self._index if set(part.slots[n].columns) & set(part.follows)]:
+        follows = {name: digit for name, digit in part.follows.items() if name not in digits}
+        self.digits |= {name: digit[self.nearest] for name, digit in follows.items()}
+        for slot in [n for n in self._index if set(part.slots[n].columns) & set(follows)]:
             del self._index[slot]  # which `nearest` did not need to know
 
     def __len__(self) -> int:
@@ -66,7 +77,7 @@ class PartRows:
     def total(self, column: Column) -> Array:
         """Return the sum over all slots in each network."""
         total = np.zeros(len(self))
-        for slot in range(len(self.part.slots)):
+        for slot in self.slots:
             total += self.of_slot(column, slot)
         return total
 
@@ -74,8 +85,8 @@ class PartRows:
     def macs(self) -> Array:
         """Return MACs of the canonical backbones by output stride, (networks, 5)."""
         macs = np.zeros((len(STRIDES), len(self)))
-        for number, slot in enumerate(self.part.slots):
-            macs[slot.stride] += self.of_slot(self.part.macs, number)
+        for number in self.slots:
+            macs[self.part.slots[number].stride] += self.of_slot(self.part.macs, number)
         return macs.T
 
     @cached_property
@@ -90,8 +101,10 @@ class PartRows:
     def peak(self) -> Array:
         """Return the largest sum of live activations, in elements of one image."""
         kept = self._kept()
-        peak = self._head_peak()
-        for number, slot in enumerate(self.part.slots):
+        slots = [(number, self.part.slots[number]) for number in self.slots]
+        has_head = any(slot.kind == "head" for _, slot in slots)
+        peak = self._head_peak() if has_head else np.zeros(len(self))
+        for number, slot in slots:
             if slot.kind == "head":
                 continue
             live = self.part.peaks[number][self.index(number)] + kept[_begun(slot)]

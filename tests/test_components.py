@@ -21,6 +21,10 @@ ODD_HEAD = ("stage3.head_dim=32", "head.widths=1024+1280")
 SPACES: dict[str, tuple[dict[str, Any], str | None]] = {
     "family": ({}, "imagenet"),
     "all": ({"name": "all", "freeze": ("resolution=128", "stage2.width=128")}, "imagenet"),
+    "no head dim first": (
+        {"name": "all", "freeze": ("family=l", "resolution=160", "stage4.mixer=hyena,retention")},
+        "imagenet",
+    ),
     "own heads": ({"freeze": ("resolution=160",), "nearest_head": False}, "imagenet"),
     "fixed head": ({"name": "b", "freeze": ODD_HEAD}, "imagenet"),
     "10 classes": ({"name": "l", "num_classes": 10}, "imagenet"),
