@@ -189,6 +189,13 @@ def test_what_is_missing_is_named():
     assert (whole.missing.tolist(), whole.gap_percent) == ([], 0.0)
 
 
+def test_nothing_keeps_to_impossible_limits():
+    problem, genes = drawn("family", 4)
+    own = replace(problem, limits=Limits(params_m=0.001, distance=2.0))
+    proof = prove(own, genes[:5], most_states=MOST)
+    assert (proof.kind, proof.gap_percent, len(proof.ms)) == ("exact", 0.0, 0)
+
+
 def test_the_same_problem_has_the_same_proof():
     problem, genes = drawn("family", 5)
     proofs = [prove(problem, genes[:5], most_states=3000) for _ in range(2)]
@@ -212,7 +219,7 @@ def test_nothing_is_proven_of_too_many_half_networks():
 
 def test_a_network_without_a_latency_is_refused():
     space = get_space("all", freeze=("family=b", "stage3.mixer=rwkv", "resolution=128", *OFFICIAL))
-    cut = slice_of(space, np.random.default_rng(0), 100)
+    cut = slice_of(space, np.random.default_rng(0), 20)
     _, latency = choose_predictor("example-cpu", None, "imagenet")
     problem = ExactProblem(cut, SpaceComponents(cut), latency, load_prior("imagenet"))
     with pytest.raises(TableError, match="no latency for"):

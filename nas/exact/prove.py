@@ -24,7 +24,7 @@ from lut.terms import HOST_BYTES
 from nas.exact.boxes import Boxes, Layout
 from nas.exact.descent import Corners, Descent
 from nas.exact.halves import CUT, Context, Digits, Halves, Items
-from nas.exact.incumbent import SAME_POINTS, Incumbent, undominated
+from nas.exact.incumbent import LEAST_MS, SAME_POINTS, Incumbent, undominated
 from nas.exact.pairs import AS_WRITTEN, SLACK, Limits, Mask, Pairs
 from nas.objectives.predicted import as_written
 from predictors.accuracy import Prior
@@ -132,7 +132,7 @@ def prove(problem: ExactProblem, genes: Genes, *, most_states: int) -> Proof:
         own = known.genes, known.ms, known.accuracy
         nowhere = math.nan, math.nan
         return Proof("none", math.nan, nowhere, 0, *own, nothing, why_none)
-    passed: list[Corners] = []
+    passed: list[Corners] = [(np.zeros(0), np.zeros(0))]
     contexts = [
         (number, context)
         for number, part in enumerate(problem.components.parts)
@@ -225,7 +225,7 @@ class PartSearch:
             shape=reach < math.inf,
         )
         if reach < math.inf:
-            within = np.flatnonzero(items["apart"] <= reach**2 * (1 + SLACK))
+            within = np.flatnonzero(items["apart"] <= reach**2 * (1 + SLACK) + SLACK)
             digits = {name: own[within] for name, own in digits.items()}
             items = {name: own[within] for name, own in items.items()}
             if not len(within):
@@ -241,10 +241,11 @@ class PartSearch:
         if key not in self._layouts:
             # About how much log size, or log latency, hangs on each: of that, how fast a descent
             # is, and nothing else.
-            values = [0.5 * np.log(items["ms"]), 0.25 * np.log(items["macs"])]
+            ms = np.maximum(items["ms"], LEAST_MS)
+            values = [0.5 * np.log(ms), 0.25 * np.log(items["macs"])]
             values += [0.25 * np.log(items["blocks"]), items["spread"], 4 * items["loss"]]
             if "peak" in items:
-                values += [0.5 * np.log(items["ms"] + self._ms_per_peak * items["peak"])]
+                values += [0.5 * np.log(ms + self._ms_per_peak * items["peak"])]
             if "apart" in items:
                 values += [0.02 * items["apart"], 0.02 * items["joint"]]
             self._layouts[key] = Layout.of(np.stack(values))
@@ -296,6 +297,8 @@ def written_within(values: Array, limit: float) -> Mask:
 
 def reference_of(ms: Array, accuracy: Array) -> tuple[float, float]:
     """Return the latency of a front's slowest network and the accuracy of its fastest."""
+    if not len(ms):
+        return math.nan, math.nan  # nothing keeps to all limits
     front = undominated(ms, accuracy)
     return float(ms[front[-1]]), float(accuracy[front[0]])
 
