@@ -23,7 +23,7 @@ class Layout:
 
     @classmethod
     def of(cls, values: Array) -> "Layout":
-        """Lay out items by numbers whose differences matter alike, (numbers, items)."""
+        """Order items by numbers whose differences matter alike, (numbers, items)."""
         count = values.shape[1]
         leaves = 1 << (count - 1).bit_length()
         order = (np.arange(leaves) * count // leaves).reshape(1, leaves)  # some stand twice
