@@ -12,7 +12,7 @@ test:
 	pytest
 
 bench:
-	python -m tests.benchmarks.search
+	python -m tests.benchmarks.search --base 7553ded
 
 bench-models: # rivals: timm, where it is installed, and `--rival NAME=MODULE:FUNCTION`
 	python -m tests.benchmarks.models

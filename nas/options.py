@@ -14,8 +14,14 @@ FITTED, PLAIN = "auto", "ridge"
 ACCURACY_MODELS = (FITTED, PLAIN, "gp", "trees", "mean")
 PREDICTED, SUPERNET = "predicted", "supernet"
 OBJECTIVES = (PREDICTED, SUPERNET)
+ARCHIVE, GENETIC = "archive", "nsga2"  # samplers
 TRIALS = 3000
+TRIALS_ARCHIVE = 300  # of which Optuna's study holds the numbers
 TRIALS_EVALUATED = 300  # with PyTorch, seconds each
+EVALUATIONS = 1_000_000
+EVALUATIONS_FITTED = 200_000  # where accuracies are those of a fitted model, which takes longer
+NEAR, FAR = "near", "far"
+REACHES = (NEAR, FAR)
 LIMIT = 1000  # pictures, unless the user says otherwise
 UNRECORDED = ("resume", "out")  # options that are no part of the search
 
@@ -24,10 +30,10 @@ UNRECORDED = ("resume", "out")  # options that are no part of the search
 class SearchOptions(Options):
     """Everything that a search is asked for, by the names of the command's flags.
 
-    A budget, file or folder that is None is not used. `trials`, `limit`, `recalibration_images`
-    and `accelerator` default to None, so that a default given by hand can be told from a flag that
-    was left out. Any other None is worked out from the device, the table, the data or the resumed
-    run, see `nas.engine.run.SearchRun`.
+    A budget, file or folder that is None is not used. `trials`, `evaluations`, `sampler`, `limit`,
+    `recalibration_images` and `accelerator` default to None, so that a default given by hand can
+    be told from a flag that was left out. Any other None is worked out from the device, the table,
+    the data or the resumed run, see `nas.engine.run.SearchRun`.
     """
 
     device: tuple[str, ...] = ()
@@ -82,10 +88,17 @@ class SearchOptions(Options):
     networks, or from choices that were evaluated."""
 
     trials: int | None = None
-    """Architectures to try; by default 3000, or 300 where each is evaluated (--objective supernet),
-    or what the resumed run was begun with."""
-    sampler: str = "nsga2"
-    """Optuna's nsga2, nsga3, tpe, gp (needs PyTorch; for a few hundred trials) or random."""
+    """Trials of the Optuna study; by default 300 of the archive's best networks, 3000 with another
+    sampler, 300 where each is evaluated (--objective supernet), or as the resumed run has them."""
+    evaluations: int | None = None
+    """Networks that the sampler archive evaluates; by default a million, 200,000 where accuracies
+    are those of a fitted model, and in a resumed run at least as many as before."""
+    sampler: str | None = None
+    """archive, which keeps the best of a million networks; or Optuna's nsga2 (the default where
+    each is evaluated), nsga3, tpe, gp (needs PyTorch; for a few hundred trials) or random."""
+    reach: str = NEAR
+    """near: keep to networks like those whose accuracies are known, but where others are more than
+    6 % faster; far: whatever is predicted to be best."""
     seed: int = 0
     """Same seed, same front."""
 
@@ -94,14 +107,29 @@ class SearchOptions(Options):
     out: Path | None = None
     """Run folder; by default results/runs/DEVICE-TIME under the current directory."""
     resume: Path | None = None
-    """Go on with this run; its flags come from its run.json, only --trials may differ."""
+    """Go on with this run; its flags come from its run.json, only --trials and --evaluations may
+    differ."""
 
     @property
     def num_trials(self) -> int:
         """Return how many architectures to try."""
         if self.trials is not None:
             return self.trials
-        return TRIALS_EVALUATED if self.objective == SUPERNET else TRIALS
+        if self.objective == SUPERNET:
+            return TRIALS_EVALUATED
+        return TRIALS_ARCHIVE if self.chosen_sampler == ARCHIVE else TRIALS
+
+    @property
+    def chosen_sampler(self) -> str:
+        """Return the sampler that was asked for, or the default."""
+        return self.sampler or (GENETIC if self.objective == SUPERNET else ARCHIVE)
+
+    @property
+    def num_evaluations(self) -> int:
+        """Return how many networks the sampler archive evaluates."""
+        if self.evaluations is not None:
+            return self.evaluations
+        return EVALUATIONS if self.accuracy == PUBLISHED else EVALUATIONS_FITTED
 
     @property
     def evaluation(self) -> EvaluationOptions:

@@ -68,7 +68,7 @@ def _draw(axes: "Axes", front: Front, colour: str, *, alone: bool) -> None:
     ms = [c.latency_ms for c in points]
     accuracy = [c.accuracy for c in points]
     if alone:
-        tried = f"{len(front.trials)} archs tried, within the budgets"
+        tried = f"{len(front.trials)} of the networks tried, within the budgets"
         drawn = [pair for pair in front.trials if pair[0] >= LEAST_MS]
         axes.scatter(*_columns(drawn), s=5, c="0.75", lw=0, label=tried)
     lower = [c.accuracy - c.accuracy_std for c in points]
@@ -119,12 +119,12 @@ def _html(fronts: Sequence[Front]) -> str:
             x=x,
             y=y,
             mode="markers",
-            name=f"archs tried{suffix}",
+            name=f"networks tried{suffix}",
             marker={"size": 3, "color": "silver" if len(fronts) == 1 else colour},
             hoverinfo="skip",
             visible=True if len(fronts) == 1 else "legendonly",
         )
-        named = [(str(number), c) for number, c in enumerate(front.candidates)]
+        named = [(str(number), c) for number, c in front.by_id.items()]
         _trace(figure, named, f"front{suffix}", colour, "lines+markers", "circle")
         near = [(key, c) for key, c in named if not c.accuracy_extrapolated]
         name = f"of these, {front.near}{suffix}"

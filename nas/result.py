@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.engine.reach import Cost
 from nas.front import Front
 from nas.options import SearchOptions
 from results.runs import SEARCH
@@ -14,10 +15,13 @@ class Outcome:
     """How a search went, as run.json has it."""
 
     trials: int
-    distinct_archs: int
-    front: int  # candidates on it
+    distinct_archs: int  # in the trials
+    front: int  # candidates on it, thinned
     interrupted: bool  # by Ctrl-C, with fewer trials than asked for
     seconds: float
+    evaluations: int = 0  # networks in all, those of the archive search included
+    whole_front: int = 0  # candidates before thinning
+    cost_of_reach: Cost | None = None  # None: nothing kept the front near
 
 
 @dataclass(frozen=True)

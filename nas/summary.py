@@ -2,9 +2,10 @@
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from nas.engine.reach import MOST
 from nas.front import TRANSFERRED, Candidate, Front
 from nas.options import CHECKPOINT, PUBLISHED
 from nas.pareto import best_within
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MAX_ROWS = 15
+AROUND = 2.0  # of official networks' latencies, that rows are shown of
 WIDE = 130  # columns of a terminal, from which on a network has one line
 
 
@@ -24,8 +26,8 @@ def print_front(result: SearchResult) -> None:
     """Print at most 15 rows of the front, gains over official networks, sources, what is next."""
     front, limit = result.front, result.options.max_latency_ms
     console = terminal(width=160)
-    shown = spread(len(front.candidates), MAX_ROWS)
-    _print_candidates(console, front, shown)
+    shown, why = rows_shown(front, limit)
+    _print_candidates(console, front, shown, why)
     _print_extrapolated(console, front)
     if gains := list(gains_over(front)):
         console.print("\nagainst the official networks (by the same sources), at equal latency:")
@@ -35,26 +37,62 @@ def print_front(result: SearchResult) -> None:
     console.print(f"accuracy: {front.accuracy_source}", soft_wrap=True)
     for note in result.notes:
         console.print(note, soft_wrap=True)
+    _print_reach(console, result)
     _print_outcome(console, result)
     number = shown[len(shown) // 2]
     if limit is not None:
-        number = len(front.candidates) - 1
-        _print_best(console, number, front.candidates[number], limit)
+        number = max(front.by_id)
+        _print_best(console, number, front.by_id[number], limit)
     console.print(f"next: {next_command(result, number)}", soft_wrap=True)
 
 
-def _print_candidates(console: "Console", front: Front, shown: Sequence[int]) -> None:
+def rows_shown(front: Front, limit_ms: float | None) -> tuple[list[int], str]:
+    """Return the ids of at most 15 candidates, evenly apart in log latency, and of which range.
+
+    Without a budget of latency the range is that of the official networks and a factor of two
+    around it, or all of the front where none is there.
+    """
+    own = front.by_id
+    if len(own) <= MAX_ROWS:
+        return list(own), ""
+    names = sorted(front.baselines, key=lambda name: front.baselines[name].latency_ms)
+    low_ms, high_ms, why = 0.0, math.inf, ""
+    if limit_ms is None and names:
+        low_ms = front.baselines[names[0]].latency_ms / AROUND
+        high_ms = front.baselines[names[-1]].latency_ms * AROUND
+        why = f"from half of {names[0]}'s latency to twice {names[-1]}'s"
+    inside = {n: c for n, c in own.items() if low_ms <= c.latency_ms <= high_ms} or own
+    return spread_evenly({n: math.log(c.latency_ms) for n, c in inside.items()}, MAX_ROWS), why
+
+
+def spread_evenly(places: Mapping[int, float], most: int) -> list[int]:
+    """Return at most `most` keys whose places, which ascend, are nearest to evenly spaced ones.
+
+    >>> spread_evenly({4: 0.0, 7: 0.1, 8: 0.2, 9: 1.0}, 3)
+    [4, 8, 9]
+    """
+    keys = list(places)
+    if len(keys) <= most:
+        return keys
+    first, last = places[keys[0]], places[keys[-1]]
+    wanted = [first + i * (last - first) / (most - 1) for i in range(most)]
+    nearest = (min(keys, key=lambda key: abs(places[key] - place)) for place in wanted)
+    return list(dict.fromkeys(nearest))
+
+
+def _print_candidates(console: "Console", front: Front, shown: Sequence[int], why: str) -> None:
     from rich.table import Table
 
     wide = console.width >= WIDE
-    grid = Table(title=f"{front.title}: {len(front.candidates)} networks on the front", box=None)
+    own = front.by_id
+    grid = Table(title=f"{front.title}: {len(own)} networks on the front", box=None)
     for heading in ("id", "latency ms", front.metric, "params M", "MACs G", "memory MB", "px"):
         if wide or heading not in ("params M", "memory MB"):
             grid.add_column(heading, justify="right", no_wrap=heading != front.metric)
     if wide:
         grid.add_column("arch", overflow="fold")
     for number in shown:
-        c = front.candidates[number]
+        c = own[number]
         cells = [
             str(number),
             plus_minus(c.latency_ms, c.latency_std_ms) + " *"[c.latency_extrapolated],
@@ -70,10 +108,22 @@ def _print_candidates(console: "Console", front: Front, shown: Sequence[int]) ->
     console.print(grid)
     if not wide:
         for number in shown:
-            arch = front.candidates[number].arch
-            console.print(f"{number:>4}  {arch.describe()}", soft_wrap=True)
-    if len(shown) < len(front.candidates):
-        console.print(f"{len(shown)} of {len(front.candidates)} shown; all are in front.csv")
+            console.print(f"{number:>4}  {own[number].arch.describe()}", soft_wrap=True)
+    if len(shown) < len(own):
+        of_range = f", {why}" if why else ""
+        text = f"{len(shown)} of {len(own)} shown{of_range}; all are in front.csv"
+        console.print(text, soft_wrap=True)
+
+
+def _print_reach(console: "Console", result: SearchResult) -> None:
+    """Tell what it costs that the front keeps near to what is known."""
+    if (cost := result.outcome.cost_of_reach) is None:
+        return
+    console.print(
+        f"reach: {result.front.near} where that costs at most {100 * MOST:.0f} % of latency, "
+        f"{100 * cost.mean:.1f} % on average; --reach far searches without",
+        soft_wrap=True,
+    )
 
 
 def _print_extrapolated(console: "Console", front: Front) -> None:
@@ -99,8 +149,9 @@ def _print_outcome(console: "Console", result: SearchResult) -> None:
     outcome = result.outcome
     stopped = "interrupted after" if outcome.interrupted else "tried"
     console.print(
-        f"{stopped} {outcome.distinct_archs} distinct archs in {outcome.trials} trials, "
-        f"{outcome.seconds} s; wrote {result.folder}",
+        f"{stopped} {outcome.evaluations:,} networks, {outcome.trials} of them in Optuna's study, "
+        f"{outcome.seconds} s; {outcome.whole_front} on the whole front, {outcome.front} that "
+        f"differ; wrote {result.folder}",
         soft_wrap=True,
     )
     if outcome.interrupted:

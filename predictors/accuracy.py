@@ -16,9 +16,8 @@ from importlib.resources import files
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from predictors.batch import Batch, PredictsMany
+from predictors.batch import Batch, Predictions, PredictsMany
 from predictors.part_rows import PartRows
 from predictors.part_shape import shapes_of
 from predictors.scaling import Law, PublishedFigure, fit_law
@@ -59,18 +58,10 @@ class AccuracyPrediction:
 
 
 @dataclass(frozen=True)
-class Judgements:
-    """Predictions for many networks; each is (networks,)."""
+class PriorPredictions(Predictions):
+    """Predictions of many networks; each field is (networks,)."""
 
-    mean: Array
-    std: Array
-    distance: Array
-    transferred: NDArray[np.bool_]
-
-    @property
-    def extrapolated(self) -> NDArray[np.bool_]:
-        """Tell which are unlike everything that the predictor was fitted on."""
-        return self.distance > EXTRAPOLATED
+    distance: Array  # from the published shapes, in octaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +113,12 @@ class Prior(PredictsMany):
             kernels > 0 or without_scales > 0,
         )
 
-    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
-        """Return means and standard deviations, each (networks,), as `predict` gives them."""
-        judged = self.judge(batch)
-        return judged.mean, judged.std
-
-    def judge(self, batch: Batch) -> "Judgements":
-        """Return all of a prediction for many networks. Raises as `predict`."""
-        values = batch.collect(self._of_part)
-        mean, std, distance, transferred_share = values.reshape(len(batch), 4).T
-        return Judgements(mean, std, distance, transferred_share > 0)
+    def judge(self, batch: Batch) -> "PriorPredictions":
+        """Return the predictions of many networks. Raises as `predict`."""
+        values = batch.collect(self._of_part).reshape(len(batch), 4)
+        mean, std, distance, transferred_share = values.T
+        far = distance > EXTRAPOLATED
+        return PriorPredictions(mean, std, far, transferred_share > 0, distance)
 
     def _of_part(self, rows: PartRows) -> Array:
         """Return mean, std, distance and how much is transferred, (networks, 4)."""
@@ -256,9 +243,9 @@ class OtherClasses(PredictsMany):
         """Return `Prior.predict` of the network."""
         return self.prior.predict(arch)
 
-    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
-        """Return `Prior.predict_many` of the networks."""
-        return self.prior.predict_many(batch)
+    def judge(self, batch: Batch) -> Predictions:
+        """Return `Prior.judge` of the networks."""
+        return self.prior.judge(batch)
 
     def describe(self) -> str:
         """Return provenance and error, in one line."""

@@ -1,7 +1,8 @@
 """Many networks at once, as predictors take them: genes of a space and what follows from them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from predictors.components import Indices, SpaceComponents
 from predictors.onehot import Choices, OneHot, choices_of
-from predictors.part_rows import PartRows
+from predictors.part_rows import Marks, PartRows
 from predictors.worth import STRIDES, Array
 from results.errors import SpaceError
 from supernet.arch import Arch
@@ -39,7 +40,7 @@ class Batch:
                 f"genes of space {space.name} must be integers (networks, {len(most)}), not "
                 f"{genes.dtype} {genes.shape}"
             )
-        if genes.size and not (np.all(genes >= 0) and np.all(genes < most)):
+        if genes.size and (genes.min() < 0 or np.any(genes.max(axis=0) >= most)):
             row, gene = np.argwhere((genes < 0) | (genes >= most))[0]
             name = list(space.genes)[gene]
             raise SpaceError(
@@ -154,21 +155,49 @@ class Prediction(Protocol):
         """Return the standard deviation."""
         ...
 
+    @property
+    def extrapolated(self) -> bool:
+        """Tell whether the network is unlike everything that the predictor was fitted on."""
+        ...
+
+    @property
+    def transferred(self) -> bool:
+        """Tell whether a choice is judged by what it is worth in other networks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a predictor gives for many networks; each field is (networks,)."""
+
+    mean: Array
+    std: Array
+    extrapolated: Marks
+    transferred: Marks
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction]) -> "Predictions":
+        """Put together predictions of one network each."""
+        return cls(
+            np.array([prediction.mean for prediction in predictions], dtype=np.float64),
+            np.array([prediction.std for prediction in predictions], dtype=np.float64),
+            np.array([prediction.extrapolated for prediction in predictions], dtype=np.bool_),
+            np.array([prediction.transferred for prediction in predictions], dtype=np.bool_),
+        )
+
 
 class PredictsMany(ABC):
     """Predicts a batch one network after the other, for predictors that know no faster way."""
 
     @abstractmethod
     def predict(self, arch: Arch) -> Prediction:
-        """Return mean and standard deviation of one network."""
+        """Return the prediction of one network."""
+
+    def judge(self, batch: Batch) -> Predictions:
+        """Return the predictions of many networks, as `predict` gives them."""
+        return Predictions.of([self.predict(arch) for arch in batch.archs])
 
     def predict_many(self, batch: Batch) -> tuple[Array, Array]:
         """Return means and standard deviations, each (networks,), as `predict` gives them."""
-        return in_turn(self.predict, batch)
-
-
-def in_turn(predict: Callable[[Arch], Prediction], batch: Batch) -> tuple[Array, Array]:
-    """Return means and standard deviations, each (networks,), of one network after the other."""
-    predictions = [predict(arch) for arch in batch.archs]
-    means = np.array([prediction.mean for prediction in predictions], dtype=np.float64)
-    return means, np.array([prediction.std for prediction in predictions], dtype=np.float64)
+        judged = self.judge(batch)
+        return judged.mean, judged.std

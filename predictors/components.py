@@ -126,6 +126,11 @@ class PartComponents:
         return self.column(lambda block: cost_of(block).params)
 
     @cached_property
+    def all_blocks(self) -> Column:
+        """Return numbers of blocks of the network itself."""
+        return self.column(lambda block: 1.0)
+
+    @cached_property
     def all_macs(self) -> Column:
         """Return MACs of the network itself."""
         return self.column(lambda block: cost_of(block).macs)
@@ -144,6 +149,13 @@ class PartComponents:
         return tuple(
             np.array([float(sum(cost_of(b).macs for b in blocks)) for blocks in slot.canonical])
             for slot in self.slots
+        )
+
+    @cached_property
+    def num_blocks(self) -> Column:
+        """Return numbers of blocks of the canonical network."""
+        return tuple(
+            np.array([float(len(blocks)) for blocks in slot.canonical]) for slot in self.slots
         )
 
     @cached_property

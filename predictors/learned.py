@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.accuracy import AccuracyPrediction
-from predictors.batch import Batch
+from predictors.batch import Batch, Predictions, PredictsMany
 from predictors.evaluations import Evaluations, metric_of, unit_of_task
 from predictors.models.choose import AUTO, fit_table
 from predictors.models.file import Metadata, Origin, read_model
 from predictors.models.model import Model
 from predictors.models.table import FEWEST, Columns, Table
 from predictors.onehot import choices_of
-from predictors.physical import features_of, genes_of
+from predictors.physical import columns_of_batch, features_of, genes_of
 from predictors.worth import Array
 from results.errors import ArchError, PredictorError, SpaceError
 from results.reading import as_kind
@@ -30,7 +30,7 @@ NAMES = {"ridge": "ridge regression", "gp": "a Gaussian process", "trees": "boos
 
 
 @dataclass(frozen=True)
-class LearnedPredictor:
+class LearnedPredictor(PredictsMany):
     """Predicts what a subnet of the supernet would be evaluated at."""
 
     space: Space
@@ -61,28 +61,31 @@ class LearnedPredictor:
         extrapolated, and adds the variance of all evaluated values: an assumption, as nothing
         tells what it is worth. Raises SpaceError for an Arch of no part of the space.
         """
-        means, stds, unseen = self._predict([arch])
+        means, stds, unseen = self._predict(self._wanted(*columns_of(self.space, [arch]), 1))
         return AccuracyPrediction(float(means[0]), float(stds[0]), extrapolated=bool(unseen[0]))
 
-    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
-        """Return means and standard deviations, each (networks,), as `predict` gives them."""
-        means, stds, _ = self._predict(batch.archs)
-        return means, stds
+    def judge(self, batch: Batch) -> Predictions:
+        """Return the predictions of many networks, as `predict` gives them."""
+        means, stds, unseen = self._predict(self._wanted(*columns_of_batch(batch), len(batch)))
+        return Predictions(means, stds, unseen > 0, np.zeros(len(batch), dtype=np.bool_))
 
     def predict_function(self, batch: Batch) -> tuple[Array, Array]:
         """Return means, and how little is known of each; see `Model.predict_function`."""
-        means, stds = self.model.predict_function(*self._columns(batch.archs))
+        means, stds = self.model.predict_function(
+            *self._wanted(*columns_of_batch(batch), len(batch))
+        )
         return self._clip(means), stds
 
-    def _predict(self, archs: Sequence[Arch]) -> tuple[Array, Array, NDArray[np.integer]]:
+    def _predict(
+        self, columns: tuple[Columns, Columns]
+    ) -> tuple[Array, Array, NDArray[np.integer]]:
         """Return means, standard deviations and the numbers of choices that no subnet has."""
-        means, stds, unseen = self.model.predict_all(*self._columns(archs))
+        means, stds, unseen = self.model.predict_all(*columns)
         return self._clip(means), stds, unseen
 
-    def _columns(self, archs: Sequence[Arch]) -> tuple[Columns, Columns]:
-        """Return the genes and features that the model was fitted to."""
-        genes, features = columns_of(self.space, archs)
-        wanted, count = self.model.encoding, len(archs)
+    def _wanted(self, genes: Columns, features: Columns, count: int) -> tuple[Columns, Columns]:
+        """Return those that the model was fitted to, of so many networks."""
+        wanted = self.model.encoding
         return (
             {gene.name: genes.get(gene.name, [None] * count) for gene in wanted.genes},
             {name: features.get(name, [0.0] * count) for name in wanted.features},

@@ -1,9 +1,10 @@
 """The networks of a batch that are of one part of a space: numbers as sums over components."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from predictors.components import (
     HEAD,
@@ -15,6 +16,9 @@ from predictors.components import (
     width_column,
 )
 from predictors.worth import STRIDES, Array
+from supernet.space import Value
+
+Marks = NDArray[np.bool_]
 
 
 class PartRows:
@@ -37,6 +41,7 @@ class PartRows:
         self.part, self.rows = part, rows
         self.slots = range(len(part.slots)) if slots is None else slots
         self._index: dict[int, Indices] = {}
+        self._repeats: dict[str, Indices] = {}
         nothing = np.zeros(len(rows), dtype=np.intp)
         self.digits = dict.fromkeys(part.columns, nothing) | digits
         if "head.widths" in digits:
@@ -57,6 +62,11 @@ class PartRows:
         nearest: Indices = np.abs(params[:, None] - official).argmin(axis=1)
         return nearest  # of equally near ones the first
 
+    def chose(self, column: str, choices: Collection[Value]) -> Marks:
+        """Tell which networks have one of some choices of a column."""
+        is_one = np.array([choice in choices for choice in self.part.columns[column]])
+        return is_one[self.digits[column]]
+
     def index(self, slot: int) -> Indices:
         """Return the row of each network in a slot."""
         if slot not in self._index:
@@ -66,7 +76,9 @@ class PartRows:
     def repeats(self, slot: int) -> Indices | None:
         """Return how often each network repeats the blocks of a slot; None: once."""
         name = self.part.slots[slot].repeated_by
-        return self.part.repeats[name][self.digits[name]] if name else None
+        if name and name not in self._repeats:
+            self._repeats[name] = self.part.repeats[name][self.digits[name]]
+        return self._repeats.get(name)
 
     def of_slot(self, column: Column, slot: int) -> Array:
         """Return what the blocks of a slot add up to in each network."""
@@ -78,7 +90,8 @@ class PartRows:
         """Return the sum over all slots in each network."""
         total = np.zeros(len(self))
         for slot in self.slots:
-            total += self.of_slot(column, slot)
+            if column[slot].any():
+                total += self.of_slot(column, slot)
         return total
 
     @cached_property
@@ -92,10 +105,7 @@ class PartRows:
     @cached_property
     def num_blocks(self) -> Array:
         """Return the numbers of blocks of the canonical backbones, (networks,)."""
-        counts = tuple(
-            np.array([float(len(blocks)) for blocks in slot.canonical]) for slot in self.part.slots
-        )
-        return self.total(counts)
+        return self.total(self.part.num_blocks)
 
     @cached_property
     def peak(self) -> Array:

@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from predictors.batch import Batch
+from predictors.components import Indices
 from predictors.models.table import Array
-from predictors.onehot import Choices
-from supernet.arch import Arch
+from predictors.onehot import FAMILY, Choices
+from predictors.part_rows import PartRows
+from supernet.arch import HEADED, UNEXPANDED, Arch
 from supernet.blocks import blocks_of
 from supernet.cost import cost_of
 from supernet.space import format_value
@@ -29,6 +33,69 @@ def genes_of(rows: Sequence[Choices]) -> dict[str, list[Any]]:
     """
     names = sorted({name for row in rows for name in row})
     return {name: [_gene(name, row.get(name)) for row in rows] for name in names}
+
+
+def columns_of_batch(batch: Batch) -> tuple[dict[str, NDArray[Any]], dict[str, Array]]:
+    """Return genes and features of many networks, as `genes_of` and `features_of` give them.
+
+    Genes are float64, NaN where there is none, or where some are texts str, "" for none.
+    """
+    found: dict[str, list[tuple[Indices, list[Any], Indices]]] = {}
+    features: dict[str, Array] = {}
+    for rows in batch.parts:
+        own = rows.part.part
+        nothing = np.zeros(len(rows), dtype=np.intp)
+        found.setdefault(FAMILY, []).append((rows.rows, [own.name], nothing))
+        for name in own.dimensions:
+            told = found.setdefault(f"{own.name}.{name}", [])
+            told.append((rows.rows, *_chosen(rows, name)))
+        for name, amounts in _amounts(rows).items():
+            features.setdefault(name, np.zeros(len(batch)))[rows.rows] = amounts
+    return {name: _column(parts, len(batch)) for name, parts in found.items()}, features
+
+
+def _chosen(rows: PartRows, name: str) -> tuple[list[Any], Indices]:
+    """Return a dimension's choices, and which each network has.
+
+    The last one is what stands where another dimension's choice leaves it without meaning.
+    """
+    told = [_gene(name, value) for value in rows.part.columns[name]]
+    stage, _, field = name.partition(".")
+    position = rows.digits[name]
+    if field == "expand_ratio":
+        idle = rows.chose(f"{stage}.local", UNEXPANDED)
+        return [*told, 1], np.where(idle, len(told), position)
+    if field in ("scales", "head_dim"):
+        meant = rows.chose(f"{stage}.mixer", HEADED if field == "head_dim" else ("relu_linear",))
+        nothing = 0 if field == "head_dim" else _gene(name, ())
+        return [*told, nothing], np.where(meant, position, len(told))
+    return told, position
+
+
+def _column(parts: list[tuple[Indices, list[Any], Indices]], count: int) -> NDArray[Any]:
+    """Return a dimension's choices in all networks, absent where a part has none of it."""
+    if all(isinstance(choice, int) for _, told, _ in parts for choice in told):
+        column: NDArray[Any] = np.full(count, np.nan)
+    else:
+        column = np.full(count, "", dtype=f"U{max(len(str(c)) for _, t, _ in parts for c in t)}")
+    for rows, told, position in parts:
+        column[rows] = np.array([c if column.dtype.kind == "f" else str(c) for c in told])[position]
+    return column
+
+
+def _amounts(rows: PartRows) -> dict[str, Array]:
+    """Return MACs, parameters and blocks, in all and by stage."""
+    part = rows.part
+    columns = (part.all_macs, part.params, part.all_blocks)
+    amounts: dict[str, Array] = {}
+    for name, column in zip(COUNTED, columns, strict=True):
+        amounts[name] = rows.total(column)
+        for number, slot in enumerate(part.slots):
+            if slot.kind != "head":
+                stage = f"stage{slot.number}" if slot.number else "stem"
+                total = amounts.setdefault(f"{stage}.{name}", np.zeros(len(rows)))
+                total += rows.of_slot(column, number)
+    return amounts
 
 
 def _counts(arch: Arch) -> dict[str, float]:

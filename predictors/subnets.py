@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from predictors.accuracy import AccuracyPrediction
-from predictors.batch import Batch
+from predictors.batch import Batch, Predictions, PredictsMany
 from predictors.evaluations import Evaluations, unit_of_task
 from predictors.onehot import Choices, OneHot, choices_of
 from predictors.ridge import Ridge, fit_ridge
@@ -38,7 +39,7 @@ class CrossValidation:
 
 
 @dataclass(frozen=True)
-class SubnetPredictor:
+class SubnetPredictor(PredictsMany):
     """Predicts what a subnet of the supernet would be evaluated at."""
 
     space: Space
@@ -72,23 +73,26 @@ class SubnetPredictor:
         tells what it is worth. Raises SpaceError for an Arch of no part of the space.
         """
         row = choices_of(self.space, arch)
-        means, stds = self._predict([row], self.columns.encode([row]))
-        unseen = self.columns.unseen(row)
-        return AccuracyPrediction(float(means[0]), float(stds[0]), extrapolated=unseen > 0)
+        means, stds, unseen = self._predict([row], self.columns.encode([row]))
+        return AccuracyPrediction(float(means[0]), float(stds[0]), extrapolated=bool(unseen[0]))
 
-    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
-        """Return means and standard deviations, each (networks,), as `predict` gives them."""
-        return self._predict(batch.choices, batch.one_hot(self.columns))
+    def judge(self, batch: Batch) -> Predictions:
+        """Return the predictions of many networks, as `predict` gives them."""
+        means, stds, unseen = self._predict(batch.choices, batch.one_hot(self.columns))
+        return Predictions(means, stds, unseen > 0, np.zeros(len(batch), dtype=np.bool_))
 
     def predict_function(self, batch: Batch) -> tuple[Array, Array]:
         """Return what `predict_many` does: of a sum of effects nothing else is known."""
         return self.predict_many(batch)
 
-    def _predict(self, rows: Sequence[Choices], columns: Array) -> tuple[Array, Array]:
+    def _predict(
+        self, rows: Sequence[Choices], columns: Array
+    ) -> tuple[Array, Array, NDArray[np.int64]]:
+        """Return means, standard deviations and the numbers of choices that no subnet has."""
         most = math.inf if unit_of_task(self.evaluations.task) == "dB" else 100.0
-        unseen = np.array([self.columns.unseen(row) for row in rows])
+        unseen = np.array([self.columns.unseen(row) for row in rows], dtype=np.int64)
         means = np.clip(self.ridge.predict(columns), 0.0, most)
-        return means, np.sqrt(self.error.rmse**2 + unseen * self.spread**2)
+        return means, np.sqrt(self.error.rmse**2 + unseen * self.spread**2), unseen
 
     def describe(self) -> str:
         """Return provenance and error, in one line."""

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from predictors.accuracy import AccuracyPrediction
-from predictors.batch import Batch
+from predictors.batch import Batch, Predictions, PredictsMany
 from predictors.evaluations import Evaluations, read_evaluations, unit_of_task
 from predictors.learned import LearnedPredictor
 from predictors.second_level import SecondLevel, fit_second_level
@@ -37,7 +37,7 @@ FirstLevel = LearnedPredictor | SubnetPredictor
 
 
 @dataclass(frozen=True)
-class TwoLevelPredictor:
+class TwoLevelPredictor(PredictsMany):
     """Predicts what a network reaches when it is trained alone, as those of `trained` were."""
 
     first: FirstLevel
@@ -81,10 +81,13 @@ class TwoLevelPredictor:
             float(means[0]), float(stds[0]), extrapolated=inherited.extrapolated or far
         )
 
-    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
-        """Return means and standard deviations, each (networks,), as `predict` gives them."""
-        means, stds = self.first.predict_many(batch)
-        return self._predict(_columns(means, batch.all_macs, batch.params), stds)
+    def judge(self, batch: Batch) -> Predictions:
+        """Return the predictions of many networks, as `predict` gives them."""
+        inherited = self.first.judge(batch)
+        x = _columns(inherited.mean, batch.all_macs, batch.params)
+        means, stds = self._predict(x, inherited.std)
+        far = self.second.fit.leverage(x) > FAR
+        return Predictions(means, stds, inherited.extrapolated | far, inherited.transferred)
 
     def _predict(self, x: Array, first_stds: Array) -> tuple[Array, Array]:
         means, stds = self.second.predict(x)

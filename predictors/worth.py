@@ -80,6 +80,6 @@ class Worth:
         """Return mean and standard deviation of log(size' / size), of MACs (rows, 5)."""
         deviations = self.reference.deviations(macs)
         shift = deviations @ np.array(self.weights)
-        variance = np.einsum("...s,st,...t->...", deviations, np.array(self.covariance), deviations)
+        variance = (deviations @ np.array(self.covariance) * deviations).sum(axis=-1)
         std = np.hypot(SHARE * np.sqrt(np.maximum(variance, 0.0)), SHARE_STD * shift)
         return SHARE * shift, std

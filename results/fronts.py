@@ -7,11 +7,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from results.errors import RunError
-from results.reading import NotNegative, Record, read_json
+from results.reading import Count, NotNegative, Record, read_json
 from results.runs import RECORD, SEARCH, command_of, read_record
 
 F = TypeVar("F", "FrontRecord", "NetworksRecord")
 FRONT = "front.json"
+FRONT_ALL = "front_all.csv"  # networks that hardly differ included; its rows are what ids count
 
 # Bounds of what a front shows: below and above them nothing is a latency, nor can it be drawn.
 Milliseconds = Annotated[float, msgspec.Meta(ge=1e-9, le=1e15)]
@@ -37,6 +38,7 @@ class CandidateRecord(CandidateNumbers, frozen=True, kw_only=True):
     """A network on a front, or one that it is compared with; `arch` is `Arch.to_dict`."""
 
     arch: dict[str, Any]
+    id: Count | None = None  # its row in front_all.csv; None: its position
 
 
 class FrontRecord(Record, frozen=True):
@@ -51,17 +53,30 @@ class FrontRecord(Record, frozen=True):
     accuracy_source: Words
     accuracy_provenance: Words = "published"
 
+    @property
+    def ids(self) -> list[int]:
+        """Return the candidates' ids."""
+        own = enumerate(self.candidates)
+        return [position if c.id is None else c.id for position, c in own]
+
 
 class NetworkRecord(Record, frozen=True):
     """A network on a front; `arch` is `Arch.to_dict`."""
 
     arch: dict[str, Any]
+    id: Count | None = None
 
 
 class NetworksRecord(Record, frozen=True):
     """The part of front.json that is read to look up RUN#ID."""
 
     candidates: Annotated[tuple[NetworkRecord, ...], msgspec.Meta(min_length=1)]
+
+    @property
+    def networks(self) -> dict[int, dict[str, Any]]:
+        """Return the networks by id."""
+        own = enumerate(self.candidates)
+        return {position if c.id is None else c.id: c.arch for position, c in own}
 
 
 def read_front_record(folder: Path, kind: type[F]) -> F:

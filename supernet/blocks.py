@@ -8,6 +8,7 @@ Sizes are C channels, H height and W width of one image; batch is not part of a 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 from results.errors import ArchError, UserError
@@ -198,13 +199,20 @@ class Place:
         return depth - 1 + own_downsampling
 
 
+@lru_cache(maxsize=1 << 14)
 def stage_blocks(
     place: Place, stage: Stage, in_channels: int, in_size: tuple[int, int]
-) -> Iterator[Block]:
-    """Yield the downsampling block of a stage, then each repeated mixer and local block.
+) -> tuple[Block, ...]:
+    """Return the downsampling block of a stage, then each repeated mixer and local block.
 
     `in_channels` and `in_size`, (height, width), are those of the output before.
     """
+    return tuple(_stage_blocks(place, stage, in_channels, in_size))
+
+
+def _stage_blocks(
+    place: Place, stage: Stage, in_channels: int, in_size: tuple[int, int]
+) -> Iterator[Block]:
     name = f"stage{place.number}"
     down = Block(
         stage.local,

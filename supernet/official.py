@@ -26,7 +26,8 @@ from supernet.arch import (
     Task,
     attention_stages,
 )
-from supernet.cost import backbone_cost
+from supernet.blocks import Place, stage_blocks, stem_blocks
+from supernet.cost import network_cost
 
 
 def _stages(
@@ -332,6 +333,9 @@ DEFAULT_RESOLUTIONS: dict[str, tuple[int, int]] = {
 }
 
 
+_ANY_SIZE = (32, 32)  # of a picture: no parameter depends on it
+
+
 def _with_head_dim(arch: Arch, head_dim: int) -> Arch:
     stages = (
         replace(stage, head_dim=head_dim) if stage.mixer in HEADED else stage
@@ -342,10 +346,20 @@ def _with_head_dim(arch: Arch, head_dim: int) -> Arch:
 
 def params_at_head_dim_16(arch: Arch) -> int:
     """Return the backbone parameters by which `with_nearest_head` compares networks."""
-    backbone = replace(arch, head=None, resolution=(32, 32))
-    if backbone.family == "b":
-        backbone = _with_head_dim(backbone, 16)
-    return backbone_cost(backbone).params
+    backbone = _with_head_dim(arch, 16) if arch.family == "b" else arch
+    stem = tuple(stem_blocks(arch.family, arch.stem, _ANY_SIZE))
+    params = network_cost(stem).params
+    before = arch.stem.width
+    for number, stage in enumerate(backbone.stages, start=1):
+        place = Place(arch.family, len(arch.stages), number)
+        params += _stage_params(place, stage, before)
+        before = stage.width
+    return params
+
+
+@lru_cache(maxsize=1 << 14)
+def _stage_params(place: Place, stage: Stage, in_channels: int) -> int:
+    return network_cost(stage_blocks(place, stage, in_channels, _ANY_SIZE)).params
 
 
 @lru_cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.errors import ArchError, RunError, SpaceError, nearest, shown
-from results.fronts import FRONT, NetworksRecord, read_front_record
+from results.fronts import FRONT, FRONT_ALL, NetworksRecord, read_front_record
 from results.reading import MOST_LOG_BYTES, as_kind, parse_json, read_text
 from results.sheets import read_sheet
 from supernet.arch import (
@@ -69,9 +69,9 @@ def resolve_arch(
     elif hash_:
         arch = _from_run(Path(run), number)
     elif _is_folder(text):
-        last = len(_candidates_of(Path(text))) - 1
+        ids = _candidates_of(Path(text))
         raise ArchError(
-            f"{text} is a run; name a candidate of it as {text}#ID, ID from 0 to {last}"
+            f"{text} is a run; name a candidate of it as {text}#ID, ID from 0 to {max(ids)}"
         )
     else:
         refuse_other_family(text)
@@ -142,7 +142,7 @@ def read_archs(
     elif text.endswith(".jsonl"):
         listed = _from_lines(Path(text))
     elif _is_folder(text):
-        return [find(space, arch) for arch in _candidates_of(Path(text))]
+        return [find(space, arch) for arch in _candidates_of(Path(text)).values()]
     elif known_name(text):
         return [find(space, _at_nearest_resolution(resolve_arch(text), space))]
     else:
@@ -284,15 +284,32 @@ def dataset_of_arch(arch: Arch) -> str:
 
 
 def _from_run(run: Path, number: str) -> Arch:
-    candidates = _candidates_of(run)
-    if not number.isdecimal() or len(number) > 9 or int(number) >= len(candidates):
-        raise ArchError(f"{run} has no candidate {number[:20]!r} (ids 0 to {len(candidates) - 1})")
-    return candidates[int(number)]
+    """Return a network by its id: of front.json, or of those that were thinned out of it."""
+    shown_ones = _candidates_of(run)
+    if number.isdecimal() and len(number) < 10:
+        if (found := shown_ones.get(int(number))) is not None:
+            return found
+        if (found := _thinned_out(run, int(number))) is not None:
+            return found
+    raise ArchError(f"{run} has no candidate {number[:20]!r} (ids 0 to {max(shown_ones)})")
 
 
-def _candidates_of(run: Path) -> list[Arch]:
+def _candidates_of(run: Path) -> dict[int, Arch]:
+    networks = read_front_record(run, NetworksRecord).networks
     try:
-        networks = read_front_record(run, NetworksRecord).candidates
-        return [Arch.from_dict(network.arch) for network in networks]
+        return {number: Arch.from_dict(arch) for number, arch in networks.items()}
     except ArchError as error:
         raise RunError(f"{run / FRONT} is damaged: {error}") from None
+
+
+def _thinned_out(run: Path, number: int) -> Arch | None:
+    path = run / FRONT_ALL
+    if not path.is_file():  # a run of before fronts were thinned
+        return None
+    for line, row in read_sheet(path, ("id", "arch")):
+        if row.get("id") == str(number):
+            try:
+                return Arch.from_json(row.get("arch", ""))
+            except ArchError as error:
+                raise RunError(f"{path}, line {line} is damaged: {error}") from None
+    return None

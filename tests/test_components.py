@@ -7,10 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from predictors.accuracy import load_prior, published
+from predictors.accuracy import published
 from predictors.batch import Batch
 from predictors.components import SpaceComponents
 from predictors.latency import LatencyPredictor, choose_predictor
+from predictors.learned import columns_of
+from predictors.models.table import as_choices
+from predictors.physical import columns_of_batch
 from predictors.shape import canonical_cost
 from results.errors import TableError
 from supernet.blocks import blocks_of
@@ -71,7 +74,7 @@ def test_published_accuracies_are_those_of_the_networks(name):
     one_by_one = [prior.predict(arch) for arch in batch.archs]
     assert means == pytest.approx([p.mean for p in one_by_one], rel=EQUAL)
     assert stds == pytest.approx([p.std for p in one_by_one], rel=EQUAL)
-    judged = load_prior(dataset).judge(batch)
+    judged = prior.judge(batch)
     assert judged.extrapolated.tolist() == [p.extrapolated for p in one_by_one]
     assert judged.transferred.tolist() == [p.transferred for p in one_by_one]
 
@@ -122,3 +125,18 @@ def test_a_block_that_head_and_stage_share_repeats_its_error():
     )
     assert any(a & b for a, b in zip(in_head, in_stage, strict=True))
     check_latencies("orin", batch, "cityscapes")
+
+
+@pytest.mark.parametrize("name", ["family", "all", "own heads", "tiny", "ade20k", "sa1b"])
+def test_columns_of_many_are_those_of_the_networks(name):
+    batch, _ = drawn(name)
+    genes, features = columns_of_batch(batch)
+    expected_genes, expected_features = columns_of(batch.space, batch.archs)
+    assert set(genes) == set(expected_genes)
+    for gene, column in genes.items():
+        numeric = column.dtype.kind == "f"
+        expected = as_choices(expected_genes[gene], numeric)
+        assert np.array_equal(as_choices(column, numeric), expected, equal_nan=numeric)
+    assert set(features) == set(expected_features)
+    for feature, column in features.items():
+        assert np.array_equal(column, expected_features[feature])

@@ -212,11 +212,12 @@ def test_an_arch_from_a_file_and_from_a_run(tmp_path, capsys, run):
     assert Arch.from_dict(answer["arch"]) == arch
     run("nas.search", "--device", "orin", "--trials", 100, "--out", tmp_path / "run", "--quiet")
     front = json.loads((tmp_path / "run" / "front.json").read_text())["candidates"]
-    answer = predict(capsys, "--device", "orin", "--arch", f"{tmp_path / 'run'}#3")
+    number = front[3]["id"]
+    answer = predict(capsys, "--device", "orin", "--arch", f"{tmp_path / 'run'}#{number}")
     assert answer["latency_ms"] == pytest.approx(front[3]["latency_ms"])
     assert answer["arch"] == front[3]["arch"]
     flags = ["--task", "segmentation", "--dataset", "cityscapes", "--resolution", "512x1024"]
-    dense = predict(capsys, "--device", "orin", "--arch", f"{tmp_path / 'run'}#3", *flags)
+    dense = predict(capsys, "--device", "orin", "--arch", f"{tmp_path / 'run'}#{number}", *flags)
     assert dense["metric"] == "Cityscapes mIoU [%]"
     assert dense["resolution"] == "512x1024"
 

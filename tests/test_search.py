@@ -28,7 +28,10 @@ from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from tests.conftest import ROOT
 
-FILES = {".lock", "front.csv", "front.html", "front.json", "front.png", "run.json", "study.log"}
+FILES = {
+    *(".lock", "archive.json", "front.csv", "front.html", "front.json", "front.png", "run.json"),
+    *("front_all.csv", "study.log"),
+}
 
 
 def dominates(a, b):
@@ -293,7 +296,7 @@ def wait_for(condition):
 def test_progress_without_a_terminal_is_plain_lines(tmp_path):
     done = search(tmp_path / "run", "--trials", 300)
     lines = done.stderr.splitlines()
-    assert lines[-1].startswith("300/300 trials")
+    assert lines[-1].startswith("1000300/1000300 networks")
     assert 2 <= len(lines) <= 12
     assert "\x1b" not in done.stderr + done.stdout
 
@@ -523,7 +526,7 @@ def test_the_next_command_of_another_table_gives_its_number(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     number = int(command[command.index("--arch") + 1].rpartition("#")[2])
-    candidate = read_front(tmp_path / "run").candidates[number]
+    candidate = read_front(tmp_path / "run").by_id[number]
     assert json.loads(shown)["latency_ms"] == candidate.latency_ms
 
 

@@ -132,7 +132,7 @@ def test_the_next_command_extracts_the_network(searched, tmp_path):
     arguments[arguments.index("--out") + 1] = str(out)
     subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
     number = int(arguments[arguments.index("--arch") + 1].rpartition("#")[2])
-    assert read_header(out).arch == read_front(folder).candidates[number].arch
+    assert read_header(out).arch == read_front(folder).by_id[number].arch
 
 
 def test_a_network_with_outputs_that_are_not_finite_ends_no_search(

@@ -132,7 +132,7 @@ def test_the_next_command_predicts_from_the_same_file(searched, capsys):
     main(Predict, "nas.predict", [*arguments, "--json"])
     answer = json.loads(capsys.readouterr().out)
     number = int(arguments[arguments.index("--arch") + 1].rpartition("#")[2])
-    candidate = read_front(folder).candidates[number]
+    candidate = read_front(folder).by_id[number]
     assert answer["accuracy"] == candidate.accuracy
     assert answer["metric"] == "top-1 [%] of shapes, shared weights"
     assert answer["provenance"]["accuracy"]["provenance"] == "supernet"

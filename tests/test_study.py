@@ -212,7 +212,7 @@ def test_first_archs_are_tried_first_and_breed(tmp_path):
 
 
 def test_constraints_steer_the_search(tmp_path):
-    limit = Budget("--max-latency-ms", 9.0, "ms", lambda c: c.latency_ms)
+    limit = Budget("--max-latency-ms", 9.0, "ms", "latency_ms")
     search = a_search(tmp_path, limits=(limit,))
     search.run(600, lambda _: None)
     late = list(search.candidates.values())[-100:]
@@ -229,7 +229,7 @@ def test_the_journal_is_readable_json_lines(tmp_path):
 
 
 def test_excess_is_relative_and_feasible_at_the_limit():
-    limit = Budget("--max-params-m", 4.0, "M", lambda c: c.params_m)
+    limit = Budget("--max-params-m", 4.0, "M", "params_m")
     candidate = evaluate(next(TINY.enumerate()))
     assert limit.excess(replace(candidate, params_m=6.0)) == 0.5
     assert feasible(replace(candidate, params_m=4.0), (limit,))

@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any
 
-from nas.front import Candidate
+import numpy as np
+
+from nas.engine.numbers import Genes
 from nas.objectives.budgets import Budget
+from predictors.worth import Array
 from results.errors import SearchError
 from supernet.arch import Arch, format_resolution
 from supernet.space import Space
 
-T = TypeVar("T")
-
 
 def starting_points(
     space: Space,
-    evaluate: Callable[[Arch], Candidate],
+    numbers: Callable[[Genes], Any],
     limits: Sequence[Budget],
     known_archs: Sequence[Arch] = (),
 ) -> list[Arch]:
@@ -25,27 +26,29 @@ def starting_points(
     smallest choices and from the best of `known_archs`, which are in the space: nearly always
     the least there is, as every dimension's cost rises with it.
 
+    Args:
+        numbers: gives the numbers of networks, see `nas.engine.numbers.Numbers`.
+
     Raises SearchError where none keeps to a budget, with the least there is.
     """
-    known: dict[Arch, Candidate] = {}
+    known = np.array([space.encode(arch) for arch in known_archs], dtype=np.intp)
+    around = _Neighbours(space)
 
-    def look_up(arch: Arch) -> Candidate:
-        if arch not in known:
-            known[arch] = evaluate(arch)
-        return known[arch]
+    def least(value: Callable[[Any], Array], starts: Iterable[Arch]) -> Arch:
+        def costs(genes: Genes) -> Array:
+            return value(numbers(genes))
 
-    def least(value: Callable[[Candidate], float], starts: Iterable[Arch]) -> Arch:
-        def cost(arch: Arch) -> float:
-            return value(look_up(arch))
-
-        begin = dict.fromkeys([*starts, *sorted(known_archs, key=cost)[:1]])
-        return min((descend(start, cost, space.neighbours) for start in begin), key=cost)
+        begin = np.array([space.encode(arch) for arch in starts], dtype=np.intp)
+        if len(known):
+            begin = np.concatenate([begin, known[[int(np.argmin(costs(known)))]]])
+        found = np.stack([descend(genes, costs, around) for genes in begin])
+        return space.decode(found[int(np.argmin(costs(found)))].tolist())
 
     smallest = list(space.extremes())[::2]
-    points = [least(lambda c: c.latency_ms, smallest)]
+    points = [least(lambda n: n.latency_ms, smallest)]
     for limit in limits:
         arch = least(limit.value, smallest)
-        value = limit.value(look_up(arch))
+        value = float(limit.value(numbers(np.array([space.encode(arch)], dtype=np.intp)))[0])
         if value > limit.limit:
             raise SearchError(
                 f"no arch of space {space.name} keeps to {limit.flag} {limit.limit:g}: the "
@@ -54,18 +57,45 @@ def starting_points(
             )
         points.append(arch)
     if len(limits) > 1:
-        points.append(least(lambda c: max(0.0, *(x.excess(c) for x in limits)), points))
+        points.append(
+            least(lambda n: np.maximum(0, np.max([x.excess(n) for x in limits], axis=0)), points)
+        )
     return points
 
 
-def descend(start: T, cost: Callable[[T], float], neighbours: Callable[[T], Iterable[T]]) -> T:
-    """Return the local minimum of `cost` that steepest descent finds from `start`."""
-    best, best_cost = start, cost(start)
+def descend(
+    start: Genes, costs: Callable[[Genes], Array], neighbours: Callable[[Genes], Genes]
+) -> Genes:
+    """Return the local minimum of `costs` that steepest descent finds from `start`, (genes,)."""
+    best, best_cost = start, float(costs(start[None])[0])
     while True:
-        step = min(neighbours(best), key=cost, default=best)
-        if cost(step) >= best_cost:
+        around = neighbours(best)
+        if not len(around):
             return best
-        best, best_cost = step, cost(step)
+        found = costs(around)
+        step = int(np.argmin(found))
+        if found[step] >= best_cost:
+            return best
+        best, best_cost = around[step], float(found[step])
+
+
+class _Neighbours:
+    """All vectors that differ from one in a single gene, of the same part of the space."""
+
+    def __init__(self, space: Space) -> None:
+        self._choices = [
+            (number, np.arange(count))
+            for number, (name, count) in enumerate(space.genes.items())
+            if name != "family" and count > 1
+        ]
+
+    def __call__(self, genes: Genes) -> Genes:
+        found = [genes[None][:0]]
+        for number, choices in self._choices:
+            others = np.repeat(genes[None], len(choices) - 1, axis=0)
+            others[:, number] = choices[choices != genes[number]]
+            found.append(others)
+        return np.concatenate(found)
 
 
 def _rounded_up(value: float) -> float:

@@ -1,6 +1,7 @@
 """A search from its options to its run folder: `search(SearchOptions(device=("orin",)))`."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,23 +9,40 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lut.device import Device, device_names
 from lut.runtimes.versions import remark_here
+from nas.engine.archive_file import ARCHIVE_FILE
+from nas.engine.archive_search import ArchiveSearch
 from nas.engine.baselines import official_archs
 from nas.engine.feasibility import starting_points
+from nas.engine.found import Found, with_neighbours
 from nas.engine.notes import notes_on
+from nas.engine.numbers import Evaluator
+from nas.engine.reach import choose
 from nas.engine.samplers import make_sampler
 from nas.engine.study import Problem, Search
-from nas.front import Candidate, Front
+from nas.front import Candidate, Front, thinned
 from nas.objectives.accuracy import choose_accuracy
 from nas.objectives.budgets import Budget, budgets, feasible
 from nas.objectives.predicted import Predicted
 from nas.objectives.sources import AccuracySource, NoAccuracy
-from nas.options import FITTED, PLAIN, PUBLISHED, SUPERNET, UNRECORDED, SearchOptions
-from nas.pareto import pareto_front
+from nas.options import (
+    ARCHIVE,
+    FAR,
+    FITTED,
+    GENETIC,
+    PLAIN,
+    PUBLISHED,
+    REACHES,
+    SUPERNET,
+    UNRECORDED,
+    SearchOptions,
+)
 from nas.result import Outcome, SearchResult
 from predictors.latency import LatencyPredictor, choose_predictor
-from results.errors import DeviceError, RunError, SearchError, check_least
+from results.errors import DeviceError, RunError, SearchError, check_choice, check_least
 from results.progress import progress
 from results.resume import resumed
 from results.runs import SEARCH, Run, open_run, read_record
@@ -70,6 +88,21 @@ class SearchRun:
     accuracy: AccuracySource
     limits: tuple[Budget, ...]
 
+    @property
+    def uses_archive(self) -> bool:
+        """Tell whether a million networks are evaluated beside Optuna's trials."""
+        return self.options.chosen_sampler == ARCHIVE
+
+    @property
+    def evaluations(self) -> int:
+        """Return how many networks the archive search evaluates."""
+        return self.options.num_evaluations
+
+    @property
+    def seed(self) -> int:
+        """Return what all draws follow from."""
+        return self.options.seed
+
     @classmethod
     def of(cls, options: SearchOptions) -> "SearchRun":
         """Look everything up. Raises UserError for whatever the options name wrongly."""
@@ -84,7 +117,9 @@ class SearchRun:
         check_least("--trials", trials, 1, SearchError)
         if not 0 <= options.seed < 2**32:
             raise SearchError("--seed must be from 0 to 4294967295")
-        make_sampler(options.sampler, options.seed)  # refused before anything is written
+        check_choice("reach", options.reach, REACHES, SearchError)
+        make_sampler(options.chosen_sampler, options.seed)  # refused before anything is written
+        check_evaluations(options)
         task = check_task(options.task)
         named = options.dataset if options.accuracy == PUBLISHED else None
         dataset = dataset_of(task, named)
@@ -101,6 +136,11 @@ class SearchRun:
         """Return the official networks that are in the space, by name and resolution."""
         return official_archs(self.space, self.task, self.dataset)
 
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Return what gives the numbers of many networks at once."""
+        return Evaluator(self.space, self.latency, self.accuracy)
+
     @property
     def evaluate(self) -> Callable[[Arch], Candidate]:
         """Return what gives all numbers of an Arch."""
@@ -112,10 +152,11 @@ class SearchRun:
         Raises SearchError where a budget is impossible. No network is evaluated on a checkpoint
         for that: it takes seconds, and no budget then limits accuracies.
         """
-        cost = self.evaluate
+        evaluator = self.evaluator
         if self.options.objective == SUPERNET:
-            cost = Predicted(self.latency, NoAccuracy())
-        return starting_points(self.space, cost, self.limits, list(self.official.values()))
+            evaluator = Evaluator(self.space, self.latency, NoAccuracy())
+        known = list(self.official.values())
+        return starting_points(self.space, evaluator.numbers, self.limits, known)
 
     def check_same_sources(self, folder: Path) -> None:
         """Raise RunError if the run in `folder` was begun with another table, law or space."""
@@ -136,57 +177,111 @@ class SearchRun:
         if run.is_new:  # before the journal: without it no resuming
             self._record(run, self.trials, None)
         self.accuracy.keep_in(run.folder)
-        search = self._begin(run, starts)
-        asked = max(self.trials, search.num_trials)  # a resumed run may have more already
-        self._record(run, asked, None)
-        interrupted = False
-        with progress(self.trials, silent=silent, label="searching", unit="trials") as show:
+        archive = self._archive(starts) if self.uses_archive else None
+        evaluated, interrupted = 0, False
+        work = (self.evaluations if archive else 0) + self.trials
+        with progress(work, silent=silent, label="searching", unit="networks") as show:
+            tried: Sequence[Arch] = ()
+            if archive:
+                reached = archive.run(run.path(ARCHIVE_FILE), self.evaluations, show)
+                evaluated, interrupted = reached.progress.evaluations, reached.interrupted
+                best = archive.best(reached.progress)
+                tried = with_neighbours(self.space, best, self.seed)
+            search = self._begin(run, starts, tried)
+            asked = max(self.trials, search.num_trials)  # a resumed run may have more already
+            self._record(run, asked, None)
             try:
-                search.run(self.trials, lambda search: show(search.num_trials))
+                if not interrupted:
+                    search.run(self.trials, lambda search: show(evaluated + search.num_trials))
+                    show(work)  # the archive search ends with the last generation that fits
             except KeyboardInterrupt:
                 interrupted = True
-        front = self._front(search)
+        if archive:
+            found = archive.found(reached.progress, search.candidates)
+        else:
+            found = self._found(search)
+        front = self._front(search, found.whole, archive.drawn() if archive else [])
         if not front.candidates and not interrupted:
             raise SearchError(
-                f"none of {search.num_trials} trials {self._failed(search)}, or go on with "
-                f"`{run.again} --trials {2 * max(asked, search.num_trials)}`"
+                f"none of {evaluated + search.num_trials} networks {self._failed(search)}, or go "
+                f"on with `{run.again} --trials {2 * max(asked, search.num_trials)}`"
             )
         outcome = Outcome(
-            search.num_trials,
-            len(search.candidates),
-            len(front.candidates),
-            interrupted,
-            round(time.monotonic() - started, 1),
+            trials=search.num_trials,
+            distinct_archs=len(search.candidates),
+            front=len(front.candidates),
+            interrupted=interrupted,
+            seconds=round(time.monotonic() - started, 1),
+            evaluations=evaluated + search.num_trials,
+            whole_front=len(found.whole),
+            cost_of_reach=found.cost,
         )
         if front.candidates:
-            front.write(run.folder)
+            front.write(run.folder, found.whole)
             self._record(run, asked, outcome)
         return SearchResult(self.options, run.folder, front, outcome, self._notes(search))
 
-    def _begin(self, run: Run, starts: Sequence[Arch]) -> Search:
-        largest = list(self.space.extremes())[1::2]
+    def _archive(self, starts: Sequence[Arch]) -> ArchiveSearch:
+        first = self._first(starts)
+        return ArchiveSearch(self.evaluator, self.limits, self.options.reach, first, self.seed)
+
+    def _begin(self, run: Run, starts: Sequence[Arch], tried: Sequence[Arch]) -> Search:
         return Search(
             Problem(self.space, self.evaluate, self.limits),
-            sampler=self.options.sampler,
-            seed=self.options.seed,
-            first=list(dict.fromkeys([*self.official.values(), *starts, *largest])),
+            sampler=self.options.chosen_sampler,
+            seed=self.seed,
+            first=self._first(starts),
             journal=run.path("study.log"),
+            proposals=tried,
         )
 
-    def _front(self, search: Search) -> Front:
+    def _first(self, starts: Sequence[Arch]) -> list[Arch]:
+        """Return the networks that are tried before all others."""
+        largest = list(self.space.extremes())[1::2]
+        return list(dict.fromkeys([*self.official.values(), *starts, *largest]))
+
+    def _found(self, search: Search) -> Found:
+        """Return the front of the trials, where they are all that was evaluated."""
+        possible = [c for c in search.candidates.values() if self._is_possible(c)]
+        near = np.array([not c.accuracy_extrapolated for c in possible], dtype=np.bool_)
+        latency_ms = np.array([c.latency_ms for c in possible])
+        accuracy = np.array([c.accuracy for c in possible])
+        chosen = choose(latency_ms, accuracy, near, self.options.reach)
+        return Found(tuple(possible[row] for row in chosen.rows), chosen.cost)
+
+    def _front(
+        self,
+        search: Search,
+        whole: Sequence[Candidate],
+        others: Sequence[tuple[float, float]],
+    ) -> Front:
         possible = [c for c in search.candidates.values() if self._is_possible(c)]
         official = {name: self.evaluate(arch) for name, arch in self.official.items()}
+        ids = thinned([c.accuracy for c in whole], [c.accuracy_std for c in whole])
         table = self.latency.table
         return Front(
-            candidates=tuple(pareto_front(possible)),
+            candidates=tuple(self._alone(search, whole[number]) for number in ids),
+            ids=tuple(ids),
             baselines={name: c for name, c in official.items() if self._is_possible(c)},
-            trials=[(c.latency_ms, c.accuracy) for c in possible],
+            trials=[*((c.latency_ms, c.accuracy) for c in possible), *others],
             title=f"{table.title}, {table.runtime} {table.precision}, batch {table.batch}",
             metric=self.accuracy.metric,
             latency_source=self.latency.describe(),
             accuracy_source=self.accuracy.describe(),
             accuracy_provenance=self.accuracy.provenance,
         )
+
+    def _alone(self, search: Search, candidate: Candidate) -> Candidate:
+        """Return a candidate with numbers that were found for it alone."""
+        alone = search.candidates.get(candidate.arch) or self.evaluate(candidate.arch)
+        for name in ("latency_ms", "accuracy"):
+            together, own = getattr(candidate, name), getattr(alone, name)
+            if not math.isclose(together, own, rel_tol=1e-5):
+                raise SearchError(
+                    f"{name} of {alone.arch.describe()} is {own} alone but {together} among "
+                    "others, a fault of this program; --sampler nsga2 goes without"
+                )
+        return alone
 
     def _is_possible(self, candidate: Candidate) -> bool:
         return feasible(candidate, self.limits) and not self.accuracy.is_broken(candidate.arch)
@@ -237,9 +332,27 @@ def _recorded_options(options: SearchOptions, run: Path) -> SearchOptions:
     if "accuracy_model" not in settings:  # of a run from before there were others than ridge
         plain = str(settings.get("accuracy")).endswith(".jsonl")
         settings = settings | {"accuracy_model": PLAIN if plain else FITTED}
-    recorded = resumed(absolute, settings, run, unrecorded=UNRECORDED, may_change=("trials",))
+    settings = {"reach": FAR, "evaluations": None} | settings  # as runs were before these
+    recorded = resumed(
+        absolute, settings, run, unrecorded=UNRECORDED, may_change=("trials", "evaluations")
+    )
     if record.get("outcome") and not (run / "study.log").exists():
         raise RunError(f"{run} has lost its study.log; start a new run")
     if options.out is not None:
         raise RunError("--out cannot change in a resumed run; leave it out")
     return recorded
+
+
+def check_evaluations(options: SearchOptions) -> None:
+    """Raise SearchError for --evaluations of nothing, or of a sampler that makes trials alone."""
+    check_least("--evaluations", options.evaluations, 1, SearchError)
+    if options.chosen_sampler == ARCHIVE and options.objective == SUPERNET:
+        raise SearchError(
+            "--sampler archive evaluates a million networks, which takes too long with PyTorch; "
+            f"take --sampler {GENETIC} with --objective supernet"
+        )
+    if options.chosen_sampler != ARCHIVE and options.evaluations is not None:
+        raise SearchError(
+            f"--evaluations are those of --sampler archive; --sampler {options.chosen_sampler} "
+            "counts --trials"
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.engine.journal import DIRECTIONS, open_journal
-from nas.engine.samplers import POPULATION, make_sampler
+from nas.engine.samplers import POPULATION, Proposals, make_sampler
 from nas.front import Candidate
 from nas.objectives.budgets import Budget
 from results.errors import RunError
@@ -42,6 +42,7 @@ class Search:
     Args:
         first: at most one population of Archs to try before any other, inside the space.
         journal: Optuna journal file; a new one is made, an existing one is gone on with.
+        proposals: what the sampler `archive` tries in turn, inside the space.
 
     Raises RunError where the journal cannot be read or is another search's.
     """
@@ -54,6 +55,7 @@ class Search:
         seed: int,
         first: Sequence[Arch],
         journal: Path,
+        proposals: Sequence[Arch] = (),
     ) -> None:
         import optuna
 
@@ -69,6 +71,10 @@ class Search:
             name: optuna.distributions.IntDistribution(0, problem.space.genes[name] - 1)
             for name in self._genes
         }
+        self._proposals = Proposals(
+            [self._genes_of(arch) for arch in proposals],
+            {name: problem.space.genes[name] for name in self._genes},
+        )
         self._journal = open_journal(journal)
         self._study = self._study_with([], seed)
         self._recall()
@@ -106,11 +112,13 @@ class Search:
 
     def _ask(self) -> "Trial":
         if self.num_trials < len(self._first):
-            space = self.problem.space
-            encoded = space.encode(self._first[self.num_trials])
-            genes = dict(zip(space.genes, encoded, strict=True))
-            self._study.enqueue_trial({name: genes[name] for name in self._genes})
+            self._study.enqueue_trial(self._genes_of(self._first[self.num_trials]))
         return self._study.ask(self._distributions)
+
+    def _genes_of(self, arch: Arch) -> dict[str, int]:
+        space = self.problem.space
+        genes = dict(zip(space.genes, space.encode(arch), strict=True))
+        return {name: genes[name] for name in self._genes}
 
     def _turn_generation(self) -> None:
         """Keep a whole population and its parents only, and draw from a seed of its own.
@@ -125,7 +133,7 @@ class Search:
         seed = _mix(self._seed, self.num_trials)
         sampler = self._study.sampler
         if not isinstance(sampler, BaseGASampler):
-            self._study.sampler = make_sampler(self._sampler, seed)
+            self._study.sampler = make_sampler(self._sampler, seed, self._proposals)
             return
         last = self._study.get_trials(deepcopy=False)
         parents = []
@@ -140,7 +148,7 @@ class Search:
         """Return a study in memory with `pool` as its first generation."""
         import optuna
 
-        sampler = make_sampler(self._sampler, seed)
+        sampler = make_sampler(self._sampler, seed, self._proposals)
         study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
         # Archs that were asked for by name have no generation of their own.
         generation = {f"{type(sampler).__name__}:generation": 0}

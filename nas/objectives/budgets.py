@@ -1,8 +1,9 @@
 """What a search must keep to: upper limits on a candidate's numbers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nas.front import Candidate
 from results.errors import SearchError
@@ -15,20 +16,24 @@ class Budget:
     flag: str  # as typed, to name it in an error
     limit: float
     unit: str
-    value: Callable[[Candidate], float]
+    field: str  # of a Candidate, or of many networks' Numbers
 
-    def excess(self, candidate: Candidate) -> float:
+    def value(self, numbers: Any) -> Any:
+        """Return what is limited: of one network, or of many."""
+        return getattr(numbers, self.field)
+
+    def excess(self, numbers: Any) -> Any:
         """Return by what share the limit is broken; 0 or less where it is kept to."""
-        return self.value(candidate) / self.limit - 1
+        return self.value(numbers) / self.limit - 1
 
 
 # By the flag that sets the limit.
-BUDGETS: dict[str, tuple[str, Callable[[Candidate], float]]] = {
-    "--max-latency-ms": ("ms", lambda c: c.latency_ms),
-    "--max-params-m": ("M", lambda c: c.params_m),
-    "--max-macs-g": ("G", lambda c: c.macs_g),
-    "--max-memory-mb": ("MB", lambda c: c.memory_mb),
-    "--max-accuracy-std": ("points", lambda c: c.accuracy_std),
+BUDGETS = {
+    "--max-latency-ms": ("ms", "latency_ms"),
+    "--max-params-m": ("M", "params_m"),
+    "--max-macs-g": ("G", "macs_g"),
+    "--max-memory-mb": ("MB", "memory_mb"),
+    "--max-accuracy-std": ("points", "accuracy_std"),
 }
 
 

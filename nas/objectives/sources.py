@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from predictors.accuracy import AccuracyPrediction
-from predictors.batch import Batch, PredictsMany
-from predictors.worth import Array
+from predictors.batch import Batch, Predictions, PredictsMany
 from supernet.arch import Arch
 
 
@@ -28,8 +29,8 @@ class AccuracyPredictor(Protocol):
         """Return the accuracy of a network, in the metric's own points."""
         ...
 
-    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
-        """Return means and standard deviations, each (networks,), as `predict` gives them."""
+    def judge(self, batch: Batch) -> Predictions:
+        """Return the accuracies of many networks, as `predict` gives them."""
         ...
 
     def describe(self) -> str:
@@ -103,9 +104,9 @@ class PredictedAccuracy(AccuracySource):
         """Return mean and standard deviation."""
         return self._predictor.predict(arch)
 
-    def predict_many(self, batch: Batch) -> tuple[Array, Array]:
-        """Return means and standard deviations, each (networks,)."""
-        return self._predictor.predict_many(batch)
+    def judge(self, batch: Batch) -> Predictions:
+        """Return the accuracies of many networks."""
+        return self._predictor.judge(batch)
 
     def describe(self) -> str:
         """Return one line: provenance and error."""
@@ -123,3 +124,8 @@ class NoAccuracy(PredictsMany):
     def predict(self, arch: Arch) -> AccuracyPrediction:
         """Return 0 for every network."""
         return AccuracyPrediction(0.0, 0.0)
+
+    def judge(self, batch: Batch) -> Predictions:
+        """Return 0 for all networks."""
+        nothing = np.zeros(len(batch))
+        return Predictions(nothing, nothing, nothing > 0, nothing > 0)

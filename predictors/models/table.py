@@ -118,6 +118,8 @@ def as_choices(column: Column, numeric: bool | None = None) -> NDArray[Any]:
         found: NDArray[Any] = cells.astype(np.float64)
         found[~np.isfinite(found)] = np.nan
         return found if numeric in (None, True) else as_choices([_text(x) for x in found], False)
+    if cells.dtype.kind == "U" and numeric is False:
+        return np.char.strip(cells)
     texts = ["" if cell is None or cell != cell else str(cell).strip() for cell in column]
     if numeric is False:
         return np.array(texts, dtype=str)

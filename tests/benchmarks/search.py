@@ -1,84 +1,186 @@
-"""How long the commands take and how good the fronts are: `python -m tests.benchmarks.search`.
+"""How long a search takes and how good its fronts are: `python -m tests.benchmarks.search`.
 
-Whole processes are timed from outside, in turn, several times; the median counts. Fronts are
-compared by hypervolume over log latency, against random search with as many trials, from the
-same starting Archs. The record goes to results/benchmarks/search.json.
+With `--base COMMIT` whole default commands of that commit and of this tree are timed in turn, as
+processes: wall and CPU seconds, and the most memory. Fronts are held against the best that is known
+of each device: all that searches of ten times as many evaluations found, over several seeds, by
+hypervolume over log latency and by the share of its points. Evaluations a second are those of one
+core on batches of 10,000 networks. The record goes to results/benchmarks/search.json.
 """
 
+import argparse
 import json
-import math
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from nas.front import Front, read_front
+import numpy as np
+
+from nas.engine.archive import Archive, Progress
+from nas.engine.archive_search import ArchiveSearch
+from nas.engine.reach import choose
+from nas.engine.run import SearchRun
+from nas.front import thinned
+from nas.options import EVALUATIONS, FAR, NEAR, SearchOptions
+from predictors.worth import Array
 from tests.benchmarks.record import ROOT, write_record
+from tests.benchmarks.two_commits import environment
+from tests.same_numbers import checked_out
 
-DEVICES = ("snapdragon8gen1", "orin", "a100", "jetson-nano")
-REPEATS = 3
+DEVICES = ("snapdragon8gen1", "orin", "a100", "jetson-nano", "example-cpu")
+ROUNDS = 3
 SEEDS = (0, 1, 2)
+MANY = 10  # times the default evaluations, of the searches that tell what is known
+BATCH, BATCHES = 10_000, 30
+RANDOM = 3000  # networks of a random search
 
 
 def main() -> None:
-    seconds: dict[str, list[float]] = {}
-    fronts: dict[str, dict[str, list[float]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(REPEATS):
-            seconds.setdefault("--help", []).append(timed("--help"))
-            for device in DEVICES:
-                out = Path(folder) / f"{device}-{repeat}"
-                seconds.setdefault(device, []).append(timed("--device", device, "--out", out))
-        for device in DEVICES:
-            for sampler in ("nsga2", "random"):
-                for seed in SEEDS:
-                    out = Path(folder) / f"{device}-{sampler}-{seed}"
-                    flags = ("--sampler", sampler, "--seed", seed, "--out", out, "--quiet")
-                    timed("--device", device, *flags)
-                    front = read_front(out)
-                    found = fronts.setdefault(device, {}).setdefault(sampler, [])
-                    found.append(hypervolume(front))
-    fields = {
-        "wall_seconds": {
-            name: {"median": statistics.median(times), "min": min(times), "max": max(times)}
-            for name, times in seconds.items()
-        },
-        "hypervolume_nsga2_over_random": {
-            device: statistics.median(
-                a / b for a, b in zip(found["nsga2"], found["random"], strict=True)
-            )
-            for device, found in fronts.items()
-        },
-        "hypervolume_spread_over_seeds": {
-            device: max(found["nsga2"]) / min(found["nsga2"]) for device, found in fronts.items()
-        },
-    }
-    record = write_record("search", fields)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", help="commit that whole commands are compared with")
+    arguments = parser.parse_args()
+    fields: dict[str, Any] = {"fronts": {device: fronts_of(device) for device in DEVICES}}
+    if arguments.base:
+        fields |= {"base": arguments.base, "whole_commands": compared(arguments.base)}
+    flags = f" --base {arguments.base}" if arguments.base else ""
+    record = write_record("search", fields, command=f"python -m tests.benchmarks.search{flags}")
     print(json.dumps(record, indent=2))
 
 
-def timed(*arguments: object) -> float:
-    """Wall seconds of `python -m nas.search ARGUMENTS` as a whole process."""
+def compared(base: str) -> dict[str, Any]:
+    """Time default commands of both commits in turn, the order swapped every round."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="search-") as name:
+        folder = Path(name)
+        trees = [checked_out(base, folder / "base"), ROOT]
+        for what in ("--help", *DEVICES):
+            taken: list[list[dict[str, float]]] = [[], []]
+            for turn in range(ROUNDS):
+                for number in (0, 1) if turn % 2 else (1, 0):
+                    out = folder / f"{what}-{turn}-{number}"
+                    flags = [what] if what == "--help" else ["--device", what, "--out", str(out)]
+                    taken[number].append(timed(trees[number], flags))
+            found[what] = {
+                name: {
+                    "base": [run[name] for run in taken[0]],
+                    "now": [run[name] for run in taken[1]],
+                    "ratio": statistics.median(
+                        now[name] / then[name] for then, now in zip(*taken, strict=True)
+                    ),
+                }
+                for name in ("wall_s", "cpu_s", "peak_mb")
+            }
+    return found
+
+
+def timed(tree: Path, flags: list[str]) -> dict[str, float]:
+    """Run a search as a whole process; return its seconds and the most memory that it held."""
     started = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "nas.search", *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nas.search", *flags],
+        cwd=tree, env=os.environ | environment(tree),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    _, status, usage = os.wait4(process.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    return {
+        "wall_s": time.monotonic() - started,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss * 1024 / 1e6,
+    }
+
+
+def fronts_of(device: str) -> dict[str, Any]:
+    """Compare fronts of default searches with all that is known of a device."""
+    run = SearchRun.of(SearchOptions(device=(device,)))
+    first = list(run.official.values())
+    searches = [ArchiveSearch(run.evaluator, (), NEAR, first, seed) for seed in SEEDS]
+    default = [search.evolution.run(EVALUATIONS) for search in searches]
+    many = [search.evolution.run(MANY * EVALUATIONS) for search in searches]
+    known = [
+        merged([progress.archives[number] for progress in (*default, *many)]) for number in (0, 1)
+    ]
+    rng = np.random.default_rng(0)
+    drawn = np.stack([rng.integers(0, n, RANDOM) for n in run.space.genes.values()], axis=1)
+    judged = searches[0].judge(drawn)
+    at_random = Archive.empty(drawn.shape[1]).add(drawn, judged.latency_ms, judged.accuracy)
+    return {
+        "networks": run.space.size,
+        "evaluations": default[0].evaluations,
+        "evaluations_per_s": speed(searches[0]),
+        "far": [beside(progress.archives[0], known[0]) for progress in default],
+        "near": [beside(progress.archives[1], known[1]) for progress in default],
+        f"random_{RANDOM}": beside(at_random, known[0]),
+        "default_front": default_front(searches[0], default[0]),
+    }
+
+
+def merged(archives: list[Archive]) -> Archive:
+    """Return what none of several archives beats."""
+    best = archives[0]
+    for other in archives[1:]:
+        best = best.add(other.genes, other.latency_ms, other.accuracy)
+    return best
+
+
+def beside(archive: Archive, known: Archive) -> dict[str, float]:
+    """Return hypervolume and points of an archive beside those of another, which beats it."""
+    best, own = (rounded(a) for a in (known, archive))
+    return {
+        "points": len(own),
+        "known_points": len(best),
+        "share_of_points": len(own & best) / len(best),
+        "hypervolume": hypervolume(archive, known) / hypervolume(known, known),
+    }
+
+
+def rounded(archive: Archive) -> set[tuple[str, str]]:
+    """Return objectives as they are written, those that rounding leaves dominated left out."""
+    ms, accuracy = (
+        np.array([float(f"{v:.6g}") for v in values])
+        for values in (archive.latency_ms, archive.accuracy)
     )
-    return time.monotonic() - started
+    rows = choose(ms, accuracy, np.ones(len(ms), np.bool_), FAR).rows
+    return {(f"{ms[row]:.6g}", f"{accuracy[row]:.6g}") for row in rows}
 
 
-def hypervolume(front: Front) -> float:
-    """Of log latency and accuracy, up to 10 s per image and down to 50 %."""
-    points = [(c.latency_ms, c.accuracy) for c in front.candidates if c.accuracy > 50]
-    area = 0.0
-    for (ms, accuracy), following in zip(points, [*[ms for ms, _ in points[1:]], 1e4], strict=True):
-        area += math.log(following / ms) * (accuracy - 50)
-    return area
+def hypervolume(archive: Archive, known: Archive) -> float:
+    """Return the area over log latency, up to the slowest and down to the least accurate known."""
+    inside = archive.latency_ms <= known.latency_ms[-1]
+    ms: Array = np.log(archive.latency_ms[inside])
+    width = np.diff(np.append(ms, np.log(known.latency_ms[-1])))
+    return float(width @ np.maximum(archive.accuracy[inside] - known.accuracy[0], 0.0))
+
+
+def speed(search: ArchiveSearch) -> float:
+    """Return networks evaluated a second, deviations and marks included, on one core."""
+    rng = np.random.default_rng(0)
+    genes = np.stack([rng.integers(0, n, BATCH) for n in search.evolution.counts], axis=1)
+    search.judge(genes)
+    taken = []
+    for _ in range(BATCHES):
+        started = time.process_time()
+        search.judge(genes)
+        taken.append(time.process_time() - started)
+    return BATCH / statistics.median(taken)
+
+
+def default_front(search: ArchiveSearch, progress: Progress) -> dict[str, float]:
+    """Return how much of a default front is marked, and what keeping near costs."""
+    found = search.found(progress)
+    kept = thinned([c.accuracy for c in found.whole], [c.accuracy_std for c in found.whole])
+    rows = [found.whole[number] for number in kept]
+    return {
+        "rows": len(rows),
+        "whole": len(found.whole),
+        "share_unmarked": 1 - statistics.fmean(c.accuracy_extrapolated for c in rows),
+        "mean_cost_of_near": found.cost.mean if found.cost else 0.0,
+        "worst_cost_of_near": found.cost.worst if found.cost else 0.0,
+    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""archive.json of a run: how far its archive search has come, to go on from there.
+
+Only genes are kept; their numbers are found again when they are read.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from nas.engine.archive import Archive, Evolution, Progress
+from results.errors import RunError
+from results.files import write_text
+from results.reading import Count, Record, read_json
+
+ARCHIVE_FILE = "archive.json"
+MOST_NETWORKS = 10**6
+Gene = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
+
+
+class ArchiveRecord(Record, frozen=True):
+    """One front."""
+
+    genes: Annotated[list[list[Gene]], msgspec.Meta(max_length=MOST_NETWORKS)]
+    expanded: Annotated[list[bool], msgspec.Meta(max_length=MOST_NETWORKS)]
+
+
+class ProgressRecord(Record, frozen=True):
+    """What archive.json holds."""
+
+    archives: list[ArchiveRecord]
+    generation: Count
+    evaluations: Count
+    is_complete: bool
+
+
+def write_progress(path: Path, progress: Progress) -> None:
+    """Write archive.json, atomically. Raises RunError."""
+    archives = [
+        {"genes": archive.genes.tolist(), "expanded": archive.expanded.tolist()}
+        for archive in progress.archives
+    ]
+    record = {
+        "archives": archives,
+        "generation": progress.generation,
+        "evaluations": progress.evaluations,
+        "is_complete": progress.is_complete,
+    }
+    write_text(path, json.dumps(record, separators=(",", ":")) + "\n")
+
+
+def read_progress(path: Path, evolution: Evolution) -> Progress | None:
+    """Return what `write_progress` wrote; None where there is no file, and a search begins.
+
+    Raises RunError where it is damaged or of another search.
+    """
+    if not path.exists():
+        return None
+    record = read_json(path, ProgressRecord)
+    damaged = RunError(f"{path} is damaged; remove it, and the search begins anew from its seed")
+    if len(record.archives) != evolution.num_archives:
+        raise damaged
+    archives = []
+    for kept in record.archives:
+        count = len(evolution.counts)
+        if len(kept.genes) != len(kept.expanded) or any(len(row) != count for row in kept.genes):
+            raise damaged
+        genes = np.array(kept.genes, dtype=np.intp).reshape(len(kept.genes), count)
+        if np.any(genes >= np.array(evolution.counts)):
+            raise damaged
+        judged = evolution.judge(genes)
+        archive = Archive.empty(count).add(genes, judged.latency_ms, judged.accuracy)
+        if len(archive) != len(genes) or np.any(archive.genes != genes):
+            raise damaged
+        archives.append(archive.mark(np.flatnonzero(kept.expanded)))
+    return Progress(tuple(archives), record.generation, record.evaluations, record.is_complete)
