@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -255,6 +255,7 @@ def test_genes_become_the_columns_that_are_documented():
     st.floats(-2, 2),
     st.lists(st.floats(-3, 3), min_size=1, max_size=10),
 )
+@example([0.0, 0.0, 1.0], 5e-324, [0.0])
 @settings(max_examples=60, deadline=None)
 def test_a_transformation_can_be_taken_back(values, bend, beyond):
     values = np.array(values)

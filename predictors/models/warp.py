@@ -14,6 +14,7 @@ from predictors.models.table import Array
 from results.reading import Finite, Record
 
 MOST_BENT = 2.0
+LEAST_BENT = 1e-9  # below, the formula loses digits and says no more than the identity
 
 
 class Warp(Record, frozen=True):
@@ -55,12 +56,12 @@ class Warp(Record, frozen=True):
         return float(self.bend * ((values - self.mean) / self.std).sum())
 
     def _bent(self, z: Array) -> Array:
-        return z if self.bend == 0 else np.expm1(self.bend * z) / self.bend
+        return z if abs(self.bend) < LEAST_BENT else np.expm1(self.bend * z) / self.bend
 
     def _z(self, t: Array) -> Array:
         ends = self._bent(np.array([self.low, self.high]))
         inside = np.clip(t, *ends)
-        z = inside if self.bend == 0 else np.log1p(self.bend * inside) / self.bend
+        z = inside if abs(self.bend) < LEAST_BENT else np.log1p(self.bend * inside) / self.bend
         along: Array = z + (t - inside) * np.exp(-self.bend * z)
         return along
 
@@ -71,8 +72,8 @@ def bend_of(values: Array) -> float:
     choices = np.linspace(-MOST_BENT, MOST_BENT, 81)
 
     def misfit(bend: float) -> float:
-        t = z if abs(bend) < 1e-9 else np.expm1(bend * z) / bend
+        t = z if abs(bend) < LEAST_BENT else np.expm1(bend * z) / bend
         return float(np.log(t.std()) - bend * z.mean())
 
     best = min(choices.tolist(), key=misfit)
-    return 0.0 if abs(best) < 1e-9 else best
+    return 0.0 if abs(best) < LEAST_BENT else best
