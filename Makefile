@@ -1,5 +1,5 @@
 .PHONY: check test bench bench-models bench-loading bench-mixers bench-tables bench-sandwich \
-    bench-weight-sharing bench-pretraining bench-compiling bench-kills bench-few-samples \
+    bench-weight-sharing bench-pretraining bench-compiling bench-exact bench-kills bench-few-samples \
     bench-two-levels bench-active-choice bench-coverage \
     bench-evaluated-subnets
 
@@ -53,6 +53,9 @@ bench-coverage: # minutes; measures latencies too, so on a machine with nothing 
 
 bench-evaluated-subnets: # an hour on one core, of which predictors take some minutes
 	python -m tests.benchmarks.evaluated_subnets --work results/runs/evaluated-subnets
+
+bench-exact: # three minutes on one core
+	python -m tests.benchmarks.exact
 
 bench-kills:
 	python -m tests.benchmarks.kills
