@@ -22,6 +22,10 @@ EVALUATIONS = 1_000_000
 EVALUATIONS_FITTED = 200_000  # where accuracies are those of a fitted model, which takes longer
 NEAR, FAR = "near", "far"
 REACHES = (NEAR, FAR)
+ALWAYS, AUTO, NEVER = "always", "auto", "never"
+PROOFS = (ALWAYS, AUTO, NEVER)
+SMALL = 10**8  # networks of a space whose front is proven by default, as that takes a second
+MOST_STATES = 10**9  # pairs of groups of networks that a proof may judge
 LIMIT = 1000  # pictures, unless the user says otherwise
 UNRECORDED = ("resume", "out")  # options that are no part of the search
 
@@ -87,6 +91,9 @@ class SearchOptions(Options):
     """Limit on the predicted accuracy's standard deviation, in points: how far from published
     networks, or from choices that were evaluated."""
 
+    prove: str = AUTO
+    """Whether to find the exact front of the same predictors, and add what the search missed:
+    always (seconds to a minute), auto (spaces of up to 10^8 networks) or never."""
     trials: int | None = None
     """Trials of the Optuna study; by default 300 of the archive's best networks, 3000 with another
     sampler, 300 where each is evaluated (--objective supernet), or as the resumed run has them."""

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.engine.proving import Proven
 from nas.engine.reach import Cost
 from nas.front import Front
 from nas.options import SearchOptions
@@ -22,6 +23,7 @@ class Outcome:
     evaluations: int = 0  # networks in all, those of the archive search included
     whole_front: int = 0  # candidates before thinning
     cost_of_reach: Cost | None = None  # None: nothing kept the front near
+    proof: Proven | None = None  # None: not tried
 
 
 @dataclass(frozen=True)

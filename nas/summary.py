@@ -38,6 +38,8 @@ def print_front(result: SearchResult) -> None:
     for note in result.notes:
         console.print(note, soft_wrap=True)
     _print_reach(console, result)
+    if result.outcome.proof is not None:
+        console.print(result.outcome.proof.describe(), soft_wrap=True)
     _print_outcome(console, result)
     number = shown[len(shown) // 2]
     if limit is not None:

@@ -13,10 +13,13 @@ from nas.engine.archive import CHILDREN, Archive, Evolution, Judged, non_dominat
 from nas.engine.archive_file import read_progress, write_progress
 from nas.engine.archive_search import ArchiveSearch
 from nas.engine.numbers import Evaluator
+from nas.engine.proving import prove_archives
 from nas.engine.reach import MOST, choose, ms_at
 from nas.engine.run import SearchRun
+from nas.engine.run import search as search_from_python
 from nas.front import read_front, step_of, thinned
 from nas.objectives.predicted import Predicted
+from nas.objectives.sources import NoAccuracy
 from nas.options import FAR, NEAR, SearchOptions
 from nas.search import SearchCommand
 from results.errors import ArchError, RunError, SearchError
@@ -124,6 +127,38 @@ def test_the_front_is_that_of_brute_force(asked, evaluations):
         assert candidate == alone(candidate.arch)
 
 
+@pytest.mark.parametrize("reach", [NEAR, FAR])
+def test_a_proven_front_is_that_of_brute_force_however_short_the_search(tmp_path, reach):
+    options = SearchOptions(
+        device=("orin",), space="b", freeze=SLICE, reach=reach, prove="always",
+        evaluations=9000, trials=30, out=tmp_path / "run",
+    )  # fmt: skip
+    result = search_from_python(options)
+    assert result.outcome.proof is not None
+    assert result.outcome.proof.kind == "exact"
+    run = SearchRun.of(options)
+    counts = tuple(run.space.genes.values())
+    genes = np.stack(np.unravel_index(np.arange(np.prod(counts)), counts), axis=1)
+    numbers = run.evaluator.numbers(genes)
+    ms, accuracy = (
+        np.array([float(f"{value:.6g}") for value in values])
+        for values in (numbers.latency_ms, numbers.accuracy)
+    )
+    best = choose(ms, accuracy, ~numbers.accuracy_extrapolated, reach).rows
+    lines = (tmp_path / "run" / "front_all.csv").read_text().splitlines()[1:]
+    found = {tuple(float(field) for field in line.split(",")[1:4:2]) for line in lines}
+    assert found == {(ms[row], accuracy[row]) for row in best}
+
+
+def test_accuracies_of_evaluated_subnets_have_no_proof():
+    run = SearchRun.of(SearchOptions(device=("orin",), space="b", freeze=SLICE))
+    evaluator = Evaluator(run.space, run.latency, NoAccuracy())
+    search = ArchiveSearch(evaluator, (), FAR, (), 0)
+    proven, missed = prove_archives(search, search.evolution.run(9000), 10**6)
+    assert (proven.kind, proven.gap_percent, missed) == ("none", None, [])
+    assert "published" in proven.describe()
+
+
 @given(POINTS, st.data())
 def test_keeping_near_costs_no_more_than_said(points, data):
     ms, accuracy = np.array(points, dtype=float).T
@@ -191,6 +226,7 @@ def test_ids_of_networks_that_were_thinned_out_are_found(tmp_path):
         ({"evaluations": 0}, "--evaluations must be"),
         ({"evaluations": 5, "sampler": "tpe"}, "--sampler tpe counts --trials"),
         ({"reach": "nar"}, "did you mean 'near'"),
+        ({"prove": "alway"}, "did you mean 'always'"),
         ({"sampler": "archiv"}, "did you mean 'archive'"),
         ({"sampler": "archive", "objective": "supernet"}, "take --sampler nsga2"),
     ],

@@ -20,6 +20,7 @@ from nas.engine.feasibility import starting_points
 from nas.engine.found import Found, with_neighbours
 from nas.engine.notes import notes_on
 from nas.engine.numbers import Evaluator
+from nas.engine.proving import prove_archives
 from nas.engine.reach import choose
 from nas.engine.samplers import make_sampler
 from nas.engine.study import Problem, Search
@@ -29,13 +30,19 @@ from nas.objectives.budgets import Budget, budgets, feasible
 from nas.objectives.predicted import Predicted
 from nas.objectives.sources import AccuracySource, NoAccuracy
 from nas.options import (
+    ALWAYS,
     ARCHIVE,
+    AUTO,
     FAR,
     FITTED,
     GENETIC,
+    MOST_STATES,
+    NEVER,
     PLAIN,
+    PROOFS,
     PUBLISHED,
     REACHES,
+    SMALL,
     SUPERNET,
     UNRECORDED,
     SearchOptions,
@@ -99,6 +106,12 @@ class SearchRun:
         return self.options.num_evaluations
 
     @property
+    def is_proven(self) -> bool:
+        """Tell whether the exact front is looked for."""
+        asked = self.options.prove
+        return asked == ALWAYS or (asked == AUTO and self.space.size <= SMALL)
+
+    @property
     def seed(self) -> int:
         """Return what all draws follow from."""
         return self.options.seed
@@ -118,6 +131,7 @@ class SearchRun:
         if not 0 <= options.seed < 2**32:
             raise SearchError("--seed must be from 0 to 4294967295")
         check_choice("reach", options.reach, REACHES, SearchError)
+        check_choice("prove", options.prove, PROOFS, SearchError)
         make_sampler(options.chosen_sampler, options.seed)  # refused before anything is written
         check_evaluations(options)
         task = check_task(options.task)
@@ -178,13 +192,16 @@ class SearchRun:
             self._record(run, self.trials, None)
         self.accuracy.keep_in(run.folder)
         archive = self._archive(starts) if self.uses_archive else None
-        evaluated, interrupted = 0, False
+        evaluated, interrupted, proof = 0, False, None
+        missed: Sequence[Arch] = ()
         work = (self.evaluations if archive else 0) + self.trials
         with progress(work, silent=silent, label="searching", unit="networks") as show:
             tried: Sequence[Arch] = ()
             if archive:
                 reached = archive.run(run.path(ARCHIVE_FILE), self.evaluations, show)
                 evaluated, interrupted = reached.progress.evaluations, reached.interrupted
+                if self.is_proven and not interrupted:
+                    proof, missed = prove_archives(archive, reached.progress, MOST_STATES)
                 best = archive.best(reached.progress)
                 tried = with_neighbours(self.space, best, self.seed)
             search = self._begin(run, starts, tried)
@@ -197,7 +214,7 @@ class SearchRun:
             except KeyboardInterrupt:
                 interrupted = True
         if archive:
-            found = archive.found(reached.progress, search.candidates)
+            found = archive.found(reached.progress, [*search.candidates, *missed])
         else:
             found = self._found(search)
         front = self._front(search, found.whole, archive.drawn() if archive else [])
@@ -215,6 +232,7 @@ class SearchRun:
             evaluations=evaluated + search.num_trials,
             whole_front=len(found.whole),
             cost_of_reach=found.cost,
+            proof=proof,
         )
         if front.candidates:
             front.write(run.folder, found.whole)
@@ -332,7 +350,11 @@ def _recorded_options(options: SearchOptions, run: Path) -> SearchOptions:
     if "accuracy_model" not in settings:  # of a run from before there were others than ridge
         plain = str(settings.get("accuracy")).endswith(".jsonl")
         settings = settings | {"accuracy_model": PLAIN if plain else FITTED}
-    settings = {"reach": FAR, "evaluations": None} | settings  # as runs were before these
+    settings = {
+        "reach": FAR,
+        "evaluations": None,
+        "prove": NEVER,
+    } | settings  # as runs were before these
     recorded = resumed(
         absolute, settings, run, unrecorded=UNRECORDED, may_change=("trials", "evaluations")
     )

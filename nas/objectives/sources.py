@@ -3,11 +3,11 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from predictors.accuracy import AccuracyPrediction
+from predictors.accuracy import AccuracyPrediction, OtherClasses, Prior
 from predictors.batch import Batch, Predictions, PredictsMany
 from supernet.arch import Arch
 
@@ -83,6 +83,11 @@ class AccuracySource(PredictsMany):
         """Return what a reader of its accuracies must know, a line each."""
         return ()
 
+    @property
+    def prior(self) -> Prior | None:
+        """Return the published prior where that is all that decides accuracies."""
+        return None
+
 
 class PredictedAccuracy(AccuracySource):
     """Predicts, from published figures, evaluated subnets or networks trained alone."""
@@ -99,6 +104,14 @@ class PredictedAccuracy(AccuracySource):
     def metric(self) -> str:
         """Return what the accuracy is, with its unit."""
         return self._predictor.metric
+
+    @property
+    def prior(self) -> Prior | None:
+        """Return the published prior where that is all that decides accuracies."""
+        own = self._predictor
+        return (
+            own.prior if isinstance(own, OtherClasses) else own if isinstance(own, Prior) else None
+        )
 
     def predict(self, arch: Arch) -> AccuracyPrediction:
         """Return mean and standard deviation."""
@@ -120,6 +133,8 @@ class PredictedAccuracy(AccuracySource):
 @dataclass(frozen=True)
 class NoAccuracy(PredictsMany):
     """For questions that no accuracy is asked for, where asking costs seconds."""
+
+    prior: ClassVar[None] = None
 
     def predict(self, arch: Arch) -> AccuracyPrediction:
         """Return 0 for every network."""

@@ -1,0 +1,70 @@
+"""How far a front is from the best of all networks of its space, by the same predictors."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from nas.engine.archive import Progress
+from nas.engine.archive_search import ArchiveSearch
+from nas.exact.pairs import Limits
+from nas.exact.prove import ExactProblem, prove
+from predictors.accuracy import EXTRAPOLATED
+from supernet.arch import Arch
+
+Kind = Literal["exact", "bound", "none"]
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What is known of the best fronts, one for each archive of a search."""
+
+    kind: Kind  # the weakest
+    gap_percent: float | None  # of hypervolume, that the front lacks at most; None: unknown
+    states: int
+    why_none: str = ""
+
+    def describe(self) -> str:
+        """Return one line for the terminal."""
+        if self.kind == "exact":
+            return "proof: the exact front by these predictors, no network was missed"
+        if self.kind == "bound":
+            return (
+                f"proof: within {self.gap_percent:.2g} % of hypervolume of the best by these "
+                "predictors; --prove always finds the exact front"
+            )
+        return f"proof: none, {self.why_none}"
+
+
+def prove_archives(
+    search: ArchiveSearch, progress: Progress, most_states: int
+) -> tuple[Proven, list[Arch]]:
+    """Return what is proven of a search's archives, and networks that they lack.
+
+    Args:
+        most_states: pairs of groups of networks that may be judged for each archive.
+    """
+    if progress.is_complete:
+        return Proven("exact", 0.0, 0), []
+    evaluator = search.evaluator
+    prior = evaluator.accuracy.prior
+    if prior is None:
+        why = "accuracies are not those of published figures"
+        return Proven("none", None, 0, why), []
+    limits = Limits(**{limit.field: limit.limit for limit in search.limits})
+    kinds: list[Kind] = []
+    missing: list[Arch] = []
+    gaps, states, why = [], 0, ""
+    for archive, distance in zip(progress.archives, (math.inf, EXTRAPOLATED), strict=False):
+        own = replace(limits, distance=distance)
+        problem = ExactProblem(evaluator.space, evaluator.components, evaluator.latency, prior, own)
+        proof = prove(problem, archive.genes, most_states=most_states)
+        kinds.append(proof.kind)
+        states += proof.states
+        why = proof.why_none or why
+        gaps.append(proof.gap_percent)
+        missing += [evaluator.space.decode(row) for row in proof.genes[proof.missing].tolist()]
+    if "none" in kinds:
+        return Proven("none", None, states, why), missing
+    if "bound" in kinds:
+        return Proven("bound", max(gaps), states), missing
+    return Proven("exact", 0.0, states), missing
