@@ -256,7 +256,8 @@ def test_a_whole_search_loads_no_pytorch(tmp_path):
     code = f"""
 from pathlib import Path
 from nas.search import SearchCommand
-SearchCommand(device=("orin",), trials=60, out=Path({str(tmp_path / "run")!r}), quiet=True).run()
+out = Path({str(tmp_path / "run")!r})
+SearchCommand(device=("orin",), trials=60, evaluations=9000, out=out, quiet=True).run()
 """
     loaded = module_names(code)
     assert "optuna" in loaded

@@ -255,7 +255,9 @@ def test_a_table_for_other_classes_covers_a_supernets_networks(synthetic, tmp_pa
     assert space_of_table(ValidationOptions(), table) == space
     rows = write(tmp_path / "rows.jsonl", [row(arch, additive(arch)) for arch in subnets(40)])
     folder = tmp_path / "run"
-    SearchCommand(device=("made-up",), accuracy=str(rows), trials=120, out=folder).run()
+    SearchCommand(
+        device=("made-up",), accuracy=str(rows), trials=120, evaluations=20_000, out=folder
+    ).run()
     said = capsys.readouterr().out
     assert "latency:  own table, measured, error" in said
     assert "accuracy: supernet, ridge" in said

@@ -232,7 +232,7 @@ def test_a_mixer_is_added_by_the_page_alone(tmp_path):
     flags = [part for freeze in freezes for part in ("--freeze", freeze)]
     search = run_in(
         tree, "-m", "nas.search", "--device", "orin", "--space", "all", *flags,
-        "--trials", "40", "--quiet", "--out", "run",
+        "--trials", "40", "--evaluations", "9000", "--quiet", "--out", "run",
     )  # fmt: skip
     assert search.returncode == 0, search.stderr
     front = json.loads((tree / "run" / "front.json").read_text())
@@ -253,7 +253,7 @@ def test_a_local_block_is_added_by_the_page_alone(tmp_path):
     flags = [part for freeze in ("family=b", *freezes) for part in ("--freeze", freeze)]
     search = run_in(
         tree, "-m", "nas.search", "--device", "orin", "--space", "all", *flags,
-        "--trials", "40", "--quiet", "--out", "run",
+        "--trials", "40", "--evaluations", "9000", "--quiet", "--out", "run",
     )  # fmt: skip
     assert search.returncode == 0, search.stderr
     front = json.loads((tree / "run" / "front.json").read_text())

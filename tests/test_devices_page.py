@@ -17,7 +17,9 @@ LINES = [
     line.strip() for block in BLOCKS for line in block.splitlines() if line.startswith("    python")
 ]
 LIKE_ORIN = "arch,resolution,latency_ms\nb0,224,1.1\nb1,224,1.9\nb3,224,5.5\n"  # invented
-FEWER = {"nas.search": ["--trials", "60"]}  # the same work on fewer networks
+FEWER = {
+    "nas.search": ["--trials", "60", "--evaluations", "20000"]
+}  # the same work on fewer networks
 
 
 @pytest.fixture(scope="module")

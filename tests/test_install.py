@@ -47,7 +47,17 @@ def test_a_search_runs_from_an_installed_package(site, tmp_path):
     for name in PACKAGES:  # a user's own folders of the same names do not get in the way
         (tmp_path / name).mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "nas.search", "--device", "a100", "--trials", "60"],
+        [
+            sys.executable,
+            "-m",
+            "nas.search",
+            "--device",
+            "a100",
+            "--trials",
+            "60",
+            "--evaluations",
+            "9000",
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
@@ -75,7 +85,17 @@ def test_an_editable_install_works_twice_in_any_folder(tmp_path):
     here.mkdir()
     paths = [path for path in sys.path if path.endswith("site-packages")]  # the dependencies
     for _ in range(2):
-        flags = ["-m", "nas.search", "--device", "a100", "--trials", "60", "--json"]
+        flags = [
+            "-m",
+            "nas.search",
+            "--device",
+            "a100",
+            "--trials",
+            "60",
+            "--evaluations",
+            "9000",
+            "--json",
+        ]
         done = subprocess.run(
             [python, *flags],
             cwd=here,

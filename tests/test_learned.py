@@ -90,7 +90,9 @@ def test_a_search_takes_the_model_or_fits_it_to_the_file_with_the_same_front(
 ):
     for name in ("model.npz", "rows.jsonl"):
         source, out = str(fitted / name), tmp_path / name
-        SearchCommand(device=("orin",), accuracy=source, trials=60, out=out, quiet=True).run()
+        SearchCommand(
+            device=("orin",), accuracy=source, trials=60, evaluations=20_000, out=out, quiet=True
+        ).run()
     fronts = [read_front(tmp_path / name).candidates for name in ("model.npz", "rows.jsonl")]
     assert fronts[0] == fronts[1]
     assert "70 subnets evaluated" in read_front(tmp_path / "model.npz").accuracy_source
@@ -102,6 +104,7 @@ def test_a_search_takes_the_model_or_fits_it_to_the_file_with_the_same_front(
 def test_the_plain_ridge_stays_and_older_runs_go_on_with_it(fitted, tmp_path):
     SearchCommand(
         device=("orin",), accuracy=str(fitted / "rows.jsonl"), accuracy_model="ridge", trials=40,
+        evaluations=20_000,
         out=tmp_path / "run", quiet=True,
     ).run()  # fmt: skip
     assert "ridge regression on the choices of 70" in read_front(tmp_path / "run").accuracy_source

@@ -210,7 +210,18 @@ def test_an_arch_from_a_file_and_from_a_run(tmp_path, capsys, run):
     (tmp_path / "mine.json").write_text(arch.to_json())
     answer = predict(capsys, "--device", "orin", "--arch", tmp_path / "mine.json")
     assert Arch.from_dict(answer["arch"]) == arch
-    run("nas.search", "--device", "orin", "--trials", 100, "--out", tmp_path / "run", "--quiet")
+    run(
+        "nas.search",
+        "--device",
+        "orin",
+        "--trials",
+        100,
+        "--evaluations",
+        20_000,
+        "--out",
+        tmp_path / "run",
+        "--quiet",
+    )
     front = json.loads((tmp_path / "run" / "front.json").read_text())["candidates"]
     number = front[3]["id"]
     answer = predict(capsys, "--device", "orin", "--arch", f"{tmp_path / 'run'}#{number}")

@@ -113,7 +113,7 @@ def test_every_output_tells_provenance_and_error(searched):
 
 def test_a_published_front_says_published(tmp_path, capsys):
     folder = tmp_path / "run"
-    SearchCommand(device=("orin",), space="b", trials=40, out=folder).run()
+    SearchCommand(device=("orin",), space="b", trials=40, evaluations=20_000, out=folder).run()
     with (folder / "front.csv").open() as file:
         provenances = {line["accuracy_provenance"] for line in csv.DictReader(file)}
     assert provenances <= {"published", "transferred"}
@@ -144,7 +144,9 @@ def test_extrapolations_are_marked_in_the_outputs(tmp_path, capsys):
     small = get_space("tiny", num_classes=12, freeze=["resolution=64"])
     rows = write(tmp_path / "r.jsonl", [row(a, additive(a)) for a in subnets(40, small)])
     folder = tmp_path / "run"
-    SearchCommand(device=("orin",), accuracy=str(rows), trials=100, out=folder).run()
+    SearchCommand(
+        device=("orin",), accuracy=str(rows), trials=100, evaluations=20_000, out=folder
+    ).run()
     said = capsys.readouterr().out
     candidates = read_front(folder).candidates
     for candidate in candidates:
@@ -166,6 +168,7 @@ def test_freezing_narrows_the_files_space(rows, tmp_path):
         accuracy=str(rows),
         freeze=("stage4.mixer=softmax", "resolution=96"),
         trials=60,
+        evaluations=20_000,
         out=tmp_path / "run",
         quiet=True,
     ).run()
@@ -211,7 +214,8 @@ def test_a_search_on_a_file_loads_no_pytorch(rows, tmp_path):
 from pathlib import Path
 from nas.search import SearchCommand
 out = Path({str(tmp_path / "run")!r})
-SearchCommand(device=("orin",), accuracy={str(rows)!r}, trials=60, out=out, quiet=True).run()
+few = dict(trials=60, evaluations=9000)
+SearchCommand(device=("orin",), accuracy={str(rows)!r}, out=out, quiet=True, **few).run()
 """)
     assert "predictors.learned" in loaded
     assert "torch" not in loaded
@@ -223,6 +227,7 @@ def test_it_resumes_and_only_with_the_same_rows(rows, tmp_path, monkeypatch, fai
             device=("orin",),
             accuracy=str(rows),
             trials=200 if name == "whole" else 130,
+            evaluations=20_000,
             out=tmp_path / name,
             quiet=True,
         ).run()

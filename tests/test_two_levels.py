@@ -238,7 +238,13 @@ def test_unequal_trainings_are_told(files, tmp_path):
 
 def search(files, out, **more):
     model, trained = files
-    options = {"accuracy": str(model), "trained": trained, "trials": 60, "out": out} | more
+    options = {
+        "accuracy": str(model),
+        "trained": trained,
+        "trials": 60,
+        "evaluations": 20_000,
+        "out": out,
+    } | more
     SearchCommand(device=("orin",), quiet=True, **options).run()
 
 

@@ -140,7 +140,7 @@ def test_the_list_of_devices_has_the_remark(mine, capsys):
 
 
 def test_a_search_has_the_remark(mine, tmp_path, capsys):
-    SearchCommand(device=("mine",), trials=20, out=tmp_path / "run").run()
+    SearchCommand(device=("mine",), trials=20, evaluations=20_000, out=tmp_path / "run").run()
     assert "the table was measured with onnxruntime 0.1.0, here is" in capsys.readouterr().out
 
 

@@ -13,5 +13,5 @@ CHAIN = f"""
 # by file: pairs of a text that stands there once, and what takes its place
 EDITS: dict[str, list[tuple[str, str]]] = {
     "supernet/arch.py": [('    "dsconv",  #', f'    "{KIND}",\n    "dsconv",  #')],
-    "supernet/blocks.py": [('\n    if block.kind == "dsconv":\n', CHAIN)],
+    "supernet/convolutions.py": [('\n    if block.kind == "dsconv":\n', CHAIN)],
 }

@@ -2,7 +2,7 @@
 
 With `--base COMMIT` whole default commands of that commit and of this tree are timed in turn, as
 processes: wall and CPU seconds, and the most memory. Fronts are held against the best that is known
-of each device: all that searches of ten times as many evaluations found, over several seeds, by
+of each device: all that searches of three times as many evaluations found, over several seeds, by
 hypervolume over log latency and by the share of its points. Evaluations a second are those of one
 core on batches of 10,000 networks. The record goes to results/benchmarks/search.json.
 """
@@ -32,9 +32,9 @@ from tests.benchmarks.two_commits import environment
 from tests.same_numbers import checked_out
 
 DEVICES = ("snapdragon8gen1", "orin", "a100", "jetson-nano", "example-cpu")
-ROUNDS = 3
+ROUNDS = 2
 SEEDS = (0, 1, 2)
-MANY = 10  # times the default evaluations, of the searches that tell what is known
+MANY = 3  # times the default evaluations, of the searches that tell what is known
 BATCH, BATCHES = 10_000, 30
 RANDOM = 3000  # networks of a random search
 
