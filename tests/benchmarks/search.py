@@ -4,7 +4,8 @@ With `--base COMMIT` whole default commands of that commit and of this tree are 
 processes: wall and CPU seconds, and the most memory. Fronts are held against the best that is known
 of each device: all that searches of three times as many evaluations found, over several seeds, by
 hypervolume over log latency and by the share of its points. Evaluations a second are those of one
-core on batches of 10,000 networks. The record goes to results/benchmarks/search.json.
+core on batches of 10,000 networks. The record goes to
+results/benchmarks/search_commands.json; search.json is of the sampler that was the default before.
 """
 
 import argparse
@@ -47,7 +48,8 @@ def main() -> None:
     if arguments.base:
         fields |= {"base": arguments.base, "whole_commands": compared(arguments.base)}
     flags = f" --base {arguments.base}" if arguments.base else ""
-    record = write_record("search", fields, command=f"python -m tests.benchmarks.search{flags}")
+    command = f"python -m tests.benchmarks.search{flags}"
+    record = write_record("search_commands", fields, command=command)
     print(json.dumps(record, indent=2))
 
 
