@@ -227,6 +227,8 @@ def test_ids_of_networks_that_were_thinned_out_are_found(tmp_path):
         ({"evaluations": 5, "sampler": "tpe"}, "--sampler tpe counts --trials"),
         ({"reach": "nar"}, "did you mean 'near'"),
         ({"prove": "alway"}, "did you mean 'always'"),
+        ({"prove": "always", "sampler": "tpe"}, "leave out --sampler tpe, or --prove"),
+        ({"prove": "always", "objective": "supernet"}, "not --objective supernet; leave it out"),
         ({"sampler": "archiv"}, "did you mean 'archive'"),
         ({"sampler": "archive", "objective": "supernet"}, "take --sampler nsga2"),
     ],

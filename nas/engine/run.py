@@ -133,7 +133,7 @@ class SearchRun:
         check_choice("reach", options.reach, REACHES, SearchError)
         check_choice("prove", options.prove, PROOFS, SearchError)
         make_sampler(options.chosen_sampler, options.seed)  # refused before anything is written
-        check_evaluations(options)
+        _check_evaluations(options)
         task = check_task(options.task)
         named = options.dataset if options.accuracy == PUBLISHED else None
         dataset = dataset_of(task, named)
@@ -365,8 +365,8 @@ def _recorded_options(options: SearchOptions, run: Path) -> SearchOptions:
     return recorded
 
 
-def check_evaluations(options: SearchOptions) -> None:
-    """Raise SearchError for --evaluations of nothing, or of a sampler that makes trials alone."""
+def _check_evaluations(options: SearchOptions) -> None:
+    """Raise SearchError for --evaluations or --prove where nothing would come of them."""
     check_least("--evaluations", options.evaluations, 1, SearchError)
     if options.chosen_sampler == ARCHIVE and options.objective == SUPERNET:
         raise SearchError(
@@ -377,4 +377,13 @@ def check_evaluations(options: SearchOptions) -> None:
         raise SearchError(
             f"--evaluations are those of --sampler archive; --sampler {options.chosen_sampler} "
             "counts --trials"
+        )
+    if options.prove == ALWAYS and options.objective == SUPERNET:
+        raise SearchError(
+            "--prove takes predicted accuracies, not --objective supernet; leave it out"
+        )
+    if options.prove == ALWAYS and options.chosen_sampler != ARCHIVE:
+        raise SearchError(
+            f"--prove goes on from --sampler {ARCHIVE}; leave out --sampler "
+            f"{options.chosen_sampler}, or --prove"
         )
