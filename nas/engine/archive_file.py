@@ -58,8 +58,12 @@ def read_progress(path: Path, evolution: Evolution) -> Progress | None:
     """
     if not path.exists():
         return None
-    record = read_json(path, ProgressRecord)
-    damaged = RunError(f"{path} is damaged; remove it, and the search begins anew from its seed")
+    cure = "remove it, and the search begins anew from its seed"
+    try:
+        record = read_json(path, ProgressRecord)
+    except RunError as error:
+        raise RunError(f"{error}; {cure}") from None
+    damaged = RunError(f"{path} is damaged; {cure}")
     if len(record.archives) != evolution.num_archives:
         raise damaged
     archives = []
