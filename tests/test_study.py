@@ -1,11 +1,15 @@
 """The search loop with plain functions as objectives: fronts, constraints, resuming."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from itertools import islice, product
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from nas.engine.samplers import POPULATION
 from nas.engine.study import Problem, Search
@@ -235,13 +239,74 @@ def test_excess_is_relative_and_feasible_at_the_limit():
     assert feasible(replace(candidate, params_m=4.0), (limit,))
 
 
-@pytest.fixture(scope="module")
-def journal(tmp_path_factory):
+def read_by_optuna(path):
+    return optuna.load_study(study_name="search", storage=JournalStorage(JournalFileBackend(path)))
+
+
+def rewritten_by_optuna(path):
+    """The same trials as Optuna's own storage writes them, and older versions of searches did."""
+    own = path.with_name("optuna.log")
+    storage = JournalStorage(JournalFileBackend(str(own)))
+    study = optuna.create_study(
+        storage=storage, study_name="search", directions=["minimize", "maximize"]
+    )
+    study.add_trials(read_by_optuna(str(path)).trials)
+    return own.read_bytes()
+
+
+@pytest.fixture(scope="module", params=["ours", "Optuna's"])
+def journal(request, tmp_path_factory):
     """The bytes of a study.log of 120 trials, and what the search found."""
     folder = tmp_path_factory.mktemp("search")
     search = a_search(folder, sampler="random")
     search.run(120, lambda _: None)
-    return (folder / "study.log").read_bytes(), search.candidates
+    path = folder / "study.log"
+    data = path.read_bytes() if request.param == "ours" else rewritten_by_optuna(path)
+    return data, search.candidates
+
+
+@pytest.mark.parametrize("sampler", ["archive", "nsga2"])
+def test_optuna_reads_what_was_tried(tmp_path, sampler):
+    limit = Budget("--max-latency-ms", 9.0, "ms", "latency_ms")
+    search = a_search(tmp_path, sampler=sampler, limits=(limit,))
+    search.run(110, lambda _: None)
+    study = read_by_optuna(str(tmp_path / "study.log"))
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
+    choices = {name: count for name, count in TINY.genes.items() if count > 1}
+    assert len(study.trials) == 110
+    for trial in study.trials:
+        assert {n: (d.low, d.high, d.step, d.log) for n, d in trial.distributions.items()} == {
+            name: (0, count - 1, 1, False) for name, count in choices.items()
+        }
+        arch = TINY.decode([trial.params.get(name, 0) for name in TINY.genes])
+        candidate = search.candidates[arch]
+        assert trial.values == [candidate.latency_ms, candidate.accuracy]
+        assert trial.constraints == {limit.flag: limit.excess(candidate)}
+        assert trial.user_attrs["candidate"]["params_m"] == candidate.params_m
+        assert trial.datetime_start <= trial.datetime_complete
+    assert len(rewritten_by_optuna(tmp_path / "study.log")) > 1.25 * os.path.getsize(
+        tmp_path / "study.log"
+    )
+
+
+def test_the_archive_is_tried_in_its_order_then_anything(tmp_path):
+    known = list(islice(TINY.enumerate(), 0, 3000, 25))
+    first, proposals = known[:3], known[::-1]
+
+    def begun():
+        return Search(
+            Problem(TINY, evaluate, ()), sampler="archive", seed=3, first=first,
+            journal=tmp_path / "study.log", proposals=proposals,
+        )  # fmt: skip
+
+    search = begun()
+    search.run(60, lambda _: None)
+    search = begun()
+    search.run(150, lambda _: None)
+    wanted = [*first, *[arch for arch in proposals if arch not in first]]
+    assert list(search.candidates)[: len(wanted)] == wanted
+    assert search.num_trials == journaled(tmp_path) == 150
+    assert 20 < len(search.candidates) - len(wanted) <= 150 - len(wanted)
 
 
 def again(folder, data):
@@ -310,9 +375,13 @@ DEEP = b"[" * 100_000
         replaced(b'"accuracy_std":0.5', b'"accuracy_std":[]'),
         replaced(b'"datetime_start":"2', b'"datetime_start":"x'),
         replaced(b"IntDistribution", b"FloatDistribution"),
-        replaced(b'"{\\"name\\": \\"IntDistribution\\"', b'"' + DEEP),
-        replaced(b'\\"high\\": ', b'\\"high\\": 1e9'),
-        replaced(b'\\"step\\": 1', b'\\"step\\": 0'),
+        replaced(b'"{\\"name\\"', b'"' + DEEP),
+        replaced(b'\\"high\\":', b'\\"high\\":-'),
+        replaced(b'\\"high\\":', b'\\"high\\":1e19,\\"unknown\\":'),
+        replaced(b'\\"attributes\\":', b'\\"attributes\\":{},\\"unknown\\":'),
+        lambda data: re.sub(rb'step\\": ?1|(?=low)', rb'step\\":0,\\"', data, count=1),
+        lambda data: re.sub(rb'"distributions":\{', rb'"distributions":{},"unknown":{', data),
+        lambda data: re.sub(rb'("params":\{"[^"]*":[0-9]+)(\.0)?', rb"\1.5", data, count=1),
         replaced(b'"system_attrs":{', b'"system_attrs":{"NSGAIISampler:generation":"x",'),
         replaced(b'"params":{', b'"params":{"stage1.width":-1e300,'),
     ],

@@ -1,16 +1,16 @@
 """study.log: the trials of a search, in the lines of Optuna's journal.
 
-The whole file is read and checked before Optuna sees any of it, and nothing is cut or written
-before the first trial that is appended.
+`optuna.load_study` and optuna-dashboard read it. The whole file is read and checked before any of
+it is used, and nothing is cut or written before the first trial that is appended.
 """
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -26,11 +26,8 @@ from results.reading import (
     whole_lines,
 )
 
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.storages.journal import BaseJournalBackend
-
 STUDY = "search"
+WRITER = "nas.search"  # where Optuna has the process and thread that wrote a line
 DIRECTIONS: tuple[Literal["minimize"], Literal["maximize"]] = ("minimize", "maximize")
 BEGINS = '{"op_code":'  # of every line
 
@@ -62,7 +59,7 @@ class Trial(Record, frozen=True, tag_field="op_code", tag=4):
     user_attrs: Attributes
     system_attrs: dict[str, Count | Finite | dict[str, Finite]]
     values: tuple[Finite, Finite]
-    value: None = None
+    value: None = None  # as older versions wrote it
 
 
 class Bounds(Record, frozen=True):
@@ -70,8 +67,8 @@ class Bounds(Record, frozen=True):
 
     low: Count
     high: Count
-    step: Literal[1]
-    log: Literal[False]
+    step: Literal[1] = 1
+    log: Literal[False] = False
 
 
 class Distribution(Record, frozen=True):
@@ -81,24 +78,65 @@ class Distribution(Record, frozen=True):
     attributes: Bounds
 
 
-class Journal:
-    """The backend of an Optuna storage: one process, which holds the run folder's lock."""
+@dataclass(frozen=True)
+class Finished:
+    """A trial to be written."""
 
-    def __init__(self, path: Path) -> None:
-        """Read and check all of `path`, if it is there. Raises RunError."""
+    genes: Mapping[str, int]
+    values: tuple[float, float]
+    numbers: Mapping[str, float | bool]  # of the candidate, by field
+    system_attrs: Mapping[str, Any]  # what a sampler keeps of it
+    started: datetime
+    completed: datetime
+
+
+class Journal:
+    """The file: one process, which holds the run folder's lock, writes it."""
+
+    def __init__(self, path: Path, choices: Mapping[str, int]) -> None:
+        """Read and check all of `path`, if it is there. Raises RunError.
+
+        Args:
+            choices: their number, of each gene.
+        """
         self.path = path
-        self.logs: list[dict[str, Any]] = []
+        self.trials: list[Trial] = []
+        # Optuna wants them in every trial: only so short do they not make up most of the file.
+        self._distributions = {name: _distribution(count) for name, count in choices.items()}
+        self._is_begun = False
         self._torn_from: int | None = None  # where to cut what a killed process began to write
         if path.exists():
             self._read(read_bytes(path, most=MOST_LOG_BYTES))
 
-    def read_logs(self, log_number_from: int) -> Sequence[dict[str, Any]]:
-        """Return the lines from a number on, from 0, as Optuna asks for them."""
-        return self.logs[log_number_from:]
+    def begin(self) -> None:
+        """Write the line of the study, where it is not there. Raises RunError."""
+        if not self._is_begun:
+            directions = [1, 2]  # of DIRECTIONS
+            self._append([{"op_code": 0, **_OWN, "study_name": STUDY, "directions": directions}])
+            self._is_begun = True
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add lines, all of them or none. Raises RunError where they cannot be written."""
-        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+    def append(self, trials: Sequence[Finished]) -> None:
+        """Add trials, all of them or none. Raises RunError where they cannot be written."""
+        if trials:
+            self._append([self._line_of(trial) for trial in trials])
+
+    def _line_of(self, trial: Finished) -> dict[str, Any]:
+        return {
+            "op_code": 4,
+            **_OWN,
+            "study_id": 0,
+            "state": 1,
+            "datetime_start": trial.started.astimezone(UTC),
+            "datetime_complete": trial.completed.astimezone(UTC),
+            "values": trial.values,
+            "distributions": self._distributions,
+            "params": trial.genes,
+            "user_attrs": {"candidate": trial.numbers},
+            "system_attrs": trial.system_attrs,
+        }
+
+    def _append(self, lines: Sequence[dict[str, Any]]) -> None:
+        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
             with open(os.open(self.path, flags, 0o666), "wb") as file:
@@ -106,7 +144,7 @@ class Journal:
                 file.seek(end)
                 file.truncate()
                 try:
-                    file.write("".join(f"{line}\n" for line in lines).encode())
+                    file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                 except OSError:
@@ -116,51 +154,44 @@ class Journal:
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from None
         self._torn_from = None
-        self.logs += map(json.loads, lines)
 
     def _read(self, data: bytes) -> None:
         text = data.removeprefix(b"\xef\xbb\xbf")
         lines, end = whole_lines(text, BEGINS, str(self.path))
-        distributions: set[str] = set()
+        known: set[str] = set()  # distributions
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                self._check(line, f"{self.path}, line {number}", distributions)
+                self._take(line, f"{self.path}, line {number}", known)
             except RunError as error:
                 raise RunError(
                     f"{error}; nothing was changed. Take away this line and all after it to go on "
                     "from there, or start a new search"
                 ) from None
-            self.logs.append(msgspec.json.decode(line))
         if end < len(text):
             self._torn_from = len(data) - len(text) + end
 
-    def _check(self, line: bytes, where: str, distributions: set[str]) -> None:
-        """Raise RunError for a line that is none of a search; `distributions` are known ones."""
+    def _take(self, line: bytes, where: str, known: set[str]) -> None:
+        """Take up a line. Raises RunError for one that is none of a search."""
         record: Created | Trial = parse_json(line, Created | Trial, where)  # type: ignore[arg-type]
         if isinstance(record, Created):
+            self._is_begun = True
             return
-        if not self.logs:
+        if not self._is_begun:
             raise RunError(f"{where}: a trial before the study begins")
-        for text in set(record.distributions.values()) - distributions:
+        for text in set(record.distributions.values()) - known:
             parse_json(text, Distribution, where)
-            distributions.add(text)
+            known.add(text)
+        if missing := sorted(record.params.keys() - record.distributions.keys()):
+            raise RunError(f"{where}: no distribution of {missing[0]}")
+        self.trials.append(record)
 
 
-def open_journal(path: Path) -> "Study":
-    """Return the study in `path`, which is made with its first line where it is not there.
+_OWN = {"worker_id": WRITER}
 
-    Raises RunError where it cannot be read or is no journal of a search.
-    """
-    import optuna
-    from optuna.storages import JournalStorage
 
-    journal = Journal(path)
-    try:
-        storage = JournalStorage(cast("BaseJournalBackend", journal))
-        if journal.logs:
-            return optuna.load_study(study_name=STUDY, storage=storage)
-        return optuna.create_study(storage=storage, study_name=STUDY, directions=DIRECTIONS)
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, OverflowError) as why:
-        raise RunError(f"{path} is no journal of a search ({why}); start a new one") from None
+def _distribution(count: int) -> str:
+    """Return the choices of a gene as Optuna reads them, without what it assumes anyway."""
+    record = {"name": "IntDistribution", "attributes": {"low": 0, "high": count - 1}}
+    return msgspec.json.encode(record).decode()

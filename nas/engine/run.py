@@ -22,7 +22,7 @@ from nas.engine.notes import notes_on
 from nas.engine.numbers import Evaluator
 from nas.engine.proving import prove_archives
 from nas.engine.reach import choose
-from nas.engine.samplers import make_sampler
+from nas.engine.samplers import check_sampler
 from nas.engine.study import Problem, Search
 from nas.front import Candidate, Front, thinned
 from nas.objectives.accuracy import choose_accuracy
@@ -132,7 +132,7 @@ class SearchRun:
             raise SearchError("--seed must be from 0 to 4294967295")
         check_choice("reach", options.reach, REACHES, SearchError)
         check_choice("prove", options.prove, PROOFS, SearchError)
-        make_sampler(options.chosen_sampler, options.seed)  # refused before anything is written
+        check_sampler(options.chosen_sampler)  # refused before anything is written
         _check_evaluations(options)
         task = check_task(options.task)
         named = options.dataset if options.accuracy == PUBLISHED else None
