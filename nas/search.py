@@ -13,6 +13,7 @@ from nas.options import SearchOptions
 from results.console import EXIT_INTERRUPTED, options_of
 from results.console import main as console_main
 from results.errors import PictureError, one_line
+from results.heap import keep_freed_memory
 from results.progress import remark
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class SearchCommand(SearchOptions):
         """Search, print the front and draw it; exit with 130 where Ctrl-C ended it early."""
         from nas.engine.run import search  # `--help` has to be there at once
 
+        keep_freed_memory()
         result = search(self.options(), silent=self.quiet or self.json)
         if result.front.candidates:
             try:
