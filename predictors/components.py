@@ -9,9 +9,9 @@ once for a space; `predictors.batch` adds them up for many networks at once:
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, cached_property
 from itertools import product
 from typing import Any
 
@@ -19,44 +19,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.shape import canonical_stage, reference_of
-from predictors.worth import STRIDES, Array
-from supernet.arch import Arch, ClassificationHead, Head, SegmentationHead, Stage, Stem, canonical
-from supernet.blocks import IMAGE, Block, Place, blocks_of, stage_blocks, stem_blocks
+from predictors.slots import (
+    Blocks,
+    Column,
+    Slot,
+    Sums,
+    at_head_dim_16,
+    begin_of_head,
+    inputs_of,
+    number_of,
+    of_kind,
+)
+from predictors.worth import Array
+from supernet.arch import Arch, ClassificationHead, Head, SegmentationHead, Stage, Stem, stage_of
+from supernet.blocks import (
+    IMAGE,
+    Block,
+    Place,
+    blocks_of,
+    downsampling_block,
+    stage_blocks,
+    stem_blocks,
+)
 from supernet.cost import cost_of, peaks_of
 from supernet.official import heads_of, named_params, official_arch
 from supernet.space import Part, Space, Value
 
 Indices = NDArray[np.intp]
-Blocks = tuple[Block, ...]
-Column = tuple[Array, ...]  # numbers by slot, and there by row
 Chosen = Mapping[str, Any]  # choices by column
 HEAD = "head"  # column: which of `PartComponents.heads`
 NEAREST = "nearest"  # digits: the official network that head or head dims are taken from
 PICTURE = -1  # among the numbers of stages; 0 is the stem
 LOCAL = ("expand_ratio", "kernel_size", "local")
 MIXER = ("mixer", "scales", "head_dim")
-
-
-@dataclass(frozen=True)
-class Slot:
-    """The blocks at one place of a network, for all choices that decide them."""
-
-    columns: tuple[str, ...]  # that decide the blocks; the last one varies fastest
-    sizes: tuple[int, ...]  # numbers of their choices
-    rows: tuple[Blocks, ...]
-    canonical: tuple[Blocks, ...]  # of the canonical network, see `predictors.shape`
-    number: int  # of the stage; 0 is the stem
-    kind: str  # conv, down, local, mixer or head
-    repeated_by: str = ""  # column that tells how often; "": once
-
-    @property
-    def stride(self) -> int:
-        """Return the index into `STRIDES` of the output's stride."""
-        return min(self.number, len(STRIDES) - 1)
-
-    def index(self, digits: Mapping[str, Indices]) -> Indices:
-        """Return each network's row, from the positions of its choices by column."""
-        return index_of(self.columns, self.sizes, digits)
 
 
 class SpaceComponents:
@@ -110,15 +105,12 @@ class PartComponents:
 
     def column(self, number: Callable[[Block], float]) -> Column:
         """Return the sum of a number of each block, by slot and row."""
-        known: dict[Block, float] = {}
+        return self.sums.of([number(block) for block in self.sums.blocks])
 
-        def total(blocks: Blocks) -> float:
-            for block in blocks:
-                if block not in known:
-                    known[block] = number(block)
-            return sum(known[block] for block in blocks)
-
-        return tuple(np.array([total(blocks) for blocks in slot.rows]) for slot in self.slots)
+    @cached_property
+    def sums(self) -> Sums:
+        """Return what adds up numbers of the blocks, its `blocks`."""
+        return Sums(self.slots)
 
     @cached_property
     def params(self) -> Column:
@@ -141,35 +133,34 @@ class PartComponents:
         in_b = self.part.family == "b"
         column = self.column(lambda b: cost_of(at_head_dim_16(b) if in_b else b).params)
         own = zip(self.slots, column, strict=True)
-        return tuple(values * (slot.kind != "head") for slot, values in own)
+        return Column(values * (slot.kind != "head") for slot, values in own)
 
     @cached_property
     def macs(self) -> Column:
         """Return MACs of the canonical network."""
-        return tuple(
-            np.array([float(sum(cost_of(b).macs for b in blocks)) for blocks in slot.canonical])
-            for slot in self.slots
-        )
+        return self.sums.of_canonical([cost_of(block).macs for block in self.sums.all_blocks])
 
     @cached_property
     def num_blocks(self) -> Column:
         """Return numbers of blocks of the canonical network."""
-        return tuple(
-            np.array([float(len(blocks)) for blocks in slot.canonical]) for slot in self.slots
-        )
+        return self.sums.of_canonical([1.0] * len(self.sums.all_blocks))
 
-    @cached_property
-    def peaks(self) -> Column:
+    def peaks(self, number: int, rows: Indices) -> Array:
         """Return the most activations that are live in a block, without what is kept for the head.
 
-        In elements of one image. 0 in the head, see `head_peak`.
+        In elements of one image, of `rows` of slot `number`, which is none of the head: see
+        `head_peak` for those. Each is found when it is first asked for.
         """
-        return tuple(
-            np.zeros(len(slot.rows))
-            if slot.kind == "head"
-            else np.array([self._peak(slot, blocks) for blocks in slot.rows])
-            for slot in self.slots
-        )
+        slot, known = self.slots[number], self._peaks[number]
+        if np.isnan(found := known[rows]).any():
+            for row in np.unique(rows[np.isnan(found)]).tolist():
+                known[row] = self._peak(slot, slot.rows[row])
+            found = known[rows]
+        return found
+
+    @cached_property
+    def _peaks(self) -> list[Array]:
+        return [np.full(len(slot.rows), np.nan) for slot in self.slots]
 
     def _peak(self, slot: Slot, blocks: Blocks) -> float:
         reads = {"conv": PICTURE, "down": slot.number - 1}.get(slot.kind)
@@ -199,14 +190,14 @@ class PartComponents:
     def head_peak(self, chosen: Chosen) -> float:
         """Return the most activations that are live in the head, in elements of one image."""
         blocks = blocks_of(self.network(chosen))
-        return float(max(peaks_of(blocks)[_begin_of_head(blocks) :], default=0))
+        return float(max(peaks_of(blocks)[begin_of_head(blocks) :], default=0))
 
     @cached_property
     def tapped(self) -> tuple[int, ...]:
         """Return the numbers of the stages that the head reads, PICTURE included."""
         blocks = blocks_of(self.reference)
-        begin = _begin_of_head(blocks)
-        read = {i for index in range(begin, len(blocks)) for i in _inputs(blocks, index)}
+        begin = begin_of_head(blocks)
+        read = {i for index in range(begin, len(blocks)) for i in inputs_of(blocks, index)}
         return tuple(
             sorted(PICTURE if i == IMAGE else number_of(blocks[i]) for i in read if i < begin)
         )
@@ -298,6 +289,8 @@ class PartComponents:
     ) -> Slot:
         sizes = tuple(len(self.columns[column]) for column in columns)
         rows, canonicals = zip(*map(blocks_of_chosen, self.choices(columns)), strict=True)
+        if all(row is own for row, own in zip(rows, canonicals, strict=True)):
+            canonicals = rows
         return Slot(tuple(columns), sizes, rows, canonicals, number, kind, repeated_by)
 
     def _stem(self, kind: str, repeated_by: str) -> Slot:
@@ -312,7 +305,8 @@ class PartComponents:
     def _stage(self, kind: str, place: Place) -> Slot:
         """Return the slot of a stage's `down` block, or of its repeated `local` or `mixer` ones."""
         prefix = f"stage{place.number}"
-        own = [f"{prefix}.{name}" for name in ("width", *(MIXER if kind == "mixer" else LOCAL))]
+        names = ("width", *(MIXER if kind == "mixer" else LOCAL))
+        own = [f"{prefix}.{name}" for name in names]
         before = [width_column(place.number - 1)] if kind == "down" else []
         official = reference_of(self.part.reference).stages[place.number - 1]
         fixed = {name: self.columns[f"{prefix}.{name}"][0] for name in Stage.__dataclass_fields__}
@@ -320,17 +314,25 @@ class PartComponents:
         if kind != "mixer":
             fixed["mixer"] = "none"
 
+        resolutions: Any = self.columns["resolution"]
+        sizes = {size: self.size(place.number - 1, size) for size in resolutions}
+
+        @cache
+        def stages(*values: Value) -> tuple[Stage, Stage]:
+            fields = fixed | dict(zip(names, values, strict=True))
+            stage = stage_of(*fields.values())
+            return stage, canonical_stage(stage, official)
+
+        def blocks(stage: Stage, chosen: Chosen) -> Blocks:
+            size = sizes[chosen["resolution"]]
+            if before:
+                return (downsampling_block(place, stage, chosen[before[0]], size),)
+            return of_kind(kind, stage_blocks(place, stage, stage.width, size))
+
         def made(chosen: Chosen) -> tuple[Blocks, Blocks]:
-            fields = {name: chosen.get(f"{prefix}.{name}", fixed[name]) for name in fixed}
-            stage = Stage(**canonical(fields))
-            size = self.size(place.number - 1, chosen["resolution"])
-            channels = chosen[before[0]] if before else stage.width
-            return (
-                _of_kind(kind, stage_blocks(place, stage, channels, size)),
-                _of_kind(
-                    kind, stage_blocks(place, canonical_stage(stage, official), channels, size)
-                ),
-            )
+            stage, judged = stages(*[chosen[name] for name in own])
+            found = blocks(stage, chosen)
+            return found, found if judged == stage else blocks(judged, chosen)
 
         repeated_by = "" if kind == "down" else f"{prefix}.depth"
         return self._slot(["resolution", *before, *own], made, place.number, kind, repeated_by)
@@ -341,10 +343,10 @@ class PartComponents:
 
         def made(chosen: Chosen) -> tuple[Blocks, Blocks]:
             blocks = blocks_of(self.network(chosen))
-            begin = _begin_of_head(blocks)
+            begin = begin_of_head(blocks)
             found = []
             for index in range(begin, len(blocks)):
-                first = _inputs(blocks, index)[0]
+                first = inputs_of(blocks, index)[0]
                 reads = number_of(blocks[first]) if IMAGE < first < begin else None
                 if reads == number:
                     found.append(blocks[index])
@@ -368,31 +370,3 @@ def index_of(
 def width_column(number: int) -> str:
     """Return the column of the channels that a stage, or the stem, gives out."""
     return f"stage{number}.width" if number else "stem.width"
-
-
-def number_of(block: Block) -> int:
-    """Return the number of the stage that a block of the backbone is in; 0 is the stem."""
-    return 0 if block.stage == "stem" else int(block.stage.removeprefix("stage"))
-
-
-def _of_kind(kind: str, blocks: Iterable[Block]) -> Blocks:
-    """Return the downsampling block, or the local one or the mixer of the first repetition."""
-    down, *repeated = blocks
-    if kind == "down":
-        return (down,)
-    return tuple(repeated[-1:] if kind == "local" else repeated[:-1])
-
-
-def at_head_dim_16(block: Block) -> Block:
-    """Return a block with attention heads of 16 channels, where it has any."""
-    if not block.head_dim:
-        return block
-    return replace(block, head_dim=16, num_heads=block.out_channels // 16)
-
-
-def _begin_of_head(blocks: Blocks) -> int:
-    return next((i for i, block in enumerate(blocks) if block.stage == "head"), len(blocks))
-
-
-def _inputs(blocks: Blocks, index: int) -> tuple[int, ...]:
-    return blocks[index].inputs or (index - 1,)

@@ -11,8 +11,9 @@ import numpy as np
 from lut.rows import Entry
 from lut.table import Table
 from lut.terms import HOST_BYTES, promptable, transferred_mb
-from predictors.components import HEAD, Blocks, Column, PartComponents, index_of
+from predictors.components import HEAD, PartComponents, index_of
 from predictors.part_rows import PartRows
+from predictors.slots import Blocks, Column
 from predictors.worth import Array
 from supernet.blocks import Block, blocks_of
 
@@ -37,37 +38,33 @@ class LatencyColumns:
     crossings: tuple[Crossing, ...]
     unseen_ms: Column  # in kinds of block that the table's error was not checked on
     extrapolated: Column  # number of blocks beyond the measured ones
-    energy_mj: Column  # NaN where it was not measured
     transferred_mb: Array  # by TRANSFERRED
     is_promptable: bool
 
     @classmethod
     def of(cls, table: Table, part: PartComponents, seen_kinds: frozenset[str]) -> "LatencyColumns":
         """Look up all blocks."""
-        table.interpolate(block for slot in part.slots for row in slot.rows for block in row)
+        blocks = part.sums.blocks
+        table.interpolate(blocks)
+        entries = [table.find_entry(block) for block in blocks]
         scale = table.terms.scale
 
         def of_entry(number: Callable[[Block, Entry], float]) -> Column:
-            def of_block(block: Block) -> float:
-                entry = table.find_entry(block)
-                return math.nan if entry is None else number(block, entry)
-
-            return part.column(of_block)
-
-        def energy(block: Block, entry: Entry) -> float:
-            return math.nan if entry.energy_mj is None else entry.energy_mj
+            found = zip(blocks, entries, strict=True)
+            return part.sums.of(
+                [math.nan if entry is None else number(block, entry) for block, entry in found]
+            )
 
         heads = [blocks_of(part.network(chosen)) for chosen in part.choices(TRANSFERRED)]
         checked = table.relative_std is not None  # the table errs as a whole then
         return cls(
             ms=of_entry(lambda _, entry: scale * entry.latency_ms),
-            variances=() if checked else _variances(table, part),
+            variances=Column() if checked else _variances(table, part),
             crossings=() if checked else _crossings(table, part),
             unseen_ms=of_entry(
                 lambda block, entry: scale * entry.latency_ms * (block.kind not in seen_kinds)
             ),
             extrapolated=of_entry(lambda _, entry: entry.extrapolated),
-            energy_mj=of_entry(energy),
             transferred_mb=np.array([transferred_mb(blocks) for blocks in heads]),
             is_promptable=promptable(heads[0]),
         )
@@ -111,7 +108,7 @@ def _variances(table: Table, part: PartComponents) -> Column:
         counted = Counter(blocks).items()
         return sum((count * _std_ms(table, block)) ** 2 for block, count in counted)
 
-    return tuple(np.array([variance(blocks) for blocks in slot.rows]) for slot in part.slots)
+    return Column(np.array([variance(blocks) for blocks in slot.rows]) for slot in part.slots)
 
 
 def _crossings(table: Table, part: PartComponents) -> tuple[Crossing, ...]:

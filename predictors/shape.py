@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from supernet.arch import UNEXPANDED, Arch, LocalKind, Stage
-from supernet.blocks import blocks_of
-from supernet.cost import cost_of
+from supernet.blocks import Place, stage_blocks, stem_blocks
+from supernet.cost import network_cost
 from supernet.official import BACKBONES
 from supernet.space import Freeze, Part, Space, Value
 
@@ -54,6 +54,7 @@ def reference_of(arch: Arch) -> Arch:
     return BACKBONES["l0" if len(arch.stages) == 4 else "sam_xl0"]
 
 
+@lru_cache(maxsize=1 << 14)
 def canonical_stage(stage: Stage, reference: Stage) -> Stage:
     """Return a stage as `canonical` has it, see there; `reference` is the official one."""
     unexpanded = stage.local in UNEXPANDED
@@ -80,12 +81,27 @@ def canonical_cost(arch: Arch) -> tuple[tuple[int, ...], int]:
 
     Strides are 2, 4, 8, 16 and 32; those of SAM-XL's fifth stage, 64, count at 32.
     """
-    blocks = blocks_of(canonical(arch))
     macs = [0] * NUM_STRIDES
-    for block in blocks:
-        stage = 0 if block.stage == "stem" else int(block.stage.removeprefix("stage"))
-        macs[min(stage, NUM_STRIDES - 1)] += cost_of(block).macs
-    return tuple(macs), len(blocks)
+    blocks = stem_blocks(arch.family, arch.stem, arch.resolution)
+    macs[0], num_blocks = network_cost(blocks).macs, len(blocks)
+    channels, size = arch.stem.width, blocks[-1].out_size
+    stages = zip(arch.stages, reference_of(arch).stages, strict=True)
+    for number, (stage, reference) in enumerate(stages, start=1):
+        place = Place(arch.family, len(arch.stages), number)
+        own, count, size = _stage_cost(place, canonical_stage(stage, reference), channels, size)
+        macs[min(number, NUM_STRIDES - 1)] += own
+        num_blocks += count
+        channels = stage.width
+    return tuple(macs), num_blocks
+
+
+@lru_cache(maxsize=1 << 14)
+def _stage_cost(
+    place: Place, stage: Stage, in_channels: int, in_size: tuple[int, int]
+) -> tuple[int, int, tuple[int, int]]:
+    """Return MACs, number of blocks and size of the output of a stage."""
+    blocks = stage_blocks(place, stage, in_channels, in_size)
+    return network_cost(blocks).macs, len(blocks), blocks[-1].out_size
 
 
 def transferred(arch: Arch) -> tuple[int, float]:

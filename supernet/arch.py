@@ -7,6 +7,7 @@ choices a search may make (`supernet.space` does).
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, get_args
 
 from results.errors import ArchError, check_choice, nearest, reason_of, shown
@@ -323,6 +324,12 @@ def canonical(stage: dict[str, Any]) -> dict[str, Any]:
     if stage["mixer"] not in HEADED:
         stage["head_dim"] = 0
     return stage
+
+
+@lru_cache(maxsize=1 << 14)
+def stage_of(*values: Any) -> Stage:
+    """Return the canonical stage of these fields, in the order of `Stage`. Raises ArchError."""
+    return Stage(**canonical(dict(zip(Stage.__dataclass_fields__, values, strict=True))))
 
 
 def attention_stages(family: Family, num_stages: int) -> tuple[int, ...]:

@@ -164,20 +164,19 @@ def activation_of(family: Family) -> Activation:
     return "hswish" if family == "b" else "gelu_tanh"
 
 
-def stem_blocks(family: Family, stem: Stem, resolution: tuple[int, int]) -> Iterator[Block]:
-    """Yield the convolution of the stem, then its `depth` residual blocks."""
+@lru_cache(maxsize=1 << 10)
+def stem_blocks(family: Family, stem: Stem, resolution: tuple[int, int]) -> tuple[Block, ...]:
+    """Return the convolution of the stem, then its `depth` residual blocks."""
     activation = activation_of(family)
     width = stem.width
     conv = Block("conv", 3, width, *resolution, kernel_size=3, stride=stem.stride)
     conv = replace(conv, activation=activation, name="stem.0.conv")
-    yield conv
     kind: LocalKind = "dsconv" if family == "b" else "resblock"
     height, wide = conv.out_size
     local = Block(
         kind, width, width, height, wide, kernel_size=3, activation=activation, residual=True
     )
-    for i in range(1, stem.depth + 1):
-        yield _local(f"stem.{i}", local, 1)
+    return (conv, *(_local(f"stem.{i}", local, 1) for i in range(1, stem.depth + 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +209,10 @@ def stage_blocks(
     return tuple(_stage_blocks(place, stage, in_channels, in_size))
 
 
-def _stage_blocks(
+def downsampling_block(
     place: Place, stage: Stage, in_channels: int, in_size: tuple[int, int]
-) -> Iterator[Block]:
-    name = f"stage{place.number}"
+) -> Block:
+    """Return the first block of a stage; arguments as for `stage_blocks`."""
     down = Block(
         stage.local,
         in_channels,
@@ -224,7 +223,16 @@ def _stage_blocks(
         norm="fewer" if place.number > place.num_stages - 2 else "batch",
         activation=activation_of(place.family),
     )
-    yield _local(f"{name}.0", down, stage.expand_ratio * (4 if place.family == "l" else 1))
+    expand_ratio = stage.expand_ratio * (4 if place.family == "l" else 1)
+    return _local(f"stage{place.number}.0", down, expand_ratio)
+
+
+def _stage_blocks(
+    place: Place, stage: Stage, in_channels: int, in_size: tuple[int, int]
+) -> Iterator[Block]:
+    name = f"stage{place.number}"
+    down = downsampling_block(place, stage, in_channels, in_size)
+    yield down
     height, width = down.out_size
     local = Block(
         stage.local,

@@ -1,6 +1,6 @@
 """The convolutions that a block is made of: modules, costs and builders all read them here."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from results.errors import ArchError
 from supernet.blocks import Activation, Block
@@ -43,10 +43,23 @@ def convolutions_of(block: Block) -> tuple[Convolution, ...]:
         return (only,)
     *others, last = _chain_of(block)
     fewer = block.norm == "fewer"
-    inner = (
-        replace(conv, bias=fewer, norm=not fewer, activation=block.activation) for conv in others
+    inner = [_followed(conv, fewer, not fewer, block.activation) for conv in others]
+    return (*inner, _followed(last, False, True, "none"))
+
+
+def _followed(conv: Convolution, bias: bool, norm: bool, activation: Activation) -> Convolution:
+    """Return a convolution with what follows it; `replace` takes four times as long."""
+    return Convolution(
+        conv.name,
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.groups,
+        bias,
+        norm,
+        activation,
     )
-    return (*inner, replace(last, norm=True))
 
 
 def _chain_of(block: Block) -> tuple[Convolution, ...]:

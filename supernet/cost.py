@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Literal
 
 from supernet.arch import LOCAL_KINDS, Arch
@@ -88,7 +87,14 @@ def cost_of(block: Block) -> Cost:
 
 def network_cost(blocks: Sequence[Block]) -> Cost:
     """Return the sum of the counts of all blocks."""
-    return sum((cost_of(block) for block in blocks), Cost())
+    costs = [cost_of(block) for block in blocks]
+    return Cost(  # adding them one by one would make a Cost of each
+        sum(cost.macs for cost in costs),
+        sum(cost.attention_macs for cost in costs),
+        sum(cost.params for cost in costs),
+        sum(cost.moved_elements for cost in costs),
+        sum(cost.num_ops for cost in costs),
+    )
 
 
 def backbone_cost(arch: Arch) -> Cost:
@@ -102,7 +108,7 @@ def memory_mb(blocks: Sequence[Block], batch: int, precision: str) -> float:
     Blocks and their ops run in order; a tensor lives from the op that writes it to the last
     op that reads it, and nothing is computed in place.
     """
-    weights = network_cost(blocks).params
+    weights = sum(cost_of(block).params for block in blocks)
     return (peak_activations(blocks) * batch + weights) * BYTES[precision] / 1e6
 
 
@@ -117,34 +123,51 @@ def peaks_of(blocks: Sequence[Block], *, keep_input: bool = False) -> list[int]:
     With `keep_input` the input of the first block lives to the end: something behind reads it too.
     """
     first = blocks[0]
-    sizes = [first.in_channels * first.height * first.width]  # tensor 0: the image
-    last_read = [0]
-    steps: list[tuple[int, ...]] = []  # tensors that op i reads; it writes tensor i + 1
-    outputs: list[int] = []  # tensor that block i writes
+    last_read = {IMAGE: len(blocks)} if keep_input else {}  # by which block, of each block's output
+    sizes = {IMAGE: first.in_channels * first.height * first.width}
+    inputs = [block.inputs or (index - 1,) for index, block in enumerate(blocks)]
     for index, block in enumerate(blocks):
-        inputs = [0 if i == IMAGE else outputs[i] for i in block.inputs or (index - 1,)]
-        base = len(sizes)
-        for op in ops_of(block):
-            reads = tuple(base + r if r >= 0 else inputs[-1 - r] for r in op.reads)
-            for tensor in reads:
-                last_read[tensor] = len(steps)
-            steps.append(reads)
-            sizes.append(op.out_elements)
-            last_read.append(len(steps) - 1)
-        outputs.append(len(sizes) - 1)
-    if keep_input:
-        last_read[0] = len(steps)
-    live = sizes[0]
+        sizes[index] = ops_of(block)[-1].out_elements
+        for place in _places_read(block):
+            read = inputs[index][place]
+            last_read[read] = max(index, last_read.get(read, index))
+    live = sizes[IMAGE]
     peaks = []
-    for begin, end in pairwise([0, *outputs]):  # tensor i is written by op i - 1
-        peak = 0
-        for step in range(begin, end):
-            live += sizes[step + 1]
-            peak = max(peak, live)
-            ended = {*steps[step], step + 1}
-            live -= sum(sizes[tensor] for tensor in ended if last_read[tensor] == step)
-        peaks.append(peak)
+    for index, block in enumerate(blocks):
+        given = tuple((sizes[read], last_read.get(read, index) > index) for read in inputs[index])
+        most, left = _live_in(block, given)
+        peaks.append(live + most)
+        live += left - (0 if index in last_read else sizes[index])  # what nobody reads is gone
     return peaks
+
+
+@lru_cache(maxsize=1 << 17)
+def _places_read(block: Block) -> tuple[int, ...]:
+    """Return which of its inputs a block reads; of some it takes the size alone."""
+    return tuple(sorted({-1 - read for op in ops_of(block) for read in op.reads if read < 0}))
+
+
+@lru_cache(maxsize=1 << 17)
+def _live_in(block: Block, inputs: tuple[tuple[int, bool], ...]) -> tuple[int, int]:
+    """Return by how many elements the live activations grow in a block, at most and at its end.
+
+    Args:
+        inputs: elements of each input, and whether it lives on behind the block.
+    """
+    ops = ops_of(block)
+    last_read = {number: number for number in range(len(ops))}  # of a tensor, by which op
+    for number, op in enumerate(ops):
+        last_read |= dict.fromkeys(op.reads, number)
+    last_read[len(ops) - 1] = len(ops)  # a block's output is there for what follows
+    last_read |= {-1 - place: len(ops) for place, (_, kept) in enumerate(inputs) if kept}
+    live = most = 0
+    for number, op in enumerate(ops):
+        live += op.out_elements
+        most = max(most, live)
+        for tensor in {*op.reads, number}:
+            if last_read[tensor] == number:
+                live -= ops[tensor].out_elements if tensor >= 0 else inputs[-1 - tensor][0]
+    return most, live
 
 
 @lru_cache(maxsize=1 << 17)

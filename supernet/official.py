@@ -247,21 +247,29 @@ def with_nearest_head(arch: Arch, dataset: str, num_classes: int | None = None) 
 
     Raises ArchError if the family has no such head.
     """
-    official = named_params(arch, dataset)
+    official = _params_by_name(arch.family, len(arch.stages), dataset)
     params = params_at_head_dim_16(arch)
     name = min(official, key=lambda name: abs(official[name] - params))
+    stages = arch.stages
+    if arch.family == "b":
+        head_dim = official_arch(name).stages[-1].head_dim
+        stages = tuple(_at_head_dim(stage, head_dim) for stage in stages)
+    return with_head(arch, _head_of(name, dataset, num_classes), stages)
+
+
+@lru_cache
+def _head_of(name: str, dataset: str, num_classes: int | None) -> Head:
     head = heads_of(dataset)[name]
     if num_classes is not None and isinstance(head, ClassificationHead | SegmentationHead):
-        head = replace(head, num_classes=num_classes)
-    if arch.family == "b":
-        arch = _with_head_dim(arch, official_arch(name).stages[-1].head_dim)
-    return with_head(arch, head)
+        return replace(head, num_classes=num_classes)
+    return head
 
 
-def with_head(arch: Arch, head: Head | None) -> Arch:
-    """Return `arch` with `head`, and the stride of the stem that goes with it."""
+def with_head(arch: Arch, head: Head | None, stages: tuple[Stage, ...] | None = None) -> Arch:
+    """Return `arch` with `head`, the stride of the stem that goes with it, and `stages` if any."""
     stride = 1 if isinstance(head, SuperResolutionHead) else 2
-    return replace(arch, stem=replace(arch.stem, stride=stride), head=head)
+    stem = arch.stem if arch.stem.stride == stride else replace(arch.stem, stride=stride)
+    return Arch(arch.family, arch.resolution, stem, stages or arch.stages, head)
 
 
 def official_arch(name: str) -> Arch:
@@ -274,17 +282,20 @@ def named_params(arch: Arch, dataset: str) -> dict[str, int]:
 
     Raises ArchError if the family has no such head.
     """
+    return dict(_params_by_name(arch.family, len(arch.stages), dataset))
+
+
+@lru_cache
+def _params_by_name(family: Family, num_stages: int, dataset: str) -> dict[str, int]:
     names = [
         name
         for name in heads_of(dataset)
-        if official_arch(name).family == arch.family
-        and (dataset in ("imagenet", PIXELS) or len(official_arch(name).stages) == len(arch.stages))
+        if official_arch(name).family == family
+        and (dataset in ("imagenet", PIXELS) or len(official_arch(name).stages) == num_stages)
     ]
     if not names:
         other = "b" if dataset in ENLARGED else "l"
-        raise ArchError(
-            f"family {arch.family} has no official head for {dataset}; try family {other}"
-        )
+        raise ArchError(f"family {family} has no official head for {dataset}; try family {other}")
     return {name: _named_params(name) for name in names}
 
 
@@ -336,29 +347,30 @@ DEFAULT_RESOLUTIONS: dict[str, tuple[int, int]] = {
 _ANY_SIZE = (32, 32)  # of a picture: no parameter depends on it
 
 
-def _with_head_dim(arch: Arch, head_dim: int) -> Arch:
-    stages = (
-        replace(stage, head_dim=head_dim) if stage.mixer in HEADED else stage
-        for stage in arch.stages
-    )
-    return replace(arch, stages=tuple(stages))
+@lru_cache(maxsize=1 << 14)
+def _at_head_dim(stage: Stage, head_dim: int) -> Stage:
+    return replace(stage, head_dim=head_dim) if stage.mixer in HEADED else stage
 
 
 def params_at_head_dim_16(arch: Arch) -> int:
     """Return the backbone parameters by which `with_nearest_head` compares networks."""
-    backbone = _with_head_dim(arch, 16) if arch.family == "b" else arch
-    stem = tuple(stem_blocks(arch.family, arch.stem, _ANY_SIZE))
-    params = network_cost(stem).params
+    params = _stem_params(arch.family, arch.stem)
     before = arch.stem.width
-    for number, stage in enumerate(backbone.stages, start=1):
+    for number, stage in enumerate(arch.stages, start=1):
         place = Place(arch.family, len(arch.stages), number)
         params += _stage_params(place, stage, before)
         before = stage.width
     return params
 
 
+@lru_cache
+def _stem_params(family: Family, stem: Stem) -> int:
+    return network_cost(stem_blocks(family, stem, _ANY_SIZE)).params
+
+
 @lru_cache(maxsize=1 << 14)
 def _stage_params(place: Place, stage: Stage, in_channels: int) -> int:
+    stage = _at_head_dim(stage, 16) if place.family == "b" else stage
     return network_cost(stage_blocks(place, stage, in_channels, _ANY_SIZE)).params
 
 

@@ -10,8 +10,9 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
+from operator import attrgetter
 from typing import Any
 
 from results.errors import SpaceError, nearest
@@ -24,6 +25,7 @@ from supernet.arch import (
     Task,
     canonical,
     format_resolution,
+    stage_of,
 )
 from supernet.official import with_head, with_nearest_head
 
@@ -91,20 +93,17 @@ class Part:
             "stem.width": arch.stem.width,
             "stem.depth": arch.stem.depth,
         }
-        for number, stage in enumerate(arch.stages, start=1):
-            for name in Stage.__dataclass_fields__:
-                values[f"stage{number}.{name}"] = getattr(stage, name)
+        for names, stage in zip(_stage_dimensions(len(arch.stages)), arch.stages, strict=True):
+            values |= zip(names, _fields_of(stage), strict=True)
         if isinstance(arch.head, ClassificationHead):
             values["head.widths"] = arch.head.widths
         return values
 
     def build(self, values: dict[str, Value], num_classes: int) -> Arch:
         """Return the Arch with these values, canonical where one makes another meaningless."""
-        chosen: dict[str, Any] = self.values(self.reference) | values
-        stages = []
-        for number in range(1, len(self.reference.stages) + 1):
-            fields = {name: chosen[f"stage{number}.{name}"] for name in Stage.__dataclass_fields__}
-            stages.append(Stage(**canonical(fields)))
+        chosen: dict[str, Any] = self._fixed | values
+        dimensions = _stage_dimensions(len(self.reference.stages))
+        stages = [stage_of(*[chosen[name] for name in names]) for names in dimensions]
         widths = chosen.get("head.widths")
         return Arch(
             family=self.family,
@@ -113,6 +112,10 @@ class Part:
             stages=tuple(stages),
             head=ClassificationHead(widths, num_classes) if widths else None,
         )
+
+    @cached_property
+    def _fixed(self) -> dict[str, Value]:
+        return self.values(self.reference)
 
     @property
     def size(self) -> int:
@@ -351,6 +354,16 @@ class Space:
             if all(part.dimensions.values()):
                 parts.append(part)
         return replace(self, parts=tuple(parts))
+
+
+_fields_of = attrgetter(*Stage.__dataclass_fields__)
+
+
+@lru_cache
+def _stage_dimensions(num_stages: int) -> tuple[tuple[str, ...], ...]:
+    """Return the names of the fields of each stage: stage1.width."""
+    numbers = range(1, num_stages + 1)
+    return tuple(tuple(f"stage{n}.{name}" for name in Stage.__dataclass_fields__) for n in numbers)
 
 
 def format_value(name: str, value: Any) -> str:
