@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,11 @@ class Front:
         rows = [(number, own.get(number, c)) for number, c in enumerate(whole or self.candidates)]
         write_text(folder / FRONT_ALL, self._sheet(rows))
         write_text(folder / "front.csv", self._sheet(list(own.items())))
-        data = asdict(self)
-        del data["ids"]
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
         data["candidates"] = [{"id": number, **_to_dict(c)} for number, c in own.items()]
         data["baselines"] = {name: _to_dict(c) for name, c in self.baselines.items()}
         data["trials"] = [[round(ms, 6), round(acc, 4)] for ms, acc in self.trials]
-        write_json(folder / FRONT, data)
+        write_json(folder / FRONT, data, indent=None)
 
     def _sheet(self, rows: Sequence[tuple[int, Candidate]]) -> str:
         text = io.StringIO()
@@ -164,7 +163,8 @@ def _row(number: int, candidate: Candidate) -> tuple[Any, ...]:
 
 
 def _to_dict(candidate: Candidate) -> dict[str, Any]:
-    return asdict(candidate) | {"arch": candidate.arch.to_dict()}
+    own = {field.name: getattr(candidate, field.name) for field in fields(candidate)}
+    return own | {"arch": candidate.arch.to_dict()}
 
 
 def _from_record(record: CandidateRecord) -> Candidate:

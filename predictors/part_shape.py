@@ -1,7 +1,7 @@
 """The shape of one part's networks, as `predictors.shape` sees it, by the choices of each stage."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,12 @@ from predictors.components import LOCAL, MIXER, PartComponents, index_of, width_
 from predictors.part_rows import PartRows
 from predictors.shape import (
     LAST_STAGES,
+    Box,
+    Logs,
     Numbers,
+    features_from,
     is_larger,
     lacks_scales,
-    network_features,
     reference_of,
     stage_features,
 )
@@ -59,21 +61,47 @@ class PartShapes:
         numbers = range(len(part.places) - LAST_STAGES + 1, len(part.places) + 1)
         self.stages = [StageShapes.of(part, number) for number in numbers]
         official = reference_of(part.reference).stages
+        self._squared: dict[Box, list[Array]] = {}
         self.num_attention = max(sum(bool(stage.scales) for stage in official), 1)
 
     def network_features(self, rows: PartRows) -> list[Numbers]:
         """Return `shape.network_features` of networks, each a number or (networks,)."""
         last = range(len(self.part.places) - LAST_STAGES + 1, len(self.part.places) + 1)
-        height, width = self._values("resolution").T
-        sizes = rows.digits["resolution"]
-        return network_features(
-            rows.macs.sum(axis=1),
-            (height[sizes], width[sizes]),
-            len(self.part.places),
-            self._chosen(rows, "stem.depth"),
-            [self._chosen(rows, width_column(n)) for n in range(len(self.part.places) + 1)],
-            [self._chosen(rows, f"stage{number}.depth") for number in last],
+        depths = [f"stage{number}.depth" for number in last]
+        widths = [width_column(number) for number in (last[0] - 1, *last)]
+        sizes, stem = rows.digits["resolution"], rows.digits["stem.depth"]
+        height, width = self.logs["resolution"].T
+        logs = Logs(
+            (height.take(sizes), width.take(sizes)),
+            self.logs["stem.depth"].take(stem),
+            [self.logs[column].take(rows.digits[column]) for column in widths],
+            [self.logs[column].take(rows.digits[column]) for column in depths],
         )
+        total = sum(self._values(column).take(rows.digits[column]) for column in depths)
+        return features_from(rows.macs.sum(axis=1), len(self.part.places), total, logs)
+
+    @cached_property
+    def logs(self) -> dict[str, Array]:
+        """Return logarithms to base 2 of the choices, of the depth of the stem of one more."""
+        names = ["resolution", *(width_column(n) for n in range(len(self.part.places) + 1))]
+        names += [f"stage{place.number}.depth" for place in self.part.places]
+        logs = {name: np.log2(self._values(name)) for name in names}
+        return logs | {"stem.depth": np.log2(1 + self._values("stem.depth"))}
+
+    def squared_excess(self, box: Box, first: int) -> list[Array]:
+        """Return by how much stages are beyond a box, as `stages` by stage and row.
+
+        Args:
+            first: number of the first feature that is of a stage.
+        """
+        if box not in self._squared:
+            found = []
+            for stage in self.stages:
+                features = list(stage.features.T)
+                found.append(sum(value**2 for value in box.excess(features, first)))
+                first += len(features)
+            self._squared[box] = found
+        return self._squared[box]
 
     def indices(self, rows: PartRows) -> list[Any]:
         """Return each network's row in `stages`."""
@@ -81,9 +109,6 @@ class PartShapes:
 
     def _values(self, column: str) -> Array:
         return np.array(self.part.columns[column], dtype=np.float64)
-
-    def _chosen(self, rows: PartRows, column: str) -> Array:
-        return self._values(column)[rows.digits[column]]
 
 
 @lru_cache(maxsize=16)

@@ -190,15 +190,43 @@ def network_features(
         depths: of the last four stages.
     """
     height, width = size
-    octaves = [np.log2(value) for value in widths[-LAST_STAGES - 1 :]]
-    log_depths = [np.log2(value) for value in depths]
+    logs = Logs(
+        (np.log2(height), np.log2(width)),
+        np.log2(1 + stem_depth),
+        [np.log2(value) for value in widths[-LAST_STAGES - 1 :]],
+        [np.log2(value) for value in depths],
+    )
+    return features_from(macs, num_stages, sum(depths), logs)
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """Logarithms to base 2, each a number or (networks,)."""
+
+    size: tuple[Numbers, Numbers]  # height and width of the picture
+    stem: Numbers  # 1 + depth of the stem
+    widths: Sequence[Numbers]  # of the last five, the stem counted
+    depths: Sequence[Numbers]  # of the last four stages
+
+
+def features_from(
+    macs: Numbers, num_stages: int, total_depth: Numbers, logs: Logs
+) -> list[Numbers]:
+    """Return `network_features`, from logarithms that are known.
+
+    Args:
+        macs: of the canonical network.
+        total_depth: of the last four stages.
+    """
+    height, width = logs.size
+    octaves, log_depths = logs.widths, logs.depths
     values = [
         np.log2(macs),  # MACS
-        (np.log2(height) + np.log2(width)) / 2,  # RESOLUTION
-        np.log2(width) - np.log2(height),
+        (height + width) / 2,  # RESOLUTION
+        width - height,
         float(num_stages),
-        np.log2(1 + stem_depth),
-        np.log2(sum(depths)) - octaves[-1],
+        logs.stem,
+        np.log2(total_depth) - octaves[-1],
     ]
     values += [after - before for before, after in pairwise(octaves)]  # SPREAD
     values += [after - before for before, after in pairwise(log_depths)]  # SPREAD

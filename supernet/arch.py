@@ -266,7 +266,7 @@ class Arch:
 
     def to_json(self) -> str:
         """Return one line of JSON, keys in the order of the fields."""
-        return json.dumps(self.to_dict(), separators=(",", ":"))
+        return _ENCODER.encode(self.to_dict())
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Arch":
@@ -349,6 +349,9 @@ def parse_resolution(text: str) -> tuple[int, int]:
     if len(parts) > 2 or not all(p.isascii() and p.isdecimal() and len(p) < 7 for p in parts):
         raise ArchError(f"resolution {shown(text)} is neither a side like 224 nor HEIGHTxWIDTH")
     return int(parts[0]), int(parts[-1])
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))  # `json.dumps` would make one each time
 
 
 def _fields(value: Stem | Stage | Head) -> dict[str, Any]:
