@@ -213,18 +213,19 @@ def downsampling_block(
     place: Place, stage: Stage, in_channels: int, in_size: tuple[int, int]
 ) -> Block:
     """Return the first block of a stage; arguments as for `stage_blocks`."""
-    down = Block(
+    expand_ratio = stage.expand_ratio * (4 if place.family == "l" else 1)
+    return Block(
         stage.local,
         in_channels,
         stage.width,
         *in_size,
+        mid_channels=_hidden(stage.local, in_channels, expand_ratio),
         kernel_size=stage.kernel_size,
         stride=2,
         norm="fewer" if place.number > place.num_stages - 2 else "batch",
         activation=activation_of(place.family),
+        name=f"stage{place.number}.0.{stage.local}",
     )
-    expand_ratio = stage.expand_ratio * (4 if place.family == "l" else 1)
-    return _local(f"stage{place.number}.0", down, expand_ratio)
 
 
 def _stage_blocks(
@@ -262,9 +263,13 @@ def _stage_blocks(
         yield _local(f"{name}.{i}", local, stage.expand_ratio)
 
 
+def _hidden(kind: BlockKind, in_channels: int, expand_ratio: int) -> int:
+    return in_channels * (1 if kind in UNEXPANDED else expand_ratio)
+
+
 def _local(position: str, block: Block, expand_ratio: int) -> Block:
     """Return a local block with its hidden channels and its name at `position`: stage3.1."""
-    hidden = block.in_channels * (1 if block.kind in UNEXPANDED else expand_ratio)
+    hidden = _hidden(block.kind, block.in_channels, expand_ratio)
     return Block(  # `replace` takes twice as long, and a search comes here for every block
         block.kind,
         block.in_channels,
