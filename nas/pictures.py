@@ -1,6 +1,7 @@
 """Pictures of fronts: front.png, and front.html to look at each network."""
 
 import html
+import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,20 @@ TICKS_MS = [m * 10.0**e for e in range(-4, 7) for m in (1, 2, 5)]
 LEAST_MS = 1e-9  # on a logarithmic axis; a trial's latency has six decimals and may be 0
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+PAGE = """<!doctype html>
+<html>
+<head>
+<meta charset="utf-8">
+<title>Pareto front</title>
+</head>
+<body>
+<div id="front" style="height: 97vh; width: 100%"></div>
+<script>{library}</script>
+<script>Plotly.newPlot("front", {figure});</script>
+</body>
+</html>
+"""
 
 
 def write_plots(fronts: Sequence[Front], folder: Path) -> None:
@@ -108,8 +123,20 @@ def _label_baselines(axes: "Axes", front: Front) -> None:
 
 
 def _html(fronts: Sequence[Front]) -> str:
-    from plotly.io import to_html
+    from plotly.offline import get_plotlyjs
 
+    data = json.dumps(figure_of(fronts), allow_nan=False)
+    for sign in "<>&/":  # none that ends the script
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    return PAGE.format(library=get_plotlyjs(), figure=data)
+
+
+def figure_of(fronts: Sequence[Front]) -> dict[str, Any]:
+    """Return the interactive figure of fronts as plotly.js takes it.
+
+    Plain data: plotly's own objects, which check each property, would take half a second, and what
+    writes their pages imports a package for data frames.
+    """
     traces: list[dict[str, Any]] = []
     for colour, front in zip(_cycle(len(fronts)), fronts, strict=True):
         suffix = "" if len(fronts) == 1 else f", {_markup(front.title)}"
@@ -143,12 +170,7 @@ def _html(fronts: Sequence[Front]) -> str:
         "hoverlabel": {"align": "left"},
         "margin": {"t": 110},
     }
-    # Plain data: objects of plotly that check each property would take half a second.
-    figure = {"data": traces, "layout": layout}
-    text: str = to_html(
-        figure, include_plotlyjs=True, full_html=True, default_height="97vh", validate=False
-    )
-    return text.replace("<head>", "<head><title>Pareto front</title>", 1)
+    return {"data": traces, "layout": layout, "config": {"responsive": True}}
 
 
 def _axis(title: str) -> dict[str, Any]:

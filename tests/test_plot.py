@@ -9,11 +9,13 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 
 from nas.front import Candidate, Front, read_front
 from nas.options import SearchOptions
 from nas.pareto import pareto_front
+from nas.pictures import figure_of
 from nas.plot import Plot
 from nas.result import Outcome, SearchResult
 from nas.summary import gains_over, print_front
@@ -99,6 +101,13 @@ def test_runs_of_different_metrics_are_refused(runs, fails, tmp_path):
 def test_no_run_no_picture(fails, tmp_path):
     assert "no run folder" in fails(Plot, "nas.plot", tmp_path / "none")
     assert "at least one run" in fails(Plot, "nas.plot")
+
+
+def test_plotly_knows_every_property_of_the_page():
+    figure = figure_of([a_front(), a_front("another", factor=2.0)])
+    checked = go.Figure({"data": figure["data"], "layout": figure["layout"]})
+    assert [len(trace.x) for trace in checked.data[:2]] == [60, len(a_front().candidates)]
+    assert checked.layout.xaxis.type == "log"
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
