@@ -95,12 +95,11 @@ class Batch:
     def _digits(self, part: Part, rows: Indices) -> dict[str, Indices]:
         """Return the positions of the choices of networks of a part, by dimension."""
         digits = {}
-        for column, (name, count) in zip(self.genes[rows].T, self.space.genes.items(), strict=True):
+        columns = np.ascontiguousarray(self.genes.take(rows, axis=0).T)
+        for column, (name, count) in zip(columns, self.space.genes.items(), strict=True):
             if name in part.dimensions:
                 size = len(part.dimensions[name])
-                digits[name] = np.ascontiguousarray(
-                    column if size == count else column * size // count
-                )
+                digits[name] = column if size == count else column * size // count
         return digits
 
     def collect(self, number: Callable[[PartRows], Array]) -> Array:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.engine.numbers import Genes
 from predictors.components import Indices
 from predictors.part_rows import Marks
 from predictors.worth import Array
 
+Array32 = NDArray[np.int32]
 CHILDREN = 8192  # of a generation
 FIRST = 8192  # networks drawn at random to begin with
 NEAR = 0.03  # share of the front, as a standard deviation, that parents are apart
@@ -78,6 +80,12 @@ def non_dominated(latency_ms: Array, accuracy: Array) -> Indices:
     first = np.ones(len(order), np.bool_)
     first[1:] = sorted_accuracy[1:] > best_before[:-1]
     return order[first]
+
+
+def _either(first: Marks, one: Array32, other: Array32) -> Array32:
+    """Return `np.where` of integers, in a quarter of its time, which goes to guessing branches."""
+    chosen: Array32 = other + (one - other) * first
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -171,12 +179,13 @@ class Evolution:
         apart = np.rint(rng.standard_normal(CHILDREN) * max(3.0, NEAR * count)).astype(np.intp)
         fathers = np.clip(mothers + apart, 0, count - 1)
         from_mother = rng.random(shape) < 0.5
-        genes = np.where(from_mother, archive.genes[mothers], archive.genes[fathers])
-        most = np.array(self.counts)
-        stepped = np.clip(genes + rng.integers(-1, 2, shape), 0, most - 1)
-        anything = (rng.random(shape) * most).astype(np.intp)
+        own, most = archive.genes.astype(np.int32), np.array(self.counts, dtype=np.int32)
+        genes = _either(from_mother, own.take(mothers, axis=0), own.take(fathers, axis=0))
+        stepped = np.clip(genes + rng.integers(-1, 2, shape).astype(np.int32), 0, most - 1)
+        anything = (rng.random(shape) * most).astype(np.int32)
         luck = rng.random(shape) * len(self.counts) / rng.choice(BOLD, (CHILDREN, 1))
-        return np.where(luck < STEPS, stepped, np.where(luck < STEPS + JUMPS, anything, genes))
+        genes = _either(luck < STEPS + JUMPS, anything, genes)
+        return _either(luck < STEPS, stepped, genes).astype(np.intp)
 
     def _mothers(self, count: int, rng: np.random.Generator) -> Indices:
         """Return positions on a front: anywhere, and more often at its ends, where few lead to."""
