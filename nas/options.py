@@ -1,10 +1,11 @@
 """What a search is asked for, and a sample of a space: flags of the commands as values."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nas.objectives.objective import MAXIMIZED, MINIMIZED, QUANTITIES
 from results.options import Options
 from results.resume import flags_of
 from supernet.evaluation.options import RECALIBRATION_IMAGES, EvaluationOptions
@@ -13,7 +14,7 @@ PUBLISHED, CHECKPOINT, MODEL = "published", ".safetensors", ".npz"
 FITTED, PLAIN = "auto", "ridge"
 ACCURACY_MODELS = (FITTED, PLAIN, "gp", "trees", "mean")
 PREDICTED, SUPERNET = "predicted", "supernet"
-OBJECTIVES = (PREDICTED, SUPERNET)
+EVALUATED_BY = (PREDICTED, SUPERNET)
 ARCHIVE, GENETIC = "archive", "nsga2"  # samplers
 TRIALS = 3000
 TRIALS_ARCHIVE = 300  # of which Optuna's study holds the numbers
@@ -42,7 +43,7 @@ class SearchOptions(Options):
 
     device: tuple[str, ...] = ()
     """NAME[:runtime[:precision]] of the device the model is meant for; `python -m nas.devices`
-    lists them."""
+    lists them. Up to three: networks that are to run on all of them."""
     task: str = "classification"
     """classification, segmentation, promptable or super_resolution."""
     dataset: str | None = None
@@ -60,17 +61,17 @@ class SearchOptions(Options):
     accuracy: str = PUBLISHED
     """Where accuracies come from: published figures; FILE.jsonl of subnets that supernet.evaluate
     wrote, whose mixers, kernels and scales are then searched too; MODEL.npz that predictors.fit
-    fitted to them; or, with --objective supernet, CHECKPOINT.safetensors of supernet.train."""
+    fitted to them; or, with --evaluate supernet, CHECKPOINT.safetensors of supernet.train."""
     accuracy_model: str = FITTED
     """What is fitted to --accuracy FILE.jsonl: auto, gp, trees or mean, as predictors.fit does; or
     ridge, which adds up effects of choices and knows no sizes."""
     trained: Path | None = None
     """FILE.jsonl of networks trained alone, which supernet.evaluate wrote: with them and subnets of
     --accuracy, the accuracy of a network trained alone is predicted."""
-    objective: str = PREDICTED
+    evaluate: str = PREDICTED
     """predicted, or supernet: every trial is evaluated on the checkpoint, which takes seconds."""
     data: Path | None = None
-    """Pictures for --objective supernet, in the layout of the data set; by default embedded."""
+    """Pictures for --evaluate supernet, in the layout of the data set; by default embedded."""
     limit: int | None = None
     """Evaluate on this many pictures, evenly spread over all; by default 1000."""
     recalibration_images: int | None = None
@@ -79,14 +80,39 @@ class SearchOptions(Options):
     accelerator: str | None = None
     """Where PyTorch evaluates: cpu (the default) or cuda."""
 
-    max_latency_ms: float | None = None
-    """Budget of latency, per image."""
+    minimize: tuple[str, ...] = ()
+    """latency (the default), energy, memory, params or macs; repeatable, for up to four objectives
+    in all."""
+    maximize: tuple[str, ...] = ()
+    """accuracy, which always is."""
+    risk: float | None = None
+    """Take that quantile of each latency which is not exceeded with this probability (0.9, say),
+    by the predictor's own error, instead of the mean: as an objective and in budgets."""
+
+    max_latency_ms: tuple[str, ...] = ()
+    """Budget of latency, per image; DEVICE=MS for one of several devices, repeatable."""
+    min_latency_ms: tuple[str, ...] = ()
+    """Least latency, as the budget."""
+    min_accuracy: float | None = None
+    """Least predicted accuracy, in points."""
+    max_accuracy: float | None = None
+    """Most."""
     max_params_m: float | None = None
     """Budget of parameters, in millions."""
+    min_params_m: float | None = None
+    """Least parameters."""
     max_macs_g: float | None = None
     """Budget of multiply-adds, in billions."""
+    min_macs_g: float | None = None
+    """Least multiply-adds."""
     max_memory_mb: float | None = None
     """Budget of peak memory, activations of a batch and weights."""
+    min_memory_mb: float | None = None
+    """Least peak memory."""
+    max_energy_mj: float | None = None
+    """Budget of energy per image, in mJ; the table must have been measured with --energy."""
+    min_energy_mj: float | None = None
+    """Least energy."""
     max_accuracy_std: float | None = None
     """Limit on the predicted accuracy's standard deviation, in points: how far from published
     networks, or from choices that were evaluated."""
@@ -96,7 +122,7 @@ class SearchOptions(Options):
     always (seconds to a minute), auto (spaces of up to 10^8 networks) or never."""
     trials: int | None = None
     """Trials of the Optuna study; by default 300 of the archive's best networks, 3000 with another
-    sampler, 300 where each is evaluated (--objective supernet), or as the resumed run has them."""
+    sampler, 300 where each is evaluated (--evaluate supernet), or as the resumed run has them."""
     evaluations: int | None = None
     """Networks that the sampler archive evaluates; by default a million, 200,000 where accuracies
     are those of a fitted model, and in a resumed run at least as many as before."""
@@ -109,27 +135,46 @@ class SearchOptions(Options):
     seed: int = 0
     """Same seed, same front."""
 
-    table: Path | None = None
-    """Latency table (.csv, with its .json beside it) instead of the device's own."""
+    table: tuple[str, ...] = ()
+    """Latency table (.csv, with its .json beside it) instead of the device's own; DEVICE=FILE for
+    one of several, repeatable."""
     out: Path | None = None
     """Run folder; by default results/runs/DEVICE-TIME under the current directory."""
     resume: Path | None = None
     """Go on with this run; its flags come from its run.json, only --trials and --evaluations may
     differ."""
 
+    def __post_init__(self) -> None:
+        """Convert all fields; a latency may be a number. Raises UserError."""
+        for name in ("max_latency_ms", "min_latency_ms"):
+            value = getattr(self, name)
+            if isinstance(value, int | float):
+                object.__setattr__(self, name, (str(value),))
+        super().__post_init__()
+
+    @property
+    def minimized(self) -> tuple[str, ...]:
+        """Return the names of what is minimised."""
+        return self.minimize or MINIMIZED
+
+    @property
+    def maximized(self) -> tuple[str, ...]:
+        """Return the names of what is maximised."""
+        return self.maximize or MAXIMIZED
+
     @property
     def num_trials(self) -> int:
         """Return how many architectures to try."""
         if self.trials is not None:
             return self.trials
-        if self.objective == SUPERNET:
+        if self.evaluate == SUPERNET:
             return TRIALS_EVALUATED
         return TRIALS_ARCHIVE if self.chosen_sampler == ARCHIVE else TRIALS
 
     @property
     def chosen_sampler(self) -> str:
         """Return the sampler that was asked for, or the default."""
-        return self.sampler or (GENETIC if self.objective == SUPERNET else ARCHIVE)
+        return self.sampler or (GENETIC if self.evaluate == SUPERNET else ARCHIVE)
 
     @property
     def num_evaluations(self) -> int:
@@ -140,7 +185,7 @@ class SearchOptions(Options):
 
     @property
     def evaluation(self) -> EvaluationOptions:
-        """Return how each network is evaluated where the objective is supernet."""
+        """Return how each network is evaluated where trials are evaluated on a supernet."""
         images = self.recalibration_images
         return EvaluationOptions(
             data=self.data,
@@ -161,26 +206,38 @@ class SearchOptions(Options):
         return {flag: value for flag, value in given.items() if value is not None}
 
     @property
-    def budgets(self) -> Mapping[str, float | None]:
-        """Return the upper limits by flag, as `nas.objectives.budgets.budgets` reads them."""
-        return {
-            "--max-latency-ms": self.max_latency_ms,
-            "--max-params-m": self.max_params_m,
-            "--max-macs-g": self.max_macs_g,
-            "--max-memory-mb": self.max_memory_mb,
-            "--max-accuracy-std": self.max_accuracy_std,
-        }
+    def budgets(self) -> Mapping[str, float | Sequence[str] | None]:
+        """Return the limits by flag, as `nas.objectives.budgets.budgets` reads them."""
+        limits: dict[str, float | Sequence[str] | None] = {}
+        for bound in ("max", "min"):
+            for quantity in QUANTITIES.values():
+                limits[f"--{bound}-{quantity.flag}"] = getattr(self, f"{bound}_{quantity.field}")
+        return limits | {"--max-accuracy-std": self.max_accuracy_std}
+
+    @property
+    def uses_energy(self) -> bool:
+        """Tell whether the energy of networks counts."""
+        limits = (self.max_energy_mj, self.min_energy_mj)
+        return "energy" in self.minimize or any(limit is not None for limit in limits)
 
     def settings(self) -> dict[str, Any]:
         """Return the flags that make the search what it is, as run.json has them."""
-        return flags_of(self, UNRECORDED) | {"accuracy": self.absolute_accuracy}
+        return flags_of(self.absolute, UNRECORDED)
 
     @property
-    def absolute_accuracy(self) -> str:
-        """Return --accuracy, a file by its absolute path: a run is resumed from anywhere."""
-        if self.accuracy == PUBLISHED:
-            return PUBLISHED
-        return str(Path(self.accuracy).resolve())
+    def absolute(self) -> "SearchOptions":
+        """Return the options with absolute paths: a run is resumed from anywhere."""
+        published = self.accuracy == PUBLISHED
+        accuracy = PUBLISHED if published else str(Path(self.accuracy).resolve())
+        return replace(self, accuracy=accuracy, table=tuple(map(_absolute, self.table)))
+
+
+def _absolute(table: str) -> str:
+    """Return FILE or DEVICE=FILE with the file's absolute path."""
+    device, equals, file = table.partition("=")
+    if not equals or Path(table).is_file():
+        return str(Path(table).resolve())
+    return f"{device}={Path(file).resolve()}"
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ python -m nas.search --device snapdragon8gen1
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from nas.options import SearchOptions
-from results.console import EXIT_INTERRUPTED, options_of
+from nas.options import PREDICTED, SearchOptions
+from results.console import EXIT_INTERRUPTED, note, options_of
 from results.console import main as console_main
-from results.errors import PictureError, one_line
+from results.errors import PictureError, SearchError, one_line
 from results.heap import keep_freed_memory
 from results.progress import remark
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class SearchCommand(SearchOptions):
     """Search for the networks that trade accuracy for latency best on a device."""
 
+    objective: str | None = None
+    """The old name of --evaluate."""
     json: bool = False
     """Print one JSON object instead of tables."""
     quiet: bool = False
@@ -48,7 +50,16 @@ class SearchCommand(SearchOptions):
 
     def options(self) -> SearchOptions:
         """Return what is searched, without how it is printed."""
-        return options_of(self, SearchOptions)
+        options = options_of(self, SearchOptions)
+        if self.objective is None:
+            return options
+        if options.evaluate not in (PREDICTED, self.objective):
+            raise SearchError(
+                f"--objective is what --evaluate was called, and {self.objective} is not "
+                f"{options.evaluate}; leave --objective out"
+            )
+        note("--objective is called --evaluate now; --minimize and --maximize choose objectives")
+        return replace(options, evaluate=self.objective)
 
     def _print(self, result: "SearchResult") -> None:
         from nas.summary import print_front

@@ -2,11 +2,16 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from nas.engine.devices import tables_by_device
 from nas.engine.reach import MOST
+from nas.engine.sharing import Sharing
 from nas.front import TRANSFERRED, Candidate, Front
+from nas.objectives.budgets import Budget
+from nas.objectives.objective import MEDIAN, Objective
 from nas.options import CHECKPOINT, PUBLISHED
 from nas.pareto import best_within
 from nas.result import SearchResult
@@ -19,22 +24,29 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 15
 AROUND = 2.0  # of official networks' latencies, that rows are shown of
+LEAST = 1e-9  # of a cost, whose logarithm is drawn
+ENERGY_SOURCE = "measured, a sum over blocks, never held to networks"
 WIDE = 130  # columns of a terminal, from which on a network has one line
 
 
 def print_front(result: SearchResult) -> None:
     """Print at most 15 rows of the front, gains over official networks, sources, what is next."""
-    front, limit = result.front, result.options.max_latency_ms
+    front = result.front
     console = terminal(width=160)
-    shown, why = rows_shown(front, limit)
+    shown, why = rows_shown(front, is_bounded=bool(result.latency_limits))
     _print_candidates(console, front, shown, why)
     _print_extrapolated(console, front)
+    if (sharing := result.outcome.sharing) is not None:
+        _print_sharing(console, front, sharing)
     if gains := list(gains_over(front)):
-        console.print("\nagainst the official networks (by the same sources), at equal latency:")
+        costs = " and ".join(dict.fromkeys(cost.quantity.name for cost in front.costs))
+        console.print(f"\nagainst the official networks (by the same sources), at equal {costs}:")
         for line in gains:
             console.print(f"  {line}", soft_wrap=True)
     console.print(f"\nlatency:  {front.latency_source}", soft_wrap=True)
     console.print(f"accuracy: {front.accuracy_source}", soft_wrap=True)
+    if any(objective.quantity.name == "energy" for objective in front.objectives):
+        console.print(f"energy:   {ENERGY_SOURCE}", soft_wrap=True)
     for note in result.notes:
         console.print(note, soft_wrap=True)
     _print_reach(console, result)
@@ -42,29 +54,59 @@ def print_front(result: SearchResult) -> None:
         console.print(result.outcome.proof.describe(), soft_wrap=True)
     _print_outcome(console, result)
     number = shown[len(shown) // 2]
-    if limit is not None:
-        number = max(front.by_id)
-        _print_best(console, number, front.by_id[number], limit)
+    if limits := result.latency_limits:
+        number = max(front.by_id, key=lambda own: front.by_id[own].accuracy)
+        _print_best(console, number, front, limits)
     console.print(f"next: {next_command(result, number)}", soft_wrap=True)
 
 
-def rows_shown(front: Front, limit_ms: float | None) -> tuple[list[int], str]:
-    """Return the ids of at most 15 candidates, evenly apart in log latency, and of which range.
+def rows_shown(front: Front, *, is_bounded: bool) -> tuple[list[int], str]:
+    """Return the ids of at most 15 candidates, evenly apart in the log of a cost; of which range.
 
-    Without a budget of latency the range is that of the official networks and a factor of two
-    around it, or all of the front where none is there.
+    The cost is the first objective; of several devices, the mean of the logs of all latencies, and
+    the network beside each place whose worst loss is least. Where no budget limits costs
+    (`is_bounded`), the range is that of the official networks and a factor of two around it, or
+    all of the front where none is there.
     """
     own = front.by_id
     if len(own) <= MAX_ROWS:
         return list(own), ""
-    names = sorted(front.baselines, key=lambda name: front.baselines[name].latency_ms)
-    low_ms, high_ms, why = 0.0, math.inf, ""
-    if limit_ms is None and names:
-        low_ms = front.baselines[names[0]].latency_ms / AROUND
-        high_ms = front.baselines[names[-1]].latency_ms * AROUND
-        why = f"from half of {names[0]}'s latency to twice {names[-1]}'s"
-    inside = {n: c for n, c in own.items() if low_ms <= c.latency_ms <= high_ms} or own
-    return spread_evenly({n: math.log(c.latency_ms) for n, c in inside.items()}, MAX_ROWS), why
+    baselines = {name: _place(front, c) for name, c in front.baselines.items()}
+    names = sorted(baselines, key=lambda name: baselines[name])
+    low, high, why = -math.inf, math.inf, ""
+    if not is_bounded and names:
+        low = baselines[names[0]] - math.log(AROUND)
+        high = baselines[names[-1]] + math.log(AROUND)
+        cost = front.costs[0].quantity.name
+        why = f"from half of {names[0]}'s {cost} to twice {names[-1]}'s"
+    places = {number: _place(front, c) for number, c in own.items()}
+    inside = {n: place for n, place in places.items() if low <= place <= high} or places
+    if front.devices:
+        losses = {n: max(own[n].losses) for n in inside}
+        return least_in_each(inside, losses, MAX_ROWS), why
+    return spread_evenly(inside, MAX_ROWS), why
+
+
+def _place(front: Front, candidate: Candidate) -> float:
+    """Return where a candidate lies on the axis that rows are spread over."""
+    costs = front.costs if front.devices else front.costs[:1]
+    logs = [math.log(max(cost.value(candidate), LEAST)) for cost in costs]
+    return sum(logs) / len(logs)
+
+
+def least_in_each(places: Mapping[int, float], losses: Mapping[int, float], most: int) -> list[int]:
+    """Return of `most` equal ranges of places the key that loses least, in order of their places.
+
+    >>> least_in_each({1: 0.0, 2: 0.4, 3: 0.6, 4: 1.0}, {1: 0.1, 2: 0.0, 3: 0.3, 4: 0.2}, 2)
+    [2, 4]
+    """
+    low, high = min(places.values()), max(places.values())
+    chosen: dict[int, int] = {}
+    for key, place in places.items():
+        part = min(most - 1, int(most * (place - low) / (high - low))) if high > low else 0
+        if part not in chosen or losses[key] < losses[chosen[part]]:
+            chosen[part] = key
+    return [chosen[part] for part in sorted(chosen)]
 
 
 def spread_evenly(places: Mapping[int, float], most: int) -> list[int]:
@@ -88,25 +130,16 @@ def _print_candidates(console: "Console", front: Front, shown: Sequence[int], wh
     wide = console.width >= WIDE
     own = front.by_id
     grid = Table(title=f"{front.title}: {len(own)} networks on the front", box=None)
-    for heading in ("id", "latency ms", front.metric, "params M", "MACs G", "memory MB", "px"):
-        if wide or heading not in ("params M", "memory MB"):
-            grid.add_column(heading, justify="right", no_wrap=heading != front.metric)
+    columns = _cells_of(front, wide=wide)
+    grid.add_column("id", justify="right")
+    for heading in columns:
+        grid.add_column(heading, justify="right", no_wrap=heading != front.metric)
     if wide:
         grid.add_column("arch", overflow="fold")
     for number in shown:
         c = own[number]
-        cells = [
-            str(number),
-            plus_minus(c.latency_ms, c.latency_std_ms) + " *"[c.latency_extrapolated],
-            f"{c.accuracy:.2f} ± {c.accuracy_std:.2f}" + " *"[c.accuracy_extrapolated],
-            f"{c.macs_g:.3g}",
-            format_resolution(c.arch.resolution),
-        ]
-        if wide:
-            cells.insert(3, f"{c.params_m:.2f}")
-            cells.insert(5, f"{c.memory_mb:.0f}")
-            cells.append(c.arch.describe())
-        grid.add_row(*cells)
+        cells = [str(number), *(cell(c) for cell in columns.values())]
+        grid.add_row(*cells, *([c.arch.describe()] if wide else []))
     console.print(grid)
     if not wide:
         for number in shown:
@@ -117,12 +150,73 @@ def _print_candidates(console: "Console", front: Front, shown: Sequence[int], wh
         console.print(text, soft_wrap=True)
 
 
+def _cells_of(front: Front, *, wide: bool) -> dict[str, Callable[[Candidate], str]]:
+    """Return what the table shows of a network, by heading."""
+    cells: dict[str, Callable[[Candidate], str]] = {}
+    for place, device in enumerate(front.devices or ("",)):
+        cells[f"{device} ms" if device else "latency ms"] = partial(_latency_cell, place)
+        if device:
+            cells[f"{device} loses" if wide else "loses"] = partial(_loss_cell, place)
+    for objective in front.costs:
+        if objective.quantile != MEDIAN:
+            heading = f"{objective.device} {100 * objective.quantile:g} % ms".strip()
+            cells[heading] = partial(_value_cell, objective)
+        if objective.quantity.name == "energy":
+            cells["energy mJ"] = partial(_value_cell, objective)
+    cells[front.metric] = _accuracy_cell
+    asked = {objective.quantity.field for objective in front.costs}
+    if wide or "params_m" in asked:
+        cells["params M"] = lambda c: f"{c.params_m:.2f}"
+    cells["MACs G"] = lambda c: f"{c.macs_g:.3g}"
+    if wide or "memory_mb" in asked:
+        cells["memory MB"] = lambda c: f"{c.memory_mb:.0f}"
+    cells["px"] = lambda c: format_resolution(c.arch.resolution)
+    return cells
+
+
+def _latency_cell(place: int, candidate: Candidate) -> str:
+    own = candidate.latencies[place]
+    return plus_minus(own.latency_ms, own.latency_std_ms) + " *"[own.latency_extrapolated]
+
+
+def _loss_cell(place: int, candidate: Candidate) -> str:
+    return f"{100 * candidate.losses[place]:.0f} %"
+
+
+def _value_cell(objective: Objective, candidate: Candidate) -> str:
+    return f"{objective.value(candidate):.4g}"
+
+
+def _accuracy_cell(candidate: Candidate) -> str:
+    text = f"{candidate.accuracy:.2f} ± {candidate.accuracy_std:.2f}"
+    return text + " *"[candidate.accuracy_extrapolated]
+
+
+def _print_sharing(console: "Console", front: Front, sharing: Sharing) -> None:
+    """Tell what devices lose by running the same network."""
+    least = min(front.by_id, key=lambda number: max(front.by_id[number].losses))
+    console.print(
+        "\nsharing one network, beside each device's own fastest that is as accurate: the device "
+        f"that loses more loses {100 * sharing.mean:.0f} % of latency on average over accuracies, "
+        f"{100 * sharing.worst:.0f} % at most; least with #{least}",
+        soft_wrap=True,
+    )
+    for name, losses in sharing.taken_over.items():
+        for other, loss in losses.items():
+            text = f"  networks that are best on {name} alone lose {100 * loss:.0f} % on {other}"
+            console.print(text, soft_wrap=True)
+
+
 def _print_reach(console: "Console", result: SearchResult) -> None:
     """Tell what it costs that the front keeps near to what is known."""
+    if result.outcome.near_only:
+        text = f"reach: only networks {result.front.near}; --reach far searches all"
+        console.print(text, soft_wrap=True)
     if (cost := result.outcome.cost_of_reach) is None:
         return
     console.print(
-        f"reach: {result.front.near} where that costs at most {100 * MOST:.0f} % of latency, "
+        f"reach: {result.front.near} where that costs at most {100 * MOST:.0f} % of "
+        f"{result.front.costs[0].quantity.name}, "
         f"{100 * cost.mean:.1f} % on average; --reach far searches without",
         soft_wrap=True,
     )
@@ -131,9 +225,12 @@ def _print_reach(console: "Console", result: SearchResult) -> None:
 def _print_extrapolated(console: "Console", front: Front) -> None:
     """Tell what the stars in the table mean."""
     total = len(front.candidates)
-    if unlike := sum(c.latency_extrapolated for c in front.candidates):
-        text = f"* {unlike} of {total} latencies extrapolated: unlike what the table was checked on"
-        console.print(text, soft_wrap=True)
+    for place, device in enumerate(front.devices or ("",)):
+        latencies = [c.latencies[place] for c in front.candidates]
+        if unlike := sum(latency.latency_extrapolated for latency in latencies):
+            which = f"latencies on {device}" if device else "latencies"
+            text = f"* {unlike} of {total} {which} extrapolated: unlike what the table was checked"
+            console.print(f"{text} on", soft_wrap=True)
     if unlike := sum(c.accuracy_extrapolated for c in front.candidates):
         why = "unlike every published network; --max-accuracy-std keeps nearer to those"
         if front.accuracy_provenance != "published":
@@ -160,21 +257,34 @@ def _print_outcome(console: "Console", result: SearchResult) -> None:
         console.print(f"go on: {result.again}", soft_wrap=True)
 
 
-def _print_best(console: "Console", number: int, best: Candidate, limit_ms: float) -> None:
-    """Name the most accurate network within a budget, and the budget that leaves a margin."""
+def _print_best(console: "Console", number: int, front: Front, limits: Sequence[Budget]) -> None:
+    """Name the most accurate network within budgets, and the budget that leaves a margin."""
+    best = front.by_id[number]
+    within = " and ".join(f"{limit.limit:g} ms{_on(limit.measure.device)}" for limit in limits)
+    took = ", ".join(
+        f"{plus_minus(own.latency_ms, own.latency_std_ms)} ms" for own in best.latencies
+    )
     console.print(
-        f"most accurate within {limit_ms:g} ms: #{number}, "
-        f"{plus_minus(best.latency_ms, best.latency_std_ms)} ms, {best.accuracy:.2f} ± "
+        f"most accurate within {within}: #{number}, {took}, {best.accuracy:.2f} ± "
         f"{best.accuracy_std:.2f}, {best.arch.describe()}",
         soft_wrap=True,
     )
-    if best.latency_ms + best.latency_std_ms > limit_ms:
-        safe = limit_ms * (1 - best.latency_std_ms / best.latency_ms)
-        console.print(
-            f"it may take longer, as the ± says; --max-latency-ms {safe:.3g} leaves a margin "
-            "of one standard deviation",
-            soft_wrap=True,
-        )
+    for limit in limits:
+        if limit.measure.quantile != MEDIAN:
+            continue  # the margin was asked for
+        own = best.latencies[limit.measure.place]
+        if own.latency_ms + own.latency_std_ms > limit.limit:
+            safe = limit.limit * (1 - own.latency_std_ms / own.latency_ms)
+            device = f"{limit.measure.device}=" if limit.measure.device else ""
+            console.print(
+                f"it may take longer{_on(limit.measure.device)}, as the ± says; --max-latency-ms "
+                f"{device}{safe:.3g} leaves a margin of one standard deviation, --risk 0.9 of more",
+                soft_wrap=True,
+            )
+
+
+def _on(device: str) -> str:
+    return f" on {device}" if device else ""
 
 
 def next_command(result: SearchResult, number: int) -> str:
@@ -188,36 +298,36 @@ def next_command(result: SearchResult, number: int) -> str:
             if flag != "--limit":  # statistics are computed on other pictures than those
                 command += f" {flag} {shlex.quote(str(value))}"
         return command
-    command = f"python -m nas.predict --device {options.device[0]} --arch {network}"
-    if options.table is not None:
-        command += f" --table {shlex.quote(str(options.table))}"
+    device = options.device[0]
+    command = f"python -m nas.predict --device {device} --arch {network}"
+    if table := tables_by_device(options.device, options.table).get(device):
+        command += f" --table {shlex.quote(str(table))}"
     if options.accuracy != PUBLISHED:
         command += f" --accuracy {shlex.quote(options.accuracy)}"
     return command
 
 
 def gains_over(front: Front) -> list[str]:
-    """Return what the front offers at each official network's latency, a line each."""
+    """Return what the front offers at the cost of each official network, a line each."""
     lines = []
-    ordered = sorted(front.baselines.items(), key=lambda item: item[1].latency_ms)
+    ordered = sorted(front.baselines.items(), key=lambda item: _place(front, item[1]))
     for index in spread(len(ordered), 8):
         name, baseline = ordered[index]
-        best = best_within(front.candidates, baseline.latency_ms)
+        best = best_within(front.candidates, baseline, front.costs)
         if best is None:
             continue
         gain = best.accuracy - baseline.accuracy
         std = difference_std(best.accuracy_std, baseline.accuracy_std)
-        extrapolated = best.latency_extrapolated or best.accuracy_extrapolated
-        verdict = ", extrapolated" if extrapolated else ""
+        verdict = ", extrapolated" if best.is_extrapolated else ""
         if abs(gain) < std:
             verdict = ", indistinguishable (below one standard deviation)"
         text = f"{gain:+.2f} ± {std:.2f}{verdict}"
         if best.arch == baseline.arch:
             text = "on the front itself"
-        lines.append(
-            f"{name:>16} {plus_minus(baseline.latency_ms, baseline.latency_std_ms):>14} ms, "
-            f"{baseline.accuracy:.2f}: {text}"
+        took = ", ".join(
+            f"{plus_minus(own.latency_ms, own.latency_std_ms):>14} ms" for own in baseline.latencies
         )
+        lines.append(f"{name:>16} {took}, {baseline.accuracy:.2f}: {text}")
     return lines
 
 

@@ -17,7 +17,7 @@ from lut.sidecar import MOST_NOTE
 from lut.table import Table, load_table, weakest
 from predictors.batch import Batch
 from predictors.components import PartComponents
-from predictors.latency_columns import LatencyColumns
+from predictors.latency_columns import EnergyColumns, LatencyColumns
 from predictors.part_rows import PartRows
 from predictors.shape import Numbers
 from predictors.worth import Array
@@ -58,6 +58,7 @@ class LatencyPredictor:
         kinds = get_args(BlockKind) if error.block_kinds is None else error.block_kinds
         self._seen_kinds = frozenset(kinds)
         self._columns: WeakKeyDictionary[PartComponents, LatencyColumns] = WeakKeyDictionary()
+        self._energies: WeakKeyDictionary[PartComponents, EnergyColumns] = WeakKeyDictionary()
 
     def predict(self, blocks: Sequence[Block]) -> LatencyPrediction:
         """Return the latency of a whole network. Raises TableError where the table has none."""
@@ -93,11 +94,25 @@ class LatencyPredictor:
             self.predict(blocks_of(batch.space.decode(batch.genes[wrong[0]].tolist())))
         return ms, std, outside > 0
 
+    @property
+    def has_energy(self) -> bool:
+        """Tell whether the energy of any block was measured."""
+        return any(entry.energy_mj is not None for entry in self.table.entries.values())
+
+    def predict_energy_mj(self, batch: Batch) -> Array:
+        """Return energies of one image in mJ, (networks,); NaN where a block's was not measured."""
+        return batch.collect(self._energy_of_part)
+
     def columns_of(self, part: PartComponents) -> LatencyColumns:
         """Return what the table says of the blocks of a part, looked up once."""
         if part not in self._columns:
             self._columns[part] = LatencyColumns.of(self.table, part, self._seen_kinds)
         return self._columns[part]
+
+    def _energy_of_part(self, rows: PartRows) -> Array:
+        if rows.part not in self._energies:
+            self._energies[rows.part] = EnergyColumns.of(self.table, rows.part)
+        return self._energies[rows.part].network_mj(rows)
 
     def _of_part(self, rows: PartRows) -> Array:
         """Return milliseconds, standard deviation and whether outside, (networks, 3)."""

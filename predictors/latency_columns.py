@@ -103,6 +103,28 @@ def _std_ms(table: Table, block: Block) -> float:
     return math.nan if entry is None else table.terms.scale * entry.latency_std_ms
 
 
+@dataclass(frozen=True)
+class EnergyColumns:
+    """What a table says of the energy of the blocks of one part."""
+
+    energy_mj: Column  # 0 where it was not measured
+    unknown: Column  # number of blocks of which it was not
+
+    @classmethod
+    def of(cls, table: Table, part: PartComponents) -> "EnergyColumns":
+        """Look up all blocks."""
+        entries = [table.find_entry(block) for block in part.sums.blocks]
+        energies = [None if entry is None else entry.energy_mj for entry in entries]
+        return cls(
+            part.sums.of([energy or 0.0 for energy in energies]),
+            part.sums.of([energy is None for energy in energies]),
+        )
+
+    def network_mj(self, rows: PartRows) -> Array:
+        """Return energies of networks, (networks,); NaN where a block's was not measured."""
+        return np.where(rows.total(self.unknown) > 0, np.nan, rows.total(self.energy_mj))
+
+
 def _variances(table: Table, part: PartComponents) -> Column:
     def variance(blocks: Blocks) -> float:
         counted = Counter(blocks).items()

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -16,7 +16,16 @@ FRONT_ALL = "front_all.csv"  # networks that hardly differ included; its rows ar
 
 # Bounds of what a front shows: below and above them nothing is a latency, nor can it be drawn.
 Milliseconds = Annotated[float, msgspec.Meta(ge=1e-9, le=1e15)]
+MOST_DEVICES = 3  # beside accuracy: four objectives
 Words = Annotated[str, msgspec.Meta(max_length=10_000)]
+
+
+class DeviceLatencyRecord(Record, frozen=True):
+    """The latency of one network on one more device."""
+
+    latency_ms: Milliseconds
+    latency_std_ms: NotNegative
+    latency_extrapolated: bool = False
 
 
 class CandidateNumbers(Record, frozen=True):
@@ -32,6 +41,9 @@ class CandidateNumbers(Record, frozen=True):
     latency_extrapolated: bool = False
     accuracy_extrapolated: bool = False
     accuracy_transferred: bool = False
+    energy_mj: NotNegative | None = None
+    others: Annotated[tuple[DeviceLatencyRecord, ...], msgspec.Meta(max_length=MOST_DEVICES)] = ()
+    losses: Annotated[tuple[NotNegative, ...], msgspec.Meta(max_length=MOST_DEVICES)] = ()
 
 
 class CandidateRecord(CandidateNumbers, frozen=True, kw_only=True):
@@ -41,17 +53,27 @@ class CandidateRecord(CandidateNumbers, frozen=True, kw_only=True):
     id: Count | None = None  # its row in front_all.csv; None: its position
 
 
+class ObjectiveRecord(Record, frozen=True):
+    """What a front was searched for; see `nas.objectives.objective.Objective`."""
+
+    name: Literal["latency", "energy", "memory", "params", "macs", "accuracy"]
+    device: Words = ""
+    quantile: Annotated[float, msgspec.Meta(ge=0.01, le=0.99)] = 0.5
+
+
 class FrontRecord(Record, frozen=True):
     """What front.json holds."""
 
     candidates: Annotated[tuple[CandidateRecord, ...], msgspec.Meta(min_length=1)]
     baselines: dict[Words, CandidateRecord]
-    trials: list[tuple[NotNegative, NotNegative]]  # latency_ms, to six decimals, and accuracy
+    trials: list[Annotated[tuple[NotNegative, ...], msgspec.Meta(min_length=2)]]  # objectives
     title: Words
     metric: Words
     latency_source: Words
     accuracy_source: Words
     accuracy_provenance: Words = "published"
+    objectives: Annotated[tuple[ObjectiveRecord, ...], msgspec.Meta(max_length=4)] = ()
+    devices: Annotated[tuple[Words, ...], msgspec.Meta(max_length=MOST_DEVICES)] = ()
 
     @property
     def ids(self) -> list[int]:

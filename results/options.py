@@ -15,9 +15,9 @@ from results.errors import UserError, reason_of, shown
 class Options:
     """A frozen dataclass whose fields are converted to their types when it is made.
 
-    A text becomes a Path where one is expected, a single text a tuple of texts, a list a tuple,
-    and a number of NumPy one of Python. Making one raises UserError, in one line that names the
-    field, for a value of any other type.
+    A text becomes a Path where one is expected, a single text or Path a tuple of texts, a list a
+    tuple, and a number of NumPy one of Python. Making one raises UserError, in one line that names
+    the field, for a value of any other type.
     """
 
     def __post_init__(self) -> None:
@@ -38,8 +38,8 @@ def _kinds(options: Any) -> dict[str, Any]:
 
 
 def _as_kind(value: Any, kind: Any, name: str) -> Any:
-    if isinstance(value, str) and get_origin(kind) is tuple:
-        value = (value,)
+    if isinstance(value, (str, os.PathLike)) and get_origin(kind) is tuple:
+        value = (os.fspath(value),)
     elif isinstance(value, numbers.Integral) and not isinstance(value, int):
         value = int(value)
     elif isinstance(value, numbers.Real) and not isinstance(value, (int, float)):

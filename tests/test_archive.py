@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 
 from nas.engine.archive import CHILDREN, Archive, Evolution, Judged, non_dominated
 from nas.engine.archive_file import read_progress, write_progress
-from nas.engine.archive_search import ArchiveSearch
+from nas.engine.archive_search import ArchiveSearch, Reached
 from nas.engine.numbers import Evaluator
 from nas.engine.proving import prove_archives
 from nas.engine.reach import MOST, choose, ms_at
-from nas.engine.run import SearchRun
 from nas.engine.run import search as search_from_python
+from nas.engine.search_run import SearchRun
 from nas.front import read_front, step_of, thinned
+from nas.objectives.objective import DEFAULT
 from nas.objectives.predicted import Predicted
 from nas.objectives.sources import NoAccuracy
 from nas.options import FAR, NEAR, SearchOptions
 from nas.search import SearchCommand
 from results.errors import ArchError, RunError, SearchError
 from supernet.resolve import resolve_arch
+from tests.pareto import best
 
 POINTS = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12)), min_size=1, max_size=40)
 SLICE = (  # 41,472 networks
@@ -35,38 +37,30 @@ SLICE = (  # 41,472 networks
 )
 
 
-def beats(a, b):
-    return a[0] <= b[0] and a[1] >= b[1] and a != b
-
-
 @given(POINTS)
 def test_non_dominated_points_are_those_that_none_beats(points):
-    ms, accuracy = np.array(points, dtype=float).T
-    found = [points[i] for i in non_dominated(ms, accuracy)]
-    assert found == sorted({p for p in points if not any(beats(q, p) for q in points)})
+    found = [points[i] for i in non_dominated(np.array(points, dtype=float))]
+    assert found == best(points)
 
 
 @given(POINTS, POINTS)
 def test_an_archive_keeps_what_none_of_all_beats(first, second):
     archive = Archive.empty(1)
     for points in (first, second):
-        ms, accuracy = np.array(points, dtype=float).T
-        archive = archive.add(np.arange(len(points))[:, None], ms, accuracy)
-    both = [*first, *second]
-    kept = list(zip(archive.latency_ms, archive.accuracy, strict=True))
-    assert kept == sorted({p for p in both if not any(beats(q, p) for q in both)})
+        archive = archive.add(np.arange(len(points))[:, None], np.array(points, dtype=float))
+    assert list(map(tuple, archive.costs.tolist())) == best([*first, *second])
 
 
 def convex(genes):
     """Return objectives that trade off over the sum of genes, and a penalty for uneven ones."""
     total = genes.sum(axis=1)
     uneven = np.abs(np.diff(genes, axis=1)).sum(axis=1)
-    every = np.ones(len(genes), np.bool_)
-    return Judged(1.0 + total + 0.3 * uneven, np.sqrt(total), (every,))
+    costs = np.stack([1.0 + total + 0.3 * uneven, -np.sqrt(total)], axis=1)
+    return (Judged(costs, np.ones(len(genes), np.bool_)),)
 
 
 def test_a_search_goes_on_as_if_it_had_not_ended(tmp_path):
-    evolution = Evolution((30,) * 8, convex, 1, np.zeros((1, 8), np.intp), seed=3)
+    evolution = Evolution((30,) * 8, convex, (2,), np.zeros((1, 8), np.intp), seed=3)
     whole = evolution.run(12 * CHILDREN)
     half = evolution.run(5 * CHILDREN)
     write_progress(tmp_path / "archive.json", half)
@@ -94,7 +88,7 @@ def test_a_search_goes_on_as_if_it_had_not_ended(tmp_path):
 )
 def test_a_damaged_archive_is_refused(tmp_path, text):
     (tmp_path / "archive.json").write_text(text)
-    evolution = Evolution((3, 3), convex, 1, np.zeros((1, 2), np.intp), seed=0)
+    evolution = Evolution((3, 3), convex, (2,), np.zeros((1, 2), np.intp), seed=0)
     with pytest.raises(RunError, match=r"archive\.json.*; remove it"):
         read_progress(tmp_path / "archive.json", evolution)
 
@@ -106,23 +100,18 @@ def test_a_damaged_archive_is_refused(tmp_path, text):
 def test_the_front_is_that_of_brute_force(asked, evaluations):
     options = SearchOptions(device=("orin",), reach=FAR, **asked)
     run = SearchRun.of(options)
-    search = ArchiveSearch(
-        Evaluator(run.space, run.latency, run.accuracy), (), FAR, list(run.official.values()), 0
-    )
+    starts = list(run.official.values())
+    search = ArchiveSearch(run.evaluator, DEFAULT, (), FAR, starts, 0)
     reached = search.evolution.run(evaluations)
     counts = tuple(run.space.genes.values())
     assert reached.is_complete == (np.prod(counts) <= evaluations)
     genes = np.stack(np.unravel_index(np.arange(np.prod(counts)), counts), axis=1)
-    judged = search.judge(genes)
-    best = non_dominated(judged.latency_ms, judged.accuracy)
-    found = search.found(reached)
-    written = {(c.latency_ms, c.accuracy) for c in found.whole}
-    rounded = [
-        (float(f"{ms:.6g}"), float(f"{accuracy:.6g}"))
-        for ms, accuracy in zip(judged.latency_ms[best], judged.accuracy[best], strict=True)
-    ]
-    assert written == {p for p in rounded if not any(beats(q, p) for q in rounded)}
-    alone = Predicted(run.latency, run.accuracy)
+    (judged,) = search.evolution.judge(genes)
+    exact = judged.costs[non_dominated(judged.costs)].tolist()
+    found = search.found(Reached(reached, interrupted=False))
+    written = [(c.latency_ms, -c.accuracy) for c in found.whole]
+    assert written == best((float(f"{ms:.6g}"), float(f"{cost:.6g}")) for ms, cost in exact)
+    alone = Predicted(run.latencies, run.accuracy)
     for candidate in found.whole[:: max(1, len(found.whole) // 10)]:
         assert candidate == alone(candidate.arch)
 
@@ -144,16 +133,17 @@ def test_a_proven_front_is_that_of_brute_force_however_short_the_search(tmp_path
         np.array([float(f"{value:.6g}") for value in values])
         for values in (numbers.latency_ms, numbers.accuracy)
     )
-    best = choose(ms, accuracy, ~numbers.accuracy_extrapolated, reach).rows
+    costs = np.stack([ms, -accuracy], axis=1)
+    rows = choose(costs, ~numbers.accuracy_extrapolated, reach).rows
     lines = (tmp_path / "run" / "front_all.csv").read_text().splitlines()[1:]
     found = {tuple(float(field) for field in line.split(",")[1:4:2]) for line in lines}
-    assert found == {(ms[row], accuracy[row]) for row in best}
+    assert found == {(ms[row], accuracy[row]) for row in rows}
 
 
 def test_accuracies_of_evaluated_subnets_have_no_proof():
     run = SearchRun.of(SearchOptions(device=("orin",), space="b", freeze=SLICE))
-    evaluator = Evaluator(run.space, run.latency, NoAccuracy())
-    search = ArchiveSearch(evaluator, (), FAR, (), 0)
+    evaluator = Evaluator(run.space, run.latencies, NoAccuracy())
+    search = ArchiveSearch(evaluator, DEFAULT, (), FAR, (), 0)
     proven, missed = prove_archives(search, search.evolution.run(9000), 10**6)
     assert (proven.kind, proven.gap_percent, missed) == ("none", None, [])
     assert "published" in proven.describe()
@@ -162,10 +152,11 @@ def test_accuracies_of_evaluated_subnets_have_no_proof():
 @given(POINTS, st.data())
 def test_keeping_near_costs_no_more_than_said(points, data):
     ms, accuracy = np.array(points, dtype=float).T
+    costs = np.stack([ms, -accuracy], axis=1)
     near = np.array(data.draw(st.lists(st.booleans(), min_size=len(ms), max_size=len(ms))))
-    rows = choose(ms, accuracy, near, NEAR).rows
-    whole = non_dominated(ms, accuracy)
-    assert np.array_equal(choose(ms, accuracy, near, FAR).rows, whole)
+    rows = choose(costs, near, NEAR).rows
+    whole = non_dominated(costs)
+    assert np.array_equal(choose(costs, near, FAR).rows, whole)
     needed = ms_at(accuracy[whole], ms[rows], accuracy[rows])
     assert np.all(needed <= (1 + MOST) * ms[whole])
     inside = near.any()
@@ -228,9 +219,9 @@ def test_ids_of_networks_that_were_thinned_out_are_found(tmp_path):
         ({"reach": "nar"}, "did you mean 'near'"),
         ({"prove": "alway"}, "did you mean 'always'"),
         ({"prove": "always", "sampler": "tpe"}, "leave out --sampler tpe, or --prove"),
-        ({"prove": "always", "objective": "supernet"}, "not --objective supernet; leave it out"),
+        ({"prove": "always", "evaluate": "supernet"}, "not --evaluate supernet; leave it out"),
         ({"sampler": "archiv"}, "did you mean 'archive'"),
-        ({"sampler": "archive", "objective": "supernet"}, "take --sampler nsga2"),
+        ({"sampler": "archive", "evaluate": "supernet"}, "take --sampler nsga2"),
     ],
 )
 def test_what_does_not_go_together_is_refused(asked, told):

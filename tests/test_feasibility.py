@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nas.engine.feasibility import descend, starting_points
 from nas.objectives.budgets import Budget
+from nas.objectives.objective import ACCURACY, LATENCY, Objective
 from results.errors import SearchError
 from tests.test_study import TINY, evaluate
 
@@ -25,7 +26,7 @@ FASTEST = min(c.latency_ms for c in EVERY)
 
 
 def limit(ms):
-    return Budget("--max-latency-ms", ms, "ms", "latency_ms")
+    return Budget("--max-latency-ms", ms, Objective(LATENCY))
 
 
 def test_the_fastest_is_the_fastest_of_the_space():
@@ -42,11 +43,21 @@ def test_a_budget_is_impossible_exactly_where_no_arch_keeps_to_it():
 
 
 def test_of_two_budgets_one_arch_keeps_to_both():
-    slow_but_small = Budget("--max-params", 30.0, "", "accuracy")
+    slow_but_small = Budget("--max-accuracy", 30.0, Objective(ACCURACY))
     limits = (limit(7.0), slow_but_small)
     joint = evaluate(starting_points(TINY, numbers, limits)[-1])
     assert joint.latency_ms <= 7.0
     assert joint.accuracy <= 30.0
+
+
+def test_a_least_is_impossible_exactly_where_no_arch_reaches_it():
+    most = max(c.accuracy for c in EVERY)
+    starting_points(TINY, numbers, (Budget("--min-accuracy", most, Objective(ACCURACY), True),))
+    beyond = Budget("--min-accuracy", math.nextafter(most, 100), Objective(ACCURACY), True)
+    with pytest.raises(SearchError, match=f"the largest has {most:.4g} points") as caught:
+        starting_points(TINY, numbers, (beyond,))
+    cure = float(str(caught.value).split()[-1])
+    assert 0.99 * most <= cure <= most
 
 
 @given(st.integers(-50, 50), st.integers(-50, 50))

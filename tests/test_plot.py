@@ -14,13 +14,13 @@ import pytest
 
 from nas.front import Candidate, Front, read_front
 from nas.options import SearchOptions
-from nas.pareto import pareto_front
-from nas.pictures import figure_of
+from nas.page import figure_of
 from nas.plot import Plot
 from nas.result import Outcome, SearchResult
 from nas.summary import gains_over, print_front
 from supernet.official import named_arch
 from supernet.spaces import get_space
+from tests.pareto import pareto_front
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 

@@ -13,7 +13,7 @@ from results.resume import flags_of, resumed
 from results.runs import command_of, open_run, read_record
 from supernet.train import Train
 
-SETTINGS = SearchOptions(device=("orin",), max_latency_ms=2.5).settings()
+SETTINGS = SearchOptions(device=("orin",), max_latency_ms=("2.5",)).settings()
 
 
 def with_setting(name, value):
@@ -26,8 +26,8 @@ def go_on(settings, tmp_path):
 
 def test_flags_come_back_as_they_were_given(tmp_path):
     found = go_on(json.loads(json.dumps(SETTINGS)), tmp_path)
-    assert found == SearchOptions(device=("orin",), max_latency_ms=2.5)
-    assert go_on(with_setting("max_latency_ms", 2), tmp_path).max_latency_ms == 2
+    assert found == SearchOptions(device=("orin",), max_latency_ms=("2.5",))
+    assert go_on(with_setting("max_latency_ms", ["2"]), tmp_path).max_latency_ms == ("2",)
     assert flags_of(found, UNRECORDED) == SETTINGS
 
 

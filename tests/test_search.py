@@ -421,7 +421,6 @@ def test_two_at_once_on_one_run_are_refused(tmp_path, fails):
         ([], "--device is missing"),
         (["--device", "snapdragon8gen2"], "did you mean 'snapdragon8gen1'"),
         (["--device", "list"], "`python -m nas.devices` lists them"),
-        (["--device", "orin", "--device", "a100"], "one --device at a time"),
         (["--device", "orin:tensort"], "did you mean 'tensorrt'"),
         (["--device", "orin:tensorrt:fp61"], "did you mean 'fp16'"),
         (["--device", "orin:litert"], "there is orin-tensorrt-fp16"),
@@ -577,14 +576,33 @@ def test_a_measured_table_is_searched_where_it_was_measured(run, tmp_path):
 
 
 def test_a_run_of_an_older_version_says_so(finished, tmp_path, fails):
-    """--objective was not there yet."""
+    """--evaluate was not there yet, by no name."""
     folder = tmp_path / "old"
     shutil.copytree(finished[0], folder)
     record = json.loads((folder / "run.json").read_text())
-    del record["settings"]["objective"]
+    del record["settings"]["evaluate"]
     (folder / "run.json").write_text(json.dumps(record))
     said = fails(SearchCommand, "nas.search", "--resume", folder)
-    assert f"{folder} was begun by an older version, without --objective; start a new run" in said
+    assert f"{folder} was begun by an older version, without --evaluate; start a new run" in said
+
+
+def test_a_run_from_before_objectives_had_names_goes_on(finished, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(finished[0], folder)
+    record = json.loads((folder / "run.json").read_text())
+    settings = record["settings"]
+    for name in ("minimize", "maximize", "risk", "min_latency_ms", "min_accuracy", "min_macs_g"):
+        del settings[name]
+    settings["objective"] = settings.pop("evaluate")
+    settings |= {"max_latency_ms": None, "table": None}
+    (folder / "run.json").write_text(json.dumps(record))
+    before = (folder / "front_all.csv").read_bytes()
+    SearchCommand(resume=folder, quiet=True).run()
+    assert (folder / "front_all.csv").read_bytes() == before
+    written = json.loads((folder / "run.json").read_text())["settings"]
+    assert (written["evaluate"], written["max_latency_ms"], written["table"]) == (
+        "predicted", [], [],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", [{"freeze": "resolution=128"}, {"num_classes": "many"}])
@@ -672,7 +690,9 @@ def test_a_search_from_python_goes_on_and_fails_as_the_command_does(tmp_path):
     with pytest.raises(DeviceError, match="--device is missing"):
         search_here(SearchOptions())
     with pytest.raises(SearchError, match="the smallest has"):
-        search_here(SearchOptions(device=("orin",), max_latency_ms=0.001, out=tmp_path / "none"))
+        search_here(
+            SearchOptions(device=("orin",), max_latency_ms=("0.001",), out=tmp_path / "none")
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -48,7 +48,7 @@ def checkpoint(tmp_path_factory):
 
 def command_line(checkpoint, *flags):
     return [
-        sys.executable, "-m", "nas.search", "--device", "orin", "--objective", "supernet",
+        sys.executable, "-m", "nas.search", "--device", "orin", "--evaluate", "supernet",
         "--accuracy", str(checkpoint), *FEW, *map(str, flags),
     ]  # fmt: skip
 
@@ -148,7 +148,7 @@ def test_a_network_with_outputs_that_are_not_finite_ends_no_search(
 
     monkeypatch.setattr(SubnetEvaluator, "rows", rows)
     command = SearchCommand(
-        device=("orin",), accuracy=str(checkpoint), objective="supernet", trials=24, limit=24,
+        device=("orin",), accuracy=str(checkpoint), evaluate="supernet", trials=24, limit=24,
         recalibration_images=16, out=tmp_path / "run",
     )  # fmt: skip
     command.run()
@@ -172,7 +172,7 @@ def test_an_interrupt_before_the_first_network_says_how_to_go_on(
     monkeypatch.setattr(SubnetEvaluator, "rows", rows)
     run = tmp_path / "a run"
     command = SearchCommand(
-        device=("orin",), accuracy=str(checkpoint), objective="supernet", trials=24, out=run,
+        device=("orin",), accuracy=str(checkpoint), evaluate="supernet", trials=24, out=run,
         quiet=True,
     )  # fmt: skip
     with pytest.raises(SystemExit) as caught:
@@ -219,7 +219,7 @@ def test_killed_and_resumed_it_repeats_no_evaluation_and_ends_the_same(
 
 def test_asking_budgets_evaluates_nothing(checkpoint, monkeypatch, fails):
     """A budget that nothing keeps to is refused before the first evaluation."""
-    flags = ("--device", "orin", "--accuracy", checkpoint, "--objective", "supernet", *FEW)
+    flags = ("--device", "orin", "--accuracy", checkpoint, "--evaluate", "supernet", *FEW)
 
     def never(*_):
         raise AssertionError("evaluated")
@@ -246,7 +246,7 @@ def test_asking_budgets_evaluates_nothing(checkpoint, monkeypatch, fails):
 )
 def test_bad_input_is_one_line(checkpoint, tmp_path, monkeypatch, fails, flags, says):
     monkeypatch.chdir(tmp_path)
-    given = ["--accuracy", checkpoint, "--objective", "supernet", *flags]
+    given = ["--accuracy", checkpoint, "--evaluate", "supernet", *flags]
     assert says in fails(SearchCommand, "nas.search", "--device", "orin", *given)
     assert list(tmp_path.iterdir()) == []
 
@@ -258,7 +258,7 @@ def test_a_search_is_at_the_resolutions_of_the_training(checkpoint, tmp_path):
         path, open_supernet(checkpoint), metadata={"seed": "0", "resolutions": "96,128"}
     )
     SearchCommand(
-        device=("orin",), objective="supernet", accuracy=str(path), limit=8, trials=6,
+        device=("orin",), evaluate="supernet", accuracy=str(path), limit=8, trials=6,
         recalibration_images=8, out=tmp_path / "run", quiet=True, sampler="random",
     ).run()  # fmt: skip
     sizes = {c.arch.resolution for c in read_front(tmp_path / "run").candidates}
@@ -268,7 +268,7 @@ def test_a_search_is_at_the_resolutions_of_the_training(checkpoint, tmp_path):
 
 
 def test_a_file_that_holds_no_supernet_is_refused(tmp_path, fails):
-    flags = ("--device", "orin", "--objective", "supernet", "--accuracy")
+    flags = ("--device", "orin", "--evaluate", "supernet", "--accuracy")
     arch = get_space("tiny", num_classes=12).sample(random.Random(0))
     save_weights(build_task_model(arch), tmp_path / "one.safetensors")
     said = fails(SearchCommand, "nas.search", *flags, tmp_path / "one.safetensors")
@@ -280,7 +280,7 @@ def test_a_file_that_holds_no_supernet_is_refused(tmp_path, fails):
 def test_a_pretrained_supernet_is_refused(tmp_path, fails):
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, Supernet(get_space("tiny", task="pretrain", freeze=[FREEZE])))
-    flags = ("--device", "orin", "--objective", "supernet", "--accuracy", path)
+    flags = ("--device", "orin", "--evaluate", "supernet", "--accuracy", path)
     assert "supernet.train --init" in fails(SearchCommand, "nas.search", *flags)
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from nas.front import COLUMNS, read_front
-from nas.pareto import pareto_front
 from nas.pictures import write_plots
 from nas.predict import Predict
 from nas.search import SearchCommand
@@ -20,6 +19,7 @@ from supernet.arch import Arch, format_resolution
 from supernet.blocks import blocks_of
 from supernet.spaces import get_space
 from tests.conftest import ROOT
+from tests.pareto import pareto_front
 from tests.test_architecture import module_names
 from tests.test_subnets import TINY, additive, row, subnets, write
 
@@ -251,14 +251,14 @@ def test_it_resumes_and_only_with_the_same_rows(rows, tmp_path, monkeypatch, fai
         (["--accuracy", "publishd"], "did you mean 'published'"),
         (["--accuracy", "none.jsonl"], "no file 'none.jsonl'"),
         (["--accuracy", "/"], "is a folder; give a file"),
-        (["--accuracy", "none.safetensors"], "--accuracy none.safetensors --objective supernet`"),
-        (["--objective", "supernet"], "--accuracy CHECKPOINT.safetensors --objective supernet`"),
-        (["--objective", "supernet", "--accuracy", "ROWS"], "--accuracy CHECKPOINT.safetensors"),
-        (["--objective", "supernt"], "did you mean 'supernet'"),
-        (["--accuracy", "none.safetensors", "--objective", "supernet"], "no file"),
-        (["--limit", "100"], "--limit goes with --objective supernet"),
-        (["--data", "."], "--data goes with --objective supernet"),
-        (["--accelerator", "cuda"], "--accelerator goes with --objective supernet"),
+        (["--accuracy", "none.safetensors"], "--accuracy none.safetensors --evaluate supernet`"),
+        (["--evaluate", "supernet"], "--accuracy CHECKPOINT.safetensors --evaluate supernet`"),
+        (["--evaluate", "supernet", "--accuracy", "ROWS"], "--accuracy CHECKPOINT.safetensors"),
+        (["--evaluate", "supernt"], "did you mean 'supernet'"),
+        (["--accuracy", "none.safetensors", "--evaluate", "supernet"], "no file"),
+        (["--limit", "100"], "--limit goes with --evaluate supernet"),
+        (["--data", "."], "--data goes with --evaluate supernet"),
+        (["--accelerator", "cuda"], "--accelerator goes with --evaluate supernet"),
         (["--accuracy", "ROWS", "--task", "segmentation"], "give --task classification"),
         (["--accuracy", "ROWS", "--space", "l"], "is of another space"),
         (["--accuracy", "ROWS", "--space", "tny"], "did you mean 'tiny'"),

@@ -15,11 +15,12 @@ from nas.engine.samplers import POPULATION
 from nas.engine.study import Problem, Search
 from nas.front import Candidate
 from nas.objectives.budgets import Budget, feasible
-from nas.pareto import pareto_front
+from nas.objectives.objective import LATENCY, QUANTITIES, Objective
 from results.errors import RunError
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
 from supernet.spaces import get_space
+from tests.pareto import pareto_front
 
 TINY = get_space("tiny", nearest_head=False)
 
@@ -216,7 +217,7 @@ def test_first_archs_are_tried_first_and_breed(tmp_path):
 
 
 def test_constraints_steer_the_search(tmp_path):
-    limit = Budget("--max-latency-ms", 9.0, "ms", "latency_ms")
+    limit = Budget("--max-latency-ms", 9.0, Objective(LATENCY))
     search = a_search(tmp_path, limits=(limit,))
     search.run(600, lambda _: None)
     late = list(search.candidates.values())[-100:]
@@ -233,7 +234,7 @@ def test_the_journal_is_readable_json_lines(tmp_path):
 
 
 def test_excess_is_relative_and_feasible_at_the_limit():
-    limit = Budget("--max-params-m", 4.0, "M", "params_m")
+    limit = Budget("--max-params-m", 4.0, Objective(QUANTITIES["params"]))
     candidate = evaluate(next(TINY.enumerate()))
     assert limit.excess(replace(candidate, params_m=6.0)) == 0.5
     assert feasible(replace(candidate, params_m=4.0), (limit,))
@@ -267,7 +268,7 @@ def journal(request, tmp_path_factory):
 
 @pytest.mark.parametrize("sampler", ["archive", "nsga2"])
 def test_optuna_reads_what_was_tried(tmp_path, sampler):
-    limit = Budget("--max-latency-ms", 9.0, "ms", "latency_ms")
+    limit = Budget("--max-latency-ms", 9.0, Objective(LATENCY))
     search = a_search(tmp_path, sampler=sampler, limits=(limit,))
     search.run(110, lambda _: None)
     study = read_by_optuna(str(tmp_path / "study.log"))

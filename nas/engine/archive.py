@@ -6,13 +6,14 @@ the front.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.engine.cells import WIDTHS, survivors
 from nas.engine.numbers import Genes
 from predictors.components import Indices
 from predictors.part_rows import Marks
@@ -30,22 +31,20 @@ AT_ENDS, END = 0.15, 5.0  # share of the mothers from either end of the front, a
 
 @dataclass(frozen=True)
 class Archive:
-    """Non-dominated networks, fastest first, all different in both objectives."""
+    """Non-dominated networks, those of the least first cost first, all of different costs."""
 
     genes: Genes
-    latency_ms: Array
-    accuracy: Array
+    costs: Array  # (networks, objectives), the less the better
     expanded: Marks  # whose neighbours have all been looked at
 
     @classmethod
-    def empty(cls, num_genes: int) -> "Archive":
+    def empty(cls, num_genes: int, num_objectives: int = 2) -> "Archive":
         """Return an archive of nothing."""
-        return cls(
-            np.zeros((0, num_genes), np.intp), np.zeros(0), np.zeros(0), np.zeros(0, np.bool_)
-        )
+        nothing = np.zeros((0, num_objectives))
+        return cls(np.zeros((0, num_genes), np.intp), nothing, np.zeros(0, np.bool_))
 
     def __len__(self) -> int:
-        return len(self.latency_ms)
+        return len(self.costs)
 
     def mark(self, rows: Indices) -> "Archive":
         """Return the archive with some networks marked as expanded."""
@@ -53,32 +52,40 @@ class Archive:
         expanded[rows] = True
         return replace(self, expanded=expanded)
 
-    def add(self, genes: Genes, latency_ms: Array, accuracy: Array) -> "Archive":
-        """Return the archive with those of other networks that none dominates."""
-        before = np.searchsorted(self.latency_ms, latency_ms, side="right") - 1
-        best = self.accuracy[before] if len(self) else np.zeros(0)
-        live = np.flatnonzero((before < 0) | (accuracy > best)) if len(self) else slice(None)
-        genes, latency_ms, accuracy = genes[live], latency_ms[live], accuracy[live]
+    def add(self, genes: Genes, costs: Array) -> "Archive":
+        """Return the archive with those of other networks that none dominates.
+
+        With three objectives or more it holds one network of each cell, see `nas.engine.cells`.
+        """
+        num_objectives = self.costs.shape[1]
+        if num_objectives == 2 and len(self):
+            before = np.searchsorted(self.costs[:, 0], costs[:, 0], side="right") - 1
+            live = np.flatnonzero((before < 0) | (costs[:, 1] < self.costs[before, 1]))
+            genes, costs = genes[live], costs[live]
         if not len(genes):
             return self
-        all_ms = np.concatenate([self.latency_ms, latency_ms])
-        all_accuracy = np.concatenate([self.accuracy, accuracy])
-        kept = non_dominated(all_ms, all_accuracy)
+        together = np.concatenate([self.costs, costs])
+        if num_objectives == 2:
+            kept = non_dominated(together)
+        else:
+            kept = survivors(together, WIDTHS[num_objectives])
         return Archive(
             np.concatenate([self.genes, genes])[kept],
-            all_ms[kept],
-            all_accuracy[kept],
+            together[kept],
             np.concatenate([self.expanded, np.zeros(len(genes), np.bool_)])[kept],
         )
 
 
-def non_dominated(latency_ms: Array, accuracy: Array) -> Indices:
-    """Return the indices of points that no other beats or equals, fastest first."""
-    order = np.lexsort((-accuracy, latency_ms))
-    sorted_accuracy = accuracy[order]
-    best_before = np.maximum.accumulate(sorted_accuracy)
+def non_dominated(costs: Array) -> Indices:
+    """Return the indices of points that no other beats or equals, of the least first cost first.
+
+    `costs` are (points, 2), the less the better.
+    """
+    order = np.lexsort((costs[:, 1], costs[:, 0]))
+    second = costs[order, 1]
+    best_before = np.minimum.accumulate(second)
     first = np.ones(len(order), np.bool_)
-    first[1:] = sorted_accuracy[1:] > best_before[:-1]
+    first[1:] = second[1:] < best_before[:-1]
     return order[first]
 
 
@@ -90,11 +97,10 @@ def _either(first: Marks, one: Array32, other: Array32) -> Array32:
 
 @dataclass(frozen=True)
 class Judged:
-    """Networks as the search sees them."""
+    """Networks as one archive sees them."""
 
-    latency_ms: Array
-    accuracy: Array
-    admitted: tuple[Marks, ...]  # to each archive
+    costs: Array  # (networks, objectives), the less the better
+    admitted: Marks
 
 
 @dataclass(frozen=True)
@@ -112,10 +118,20 @@ class Evolution:
     """A search for several fronts at once, one of them all networks', others of some networks."""
 
     counts: tuple[int, ...]  # choices of each gene
-    judge: Callable[[Genes], Judged]
-    num_archives: int
+    judge: Callable[[Genes], Sequence[Judged]]  # by each archive
+    num_objectives: tuple[int, ...]  # of each archive
     starts: Genes  # evaluated first
     seed: int
+
+    def empty(self) -> tuple[Archive, ...]:
+        """Return archives of nothing."""
+        return tuple(Archive.empty(len(self.counts), number) for number in self.num_objectives)
+
+    def goes_on(self, progress: Progress | None, evaluations: int) -> bool:
+        """Tell whether `run` would evaluate any network."""
+        if progress is None or not progress.generation:
+            return True
+        return not progress.is_complete and progress.evaluations + CHILDREN <= evaluations
 
     def run(
         self,
@@ -128,6 +144,8 @@ class Evolution:
         A space of no more gene vectors than that is gone through instead. The same seed gives the
         same archives, however often the search was ended and gone on with in between.
         """
+        if progress is not None and progress.is_complete:
+            return progress
         if math.prod(self.counts) <= evaluations:
             return self._go_through(on_generation)
         if progress is None or not progress.generation:
@@ -142,8 +160,7 @@ class Evolution:
         rng = self._rng(0)
         count = max(0, min(FIRST, evaluations - len(self.starts)))
         drawn = np.stack([rng.integers(0, most, count) for most in self.counts], axis=1)
-        empty = (Archive.empty(len(self.counts)),) * self.num_archives
-        return self._add(Progress(empty, 0, 0), np.concatenate([self.starts, drawn]))
+        return self._add(Progress(self.empty(), 0, 0), np.concatenate([self.starts, drawn]))
 
     def _next(self, progress: Progress) -> Progress:
         turn, step = divmod(progress.generation, EXPANDED_EVERY)
@@ -159,27 +176,29 @@ class Evolution:
             archives[number] = archive.mark(chosen)
             progress = Progress(tuple(archives), progress.generation, progress.evaluations)
             return self._add(progress, self._neighbours(archive.genes[chosen]))
-        return self._add(progress, self._children(archive, rng))
+        # Networks near in one cost may be far in another, so each has its turns.
+        axis = turn // len(archives) % (archive.costs.shape[1] - 1)
+        ordered = archive.genes[np.argsort(archive.costs[:, axis], kind="stable")]
+        return self._add(progress, self._children(ordered, rng))
 
     def _rng(self, generation: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, generation])
 
     def _add(self, progress: Progress, genes: Genes) -> Progress:
-        judged = self.judge(genes)
         archives = tuple(
-            archive.add(genes[own], judged.latency_ms[own], judged.accuracy[own])
-            for archive, own in zip(progress.archives, judged.admitted, strict=True)
+            archive.add(genes[judged.admitted], judged.costs[judged.admitted])
+            for archive, judged in zip(progress.archives, self.judge(genes), strict=True)
         )
         return Progress(archives, progress.generation + 1, progress.evaluations + len(genes))
 
-    def _children(self, archive: Archive, rng: np.random.Generator) -> Genes:
+    def _children(self, parents: Genes, rng: np.random.Generator) -> Genes:
         """Return crossovers of networks that are near on the front, some of their genes mutated."""
-        count, shape = len(archive), (CHILDREN, len(self.counts))
+        count, shape = len(parents), (CHILDREN, len(self.counts))
         mothers = self._mothers(count, rng)
         apart = np.rint(rng.standard_normal(CHILDREN) * max(3.0, NEAR * count)).astype(np.intp)
         fathers = np.clip(mothers + apart, 0, count - 1)
         from_mother = rng.random(shape) < 0.5
-        own, most = archive.genes.astype(np.int32), np.array(self.counts, dtype=np.int32)
+        own, most = parents.astype(np.int32), np.array(self.counts, dtype=np.int32)
         genes = _either(from_mother, own.take(mothers, axis=0), own.take(fathers, axis=0))
         stepped = np.clip(genes + rng.integers(-1, 2, shape).astype(np.int32), 0, most - 1)
         anything = (rng.random(shape) * most).astype(np.int32)
@@ -211,8 +230,7 @@ class Evolution:
         return np.concatenate(found)
 
     def _go_through(self, on_generation: Callable[[Progress], None]) -> Progress:
-        empty = (Archive.empty(len(self.counts)),) * self.num_archives
-        progress = Progress(empty, 0, 0)
+        progress = Progress(self.empty(), 0, 0)
         total = math.prod(self.counts)
         for begin, end in pairwise([*range(0, total, CHILDREN), total]):
             genes = np.stack(np.unravel_index(np.arange(begin, end), self.counts), axis=1)

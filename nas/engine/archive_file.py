@@ -10,12 +10,13 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from nas.engine.archive import Archive, Evolution, Progress
+from nas.engine.archive import Evolution, Progress
 from results.errors import RunError
 from results.files import write_text
 from results.reading import Count, Record, read_json
 
 ARCHIVE_FILE = "archive.json"
+SHARED_FILE = "archive_shared.json"  # of what several devices share
 MOST_NETWORKS = 10**6
 Gene = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
 
@@ -64,18 +65,17 @@ def read_progress(path: Path, evolution: Evolution) -> Progress | None:
     except RunError as error:
         raise RunError(f"{error}; {cure}") from None
     damaged = RunError(f"{path} is damaged; {cure}")
-    if len(record.archives) != evolution.num_archives:
+    if len(record.archives) != len(evolution.num_objectives):
         raise damaged
     archives = []
-    for kept in record.archives:
+    for number, (kept, empty) in enumerate(zip(record.archives, evolution.empty(), strict=True)):
         count = len(evolution.counts)
         if len(kept.genes) != len(kept.expanded) or any(len(row) != count for row in kept.genes):
             raise damaged
         genes = np.array(kept.genes, dtype=np.intp).reshape(len(kept.genes), count)
         if np.any(genes >= np.array(evolution.counts)):
             raise damaged
-        judged = evolution.judge(genes)
-        archive = Archive.empty(count).add(genes, judged.latency_ms, judged.accuracy)
+        archive = empty.add(genes, evolution.judge(genes)[number].costs)
         if len(archive) != len(genes) or np.any(archive.genes != genes):
             raise damaged
         archives.append(archive.mark(np.flatnonzero(kept.expanded)))

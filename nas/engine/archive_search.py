@@ -1,26 +1,31 @@
 """The archive search of a run: what it evaluates, what it keeps in the run, and its front."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from nas.engine.archive import Archive, Evolution, Judged, Progress
-from nas.engine.archive_file import read_progress, write_progress
-from nas.engine.found import Found
+from nas.engine.archive_file import ARCHIVE_FILE, SHARED_FILE, read_progress, write_progress
+from nas.engine.cells import WIDTHS, survivors
+from nas.engine.found import Found, thin
 from nas.engine.numbers import Evaluator, Genes, Numbers
-from nas.engine.reach import Chosen, choose
-from nas.front import Candidate, thinned
+from nas.engine.reach import choose
+from nas.engine.sharing import OwnFronts
+from nas.engine.views import View, of_each_cost, of_objectives
+from nas.front import Candidate
 from nas.objectives.budgets import Budget
+from nas.objectives.objective import LATENCY, Objective
 from nas.objectives.predicted import as_written
 from nas.options import NEAR
 from predictors.components import Indices
+from predictors.worth import Array
+from results.runs import Run
 from supernet.arch import Arch
 
 DRAWN = 1000  # networks in the background of a picture
-ROUNDED = ("latency_ms", "latency_std_ms", "accuracy", "accuracy_std")  # as for one network
+SHARED = 0.5  # of the evaluations, for what devices share once each one's own front is known
 
 
 @dataclass(frozen=True)
@@ -29,112 +34,180 @@ class Reached:
 
     progress: Progress
     interrupted: bool  # by Ctrl-C
+    shared: Progress | None = None  # of what several devices share
+
+    @property
+    def evaluations(self) -> int:
+        """Return how many networks were evaluated."""
+        return self.progress.evaluations + (self.shared.evaluations if self.shared else 0)
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """Return all archives."""
+        return self.progress.archives + (self.shared.archives if self.shared else ())
 
 
 @dataclass(frozen=True)
 class ArchiveSearch:
-    """A search by genes for the fastest and most accurate networks that keep to limits."""
+    """A search by genes for networks that are best in some objectives and keep to limits."""
 
     evaluator: Evaluator
+    objectives: Sequence[Objective]  # accuracy last
     limits: Sequence[Budget]
     reach: str
     starts: Sequence[Arch]
     seed: int
+    with_energy: bool = False  # in all that is shown
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether several devices are to share networks, and nothing else is minimised."""
+        costs = self.objectives[:-1]
+        return len(costs) > 1 and all(cost.quantity is LATENCY for cost in costs)
+
+    @cached_property
+    def near_only(self) -> bool:
+        """Tell whether only networks within reach of what is known are looked at.
+
+        With two objectives both fronts are found, and one is made of them (`nas.engine.reach`).
+        With more, others are left out where any of the networks to begin with is within reach.
+        """
+        if self.reach != NEAR or len(self.objectives) == 2:
+            return False
+        view = of_objectives(self.objectives, self.limits, near_only=True)
+        return bool(view.admits(self.evaluator.numbers(self._encoded(self.starts))).any())
+
+    @cached_property
+    def views(self) -> tuple[View, ...]:
+        """Return what the archives are of, the front that is asked for first."""
+        if len(self.objectives) == 2:
+            reaches = (False, True) if self.reach == NEAR else (False,)
+            return tuple(of_objectives(self.objectives, self.limits, near_only=n) for n in reaches)
+        near = self.near_only
+        own = of_each_cost(self.objectives, self.limits, near_only=near)
+        return (of_objectives(self.objectives, self.limits, near_only=near), *own)
 
     @cached_property
     def evolution(self) -> Evolution:
-        """Return the search for one front, or with reach NEAR for one of near networks too."""
+        """Return the search for the archives of all views."""
+        return self._evolution(self.views, self._encoded(self.starts))
+
+    def _evolution(self, views: Sequence[View], starts: Genes) -> Evolution:
+        def judge(genes: Genes) -> list[Judged]:
+            numbers = self.evaluator.numbers(genes)
+            return [view.judge(numbers) for view in views]
+
+        counts = tuple(self.evaluator.space.genes.values())
+        return Evolution(counts, judge, tuple(v.num_objectives for v in views), starts, self.seed)
+
+    def _encoded(self, archs: Iterable[Arch]) -> Genes:
         space = self.evaluator.space
-        encoded = [space.encode(arch) for arch in self.starts]
-        return Evolution(
-            tuple(space.genes.values()),
-            self.judge,
-            2 if self.reach == NEAR else 1,
-            np.array(encoded, dtype=np.intp).reshape(len(encoded), len(space.genes)),
-            self.seed,
-        )
+        rows = [space.encode(arch) for arch in archs]
+        return np.array(rows, dtype=np.intp).reshape(len(rows), len(space.genes))
 
-    def judge(self, genes: Genes) -> Judged:
-        """Return objectives, and which networks each archive may hold."""
-        batch = self.evaluator.batch(genes)
-        if self.limits:
-            numbers = self.evaluator.numbers_of(batch)
-            kept = np.all([limit.excess(numbers) <= 0 for limit in self.limits], axis=0)
-            objectives = numbers.latency_ms, numbers.accuracy
-            far = numbers.accuracy_extrapolated
-        else:
-            accuracy = self.evaluator.accuracy.judge(batch)
-            objectives = self.evaluator.latency.judge(batch)[0], accuracy.mean
-            kept, far = np.ones(len(genes), np.bool_), accuracy.extrapolated
-        return Judged(*objectives, (kept, kept & ~far) if self.reach == NEAR else (kept,))
+    def run(self, run: Run, evaluations: int, show: Callable[[float], None]) -> Reached:
+        """Go on from the files of a run until so many networks are evaluated; write them again.
 
-    def run(self, path: Path, evaluations: int, show: Callable[[float], None]) -> Reached:
-        """Go on from the file of a run until so many networks are evaluated, and write it again.
-
-        Raises RunError where the file is damaged.
+        Raises RunError where a file is damaged.
         """
-        reached = read_progress(path, self.evolution)
-        interrupted = False
+        own = evaluations - int(SHARED * evaluations) if self.is_shared else evaluations
+        path, shared_path = run.path(ARCHIVE_FILE), run.path(SHARED_FILE)
+        before = read_progress(path, self.evolution)
+        if self.evolution.goes_on(before, own):
+            shared_path.unlink(missing_ok=True)  # each device's own front is going to move
+        progress, interrupted = _go_on(self.evolution, before, own, show)
+        write_progress(path, progress)
+        if interrupted or not self.is_shared or not len(progress.archives[0]):
+            return Reached(progress, interrupted)
+        evolution, done = self._shared(progress), progress.evaluations
+        shared, interrupted = _go_on(
+            evolution,
+            read_progress(shared_path, evolution),
+            own if progress.is_complete else evaluations - own,
+            lambda further: show(done + further),
+        )
+        write_progress(shared_path, shared)
+        return Reached(progress, interrupted, shared)
 
-        def keep(progress: Progress) -> None:
-            nonlocal reached
-            reached = progress
-            show(progress.evaluations)
+    def _shared(self, progress: Progress) -> Evolution:
+        """Return the search for what costs the worst device least, beside each one's own front."""
+        view = self.own_fronts(progress).view(self.limits, near_only=self.near_only)
+        return self._evolution((view,), progress.archives[0].genes)
 
-        try:
-            reached = self.evolution.run(evaluations, reached, keep)
-        except KeyboardInterrupt:
-            interrupted = True
-        if reached is None:
-            none = Archive.empty(len(self.evolution.counts))
-            reached = Progress((none,) * self.evolution.num_archives, 0, 0)
-        write_progress(path, reached)
-        return Reached(reached, interrupted)
+    def own_fronts(self, progress: Progress) -> OwnFronts:
+        """Return what each device could have alone."""
+        fronts = [self.evaluator.numbers(own.genes).written() for own in progress.archives[1:]]
+        return OwnFronts(self.objectives, fronts)
 
-    def best(self, progress: Progress) -> list[Arch]:
-        """Return the thinned front of a search, fastest first."""
-        genes, numbers, chosen = self._chosen(progress, ())
-        accuracy, std = (column[chosen.rows] for column in (numbers.accuracy, numbers.accuracy_std))
-        rows = chosen.rows[thinned(accuracy.tolist(), std.tolist())]
-        return [self.evaluator.space.decode(row) for row in genes[rows].tolist()]
+    def best(self, reached: Reached, most: int) -> list[Arch]:
+        """Return the thinned front of a search, evenly less of it where it has more than `most`."""
+        whole = self.found(reached).whole
+        rows = thin(whole, self.objectives)
+        if len(self.objectives) > 2 and len(rows) > most:
+            rows = [rows[number] for number in np.linspace(0, len(rows) - 1, most).astype(int)]
+        return [whole[row].arch for row in rows]
 
-    def found(self, progress: Progress, others: Iterable[Arch] = ()) -> Found:
+    def found(self, reached: Reached, others: Iterable[Arch] = ()) -> Found:
         """Return the front of a search, its numbers as they are written.
 
         `others` were evaluated besides, and are on it where they belong.
         """
-        genes, numbers, chosen = self._chosen(progress, others)
-        return Found(tuple(self._candidates(genes, numbers, chosen.rows)), chosen.cost)
+        own = self._encoded(others)
+        kept = own[self.views[0].admits(self.evaluator.numbers(own))] if len(own) else own
+        genes = np.concatenate([*(archive.genes for archive in reached.archives), kept])
+        numbers = self.evaluator.numbers(genes).written()
+        judged = self.views[0].judge(numbers)
+        if len(self.objectives) == 2:
+            rows = np.flatnonzero(judged.admitted)
+            near = ~numbers.accuracy_extrapolated[rows]
+            chosen = choose(judged.costs[rows], near, self.reach)
+            return Found(self._candidates(numbers, rows[chosen.rows]), chosen.cost)
+        rows = np.flatnonzero(judged.admitted)
+        rows = rows[survivors(judged.costs[rows], WIDTHS[len(self.objectives)])]
+        candidates = self._candidates(numbers, rows)
+        if not self.is_shared or not len(rows):
+            return Found(candidates, None, self.near_only)
+        fronts = self.own_fronts(reached.progress)
+        front = self.evaluator.numbers(genes[rows]).written()
+        losses = np.maximum(fronts.losses(front), 0.0)
+        return Found(_with_losses(candidates, losses), None, self.near_only, fronts.sharing(front))
 
-    def drawn(self) -> list[tuple[float, float]]:
-        """Return latency and accuracy of some random networks that keep to the limits, to draw."""
+    def _candidates(self, numbers: Numbers, rows: Indices) -> tuple[Candidate, ...]:
+        return tuple(numbers.candidates(rows, with_energy=self.with_energy))
+
+    def drawn(self) -> list[tuple[float, ...]]:
+        """Return the objectives of some random networks that keep to the limits, to draw."""
         rng = np.random.default_rng(self.seed)
         columns = [rng.integers(0, count, DRAWN) for count in self.evolution.counts]
-        judged = self.judge(np.stack(columns, axis=1))
-        pairs = np.stack([judged.latency_ms, judged.accuracy], axis=1)[judged.admitted[0]]
-        return [(ms, accuracy) for ms, accuracy in pairs.tolist()]
+        numbers = self.evaluator.numbers(np.stack(columns, axis=1))
+        kept = self.views[0].judge(numbers).admitted
+        values = [objective.value(numbers)[kept].tolist() for objective in self.objectives]
+        return list(zip(*values, strict=True))
 
-    def _chosen(self, progress: Progress, others: Iterable[Arch]) -> tuple[Genes, Numbers, Chosen]:
-        encoded = [self.evaluator.space.encode(arch) for arch in others]
-        own = np.array(encoded, dtype=np.intp).reshape(len(encoded), len(self.evolution.counts))
-        kept = own[self.judge(own).admitted[0]] if len(own) else own
-        genes = np.concatenate([*(archive.genes for archive in progress.archives), kept])
-        numbers = self._rounded(self.evaluator.numbers(genes))
-        near = ~numbers.accuracy_extrapolated
-        chosen = choose(numbers.latency_ms, numbers.accuracy, near, self.reach)
-        return genes, numbers, chosen
 
-    def _rounded(self, numbers: Numbers) -> Numbers:
-        """Return numbers as `nas.objectives.predicted` writes them for one network."""
-        values = {field.name: getattr(numbers, field.name) for field in fields(Numbers)}
-        written = {n: np.array([as_written(v) for v in values[n].tolist()]) for n in ROUNDED}
-        return Numbers(**values | written)
+def _go_on(
+    evolution: Evolution,
+    progress: Progress | None,
+    evaluations: int,
+    show: Callable[[float], None],
+) -> tuple[Progress, bool]:
+    """Return how far a search came, and whether Ctrl-C ended it."""
+    reached = progress or Progress(evolution.empty(), 0, 0)
 
-    def _candidates(self, genes: Genes, numbers: Numbers, rows: Indices) -> list[Candidate]:
-        names = [field.name for field in fields(Numbers)]
-        columns = [getattr(numbers, name)[rows].tolist() for name in names]
-        archs = [self.evaluator.space.decode(row) for row in genes[rows].tolist()]
-        return [
-            Candidate(arch, **dict(zip(names, values, strict=True)))
-            for arch, *values in zip(archs, *columns, strict=True)
-        ]
+    def keep(progress: Progress) -> None:
+        nonlocal reached
+        reached = progress
+        show(progress.evaluations)
+
+    try:
+        return evolution.run(evaluations, reached, keep), False
+    except KeyboardInterrupt:
+        return reached, True
+
+
+def _with_losses(candidates: Sequence[Candidate], losses: Array) -> tuple[Candidate, ...]:
+    """Return candidates with what each device loses by running them, (devices, candidates)."""
+    return tuple(
+        replace(candidate, losses=tuple(as_written(loss) for loss in own))
+        for candidate, own in zip(candidates, losses.T.tolist(), strict=True)
+    )

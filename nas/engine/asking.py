@@ -18,7 +18,7 @@ class Asker(Protocol):
         """Return the genes of the next trial: those `wanted`, where it is not None."""
         ...
 
-    def tell(self, values: tuple[float, float], excess: Mapping[str, float]) -> dict[str, Any]:
+    def tell(self, values: Sequence[float], excess: Mapping[str, float]) -> dict[str, Any]:
         """Take up what came of the trial; return what of it the journal has to keep.
 
         Args:
@@ -57,7 +57,7 @@ class ArchiveAsker:
         self._took(genes)
         return genes
 
-    def tell(self, values: tuple[float, float], excess: Mapping[str, float]) -> dict[str, Any]:
+    def tell(self, values: Sequence[float], excess: Mapping[str, float]) -> dict[str, Any]:
         """Return what Optuna keeps of limits."""
         return {CONSTRAINT + flag: share for flag, share in excess.items()}
 

@@ -20,7 +20,7 @@ def starting_points(
     limits: Sequence[Budget],
     known_archs: Sequence[Arch] = (),
 ) -> list[Arch]:
-    """Return the fastest Arch, the smallest by each budget, and one near to keeping all of them.
+    """Return the fastest Arch, the best by each budget, and one near to keeping all of them.
 
     Each is a local minimum, found by steepest descent over the space's neighbours from the
     smallest choices and from the best of `known_archs`, which are in the space: nearly always
@@ -36,7 +36,8 @@ def starting_points(
 
     def least(value: Callable[[Any], Array], starts: Iterable[Arch]) -> Arch:
         def costs(genes: Genes) -> Array:
-            return value(numbers(genes))
+            found = value(numbers(genes))
+            return np.where(np.isnan(found), np.inf, found)  # an energy that the table lacks
 
         begin = np.array([space.encode(arch) for arch in starts], dtype=np.intp)
         if len(known):
@@ -44,23 +45,36 @@ def starting_points(
         found = np.stack([descend(genes, costs, around) for genes in begin])
         return space.decode(found[int(np.argmin(costs(found)))].tolist())
 
-    smallest = list(space.extremes())[::2]
-    points = [least(lambda n: n.latency_ms, smallest)]
+    extremes = list(space.extremes())
+    points = [least(lambda numbers: numbers.latency_ms, extremes[::2])]
     for limit in limits:
-        arch = least(limit.value, smallest)
+        arch = least(limit.cost, extremes[limit.is_least :: 2])
         value = float(limit.value(numbers(np.array([space.encode(arch)], dtype=np.intp)))[0])
-        if value > limit.limit:
+        if math.isnan(value):
             raise SearchError(
-                f"no arch of space {space.name} keeps to {limit.flag} {limit.limit:g}: the "
-                f"smallest has {value:.4g} {limit.unit} ({arch.describe()}, resolution "
-                f"{format_resolution(arch.resolution)}); try {limit.flag} {_rounded_up(value):g}"
+                f"{limit.flag} cannot be kept to: the table lacks the {limit.measure.quantity.name}"
+                f" of blocks that every network has; leave {limit.flag} out"
             )
+        if limit.is_broken(value):
+            raise SearchError(_impossible(space, limit, arch, value))
         points.append(arch)
     if len(limits) > 1:
         points.append(
             least(lambda n: np.maximum(0, np.max([x.excess(n) for x in limits], axis=0)), points)
         )
     return points
+
+
+def _impossible(space: Space, limit: Budget, arch: Arch, value: float) -> str:
+    """Say that a limit is beyond what `arch`, the best by it, has."""
+    of_device = f" on {limit.measure.device}" if limit.measure.device else ""
+    best = "largest" if limit.is_least else "smallest"
+    return (
+        f"no arch of space {space.name} keeps to {limit.flag} {limit.limit:g}{of_device}: the "
+        f"{best} has {value:.4g} {limit.unit} ({arch.describe()}, resolution "
+        f"{format_resolution(arch.resolution)}); try {limit.flag} "
+        f"{_rounded(value, up=not limit.is_least):g}"
+    )
 
 
 def descend(
@@ -98,11 +112,12 @@ class _Neighbours:
         return np.concatenate(found)
 
 
-def _rounded_up(value: float) -> float:
-    """Round `value` up to three significant digits.
+def _rounded(value: float, *, up: bool) -> float:
+    """Round `value` to three significant digits, up or down.
 
-    >>> _rounded_up(0.39951), _rounded_up(1234.5)
-    (0.4, 1240.0)
+    >>> _rounded(0.39951, up=True), _rounded(1234.5, up=True), _rounded(1234.5, up=False)
+    (0.4, 1240.0, 1230.0)
     """
     digits = 2 - math.floor(math.log10(value))
-    return float(math.ceil(value * 10.0**digits) / 10.0**digits)
+    shifted = value * 10.0**digits
+    return float((math.ceil(shifted) if up else math.floor(shifted)) / 10.0**digits)

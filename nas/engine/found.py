@@ -4,18 +4,44 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from nas.engine.cells import survivors
 from nas.engine.reach import Cost
-from nas.front import Candidate
+from nas.engine.sharing import Sharing
+from nas.front import Candidate, step_of, thinned
+from nas.objectives.objective import Objective
 from supernet.arch import Arch
 from supernet.space import Space
+
+STEPS = {3: 0.08, 4: 0.25}  # of costs, that networks of a thinned front differ in
 
 
 @dataclass(frozen=True)
 class Found:
-    """The whole front, fastest first, and what keeping near costs; None where nothing did."""
+    """The whole front, the least first cost first, and what keeping near costs."""
 
     whole: tuple[Candidate, ...]
-    cost: Cost | None
+    cost: Cost | None  # None: nothing kept the front near, or with `near_only` nobody knows
+    near_only: bool = False  # networks beyond reach of what is known were not looked at
+    sharing: Sharing | None = None  # None: one device
+
+
+def thin(front: Sequence[Candidate], objectives: Sequence[Objective]) -> list[int]:
+    """Return which networks of a front, the least first cost first, differ by more than nothing.
+
+    With two objectives they are `nas.front.thinned`. With more, no other is cheaper by a cell of
+    `STEPS` in all costs (`nas.engine.cells`) and as accurate to a step.
+    """
+    accuracy = [candidate.accuracy for candidate in front]
+    std = [candidate.accuracy_std for candidate in front]
+    if len(objectives) == 2 or not front:
+        return thinned(accuracy, std)
+    step = step_of(float(np.median(std)))
+    costs = [[cost.cost(candidate) for candidate in front] for cost in objectives[:-1]]
+    levels = -np.floor(np.array(accuracy) / step)
+    kept = survivors(np.stack([*np.array(costs), levels], axis=1), STEPS[len(objectives)])
+    return sorted(kept.tolist())
 
 
 def with_neighbours(space: Space, archs: Sequence[Arch], seed: int) -> list[Arch]:

@@ -28,7 +28,8 @@ from results.reading import (
 
 STUDY = "search"
 WRITER = "nas.search"  # where Optuna has the process and thread that wrote a line
-DIRECTIONS: tuple[Literal["minimize"], Literal["maximize"]] = ("minimize", "maximize")
+Direction = Literal["minimize", "maximize"]
+CODES: dict[Direction, int] = {"minimize": 1, "maximize": 2}  # as Optuna writes them
 BEGINS = '{"op_code":'  # of every line
 
 
@@ -37,7 +38,7 @@ class Created(Record, frozen=True, tag_field="op_code", tag=0):
 
     worker_id: str
     study_name: Literal["search"]
-    directions: tuple[Literal[1], Literal[2]]  # minimize, maximize
+    directions: tuple[Literal[1, 2], ...]  # minimize, maximize
 
 
 class Attributes(Record, frozen=True):
@@ -58,7 +59,7 @@ class Trial(Record, frozen=True, tag_field="op_code", tag=4):
     params: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e6)]]  # genes
     user_attrs: Attributes
     system_attrs: dict[str, Count | Finite | dict[str, Finite]]
-    values: tuple[Finite, Finite]
+    values: Annotated[tuple[Finite, ...], msgspec.Meta(min_length=2, max_length=4)]
     value: None = None  # as older versions wrote it
 
 
@@ -83,8 +84,8 @@ class Finished:
     """A trial to be written."""
 
     genes: Mapping[str, int]
-    values: tuple[float, float]
-    numbers: Mapping[str, float | bool]  # of the candidate, by field
+    values: Sequence[float]
+    numbers: Mapping[str, Any]  # of the candidate, by field
     system_attrs: Mapping[str, Any]  # what a sampler keeps of it
     started: datetime
     completed: datetime
@@ -93,13 +94,17 @@ class Finished:
 class Journal:
     """The file: one process, which holds the run folder's lock, writes it."""
 
-    def __init__(self, path: Path, choices: Mapping[str, int]) -> None:
+    def __init__(
+        self, path: Path, choices: Mapping[str, int], directions: Sequence[Direction]
+    ) -> None:
         """Read and check all of `path`, if it is there. Raises RunError.
 
         Args:
             choices: their number, of each gene.
+            directions: of the objectives.
         """
         self.path = path
+        self._directions = tuple(CODES[direction] for direction in directions)
         self.trials: list[Trial] = []
         # Optuna wants them in every trial: only so short do they not make up most of the file.
         self._distributions = {name: _distribution(count) for name, count in choices.items()}
@@ -111,8 +116,8 @@ class Journal:
     def begin(self) -> None:
         """Write the line of the study, where it is not there. Raises RunError."""
         if not self._is_begun:
-            directions = [1, 2]  # of DIRECTIONS
-            self._append([{"op_code": 0, **_OWN, "study_name": STUDY, "directions": directions}])
+            begun = {"op_code": 0, **_OWN, "study_name": STUDY, "directions": self._directions}
+            self._append([begun])
             self._is_begun = True
 
     def append(self, trials: Sequence[Finished]) -> None:
@@ -176,6 +181,8 @@ class Journal:
         """Take up a line. Raises RunError for one that is none of a search."""
         record: Created | Trial = parse_json(line, Created | Trial, where)  # type: ignore[arg-type]
         if isinstance(record, Created):
+            if record.directions != self._directions:
+                raise RunError(f"{where}: a study of other objectives")
             self._is_begun = True
             return
         if not self._is_begun:
@@ -183,6 +190,8 @@ class Journal:
         for text in set(record.distributions.values()) - known:
             parse_json(text, Distribution, where)
             known.add(text)
+        if len(record.values) != len(self._directions):
+            raise RunError(f"{where}: {len(record.values)} values of {len(self._directions)}")
         if missing := sorted(record.params.keys() - record.distributions.keys()):
             raise RunError(f"{where}: no distribution of {missing[0]}")
         self.trials.append(record)

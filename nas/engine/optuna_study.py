@@ -10,7 +10,7 @@ from optuna.samplers import BaseGASampler
 from optuna.trial import FrozenTrial, create_trial
 
 from nas.engine.asking import GenesByName
-from nas.engine.journal import DIRECTIONS, Trial
+from nas.engine.journal import Direction, Trial
 from nas.engine.samplers import POPULATION, make_sampler
 
 
@@ -22,8 +22,15 @@ class OptunaAsker:
     time quadratic.
     """
 
-    def __init__(self, sampler: str, choices: Mapping[str, int], seed: int) -> None:
+    def __init__(
+        self,
+        sampler: str,
+        choices: Mapping[str, int],
+        directions: Sequence[Direction],
+        seed: int,
+    ) -> None:
         """Take one of `samplers.SAMPLERS`, and the genes' numbers of choices."""
+        self._directions = directions
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._sampler = sampler
         self._distributions: dict[str, BaseDistribution] = {
@@ -39,7 +46,7 @@ class OptunaAsker:
         self._trial = self._study.ask(self._distributions)
         return self._trial.params
 
-    def tell(self, values: tuple[float, float], excess: Mapping[str, float]) -> dict[str, Any]:
+    def tell(self, values: Sequence[float], excess: Mapping[str, float]) -> dict[str, Any]:
         """Take up what came of the trial; return what the sampler keeps of it."""
         assert self._trial is not None
         for flag, share in excess.items():
@@ -77,7 +84,7 @@ class OptunaAsker:
     def _study_with(self, pool: Sequence[FrozenTrial], seed: int) -> Study:
         """Return a study in memory with `pool` as its first generation."""
         sampler = make_sampler(self._sampler, seed)
-        study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
+        study = optuna.create_study(directions=self._directions, sampler=sampler)
         # Archs that were asked for by name have no generation of their own.
         generation = {f"{type(sampler).__name__}:generation": 0}
         study.add_trials(

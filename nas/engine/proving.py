@@ -51,13 +51,17 @@ def prove_archives(
     if prior is None:
         why = "accuracies are not those of published figures"
         return Proven("none", None, 0, why), []
-    limits = Limits(**{limit.field: limit.limit for limit in search.limits})
+    # A least accuracy takes away the lower end of a front, and nothing from what is left.
+    upper = [limit for limit in search.limits if not limit.is_least]
+    limits = Limits(**{limit.measure.quantity.field: limit.limit for limit in upper})
     kinds: list[Kind] = []
     missing: list[Arch] = []
     gaps, states, why = [], 0, ""
     for archive, distance in zip(progress.archives, (math.inf, EXTRAPOLATED), strict=False):
         own = replace(limits, distance=distance)
-        problem = ExactProblem(evaluator.space, evaluator.components, evaluator.latency, prior, own)
+        problem = ExactProblem(
+            evaluator.space, evaluator.components, evaluator.latencies[0], prior, own
+        )
         proof = prove(problem, archive.genes, most_states=most_states)
         kinds.append(proof.kind)
         states += proof.states

@@ -36,19 +36,21 @@ class Chosen:
     cost: Cost | None = None  # None: nothing kept the front near
 
 
-def choose(latency_ms: Array, accuracy: Array, near: Marks, reach: str) -> Chosen:
-    """Return which networks make up the front."""
-    whole = non_dominated(latency_ms, accuracy)
+def choose(costs: Array, near: Marks, reach: str) -> Chosen:
+    """Return which networks make up the front.
+
+    `costs` are (networks, 2): the cost that is minimised, and the negative accuracy.
+    """
+    whole = non_dominated(costs) if len(costs) else np.zeros(0, np.intp)
     if reach == FAR or not near.any() or near[whole].all():
         return Chosen(whole)
+    cost, accuracy = costs[:, 0], -costs[:, 1]
     inside = np.flatnonzero(near)
-    own = inside[non_dominated(latency_ms[inside], accuracy[inside])]
-    needed = ms_at(accuracy, latency_ms[own], accuracy[own])
-    admitted = np.flatnonzero(near | (needed > (1 + MOST) * latency_ms))
-    rows = admitted[non_dominated(latency_ms[admitted], accuracy[admitted])]
-    return Chosen(
-        rows, cost_of((latency_ms[rows], accuracy[rows]), (latency_ms[whole], accuracy[whole]))
-    )
+    own = inside[non_dominated(costs[inside])]
+    needed = ms_at(accuracy, cost[own], accuracy[own])
+    admitted = np.flatnonzero(near | (needed > (1 + MOST) * cost))
+    rows = admitted[non_dominated(costs[admitted])]
+    return Chosen(rows, cost_of((cost[rows], accuracy[rows]), (cost[whole], accuracy[whole])))
 
 
 def ms_at(accuracy: Array, front_ms: Array, front_accuracy: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The search itself: a study over a space's genes, for latency and accuracy.
+"""The search itself: a study over a space's genes, for any few objectives.
 
 It asks for Archs, gives them to a callable and keeps what comes back; it knows neither
 tables nor PyTorch. Trials run a population at a time, and each finished population is appended to
@@ -6,23 +6,22 @@ a journal: that is what makes it fast and lets it be resumed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from nas.engine.asking import ArchiveAsker, Asker, GenesByName
-from nas.engine.journal import Finished, Journal, Trial
+from nas.engine.journal import Direction, Finished, Journal, Trial
 from nas.engine.samplers import POPULATION
-from nas.front import Candidate
+from nas.front import Candidate, candidate_of, numbers_of
 from nas.objectives.budgets import Budget
+from nas.objectives.objective import DEFAULT, Objective
 from nas.options import ARCHIVE
 from results.errors import RunError
 from supernet.arch import Arch
 from supernet.space import Space
-
-NUMBERS = tuple(field.name for field in fields(Candidate) if field.name != "arch")
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Problem:
     space: Space
     evaluate: Callable[[Arch], Candidate]  # called once for each distinct Arch
     limits: Sequence[Budget]
+    objectives: Sequence[Objective] = DEFAULT
 
 
 class Search:
@@ -62,8 +62,11 @@ class Search:
         self._first = first[:POPULATION]
         self._seed = seed
         self._choices = {name: n for name, n in problem.space.genes.items() if n > 1}
+        self._directions: list[Direction] = [
+            "maximize" if own.is_maximized else "minimize" for own in problem.objectives
+        ]
         self._asker = self._asker_of(sampler, proposals)
-        self._journal = Journal(journal, self._choices)
+        self._journal = Journal(journal, self._choices, self._directions)
         self._recall()
         self._journal.begin()
 
@@ -99,17 +102,17 @@ class Search:
         if arch not in self.candidates:
             self.candidates[arch] = self.problem.evaluate(arch)
         candidate = self.candidates[arch]
-        excess = {limit.flag: float(limit.excess(candidate)) for limit in self.problem.limits}
-        values = candidate.latency_ms, candidate.accuracy
+        excess = {limit.name: float(limit.excess(candidate)) for limit in self.problem.limits}
+        values = tuple(own.value(candidate) for own in self.problem.objectives)
         kept = self._asker.tell(values, excess)
-        return Finished(genes, values, _numbers(candidate), kept, started, datetime.now(UTC))
+        return Finished(genes, values, numbers_of(candidate), kept, started, datetime.now(UTC))
 
     def _asker_of(self, sampler: str, proposals: Sequence[Arch]) -> Asker:
         if sampler == ARCHIVE:
             return ArchiveAsker(list(map(self._genes_of, proposals)), self._choices, self._seed)
         from nas.engine.optuna_study import OptunaAsker  # its import takes time
 
-        return OptunaAsker(sampler, self._choices, self._seed)
+        return OptunaAsker(sampler, self._choices, self._directions, self._seed)
 
     def _genes_of(self, arch: Arch) -> GenesByName:
         space = self.problem.space
@@ -138,8 +141,7 @@ class Search:
             try:
                 genes = self._genes_in(trial)
                 arch = self._arch_of(genes)
-                numbers = {name: getattr(trial.user_attrs.candidate, name) for name in NUMBERS}
-                self.candidates[arch] = Candidate(arch=arch, **numbers)
+                self.candidates[arch] = candidate_of(arch, trial.user_attrs.candidate)
                 if self.num_trials < whole:
                     self._asker.recall(trial, genes)
                     self.num_trials += 1
@@ -163,10 +165,6 @@ class Search:
     def _arch_of(self, genes: Mapping[str, int]) -> Arch:
         space = self.problem.space
         return space.decode([genes.get(name, 0) for name in space.genes])
-
-
-def _numbers(candidate: Candidate) -> dict[str, float | bool]:
-    return {name: getattr(candidate, name) for name in NUMBERS}
 
 
 def _mix(seed: int, position: int) -> int:

@@ -1,12 +1,13 @@
-"""`--accuracy` and `--objective`: where a search's accuracies come from, and in which space.
+"""`--accuracy` and `--evaluate`: where a search's accuracies come from, and in which space.
 
 published: the scaling law on published figures. FILE.jsonl: a predictor fitted on evaluated
 subnets. MODEL.npz: one that `predictors.fit` fitted. With `--trained`, what either says is worth
-once a network is trained alone. CHECKPOINT.safetensors with `--objective supernet`: every trial is
+once a network is trained alone. CHECKPOINT.safetensors with `--evaluate supernet`: every trial is
 evaluated on it.
 """
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,9 @@ from nas.objectives.supernet_accuracy import open_checkpoint
 from nas.options import (
     ACCURACY_MODELS,
     CHECKPOINT,
+    EVALUATED_BY,
     FITTED,
     MODEL,
-    OBJECTIVES,
     PLAIN,
     PUBLISHED,
     SUPERNET,
@@ -61,16 +62,18 @@ class Asked:
 
 
 def choose_accuracy(
-    options: SearchOptions, task: Task, table: Table
+    options: SearchOptions, task: Task, tables: Sequence[Table]
 ) -> tuple[AccuracySource, Space]:
     """Return the source and the space that a search is asked for; by default what was measured.
+
+    `tables` are those of the devices.
 
     Raises UserError where they contradict each other, cannot be found, or where what is named is
     of another task, data set or space.
     """
-    check_objective(options)
+    check_evaluate(options)
     if options.accuracy == PUBLISHED:
-        return _published(options, task, table)
+        return _published(options, task, tables)
     path = accuracy_file(options.accuracy)
     asked = Asked(task, options.dataset, options.space, options.num_classes)
     if path.suffix == CHECKPOINT:
@@ -82,10 +85,12 @@ def choose_accuracy(
     return PredictedAccuracy(predictor), predictor.space.freeze(options.freeze)
 
 
-def _published(options: SearchOptions, task: Task, table: Table) -> tuple[AccuracySource, Space]:
+def _published(
+    options: SearchOptions, task: Task, tables: Sequence[Table]
+) -> tuple[AccuracySource, Space]:
     dataset = dataset_of(task, options.dataset)
     name, frozen, classes = options.space, options.freeze, options.num_classes
-    if name is None and (measured := _measured(table, task, dataset)):
+    if name is None and (measured := _measured_for(tables, task, dataset)):
         asked = {freeze.dimension for freeze in map(Freeze.parse, frozen)}
         own = measured.freeze or []
         kept = (text for text in own if Freeze.parse(text).dimension not in asked)
@@ -95,6 +100,18 @@ def _published(options: SearchOptions, task: Task, table: Table) -> tuple[Accura
         name or DEFAULT_SPACE, task=task, dataset=dataset, freeze=frozen, num_classes=classes
     )
     return PredictedAccuracy(published(dataset, classes)), judged_space(space, frozen)
+
+
+def _measured_for(tables: Sequence[Table], task: Task, dataset: str) -> SpaceFlags | None:
+    """Return the flags that tables were measured for. Raises SearchError where they differ."""
+    all_flags = [flags for table in tables if (flags := _measured(table, task, dataset))]
+    for flags in all_flags[1:]:
+        if flags != all_flags[0]:
+            raise SearchError(
+                "the devices' tables were measured for different networks, of spaces "
+                f"{all_flags[0].space} and {flags.space}; choose one by --space"
+            )
+    return all_flags[0] if all_flags else None
 
 
 def _measured(table: Table, task: Task, dataset: str) -> SpaceFlags | None:
@@ -150,22 +167,22 @@ def load_first_level(
     return fit_learned(evaluations, space, model=model)
 
 
-def check_objective(options: SearchOptions) -> None:
-    """Raise SearchError where `--accuracy`, `--objective` and their flags do not go together."""
-    check_choice("objective", options.objective, OBJECTIVES, SearchError)
+def check_evaluate(options: SearchOptions) -> None:
+    """Raise SearchError where `--accuracy`, `--evaluate` and their flags do not go together."""
+    check_choice("evaluate", options.evaluate, EVALUATED_BY, SearchError)
     source = options.accuracy
     is_checkpoint = Path(source).suffix == CHECKPOINT
-    is_evaluated = options.objective == SUPERNET
+    is_evaluated = options.evaluate == SUPERNET
     search = f"python -m nas.search --device {options.device[0]} --accuracy"
     if is_evaluated and not is_checkpoint:
         raise SearchError(
-            "--objective supernet evaluates every trial on a supernet's checkpoint; name it: "
-            f"`{search} CHECKPOINT{CHECKPOINT} --objective supernet`"
+            "--evaluate supernet evaluates every trial on a supernet's checkpoint; name it: "
+            f"`{search} CHECKPOINT{CHECKPOINT} --evaluate supernet`"
         )
     if is_checkpoint and not is_evaluated:
         raise SearchError(
             f"{source} is a checkpoint, on which every trial must be evaluated: `{search} "
-            f"{source} --objective supernet`; or evaluate some subnets into a FILE.jsonl by "
+            f"{source} --evaluate supernet`; or evaluate some subnets into a FILE.jsonl by "
             f"`python -m supernet.evaluate` and predict from those: `{search} FILE.jsonl`"
         )
     if options.accuracy_model != FITTED and (source == PUBLISHED or is_checkpoint):
@@ -175,11 +192,10 @@ def check_objective(options: SearchOptions) -> None:
     check_trained(source, options.trained)
     if not is_evaluated and options.evaluation_flags:
         flag = next(iter(options.evaluation_flags))
-        raise SearchError(f"{flag} goes with --objective supernet; leave it out")
+        raise SearchError(f"{flag} goes with --evaluate supernet; leave it out")
     if is_evaluated and options.max_accuracy_std is not None:
         raise SearchError(
-            "--max-accuracy-std limits predictions, and --objective supernet evaluates; leave it "
-            "out"
+            "--max-accuracy-std limits predictions, and --evaluate supernet evaluates; leave it out"
         )
 
 
@@ -211,7 +227,7 @@ def accuracy_file(source: str) -> Path:
         raise PredictorError(
             f"no file {source!r} to take accuracies from{hint}; --accuracy takes published, a "
             f"FILE.jsonl of supernet.evaluate, a MODEL{MODEL} of predictors.fit, or a "
-            f"CHECKPOINT{CHECKPOINT} with --objective supernet"
+            f"CHECKPOINT{CHECKPOINT} with --evaluate supernet"
         )
     return path
 

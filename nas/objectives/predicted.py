@@ -1,9 +1,10 @@
 """What a search optimises, as a function of an Arch: predictions from tables and priors."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
-from nas.front import Candidate
+from nas.front import Candidate, DeviceLatency
 from nas.objectives.sources import AccuracySource, NoAccuracy
 from predictors.latency import LatencyPredictor
 from supernet.arch import Arch
@@ -13,22 +14,38 @@ from supernet.cost import memory_mb, network_cost
 
 @dataclass(frozen=True)
 class Predicted:
-    """Evaluates an Arch by a latency table and an accuracy predictor."""
+    """Evaluates an Arch by latency tables, one for each device, and an accuracy predictor."""
 
-    latency: LatencyPredictor
+    latencies: Sequence[LatencyPredictor]
     accuracy: AccuracySource | NoAccuracy
+    with_energy: bool = False
 
     def __call__(self, arch: Arch) -> Candidate:
-        """Return all numbers of an Arch."""
+        """Return all numbers of an Arch.
+
+        Raises SearchError where its energy is asked for and a block's was not measured.
+        """
         accuracy = self.accuracy.predict(arch)
+        first, *others = self.latencies
+        costs = predict_costs(first, arch)
+        further = [predict_costs(latency, arch) for latency in others]
+        costs["memory_mb"] = max(own["memory_mb"] for own in (costs, *further))
+        if self.with_energy:
+            energy_mj = first.table.network_energy_mj(blocks_of(arch))
+            costs["energy_mj"] = None if energy_mj is None else as_written(energy_mj)
         return Candidate(
             arch,
             accuracy=as_written(accuracy.mean),
             accuracy_std=as_written(accuracy.std),
             accuracy_extrapolated=accuracy.extrapolated,
             accuracy_transferred=accuracy.transferred,
-            **predict_costs(self.latency, arch),
+            others=tuple(_latency_of(own) for own in further),
+            **costs,
         )
+
+
+def _latency_of(costs: dict[str, Any]) -> DeviceLatency:
+    return DeviceLatency(**{field.name: costs[field.name] for field in fields(DeviceLatency)})
 
 
 def predict_costs(predictor: LatencyPredictor, arch: Arch) -> dict[str, Any]:

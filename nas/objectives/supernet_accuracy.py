@@ -1,4 +1,4 @@
-"""`--objective supernet`: every trial is evaluated on a supernet's checkpoint.
+"""`--evaluate supernet`: every trial is evaluated on a supernet's checkpoint.
 
 Each evaluation is kept in the run folder as soon as it is made, as `supernet.evaluate` keeps
 them, so that a search that goes on repeats none. PyTorch is imported here alone.

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from nas.engine.run import SearchRun
+from nas.engine.search_run import SearchRun
 from nas.exact.incumbent import Incumbent
 from nas.exact.pairs import Limits
 from nas.exact.prove import ExactProblem, prove

@@ -21,13 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from nas.engine.archive import Archive, Progress
-from nas.engine.archive_search import ArchiveSearch
-from nas.engine.reach import choose
-from nas.engine.run import SearchRun
+from nas.engine.archive import Archive, Progress, non_dominated
+from nas.engine.archive_search import ArchiveSearch, Reached
+from nas.engine.search_run import SearchRun
 from nas.front import thinned
-from nas.options import EVALUATIONS, FAR, NEAR, SearchOptions
-from predictors.worth import Array
+from nas.objectives.objective import DEFAULT
+from nas.options import EVALUATIONS, NEAR, SearchOptions
 from tests.benchmarks.record import ROOT, write_record
 from tests.benchmarks.two_commits import environment
 from tests.same_numbers import checked_out
@@ -100,7 +99,7 @@ def fronts_of(device: str) -> dict[str, Any]:
     """Compare fronts of default searches with all that is known of a device."""
     run = SearchRun.of(SearchOptions(device=(device,)))
     first = list(run.official.values())
-    searches = [ArchiveSearch(run.evaluator, (), NEAR, first, seed) for seed in SEEDS]
+    searches = [ArchiveSearch(run.evaluator, DEFAULT, (), NEAR, first, seed) for seed in SEEDS]
     default = [search.evolution.run(EVALUATIONS) for search in searches]
     many = [search.evolution.run(MANY * EVALUATIONS) for search in searches]
     known = [
@@ -108,8 +107,8 @@ def fronts_of(device: str) -> dict[str, Any]:
     ]
     rng = np.random.default_rng(0)
     drawn = np.stack([rng.integers(0, n, RANDOM) for n in run.space.genes.values()], axis=1)
-    judged = searches[0].judge(drawn)
-    at_random = Archive.empty(drawn.shape[1]).add(drawn, judged.latency_ms, judged.accuracy)
+    judged = searches[0].evolution.judge(drawn)[0]
+    at_random = Archive.empty(drawn.shape[1]).add(drawn, judged.costs)
     return {
         "networks": run.space.size,
         "evaluations": default[0].evaluations,
@@ -125,7 +124,7 @@ def merged(archives: list[Archive]) -> Archive:
     """Return what none of several archives beats."""
     best = archives[0]
     for other in archives[1:]:
-        best = best.add(other.genes, other.latency_ms, other.accuracy)
+        best = best.add(other.genes, other.costs)
     return best
 
 
@@ -140,40 +139,37 @@ def beside(archive: Archive, known: Archive) -> dict[str, float]:
     }
 
 
-def rounded(archive: Archive) -> set[tuple[str, str]]:
+def rounded(archive: Archive) -> set[tuple[float, float]]:
     """Return objectives as they are written, those that rounding leaves dominated left out."""
-    ms, accuracy = (
-        np.array([float(f"{v:.6g}") for v in values])
-        for values in (archive.latency_ms, archive.accuracy)
-    )
-    rows = choose(ms, accuracy, np.ones(len(ms), np.bool_), FAR).rows
-    return {(f"{ms[row]:.6g}", f"{accuracy[row]:.6g}") for row in rows}
+    costs = np.array([[float(f"{cost:.6g}") for cost in own] for own in archive.costs.tolist()])
+    return set(map(tuple, costs[non_dominated(costs)].tolist()))
 
 
 def hypervolume(archive: Archive, known: Archive) -> float:
     """Return the area over log latency, up to the slowest and down to the least accurate known."""
-    inside = archive.latency_ms <= known.latency_ms[-1]
-    ms: Array = np.log(archive.latency_ms[inside])
-    width = np.diff(np.append(ms, np.log(known.latency_ms[-1])))
-    return float(width @ np.maximum(archive.accuracy[inside] - known.accuracy[0], 0.0))
+    last_ms, least_accuracy = known.costs[-1, 0], -known.costs[0, 1]
+    ms, accuracy = archive.costs[:, 0], -archive.costs[:, 1]
+    inside = ms <= last_ms
+    width = np.diff(np.append(np.log(ms[inside]), np.log(last_ms)))
+    return float(width @ np.maximum(accuracy[inside] - least_accuracy, 0.0))
 
 
 def speed(search: ArchiveSearch) -> float:
     """Return networks evaluated a second, deviations and marks included, on one core."""
     rng = np.random.default_rng(0)
     genes = np.stack([rng.integers(0, n, BATCH) for n in search.evolution.counts], axis=1)
-    search.judge(genes)
+    search.evolution.judge(genes)
     taken = []
     for _ in range(BATCHES):
         started = time.process_time()
-        search.judge(genes)
+        search.evolution.judge(genes)
         taken.append(time.process_time() - started)
     return BATCH / statistics.median(taken)
 
 
 def default_front(search: ArchiveSearch, progress: Progress) -> dict[str, float]:
     """Return how much of a default front is marked, and what keeping near costs."""
-    found = search.found(progress)
+    found = search.found(Reached(progress, interrupted=False))
     kept = thinned([c.accuracy for c in found.whole], [c.accuracy_std for c in found.whole])
     rows = [found.whole[number] for number in kept]
     return {

@@ -131,8 +131,8 @@ def use_table(path: Path) -> Any:
     predictor = LatencyPredictor(table)
     found = [predictor.predict(blocks_of(arch)) for arch in _tiny()]
     other = predictor.predict(blocks_of(named_arch("b0")))
-    options = SearchOptions(device=(table.device,), table=path)
-    _, space = choose_accuracy(options, "classification", table)
+    options = SearchOptions(device=(table.device,), table=(str(path),))
+    _, space = choose_accuracy(options, "classification", [table])
     json.dumps([predictor.describe(), predictor.provenance, space.to_dict()], allow_nan=False)
     return [(one.latency_ms, one.std_ms) for one in (*found, other)]
 

@@ -1,0 +1,57 @@
+"""Non-dominated networks in three or four objectives, as a grid of cells.
+
+All objectives but the last are laid on a logarithmic grid; of each cell the best in the last one
+is kept, where no cell that is at most as dear in all others has one as good. So every network has
+one that is kept beside it: at least as good in the last objective, and at most one cell dearer in
+the others (epsilon-dominance, Laumanns et al. 2002). None that is kept is dominated by another of
+the same set.
+"""
+
+import math
+
+import numpy as np
+
+from predictors.components import Indices
+from predictors.worth import Array
+
+WIDTHS = {3: 0.03, 4: 0.1}  # of a cell as a share of the cost, by number of objectives
+MOST_RATIO = 1e6  # between the most and the least of a cost, below which all is one cell
+
+
+def survivors(costs: Array, width: float) -> Indices:
+    """Return the indices of networks that are kept, those of the least first cost first.
+
+    Args:
+        costs: (networks, objectives), the less the better, all but the last not negative.
+    """
+    if not len(costs):
+        return np.zeros(0, np.intp)
+    cells = _cells(costs[:, :-1], width)
+    last = costs[:, -1]
+    order = np.lexsort((*costs.T[-2::-1], last, *cells.T))
+    firsts = np.ones(len(order), np.bool_)
+    firsts[1:] = np.any(cells[order[1:]] != cells[order[:-1]], axis=1)
+    winners = order[firsts]
+    grid = np.full(cells.max(axis=0) + 1, np.inf)
+    own = tuple(cells[winners].T)
+    grid[own] = last[winners]
+    before = np.full(grid.shape, np.inf)  # the best of all other cells that are not dearer
+    for axis in range(grid.ndim):
+        np.minimum.accumulate(grid, axis=axis, out=grid)
+    for axis in range(grid.ndim):
+        later = [slice(None)] * grid.ndim
+        earlier = [slice(None)] * grid.ndim
+        later[axis], earlier[axis] = slice(1, None), slice(None, -1)
+        np.minimum(before[tuple(later)], grid[tuple(earlier)], out=before[tuple(later)])
+    kept = winners[last[winners] < before[own]]
+    ordered: Indices = kept[np.argsort(costs[kept, 0], kind="stable")]
+    return ordered
+
+
+def _cells(costs: Array, width: float) -> Indices:
+    """Return the cell of each network, (networks, costs), from 0."""
+    most = costs.max(axis=0)
+    least = np.maximum(costs, np.maximum(most / MOST_RATIO, np.finfo(np.float64).tiny))
+    steps = np.floor(np.log(least) / math.log1p(width)).astype(np.intp)
+    cells: Indices = steps - steps.min(axis=0)
+    return cells
