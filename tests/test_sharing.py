@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lut.device import SHIPPED
+from nas.engine.archive_search import ArchiveSearch
 from nas.engine.devices import choose_targets, tables_by_device
 from nas.engine.run import search
 from nas.engine.search_run import SearchRun
@@ -19,6 +20,7 @@ from nas.options import SearchOptions
 from nas.search import SearchCommand
 from nas.summary import print_front
 from results.errors import DeviceError, TableError
+from results.runs import SEARCH, open_run
 from tests.pareto import beats
 from tests.test_archive import SLICE
 from tests.test_objectives import numbers_of_all
@@ -31,7 +33,7 @@ PAIR: dict[str, Any] = {"device": (PHONE, ORIN), "space": "b", "freeze": SLICE, 
 def shared(request, tmp_path_factory):
     """A search for two devices, and the numbers of all networks that it may return."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
-    options = SearchOptions(**PAIR, reach=request.param, evaluations=60_000, out=folder)
+    options = SearchOptions(**PAIR, reach=request.param, evaluations=100_000, out=folder)
     result = search(options)
     run = SearchRun.of(options)
     numbers = numbers_of_all(run)
@@ -125,7 +127,7 @@ def test_files_have_each_latency(shared):
 
 def test_budgets_hold_on_their_devices(tmp_path):
     options = SearchOptions(
-        **PAIR, reach="far", evaluations=60_000, out=tmp_path / "run",
+        **PAIR, reach="far", evaluations=100_000, out=tmp_path / "run",
         max_latency_ms=(f"{PHONE}=14", f"{ORIN}=1.1"),
     )  # fmt: skip
     result = search(options)
@@ -143,15 +145,35 @@ def test_budgets_hold_on_their_devices(tmp_path):
             assert loss == pytest.approx(latency.latency_ms / least - 1, abs=2e-3)
 
 
-def test_a_longer_resumed_search_is_the_longer_search(tmp_path):
-    for name, evaluations in (("a", 40_000), ("b", 90_000)):
-        options = SearchOptions(
-            device=(PHONE, ORIN), space="b", trials=20, evaluations=evaluations, out=tmp_path / name
-        )
-        search(options)
-    search(SearchOptions(resume=tmp_path / "a", evaluations=90_000))
-    for file in ("archive.json", "archive_shared.json", "front_all.csv", "front.csv"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+class Stop:
+    """Show progress until so many networks are evaluated; then Ctrl-C is pressed."""
+
+    def __init__(self, evaluations):
+        self.evaluations = evaluations
+
+    def __call__(self, done):
+        if done >= self.evaluations:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stopped", [20_000, 70_000])  # in the first half, in the second
+def test_interrupted_and_gone_on_with_it_ends_as_if_it_had_not_been(tmp_path, stopped):
+    run = SearchRun.of(SearchOptions(device=(PHONE, ORIN), space="b"))
+    search = ArchiveSearch(
+        run.evaluator, run.objectives, (), "near", run.first(run.starting_points()), 0
+    )
+    found = {}
+    for name, stops in (("whole", ()), ("parts", (stopped,)), ("longer", (40_000, 80_000))):
+        with open_run(SEARCH, tmp_path / name, name) as folder:
+            for stop in stops:
+                if name == "parts":
+                    assert search.run(folder, 120_000, Stop(stop)).interrupted
+                else:
+                    search.run(folder, stop, lambda done: None)
+            reached = search.run(folder, 120_000, lambda done: None)
+        assert 90_000 < reached.evaluations <= 120_000
+        found[name] = [archive.genes.tolist() for archive in reached.archives]
+    assert found["parts"] == found["whole"] == found["longer"]
 
 
 def test_a_table_of_one_of_several_devices(tmp_path):

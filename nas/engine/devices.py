@@ -87,9 +87,9 @@ def _labels(devices: Sequence[Device]) -> list[str]:
         else f"{device.name}_{device.runtime}_{device.precision}"
         for device in devices
     ]
-    for label in labels:
+    for label, name in zip(labels, names, strict=True):
         if labels.count(label) > 1:
-            raise DeviceError(f"--device {label} stands there twice; leave one out")
+            raise DeviceError(f"--device {name} stands there twice; leave one out")
     return labels
 
 

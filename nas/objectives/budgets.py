@@ -22,6 +22,11 @@ class Budget:
     is_least: bool = False  # the number must be at least the limit, else at most
 
     @property
+    def name(self) -> str:
+        """Return the flag, with the device where there are several."""
+        return f"{self.flag} {self.measure.device}" if self.measure.device else self.flag
+
+    @property
     def unit(self) -> str:
         """Return the unit of the limit."""
         return self.measure.quantity.unit
