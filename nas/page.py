@@ -2,15 +2,20 @@
 
 import html
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from nas.front import Candidate, Front
 from nas.objectives.objective import LATENCY
 from nas.panels import TICKS, Panel, columns_of, cycle, panels_of, title_of, words_of
+from nas.pareto import best_shared
 from supernet.arch import format_resolution
 
 GAP = 0.06  # of the width, between panels
+SHARED = 30  # networks to share that are marked
+SIZES = {"circle-open": 9, "diamond": 7, "x": 6}  # others: 5
+MOST_CHARACTERS = 170  # of a line of the title
 PALE = "#EBF0F8"  # lines, as in plotly's template plotly_white
 
 
@@ -46,13 +51,15 @@ def figure_of(fronts: Sequence[Front]) -> dict[str, Any]:
     writes their pages imports a package for data frames.
     """
     panels = panels_of(fronts[0])
-    title = "<br>".join(map(_markup, title_of(fronts)))
+    lines = (textwrap.wrap(words_of(line), MOST_CHARACTERS) for line in title_of(fronts))
+    title = "<br>".join(_markup(part) for parts in lines for part in parts)
     layout: dict[str, Any] = {
         "title": {"text": title, "font": {"size": 14}, "x": 0.05},
         "font": {"color": "#2a3f5f"},
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
-        "margin": {"t": 110},
+        "margin": {"t": 90 + 18 * (1 + title.count("<br>"))},
+        "legend": {"orientation": "h", "y": -0.15} if len(panels) > 1 else {},
     }
     traces: list[dict[str, Any]] = []
     for number, panel in enumerate(panels):
@@ -104,12 +111,19 @@ def _traces(front: Front, panel: Panel, colour: str, *, alone: bool) -> list[dic
     line = "lines+markers" if len(front.objectives) == 2 else "markers"
     named = [(str(number), c) for number, c in front.by_id.items()]
     near = [(key, c) for key, c in named if not c.accuracy_extrapolated]
+    shown = [(named, f"front{suffix}", colour, line, "circle")]
+    if front.devices:
+        shared = set(best_shared(front, SHARED))
+        own = [(key, c) for key, c in named if c in shared]
+        shown.append(
+            (own, f"least loss of the worst device{suffix}", "black", "markers", "diamond")
+        )
+    elif len(near) < len(named):
+        name = f"of these, {front.near}{suffix}"
+        shown.append((near, name, colour, "markers", "circle-open"))
     official = list(front.baselines.items())
-    shown = (
-        (named, f"front{suffix}", colour, line, "circle"),
-        (near, f"of these, {front.near}{suffix}", colour, "markers", "circle-open"),
-        (official, f"official networks{suffix}", "black" if alone else colour, "markers", "x"),
-    )
+    black = "black" if alone else colour
+    shown.append((official, f"official networks{suffix}", black, "markers", "x"))
     return [
         tried,
         *(
@@ -124,14 +138,15 @@ def _trace(
     front: Front, panel: Panel, named: Sequence[tuple[str, Candidate]], colour: str, symbol: str
 ) -> dict[str, Any]:
     x, y = front.objectives[panel.x], front.objectives[panel.y]
-    large = 9 if len(front.objectives) == 2 else 6
-    size = large if symbol == "circle-open" else 5
+    marker: dict[str, Any] = {"size": SIZES.get(symbol, 5), "color": colour, "symbol": symbol}
+    if symbol == "circle" and not panel.is_accuracy:
+        marker |= {"color": [c.accuracy for _, c in named], "colorscale": "Viridis"}
     return {
         "type": "scatter",
         "x": [x.value(c) for _, c in named],
         "y": [y.value(c) for _, c in named],
         **_errors(front, panel, named),
-        "marker": {"size": size, "color": colour, "symbol": symbol},
+        "marker": marker,
         "line": {"color": colour},
         "text": [_hover(key, c, front) for key, c in named],
         "hoverinfo": "text",

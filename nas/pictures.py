@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nas.front import Front
 from nas.page import page_of
 from nas.panels import TICKS, Panel, columns_of, cycle, panels_of, title_of, words_of
+from nas.pareto import best_shared
 from results.drawing import drawing, new_figure, to_png
 from results.errors import RunError, shortened
 from results.files import write_bytes, write_text
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 DECADES = TICKS[::3]
-MOST_TICKS = 12  # whose labels do not touch
+SHARED = 30  # networks to share that are marked
+MOST_TICKS = 10  # whose labels do not touch
 LEAST = 1e-9  # on a logarithmic axis; a trial's latency has six decimals and may be 0
 
 
@@ -109,7 +111,7 @@ def _draw(axes: "Axes", front: Front, panel: Panel, colour: str, *, alone: bool)
             bar.set_label(shortened(words_of(front.metric), 80), parse_math=False)
         else:
             axes.scatter(*pairs, s=6, color=colour, lw=0)
-        _draw_baselines(axes, front, panel, "black" if alone else colour, alone=alone)
+        _draw_marks(axes, front, panel, "black" if alone else colour, alone=alone)
         return
     costs = [x.value(c) for c in points]
     accuracy = [c.accuracy for c in points]
@@ -132,11 +134,17 @@ def _draw(axes: "Axes", front: Front, panel: Panel, colour: str, *, alone: bool)
     else:
         label = "front" if alone else _label(front)
         axes.scatter(costs, accuracy, s=6, color=colour, lw=0, label=label)
-    _draw_baselines(axes, front, panel, "black" if alone else colour, alone=alone)
+    _draw_marks(axes, front, panel, "black" if alone else colour, alone=alone)
 
 
-def _draw_baselines(axes: "Axes", front: Front, panel: Panel, colour: str, *, alone: bool) -> None:
+def _draw_marks(axes: "Axes", front: Front, panel: Panel, colour: str, *, alone: bool) -> None:
     x, y = front.objectives[panel.x], front.objectives[panel.y]
+    if front.devices and alone:
+        shared = [(x.value(c), y.value(c)) for c in best_shared(front, SHARED)]
+        label = "least loss of the worst device"
+        axes.scatter(
+            *columns_of(shared), marker="D", s=14, fc="white", ec="black", lw=0.8, label=label
+        )
     marks = {name: (x.value(c), y.value(c)) for name, c in front.baselines.items()}
     if marks:
         label = "official networks" + ("" if alone else f", {_label(front)}")

@@ -13,7 +13,7 @@ from nas.front import TRANSFERRED, Candidate, Front
 from nas.objectives.budgets import Budget
 from nas.objectives.objective import MEDIAN, Objective
 from nas.options import CHECKPOINT, PUBLISHED
-from nas.pareto import best_within
+from nas.pareto import best_within, least_in_each, place_of
 from nas.result import SearchResult
 from predictors.accuracy import difference_std
 from results.console import terminal
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 15
 AROUND = 2.0  # of official networks' latencies, that rows are shown of
-LEAST = 1e-9  # of a cost, whose logarithm is drawn
 ENERGY_SOURCE = "measured, a sum over blocks, never held to networks"
 WIDE = 130  # columns of a terminal, from which on a network has one line
 
@@ -71,7 +70,7 @@ def rows_shown(front: Front, *, is_bounded: bool) -> tuple[list[int], str]:
     own = front.by_id
     if len(own) <= MAX_ROWS:
         return list(own), ""
-    baselines = {name: _place(front, c) for name, c in front.baselines.items()}
+    baselines = {name: place_of(front, c) for name, c in front.baselines.items()}
     names = sorted(baselines, key=lambda name: baselines[name])
     low, high, why = -math.inf, math.inf, ""
     if not is_bounded and names:
@@ -79,34 +78,12 @@ def rows_shown(front: Front, *, is_bounded: bool) -> tuple[list[int], str]:
         high = baselines[names[-1]] + math.log(AROUND)
         cost = front.costs[0].quantity.name
         why = f"from half of {names[0]}'s {cost} to twice {names[-1]}'s"
-    places = {number: _place(front, c) for number, c in own.items()}
+    places = {number: place_of(front, c) for number, c in own.items()}
     inside = {n: place for n, place in places.items() if low <= place <= high} or places
     if front.devices:
-        losses = {n: max(own[n].losses) for n in inside}
+        losses = {number: max(own[number].losses) for number in inside}
         return least_in_each(inside, losses, MAX_ROWS), why
     return spread_evenly(inside, MAX_ROWS), why
-
-
-def _place(front: Front, candidate: Candidate) -> float:
-    """Return where a candidate lies on the axis that rows are spread over."""
-    costs = front.costs if front.devices else front.costs[:1]
-    logs = [math.log(max(cost.value(candidate), LEAST)) for cost in costs]
-    return sum(logs) / len(logs)
-
-
-def least_in_each(places: Mapping[int, float], losses: Mapping[int, float], most: int) -> list[int]:
-    """Return of `most` equal ranges of places the key that loses least, in order of their places.
-
-    >>> least_in_each({1: 0.0, 2: 0.4, 3: 0.6, 4: 1.0}, {1: 0.1, 2: 0.0, 3: 0.3, 4: 0.2}, 2)
-    [2, 4]
-    """
-    low, high = min(places.values()), max(places.values())
-    chosen: dict[int, int] = {}
-    for key, place in places.items():
-        part = min(most - 1, int(most * (place - low) / (high - low))) if high > low else 0
-        if part not in chosen or losses[key] < losses[chosen[part]]:
-            chosen[part] = key
-    return [chosen[part] for part in sorted(chosen)]
 
 
 def spread_evenly(places: Mapping[int, float], most: int) -> list[int]:
@@ -310,7 +287,7 @@ def next_command(result: SearchResult, number: int) -> str:
 def gains_over(front: Front) -> list[str]:
     """Return what the front offers at the cost of each official network, a line each."""
     lines = []
-    ordered = sorted(front.baselines.items(), key=lambda item: _place(front, item[1]))
+    ordered = sorted(front.baselines.items(), key=lambda item: place_of(front, item[1]))
     for index in spread(len(ordered), 8):
         name, baseline = ordered[index]
         best = best_within(front.candidates, baseline, front.costs)
