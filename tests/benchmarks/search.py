@@ -1,8 +1,9 @@
 """How long a search takes and how good its fronts are: `python -m tests.benchmarks.search`.
 
 With `--base COMMIT` whole default commands of that commit and of this tree are timed in turn, as
-processes: wall and CPU seconds, and the most memory. Fronts are held against the best that is known
-of each device: all that searches of three times as many evaluations found, over several seeds, by
+processes, wall and CPU seconds; of this tree also the most memory, whether PyTorch is imported and
+the sizes of the files that are left. Fronts are held against the best that is known of each
+device: all that searches of three times as many evaluations found, over several seeds, by
 hypervolume over log latency and by the share of its points. Evaluations a second are those of one
 core on batches of 10,000 networks. The record goes to
 results/benchmarks/search_commands.json; search.json is of the sampler that was the default before.
@@ -32,8 +33,9 @@ from tests.benchmarks.two_commits import environment
 from tests.same_numbers import checked_out
 
 DEVICES = ("snapdragon8gen1", "orin", "a100", "jetson-nano", "example-cpu")
-ROUNDS = 2
-SEEDS = (0, 1, 2)
+TIMED = ("--help", "snapdragon8gen1", "orin", "example-cpu")  # whole commands
+ROUNDS = 3
+SEEDS = (0, 1)
 MANY = 3  # times the default evaluations, of the searches that tell what is known
 BATCH, BATCHES = 10_000, 30
 RANDOM = 3000  # networks of a random search
@@ -58,14 +60,14 @@ def compared(base: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="search-") as name:
         folder = Path(name)
         trees = [checked_out(base, folder / "base"), ROOT]
-        for what in ("--help", *DEVICES):
+        for what in TIMED:
             taken: list[list[dict[str, float]]] = [[], []]
             for turn in range(ROUNDS):
                 for number in (0, 1) if turn % 2 else (1, 0):
                     out = folder / f"{what}-{turn}-{number}"
-                    flags = [what] if what == "--help" else ["--device", what, "--out", str(out)]
-                    taken[number].append(timed(trees[number], flags))
-            found[what] = {
+                    taken[number].append(timed(trees[number], flags_of(what, out)))
+            own = left_by(folder / f"{what}-again", what)
+            found[what] = own | {
                 name: {
                     "base": [run[name] for run in taken[0]],
                     "now": [run[name] for run in taken[1]],
@@ -73,13 +75,42 @@ def compared(base: str) -> dict[str, Any]:
                         now[name] / then[name] for then, now in zip(*taken, strict=True)
                     ),
                 }
-                for name in ("wall_s", "cpu_s", "peak_mb")
+                for name in ("wall_s", "cpu_s")
             }
     return found
 
 
+def flags_of(what: str, out: Path) -> list[str]:
+    return [what] if what == "--help" else ["--device", what, "--out", str(out)]
+
+
+def left_by(out: Path, what: str) -> dict[str, Any]:
+    """Run a command of this tree once more; return what it took beside time, and its files.
+
+    The most memory is told by the process itself: what the system tells of a child counts that of
+    its parent, whose pages the child has until it starts another program.
+    """
+    code = f"""
+import json, re, runpy, sys
+sys.argv = ["nas.search", *{flags_of(what, out)!r}]
+try:
+    runpy.run_module("nas.search", run_name="__main__")
+except SystemExit as ended:
+    assert not ended.code
+kib = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]
+print(json.dumps({{"peak_mb": int(kib) * 1024 / 1e6, "imports_torch": "torch" in sys.modules}}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env=os.environ | environment(ROOT), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    files = {path.name: path.stat().st_size for path in sorted(out.glob("*.*"))}
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told | ({"bytes": files} if files else {})
+
+
 def timed(tree: Path, flags: list[str]) -> dict[str, float]:
-    """Run a search as a whole process; return its seconds and the most memory that it held."""
+    """Run a search as a whole process; return its seconds."""
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "nas.search", *flags],
@@ -91,7 +122,6 @@ def timed(tree: Path, flags: list[str]) -> dict[str, float]:
     return {
         "wall_s": time.monotonic() - started,
         "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_mb": usage.ru_maxrss * 1024 / 1e6,
     }
 
 
