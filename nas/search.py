@@ -33,9 +33,9 @@ class SearchCommand(SearchOptions):
 
     def run(self) -> None:
         """Search, print the front and draw it; exit with 130 where Ctrl-C ended it early."""
+        keep_freed_memory()
         from nas.engine.run import search  # `--help` has to be there at once
 
-        keep_freed_memory()
         result = search(self.options(), silent=self.quiet or self.json)
         if result.front.candidates:
             try:
