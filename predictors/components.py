@@ -11,7 +11,7 @@ once for a space; `predictors.batch` adds them up for many networks at once:
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import product
 from typing import Any
 
@@ -61,6 +61,8 @@ class SpaceComponents:
         """Lay out all parts. Raises SpaceError or ArchError where a network cannot be built."""
         self.space = space
         self.parts = tuple(PartComponents(space, part) for part in space.parts)
+        # Of the last networks, as a search comes back to the best of them.
+        self.decode: Callable[[tuple[int, ...]], Arch] = lru_cache(maxsize=10_000)(space.decode)
 
 
 class PartComponents:

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.front import Candidate, DeviceLatency
+from nas.front import NUMBERS, Candidate, DeviceLatency
 from nas.objectives.predicted import as_written
 from nas.objectives.sources import AccuracySource, NoAccuracy
 from predictors.batch import Batch, Predictions
@@ -23,6 +23,7 @@ from supernet.cost import BYTES
 from supernet.space import Space
 
 Genes = NDArray[np.intp]  # (networks, genes of the space)
+MARKS = ("latency_extrapolated", "accuracy_extrapolated", "accuracy_transferred")
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,18 @@ class Numbers:
 
     def candidates(self, rows: Indices, *, with_energy: bool) -> list[Candidate]:
         """Return some of the networks with all their numbers, those of energy if asked for."""
-        space, genes = self.batch.space, self.batch.genes
+        decode, genes = self.batch.components.decode, self.batch.genes
         energies = self.energy_mj.tolist() if with_energy else [None] * len(self.batch)
-        own = self._own
+        names = (*NUMBERS, *MARKS)
+        columns = [getattr(self, name)[rows].tolist() for name in names]
         return [
             Candidate(
-                space.decode(genes[row].tolist()),
-                latency_ms=float(self.latency_ms[row]),
-                latency_std_ms=float(self.latency_std_ms[row]),
-                accuracy=float(self.accuracy[row]),
-                accuracy_std=float(self.accuracy_std[row]),
-                params_m=float(self.params_m[row]),
-                macs_g=float(self.macs_g[row]),
-                memory_mb=float(self.memory_mb[row]),
-                latency_extrapolated=bool(own[0].latency_extrapolated[row]),
-                accuracy_extrapolated=bool(self.accuracy_extrapolated[row]),
-                accuracy_transferred=bool(self.accuracy_transferred[row]),
+                decode(tuple(genes[row].tolist())),
+                **dict(zip(names, values, strict=True)),
                 energy_mj=energies[row],
                 others=tuple(latencies.row(row) for latencies in self.others),
             )
-            for row in rows.tolist()
+            for row, *values in zip(rows.tolist(), *columns, strict=True)
         ]
 
     @property
