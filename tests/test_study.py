@@ -11,11 +11,14 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from nas.engine.archive_sampler import ArchiveSampler
+from nas.engine.run import search as search_here
 from nas.engine.samplers import POPULATION
 from nas.engine.study import Problem, Search
 from nas.front import Candidate
 from nas.objectives.budgets import Budget, feasible
 from nas.objectives.objective import LATENCY, QUANTITIES, Objective
+from nas.options import SearchOptions
 from results.errors import RunError
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
@@ -418,3 +421,26 @@ def test_a_disk_that_is_full_leaves_whole_lines_and_is_named(tmp_path, journal, 
     assert (tmp_path / "study.log").read_bytes() == journal[0]
     a_search(tmp_path, sampler="random").run(140, lambda _: None)
     assert journaled(tmp_path) == 140
+
+
+def test_the_sampler_of_ones_own_studies_proposes_what_a_search_tries(tmp_path):
+    """Optuna asks, tells and keeps its own storage; proposals are those of `nas.search`."""
+    options = SearchOptions(
+        device=("orin",), space="b", trials=120, evaluations=20_000, max_latency_ms=("3",)
+    )
+    search_here(replace(options, out=tmp_path / "run"))
+    tried = read_by_optuna(str(tmp_path / "run" / "study.log")).trials
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "own.log")))
+    study = optuna.create_study(
+        study_name="own", storage=storage, directions=["minimize", "maximize"]
+    )
+    found = []
+    for sampler in (ArchiveSampler(options), ArchiveSampler(options)):  # the second goes on
+        study.sampler = sampler
+        for _ in range(55):
+            trial = study.ask(sampler.search_space)
+            found.append(sampler.arch_of(trial))
+            study.tell(trial, (1.0, 2.0))
+    assert [trial.params for trial in study.trials] == [trial.params for trial in tried[:110]]
+    assert len(set(found)) == len(found)
+    assert all(arch in get_space("b") for arch in found)

@@ -4,6 +4,7 @@ Only genes are kept; their numbers are found again when they are read.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from nas.engine.archive import Evolution, Progress
 from results.errors import RunError
 from results.files import write_text
 from results.reading import Count, Record, read_json
+from results.runs import Run
 
 ARCHIVE_FILE = "archive.json"
 SHARED_FILE = "archive_shared.json"  # of what several devices share
@@ -35,6 +37,27 @@ class ProgressRecord(Record, frozen=True):
     generation: Count
     evaluations: Count
     is_complete: bool
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a run; without one nothing is there, and nothing is written."""
+
+    run: Run | None
+
+    def read(self, name: str, evolution: Evolution) -> Progress | None:
+        """Return how far a search came. Raises RunError where the file is damaged."""
+        return read_progress(self.run.path(name), evolution) if self.run else None
+
+    def write(self, name: str, progress: Progress) -> None:
+        """Write how far a search came. Raises RunError."""
+        if self.run:
+            write_progress(self.run.path(name), progress)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        if self.run:
+            self.run.path(name).unlink(missing_ok=True)
 
 
 def write_progress(path: Path, progress: Progress) -> None:

@@ -7,11 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from nas.engine.archive import Archive, Evolution, Judged, Progress
-from nas.engine.archive_file import ARCHIVE_FILE, SHARED_FILE, read_progress, write_progress
+from nas.engine.archive_file import ARCHIVE_FILE, SHARED_FILE, Files
 from nas.engine.cells import WIDTHS, survivors
 from nas.engine.found import Found, thin
 from nas.engine.numbers import Evaluator, Genes, Numbers
 from nas.engine.reach import choose
+from nas.engine.search_run import SearchRun
 from nas.engine.sharing import OwnFronts
 from nas.engine.views import View, of_each_cost, of_objectives
 from nas.front import Candidate
@@ -59,6 +60,20 @@ class ArchiveSearch:
     seed: int
     with_energy: bool = False  # in all that is shown
 
+    @classmethod
+    def of(cls, prepared: SearchRun, first: Sequence[Arch]) -> "ArchiveSearch":
+        """Return the search that a run asks for; `first` are evaluated before all others."""
+        options = prepared.options
+        return cls(
+            prepared.evaluator,
+            prepared.objectives,
+            prepared.limits,
+            options.reach,
+            first,
+            prepared.seed,
+            options.uses_energy,
+        )
+
     @property
     def is_shared(self) -> bool:
         """Tell whether several devices are to share networks, and nothing else is minimised."""
@@ -105,28 +120,30 @@ class ArchiveSearch:
         rows = [space.encode(arch) for arch in archs]
         return np.array(rows, dtype=np.intp).reshape(len(rows), len(space.genes))
 
-    def run(self, run: Run, evaluations: int, show: Callable[[float], None]) -> Reached:
+    def run(self, run: Run | None, evaluations: int, show: Callable[[float], None]) -> Reached:
         """Go on from the files of a run until so many networks are evaluated; write them again.
+
+        Without a run nothing is read nor written.
 
         Raises RunError where a file is damaged.
         """
         own = evaluations - int(SHARED * evaluations) if self.is_shared else evaluations
-        path, shared_path = run.path(ARCHIVE_FILE), run.path(SHARED_FILE)
-        before = read_progress(path, self.evolution)
+        files = Files(run)
+        before = files.read(ARCHIVE_FILE, self.evolution)
         if self.evolution.goes_on(before, own):
-            shared_path.unlink(missing_ok=True)  # each device's own front is going to move
+            files.remove(SHARED_FILE)  # each device's own front is going to move
         progress, interrupted = _go_on(self.evolution, before, own, show)
-        write_progress(path, progress)
+        files.write(ARCHIVE_FILE, progress)
         if interrupted or not self.is_shared or not len(progress.archives[0]):
             return Reached(progress, interrupted)
         evolution, done = self._shared(progress), progress.evaluations
         shared, interrupted = _go_on(
             evolution,
-            read_progress(shared_path, evolution),
+            files.read(SHARED_FILE, evolution),
             own if progress.is_complete else evaluations - own,
             lambda further: show(done + further),
         )
-        write_progress(shared_path, shared)
+        files.write(SHARED_FILE, shared)
         return Reached(progress, interrupted, shared)
 
     def _shared(self, progress: Progress) -> Evolution:

@@ -54,7 +54,7 @@ class ArchiveAsker:
     def ask(self, wanted: GenesByName | None) -> GenesByName:
         """Return the genes of the next trial."""
         genes = self._next() if wanted is None else wanted
-        self._took(genes)
+        self.took(genes)
         return genes
 
     def tell(self, values: Sequence[float], excess: Mapping[str, float]) -> dict[str, Any]:
@@ -63,13 +63,14 @@ class ArchiveAsker:
 
     def recall(self, trial: Trial, genes: GenesByName) -> None:
         """Take up a trial of the journal."""
-        self._took(genes)
+        self.took(genes)
 
     def turn(self, seed: int) -> None:
         """Begin a population."""
         self._seed = seed
 
-    def _took(self, genes: GenesByName) -> None:
+    def took(self, genes: GenesByName) -> None:
+        """Take up what was tried."""
         self._tried.add(tuple(genes[name] for name in self._choices))
         self._num_trials += 1
 

@@ -131,15 +131,7 @@ class _Searching:
 
     def _search_archive(self, evaluations: int, show: Callable[[float], None]) -> _Archived:
         prepared = self.prepared
-        search = ArchiveSearch(
-            prepared.evaluator,
-            prepared.objectives,
-            prepared.limits,
-            prepared.options.reach,
-            self.first,
-            prepared.seed,
-            prepared.options.uses_energy,
-        )
+        search = ArchiveSearch.of(prepared, self.first)
         reached = search.run(self.run, evaluations, show)
         proof: Proven | None = None
         missed: Sequence[Arch] = ()
