@@ -251,11 +251,10 @@ def _print_best(console: "Console", number: int, front: Front, limits: Sequence[
             continue  # the margin was asked for
         own = best.latencies[limit.measure.place]
         if own.latency_ms + own.latency_std_ms > limit.limit:
-            safe = limit.limit * (1 - own.latency_std_ms / own.latency_ms)
-            device = f"{limit.measure.device}=" if limit.measure.device else ""
+            safe = float(f"{limit.limit * (1 - own.latency_std_ms / own.latency_ms):.3g}")
             console.print(
                 f"it may take longer{_on(limit.measure.device)}, as the ± says; --max-latency-ms "
-                f"{device}{safe:.3g} leaves a margin of one standard deviation, --risk 0.9 of more",
+                f"{limit.typed(safe)} leaves a margin of one standard deviation, --risk 0.9 of more",
                 soft_wrap=True,
             )
 

@@ -19,7 +19,7 @@ from nas.objectives.predicted import Predicted
 from nas.options import SearchOptions
 from nas.search import SearchCommand
 from nas.summary import print_front
-from results.errors import DeviceError, TableError
+from results.errors import TableError
 from results.runs import SEARCH, open_run
 from tests.pareto import beats
 from tests.test_archive import SLICE
@@ -209,6 +209,26 @@ def test_devices_that_cannot_be_searched_together(fails, tmp_path, devices, told
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--sampler", "nsga2"], "several --device take --sampler archive"),
+        (["--evaluate", "supernet"], "--evaluate supernet takes one --device"),
+        (["--minimize", "energy"], "energy is that of one device"),
+        (["--max-latency-ms", "orin=0.01"], "try --max-latency-ms orin=0.4"),
+        (["--max-latency-ms", "orn=1"], "did you mean 'orin'"),
+        (["--min-latency-ms", "orin=9", "--max-latency-ms", "orin=8"], "of orin exclude each"),
+    ],
+)
+def test_what_several_devices_cannot_be_asked(fails, tmp_path, flags, told):
+    said = fails(
+        SearchCommand, "nas.search", "--device", ORIN, "--device", PHONE,
+        "--out", tmp_path / "run", *flags,
+    )  # fmt: skip
+    assert told in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_batches_that_do_not_compare(fails, tmp_path):
     table = SHIPPED / "tables" / "a100-tensorrt-fp16-b64.csv"
     flags = ("--device", ORIN, "--device", "a100", "--table", f"a100={table}")
@@ -227,8 +247,11 @@ def test_two_runtimes_of_one_device_are_told_apart(tmp_path):
     ]  # fmt: skip
 
 
-def test_energy_is_that_of_one_device():
-    with pytest.raises(Exception, match="energy is that of one device"):
-        SearchRun.of(SearchOptions(device=(PHONE, ORIN), minimize=("energy",)))
-    with pytest.raises(DeviceError, match="--device is missing"):
-        SearchRun.of(SearchOptions())
+def test_ctrl_c_before_anything_is_compared_leaves_no_front(tmp_path):
+    run = SearchRun.of(SearchOptions(device=(PHONE, ORIN), space="b"))
+    search = ArchiveSearch.of(run, run.first(run.starting_points()))
+    with open_run(SEARCH, tmp_path / "run", "run") as folder:
+        reached = search.run(folder, 50_000, Stop(0))
+        nothing = replace(reached.progress, archives=search.evolution.empty())
+        assert search.found(replace(reached, progress=nothing), run.official.values()).whole == ()
+        assert len(search.found(reached).whole) > 0

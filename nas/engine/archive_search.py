@@ -181,8 +181,10 @@ class ArchiveSearch:
             return Found(self._candidates(numbers, rows[chosen.rows]), chosen.cost)
         rows = np.flatnonzero(judged.admitted)
         rows = rows[survivors(judged.costs[rows], WIDTHS[len(self.objectives)])]
+        if self.is_shared and not all(map(len, reached.progress.archives)):
+            return Found((), None)  # interrupted before anything was compared
         candidates = self._candidates(numbers, rows)
-        if not self.is_shared or not len(rows):
+        if not self.is_shared:
             return Found(candidates, None, self.near_only)
         fronts = self.own_fronts(reached.progress)
         front = self.evaluator.numbers(genes[rows]).written()

@@ -73,7 +73,7 @@ def _impossible(space: Space, limit: Budget, arch: Arch, value: float) -> str:
         f"no arch of space {space.name} keeps to {limit.flag} {limit.limit:g}{of_device}: the "
         f"{best} has {value:.4g} {limit.unit} ({arch.describe()}, resolution "
         f"{format_resolution(arch.resolution)}); try {limit.flag} "
-        f"{_rounded(value, up=not limit.is_least):g}"
+        f"{limit.typed(_rounded(value, up=not limit.is_least))}"
     )
 
 

@@ -232,6 +232,16 @@ def _check_evaluations(options: SearchOptions) -> None:
             "--sampler archive evaluates a million networks, which takes too long with PyTorch; "
             f"take --sampler {GENETIC} with --evaluate supernet"
         )
+    if len(options.device) > 1 and options.evaluate == SUPERNET:
+        raise SearchError(
+            "--evaluate supernet takes one --device; for several, evaluate some subnets into a "
+            "FILE.jsonl by `python -m supernet.evaluate` and predict from those by --accuracy"
+        )
+    if len(options.device) > 1 and options.chosen_sampler != ARCHIVE:
+        raise SearchError(
+            f"several --device take --sampler {ARCHIVE}, as what each could have alone is part of "
+            f"the answer; leave out --sampler {options.chosen_sampler}"
+        )
     if options.chosen_sampler != ARCHIVE and options.evaluations is not None:
         raise SearchError(
             f"--evaluations are those of --sampler archive; --sampler {options.chosen_sampler} "

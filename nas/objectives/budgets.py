@@ -26,6 +26,10 @@ class Budget:
         """Return the flag, with the device where there are several."""
         return f"{self.flag} {self.measure.device}" if self.measure.device else self.flag
 
+    def typed(self, limit: float) -> str:
+        """Return another limit as it is typed after the flag."""
+        return f"{self.measure.device}={limit:g}" if self.measure.device else f"{limit:g}"
+
     @property
     def unit(self) -> str:
         """Return the unit of the limit."""
