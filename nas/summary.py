@@ -254,7 +254,7 @@ def _print_best(console: "Console", number: int, front: Front, limits: Sequence[
             safe = float(f"{limit.limit * (1 - own.latency_std_ms / own.latency_ms):.3g}")
             console.print(
                 f"it may take longer{_on(limit.measure.device)}, as the ± says; --max-latency-ms "
-                f"{limit.typed(safe)} leaves a margin of one standard deviation, --risk 0.9 of more",
+                f"{limit.typed(safe)} leaves a margin of one standard deviation, --risk 0.9 more",
                 soft_wrap=True,
             )
 
