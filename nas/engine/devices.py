@@ -1,10 +1,11 @@
 """The devices of a search, each with the latency table that --device and --table name."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lut.device import Device, device_names
+from lut.device import Device, device_names, find_table
 from nas.objectives.objective import MOST as MOST_OBJECTIVES
 from predictors.latency import LatencyPredictor, choose_predictor
 from results.errors import DeviceError, SearchError, TableError, nearest
@@ -101,5 +102,14 @@ def _check_comparable(targets: Sequence[Target]) -> None:
         if own != theirs:
             raise SearchError(
                 f"latencies do not compare: {first.label}'s are of batches of {own}, "
-                f"{other.label}'s of {theirs}; give tables of one batch by --table DEVICE=FILE"
+                f"{other.label}'s of {theirs}; {_cure(other, own)}"
             )
+
+
+def _cure(target: Target, batch: int) -> str:
+    """Return how to have a table of another batch."""
+    try:
+        path = find_table(target.device, batch)
+    except DeviceError:
+        return "give tables of one batch by --table DEVICE=FILE"
+    return f"give --table {target.device.name}={shlex.quote(str(path))}"
