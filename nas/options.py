@@ -25,8 +25,9 @@ NEAR, FAR = "near", "far"
 REACHES = (NEAR, FAR)
 ALWAYS, AUTO, NEVER = "always", "auto", "never"
 PROOFS = (ALWAYS, AUTO, NEVER)
-SMALL = 10**8  # networks of a space whose front is proven by default, as that takes a second
-MOST_STATES = 10**9  # pairs of groups of networks that a proof may judge
+SMALL = 10**8  # networks of a space whose front is proven by default
+LARGE, MANY = 10**11, 100_000  # the same after many evaluations, as little is then left to find
+QUICK_STATES, MOST_STATES = 3 * 10**7, 10**9  # networks that a proof may judge: by default, at most
 LIMIT = 1000  # pictures, unless the user says otherwise
 UNRECORDED = ("resume", "out")  # options that are no part of the search
 
@@ -119,7 +120,8 @@ class SearchOptions(Options):
 
     prove: str = AUTO
     """Whether to find the exact front of the same predictors, and add what the search missed:
-    always (seconds to a minute), auto (spaces of up to 10^8 networks) or never."""
+    auto (spaces of up to 10^11 networks after 100,000 evaluations, else of up to 10^8; takes a
+    second or two), always (up to a minute or so, if it takes that) or never."""
     trials: int | None = None
     """Trials of the Optuna study; by default 300 of the archive's best networks, 3000 with another
     sampler, 300 where each is evaluated (--evaluate supernet), or as the resumed run has them."""

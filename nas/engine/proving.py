@@ -7,7 +7,8 @@ from typing import Literal
 from nas.engine.archive import Progress
 from nas.engine.archive_search import ArchiveSearch
 from nas.exact.pairs import Limits
-from nas.exact.prove import ExactProblem, prove
+from nas.exact.problem import ExactProblem
+from nas.exact.prove import prove
 from predictors.accuracy import EXTRAPOLATED
 from supernet.arch import Arch
 
@@ -30,8 +31,8 @@ class Proven:
         if self.kind == "bound":
             return (
                 f"proof: within {self.gap_percent:.2g} % of hypervolume of the best by these "
-                f"predictors; the exact front takes more than {self.states:,} states, --freeze "
-                "dimensions to have it"
+                f"predictors, after {self.states:,} networks that may be better; --prove always "
+                "looks at more, --freeze leaves fewer"
             )
         return f"proof: none, {self.why_none}"
 
@@ -42,7 +43,7 @@ def prove_archives(
     """Return what is proven of a search's archives, and networks that they lack.
 
     Args:
-        most_states: pairs of groups of networks that may be judged for each archive.
+        most_states: networks that may be judged for each archive.
     """
     if progress.is_complete:
         return Proven("exact", 0.0, 0), []
@@ -57,12 +58,10 @@ def prove_archives(
     kinds: list[Kind] = []
     missing: list[Arch] = []
     gaps, states, why = [], 0, ""
+    problem = ExactProblem(evaluator.space, evaluator.components, evaluator.latencies[0], prior)
     for archive, distance in zip(progress.archives, (math.inf, EXTRAPOLATED), strict=False):
-        own = replace(limits, distance=distance)
-        problem = ExactProblem(
-            evaluator.space, evaluator.components, evaluator.latencies[0], prior, own
-        )
-        proof = prove(problem, archive.genes, most_states=most_states)
+        own = replace(problem, limits=replace(limits, distance=distance))
+        proof = prove(own, archive.genes, most_states=most_states)
         kinds.append(proof.kind)
         states += proof.states
         why = proof.why_none or why

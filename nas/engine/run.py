@@ -19,7 +19,7 @@ from nas.engine.search_run import SearchRun
 from nas.engine.study import Problem, Search
 from nas.front import Candidate, Front
 from nas.objectives.budgets import feasible
-from nas.options import AUTO, MOST_STATES, SearchOptions
+from nas.options import ALWAYS, AUTO, MOST_STATES, QUICK_STATES, SearchOptions
 from nas.result import Outcome, SearchResult
 from results.errors import SearchError
 from results.progress import progress
@@ -136,7 +136,8 @@ class _Searching:
         proof: Proven | None = None
         missed: Sequence[Arch] = ()
         if prepared.is_proven and not reached.interrupted:
-            proof, missed = prove_archives(search, reached.progress, MOST_STATES)
+            most = MOST_STATES if prepared.options.prove == ALWAYS else QUICK_STATES
+            proof, missed = prove_archives(search, reached.progress, most)
         best = search.best(reached, prepared.options.num_trials // 2)
         tried = prepared.with_energy(with_neighbours(prepared.space, best, prepared.seed))
         return _Archived(search, reached, proof, missed, tried)

@@ -26,6 +26,8 @@ from nas.options import (
     ARCHIVE,
     AUTO,
     GENETIC,
+    LARGE,
+    MANY,
     NEVER,
     PROOFS,
     PUBLISHED,
@@ -137,7 +139,8 @@ class SearchRun:
         asked = self.options.prove
         if asked == NEVER or self.why_unproven:
             return False
-        return asked == ALWAYS or (asked == AUTO and self.space.size <= SMALL)
+        largest = LARGE if self.options.num_evaluations >= MANY else SMALL
+        return asked == ALWAYS or (asked == AUTO and self.space.size <= largest)
 
     @property
     def seed(self) -> int:

@@ -1,213 +1,121 @@
-"""Half networks: all choices of the stem and first two stages, or of what follows, as sums.
+"""The halves of networks of one context that may improve a front, band by band.
 
-A network is a front and a back half that agree in a `Context`: its resolution, the width between
-the halves, and the official network that head and head dims are taken from. Its latency, accuracy
-and distance from the published shapes are functions of the sums of both (`nas.exact.pairs`).
+A half is a row of each of its links. It is kept in a band where its weighted sums, with the best
+of what is before and after it, total enough (`nas.exact.duals`); a front and a back half that
+agree in the width between them make a network, where theirs total enough together.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
 
 import numpy as np
 
-from nas.exact.score import Score
-from predictors.accuracy import Prior
-from predictors.components import Indices, PartComponents, index_of, width_column
-from predictors.latency import LatencyPredictor
-from predictors.latency_columns import TRANSFERRED
-from predictors.part_rows import PartRows
-from predictors.part_shape import StageShapes, shapes_of
-from predictors.shape import LAST_STAGES, SPREAD, network_features
-from predictors.size import stage_effects
+from nas.exact.chains import at
+from nas.exact.duals import Weighted
+from nas.exact.joins import ROUNDING, Join
+from nas.exact.sections import CUT
+from predictors.components import Indices
 from predictors.worth import Array
 
-CUT = 2  # the last stage of the front half
-Digits = dict[str, Indices]  # positions of choices, by column
-Items = dict[str, Array]  # sums of halves by name, each (halves,)
+EACH = slice(None)
+
+
+class TooManyError(Exception):
+    """More halves than may be made at once."""
+
+    def __init__(self, counts: Indices) -> None:
+        """Take their numbers by band."""
+        super().__init__()
+        self.counts = counts
 
 
 @dataclass(frozen=True)
-class Context:
-    """What both halves of a network agree in, as positions of choices."""
+class Half:
+    """Front or back halves; each field is (halves,)."""
 
-    resolution: int
-    width: int  # of stage `CUT`
-    nearest: int | None  # official network that head or head dims are of; None: both are chosen
+    band: Indices
+    rows: tuple[Indices, ...]  # of each link
+    value: Array  # their weighted sum
+
+
+@dataclass(frozen=True)
+class Halves:
+    """All front and back halves that may improve a front, and which make networks."""
+
+    front: Half
+    back: Half
+    join: Join
 
     @classmethod
-    def all_of(cls, part: PartComponents) -> Iterator["Context"]:
-        """Yield all contexts of a part's networks."""
-        nearest: Sequence[int | None] = range(len(part.official)) if part.follows else [None]
-        sizes = range(len(part.columns["resolution"]))
-        for values in product(sizes, range(len(part.columns[width_column(CUT)])), nearest):
-            yield cls(*values)
-
-    def digits(self, part: PartComponents) -> dict[str, int]:
-        """Return the positions of choices that follow, by column."""
-        found = {"resolution": self.resolution, width_column(CUT): self.width}
-        if self.nearest is not None:
-            found |= {name: int(own[self.nearest]) for name, own in part.follows.items()}
-        return found
-
-    def compared(self, part: PartComponents) -> tuple[float, float]:
-        """Return the parameters from which and up to which `nearest` is the nearest."""
-        if self.nearest is None:
-            return -np.inf, np.inf
-        params = np.array(list(part.official.values()), dtype=np.float64)
-        middles = (params + params[self.nearest]) / 2
-        below, above = params < params[self.nearest], params > params[self.nearest]
-        return middles[below].max(initial=-np.inf), middles[above].min(initial=np.inf)
-
-
-class Halves:
-    """Makes the front or back halves of one part's networks."""
-
-    def __init__(
-        self, part: PartComponents, latency: LatencyPredictor, prior: Prior, *, front: bool
-    ) -> None:
-        """Take the part, and what tells latencies and accuracies. Raises as `LatencyColumns.of`."""
-        self.part, self.prior, self.front = part, prior, front
-        self.table, self.columns = latency.table, latency.columns_of(part)
-        self.score = Score.of(prior, part)
-        self.slots = [
-            number
-            for number, slot in enumerate(part.slots)
-            if (slot.kind != "head" and slot.number <= CUT) == front
-        ]
-        within = {"stem", *(f"stage{n}" for n in range(1, CUT + 1))}
-        self.names = [
-            name
-            for name in part.part.dimensions
-            if name not in ("resolution", width_column(CUT))
-            and (name.partition(".")[0] in within) == front
-        ]
-
-    @property
-    def count(self) -> int:
-        """Return the number of halves of a context."""
-        return int(np.prod([len(self.part.part.dimensions[name]) for name in self.names]))
-
-    def digits(self, context: Context) -> Digits:
-        """Return the choices of all halves, each (halves,), by column."""
-        sizes = [len(self.part.part.dimensions[name]) for name in self.names]
-        chosen = np.indices(sizes).reshape(len(sizes), -1)
-        fixed = {
-            name: np.full(chosen.shape[1], digit)
-            for name, digit in context.digits(self.part).items()
-        }
-        return dict(zip(self.names, chosen, strict=True)) | fixed
-
-    def items(self, digits: Digits, *, costs: bool, peak: bool, shape: bool) -> Items:
-        """Return the sums of halves with some choices, see `nas.exact.pairs`.
-
-        `costs`, `peak` and `shape` tell whether to have those that not all problems need.
-        """
-        part, terms = self.part, self.table.terms
-        count = len(digits["resolution"])
-        rows = PartRows(part, np.arange(count), digits, self.slots)
-        macs = rows.macs
-        spread = np.zeros(count)
-        for stride in {part.slots[slot].stride for slot in self.slots}:
-            spread += self.score.of_strides[stride] * np.log(np.maximum(macs[:, stride], 1.0))
-        params = rows.total(part.params)
-        # A block without a latency takes none here: where that makes a network promising, the
-        # predictor is asked for it and refuses.
-        ms = np.nan_to_num(rows.total(self.columns.ms), nan=0.0)
-        ms += terms.ms_per_m_params * params / 1e6 / self.table.batch
-        items = {
-            "ms": ms if self.front else ms + self._offset_ms(rows.digits),
-            "macs": macs.sum(axis=1),
-            "blocks": rows.num_blocks,
-            "spread": spread,
-            "loss": self._loss(rows.digits),
-            "compared": rows.total(part.params_compared),
-        }
-        if costs:
-            items |= {"params": params, "all_macs": rows.total(part.all_macs)}
-        if peak:
-            items["peak"] = rows.peak
-        return items | (self._shape(rows.digits) if shape else {})
-
-    def _offset_ms(self, digits: Digits) -> Array:
-        """Return the part of latencies that neither half's blocks cause."""
-        sizes = [len(self.part.columns[name]) for name in TRANSFERRED]
-        offset: Array = self.table.terms.offset_of(
-            self.table.batch,
-            params_m=0.0,
-            transferred_mb=self.columns.transferred_mb[index_of(TRANSFERRED, sizes, digits)],
-            peak_mb=0.0,
-            promptable=self.columns.is_promptable,
+    def of(cls, weighted: Weighted, most: int) -> "Halves":
+        """Find all halves. Raises TooManyError where there are more than `most`."""
+        chain, least = weighted.chain, weighted.least
+        into, after = chain.forward(), chain.backward()
+        entered = [np.zeros(0)]
+        entered += [chain.entered(n, into[n - 1]) for n in range(1, len(chain.links))]
+        rows = []
+        for number, link in enumerate(chain.links):
+            total = chain.values[number] + at(after[number], EACH, link.depth, link.after)
+            if number:
+                total += at(entered[number], EACH, link.depth, link.before)
+            band, row = np.nonzero(total >= least[:, None])
+            rows.append(Half(band, (row,), chain.values[number][band, row]))
+        front, back, growth = rows[0], rows[CUT + 1], _Growth(weighted, after, most)
+        for number in range(1, CUT + 1):
+            nothing = np.zeros(len(front.band))
+            front = growth.longer(number, front, nothing, rows[number])
+        for number in range(CUT + 2, len(rows)):
+            first, own = chain.links[CUT + 1], back.rows[0]
+            before = at(entered[CUT + 1], back.band, first.depth[own], first.before[own])
+            back = growth.longer(number, back, before, rows[number])
+        last, first = chain.links[CUT], chain.links[CUT + 1]
+        keys = (
+            front.band * last.shape[2] + last.after[front.rows[-1]],
+            back.band * last.shape[2] + first.before[back.rows[0]],
         )
-        return offset
+        return cls(front, back, Join.of(keys, (front.value, back.value), least[front.band]))
 
-    def _loss(self, digits: Digits) -> Array:
-        """Return what kernels and scales of the halves add to the logarithm of the error."""
-        known, num_attention = stage_effects(), shapes_of(self.part).num_attention
-        loss = np.zeros(len(digits["resolution"]))
-        for number, stage in self._last_stages():
-            if self._holds(number):
-                index = index_of(stage.columns, stage.sizes, digits)
-                loss -= known.kernel_effect * stage.larger_kernel[index]
-                loss += known.scales_effect * stage.without_scales[index] / num_attention
-        return loss
+    def counts(self, bands: int) -> Indices:
+        """Return the number of networks in each band."""
+        return _by_band(self.front.band, self.join, bands)
 
-    def _last_stages(self) -> Iterator[tuple[int, StageShapes]]:
-        first = len(self.part.places) - LAST_STAGES + 1
-        return enumerate(shapes_of(self.part).stages, start=first)
 
-    def _holds(self, number: int) -> bool:
-        return (number <= CUT) == self.front
+def _by_band(band: Indices, join: Join, bands: int) -> Indices:
+    """Return the number of pairs in each band, from the band of each row of a first table."""
+    return np.bincount(band, join.counts, minlength=bands).astype(np.intp)
 
-    def _shape(self, digits: Digits) -> Items:
-        """Return what the distance from the published shapes is made of.
 
-        `apart` is the square of what this half alone decides, the sum of `depths` and `octaves`
-        (log2 of the last width) are compared with each other, and `joint` (log2 of the depth
-        beside the cut) with that of the other half.
+@dataclass(frozen=True)
+class _Growth:
+    """Makes halves longer by a link."""
+
+    weighted: Weighted
+    after: list[Array]  # the best total after each link, (bands, depths, widths)
+    most: int  # halves
+
+    def longer(self, number: int, half: Half, before: Array, rows: Half) -> Half:
+        """Return halves that go on to the next link. Raises TooManyError.
+
+        Args:
+            number: of that link.
+            before: the best total before each half.
+            rows: of that link.
         """
-        part, box = self.part, self.prior.boxes[self.part.part.family]
-        last = len(part.places)
-        numbers = range(last - LAST_STAGES + 1, last + 1)
-
-        def chosen(name: str) -> Array:
-            values: Any = part.columns[name]
-            return np.array(values, dtype=np.float64)[digits[name]]
-
-        sizes: Any = part.columns["resolution"]
-        height, width = np.array(sizes, dtype=np.float64)[digits["resolution"]].T
-        depths = [chosen(f"stage{number}.depth") for number in numbers]
-        widths = [chosen(width_column(number)) for number in range(last + 1)]
-        nothing = np.zeros_like(height)
-        features = network_features(
-            nothing + 1, (height, width), last, chosen("stem.depth"), widths, depths
+        chain, least = self.weighted.chain, self.weighted.least
+        last, link = chain.links[number - 1], chain.links[number]
+        own = rows.rows[0]
+        follows = at(self.after[number], rows.band, link.depth[own], link.after[own])
+        keys = (
+            half.band * last.shape[2] + last.after[half.rows[-1]],
+            rows.band * last.shape[2] + link.before[own],
         )
-        decided = zip(box.excess(features), self._decided(numbers), strict=True)
-        apart = [value if own else nothing for value, own in decided]
-        first = SPREAD.stop
-        for number, stage in self._last_stages():
-            excess = box.excess(list(stage.features.T), first)
-            first += len(excess)
-            if self._holds(number):
-                index = index_of(stage.columns, stage.sizes, digits)
-                apart += [value[index] for value in excess]
-        own_depths = [d for n, d in zip(numbers, depths, strict=True) if self._holds(n)]
-        return {
-            "apart": self.prior.distance_of(apart)[0] ** 2,
-            "depths": sum(own_depths, nothing),
-            "joint": np.log2(chosen(f"stage{CUT if self.front else CUT + 1}.depth")),
-            "octaves": nothing if self.front else np.log2(widths[-1]),
-        }
-
-    def _decided(self, numbers: range) -> list[bool]:
-        """Tell for each feature of a network whether this half alone decides it.
-
-        The first six are MACs, height and width, their ratio, the number of stages, the stem's
-        depth, and depths against the last width; what both halves know counts in front. Then
-        widths of stages against the stage before, and depths likewise.
-        """
-        front = self.front
-        widths = [self._holds(number) for number in numbers]
-        depths = [self._holds(number) and number != CUT + 1 for number in numbers[1:]]
-        return [False, front, front, front, front, False, *widths, *depths]
+        join = Join.of(keys, (half.value + before, rows.value + follows), least[half.band])
+        if join.total > self.most:
+            raise TooManyError(_by_band(half.band, join, len(least)))
+        a, b = join.pairs()
+        value = half.value[a] + rows.value[b]
+        value += chain.side_by_side(
+            number, half.band[a], last.depth[half.rows[-1][a]], link.depth[own[b]]
+        )
+        kept = np.flatnonzero(before[a] + value + follows[b] >= least[half.band[a]] - ROUNDING)
+        a, b = a[kept], b[kept]
+        return Half(half.band[a], (*(row[a] for row in half.rows), own[b]), value[kept])

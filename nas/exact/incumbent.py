@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from predictors.components import Indices
 from predictors.worth import Array
 
-CELLS = 1 << 17  # of a grid of log latency
+CELLS = 1 << 15  # of a grid of log latency
 LEAST_MS = 1e-300  # has a logarithm
 SAME_MS, SAME_POINTS = 1e-10, 1e-9  # relative, and in accuracy: what rounding may do to a sum
 

@@ -1,0 +1,171 @@
+"""Networks as chains of stages, and bounds of sums over whole chains.
+
+A network is a chain of links: the stem and every stage, the last link holding all stages at the
+largest output stride. A link's sums follow from its own choices and the width before it, and the
+distance from the published shapes from the depth before it too. So the best total of any weighted
+sums is found going from link to link, keeping the best for each width and depth.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from nas.exact.sections import CUT, Context, Digits, Section
+from predictors.accuracy import Prior
+from predictors.components import Indices, PartComponents, width_column
+from predictors.latency import LatencyPredictor
+from predictors.part_rows import PartRows
+from predictors.shape import LAST_STAGES, SPREAD
+from predictors.worth import STRIDES, Array
+
+SUMS = ("ms", "macs", "blocks", "spread", "loss", "compared", "params", "all_macs", "apart")
+LOSS_DIGITS = 12  # to which sums of losses are told apart
+
+
+@dataclass(frozen=True)
+class Link:
+    """All choices of one link in one context; its own width varies fastest.
+
+    Next come the width before and its first depth.
+    """
+
+    shape: tuple[int, int, int]  # numbers of first depths, widths before, own widths
+    digits: Digits  # each (rows,)
+    sums: Array  # (len(SUMS), rows)
+    apart: Array  # (depths before, depths) of squared distance, that depths side by side add
+    section: Section
+
+    @cached_property
+    def peak(self) -> Array:
+        """Return elements that are live at least in the blocks, the head left out, (rows,)."""
+        part, stages = self.section.part, self.section.stages
+        count = self.sums.shape[1]
+        if any(0 <= n < stages[0] - 1 for n in part.tapped):
+            return np.zeros(count)  # what is kept of those is not known here
+        slots = [n for n in self.section.slots if part.slots[n].kind != "head"]
+        peak: Array = PartRows(part, np.arange(count), self.digits, slots).peak
+        return peak
+
+    @property
+    def depth(self) -> Indices:
+        """Return the position of the first depth, (rows,)."""
+        return self._position(0)
+
+    @property
+    def before(self) -> Indices:
+        """Return the position of the width before, (rows,)."""
+        return self._position(1)
+
+    @property
+    def after(self) -> Indices:
+        """Return the position of the link's own width, (rows,)."""
+        return self._position(2)
+
+    def _position(self, axis: int) -> Indices:
+        rows = np.arange(self.sums.shape[1]) // math.prod(self.shape[axis + 1 :])
+        position: Indices = rows % self.shape[axis]
+        return position
+
+
+class Links:
+    """Makes the links of one part's networks."""
+
+    def __init__(self, part: PartComponents, latency: LatencyPredictor, prior: Prior) -> None:
+        """Take the part, and what tells latencies and accuracies. Raises as `LatencyColumns.of`."""
+        self.part, self.prior = part, prior
+        self._known: dict[tuple[int, Context], Link] = {}
+        last = len(part.places)
+        first_of_last = len(STRIDES) - 1
+        bounds = [*range(first_of_last), last]
+        ranges = [range(n, n + 1) for n in bounds[:-1]] + [range(first_of_last, last + 1)]
+        self.front = Section(part, latency, prior, range(CUT + 1))
+        self.back = Section(part, latency, prior, range(CUT + 1, last + 1))
+        self.score = self.front.score
+        self.sections = [Section(part, latency, prior, stages) for stages in ranges]
+
+    def of(self, context: Context) -> list[Link]:
+        """Return the links of a context, the stem first. They are made once."""
+        return [self._made(section, context) for section in self.sections]
+
+    def _made(self, section: Section, context: Context) -> Link:
+        columns = {name for slot in section.slots for name in self.part.slots[slot].columns}
+        if not columns & set(self.part.follows):
+            context = replace(context, nearest=None if context.nearest is None else 0)
+        key = section.stages[0], context
+        if key not in self._known:
+            self._known[key] = self._link(section, context)
+        return self._known[key]
+
+    @property
+    def most_rows(self) -> int:
+        """Return the number of choices of the link that has most."""
+        choices, most = self.part.part.dimensions, 0
+        for section in self.sections:
+            before = width_column(section.stages[0] - 1) if section.stages[0] else None
+            names = [before, *section.names] if before in choices else section.names
+            most = max(most, math.prod(len(choices[name]) for name in names))
+        return most
+
+    @cached_property
+    def losses(self) -> Array:
+        """Return all that networks can lose by kernels and scales, rising: logarithms of error."""
+        losses = np.zeros(1)
+        for link in self.of(next(Context.all_of(self.part))):
+            own = np.unique(link.sums[SUMS.index("loss")])
+            losses = np.unique((losses[:, None] + own).round(LOSS_DIGITS))
+        return losses
+
+    @cached_property
+    def most_log_size(self) -> float:
+        """Return a log size that no network passes."""
+        most = -math.inf
+        for context in Context.all_of(self.part):
+            sums = sum(link.sums.max(axis=1) for link in self.of(context))
+            macs, blocks, spread = (sums[SUMS.index(n)] for n in ("macs", "blocks", "spread"))
+            most = max(most, self.score.log_size(macs, blocks, spread))
+        return most
+
+    def _link(self, section: Section, context: Context) -> Link:
+        part, stages = self.part, section.stages
+        own_width, first_depth = width_column(stages[-1]), f"stage{stages[0]}.depth"
+        if stages[0] == 0:
+            first_depth = "stem.depth"
+        widths = [width_column(stages[0] - 1), own_width] if stages[0] else [own_width]
+        last = [first_depth, *widths]
+        names = [*(name for name in section.names if name not in last), *last]
+        sizes = [len(part.columns[name]) for name in names]
+        chosen = np.indices(sizes).reshape(len(sizes), -1)
+        digits = dict(zip(names, chosen, strict=True))
+        count = chosen.shape[1]
+        fixed = {n: np.full(count, digit) for n, digit in context.digits(part).items()}
+        items = section.items(digits | fixed, costs=True, peak=False, shape=True)
+        depths, before = len(part.columns[first_depth]), sizes[-2] if stages[0] else 1
+        return Link(
+            (depths, before, sizes[-1]),
+            digits | fixed,
+            np.stack([items[name] for name in SUMS]),
+            self._apart(stages[0]),
+            section,
+        )
+
+    def _apart(self, stage: int) -> Array:
+        """Return what the depths of a stage and of that before it add to the squared distance."""
+        last = len(self.part.places)
+        first = last - LAST_STAGES + 2  # whose depth is the first that is compared
+        if stage < first:
+            before = "stem.depth" if stage <= 1 else f"stage{stage - 1}.depth"
+            own = "stem.depth" if stage == 0 else f"stage{stage}.depth"
+            return np.zeros((len(self.part.columns[before]), len(self.part.columns[own])))
+        feature = SPREAD.stop - (LAST_STAGES - 1) + stage - first
+        box = self.prior.boxes[self.part.part.family]
+        before_depths, depths = (
+            np.log2(np.array(self.part.columns[f"stage{n}.depth"], dtype=np.float64))
+            for n in (stage - 1, stage)
+        )
+        octaves = depths[None, :] - before_depths[:, None]
+        excess: list[Array] = [np.zeros_like(octaves)] * feature
+        excess += box.excess([octaves], feature)
+        apart: Array = self.prior.distance_of(excess)[0] ** 2
+        return apart
