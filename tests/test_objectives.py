@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lut.table import load_table
-from nas.engine.cells import survivors
+from nas.engine.cells import front_of, survivors
 from nas.engine.run import search
 from nas.engine.search_run import SearchRun
 from nas.front import Candidate, DeviceLatency, Front, candidate_of, numbers_of, read_front
@@ -56,6 +56,11 @@ def test_every_network_has_one_in_the_cells_that_is_as_good_to_a_width(costs, wi
             and all(x <= y * (1 + width) ** 1.0001 for x, y in zip(own[:-1], dear, strict=True))
             for own in found
         )
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4).map(float)] * 4), min_size=1, max_size=40))
+def test_fronts_of_four_objectives_are_those_that_none_beats(costs):
+    assert [costs[row] for row in front_of(np.array(costs))] == best(costs)
 
 
 @pytest.mark.parametrize(

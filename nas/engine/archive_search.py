@@ -8,7 +8,7 @@ import numpy as np
 
 from nas.engine.archive import Archive, Evolution, Judged, Progress
 from nas.engine.archive_file import ARCHIVE_FILE, SHARED_FILE, Files
-from nas.engine.cells import WIDTHS, survivors
+from nas.engine.cells import front_of
 from nas.engine.found import Found, thin
 from nas.engine.numbers import Evaluator, Genes, Numbers
 from nas.engine.reach import choose
@@ -180,7 +180,7 @@ class ArchiveSearch:
             chosen = choose(judged.costs[rows], near, self.reach)
             return Found(self._candidates(numbers, rows[chosen.rows]), chosen.cost)
         rows = np.flatnonzero(judged.admitted)
-        rows = rows[survivors(judged.costs[rows], WIDTHS[len(self.objectives)])]
+        rows = rows[front_of(judged.costs[rows])]
         if self.is_shared and not all(map(len, reached.progress.archives)):
             return Found((), None)  # interrupted before anything was compared
         candidates = self._candidates(numbers, rows)

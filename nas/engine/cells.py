@@ -48,6 +48,24 @@ def survivors(costs: Array, width: float) -> Indices:
     return ordered
 
 
+def front_of(costs: Array) -> Indices:
+    """Return the indices of the networks that make up a front, in order of their first cost.
+
+    With three objectives they are those of `survivors`. With four, whose cells are wide, all of
+    the some thousand networks that a search has kept are compared with all.
+    """
+    if costs.shape[1] < 4:
+        return survivors(costs, WIDTHS[costs.shape[1]])
+    order = np.lexsort(costs.T[::-1])
+    ordered = costs[order]
+    kept = np.ones(len(order), np.bool_)
+    for number in range(len(order)):
+        if kept[number]:  # what it beats or equals comes after it
+            kept[number + 1 :] &= np.any(ordered[number + 1 :] < ordered[number], axis=1)
+    found: Indices = order[kept]
+    return found
+
+
 def _cells(costs: Array, width: float) -> Indices:
     """Return the cell of each network, (networks, costs), from 0."""
     most = costs.max(axis=0)

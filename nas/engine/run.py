@@ -9,7 +9,7 @@ import numpy as np
 
 from lut.runtimes.versions import remark_here
 from nas.engine.archive_search import ArchiveSearch, Reached
-from nas.engine.cells import WIDTHS, survivors
+from nas.engine.cells import front_of
 from nas.engine.found import Found, thin, with_neighbours
 from nas.engine.notes import notes_on
 from nas.engine.older import recorded_options
@@ -164,8 +164,7 @@ class _Searching:
             return Found((), None)
         costs = np.array([[o.cost(c) for o in prepared.objectives] for c in possible])
         if len(prepared.objectives) > 2:
-            rows = survivors(costs, WIDTHS[len(prepared.objectives)])
-            return Found(tuple(possible[row] for row in rows), None)
+            return Found(tuple(possible[row] for row in front_of(costs)), None)
         near = np.array([not c.accuracy_extrapolated for c in possible], dtype=np.bool_)
         chosen = choose(costs, near, prepared.options.reach)
         return Found(tuple(possible[row] for row in chosen.rows), chosen.cost)
