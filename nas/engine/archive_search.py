@@ -11,7 +11,7 @@ from nas.engine.archive_file import ARCHIVE_FILE, SHARED_FILE, Files
 from nas.engine.cells import front_of
 from nas.engine.found import Found, thin
 from nas.engine.numbers import Evaluator, Genes, Numbers
-from nas.engine.reach import choose
+from nas.engine.reach import Cost, choose
 from nas.engine.search_run import SearchRun
 from nas.engine.sharing import OwnFronts
 from nas.engine.views import View, of_each_cost, of_objectives
@@ -158,41 +158,45 @@ class ArchiveSearch:
 
     def best(self, reached: Reached, most: int) -> list[Arch]:
         """Return the thinned front of a search, evenly less of it where it has more than `most`."""
-        whole = self.found(reached).whole
-        rows = thin(whole, self.objectives)
-        if len(self.objectives) > 2 and len(rows) > most:
-            rows = [rows[number] for number in np.linspace(0, len(rows) - 1, most).astype(int)]
-        return [whole[row].arch for row in rows]
+        numbers, rows, _ = self._chosen(reached, ())
+        costs = self.views[0].judge(numbers).costs[rows]
+        kept = rows[thin(costs, numbers.accuracy_std[rows])]
+        if len(self.objectives) > 2 and len(kept) > most:
+            kept = kept[np.linspace(0, len(kept) - 1, most).astype(np.intp)]
+        space, genes = self.evaluator.space, numbers.batch.genes
+        return [space.decode(row) for row in genes[kept].tolist()]
 
     def found(self, reached: Reached, others: Iterable[Arch] = ()) -> Found:
         """Return the front of a search, its numbers as they are written.
 
         `others` were evaluated besides, and are on it where they belong.
         """
+        if self.is_shared and not all(map(len, reached.progress.archives)):
+            return Found((), None)  # interrupted before anything was compared
+        numbers, rows, cost = self._chosen(reached, others)
+        candidates = tuple(numbers.candidates(rows, with_energy=self.with_energy))
+        if not self.is_shared:
+            return Found(candidates, cost, self.near_only)
+        fronts = self.own_fronts(reached.progress)
+        front = numbers.at(rows)
+        losses = np.maximum(fronts.losses(front), 0.0)
+        return Found(_with_losses(candidates, losses), cost, self.near_only, fronts.sharing(front))
+
+    def _chosen(
+        self, reached: Reached, others: Iterable[Arch]
+    ) -> tuple[Numbers, Indices, Cost | None]:
+        """Return all that was kept, the rows of it that make up the front, and the cost of near."""
         own = self._encoded(others)
         kept = own[self.views[0].admits(self.evaluator.numbers(own))] if len(own) else own
         genes = np.concatenate([*(archive.genes for archive in reached.archives), kept])
         numbers = self.evaluator.numbers(genes).written()
         judged = self.views[0].judge(numbers)
-        if len(self.objectives) == 2:
-            rows = np.flatnonzero(judged.admitted)
-            near = ~numbers.accuracy_extrapolated[rows]
-            chosen = choose(judged.costs[rows], near, self.reach)
-            return Found(self._candidates(numbers, rows[chosen.rows]), chosen.cost)
         rows = np.flatnonzero(judged.admitted)
-        rows = rows[front_of(judged.costs[rows])]
-        if self.is_shared and not all(map(len, reached.progress.archives)):
-            return Found((), None)  # interrupted before anything was compared
-        candidates = self._candidates(numbers, rows)
-        if not self.is_shared:
-            return Found(candidates, None, self.near_only)
-        fronts = self.own_fronts(reached.progress)
-        front = self.evaluator.numbers(genes[rows]).written()
-        losses = np.maximum(fronts.losses(front), 0.0)
-        return Found(_with_losses(candidates, losses), None, self.near_only, fronts.sharing(front))
-
-    def _candidates(self, numbers: Numbers, rows: Indices) -> tuple[Candidate, ...]:
-        return tuple(numbers.candidates(rows, with_energy=self.with_energy))
+        if len(self.objectives) > 2:
+            return numbers, rows[front_of(judged.costs[rows])], None
+        near = ~numbers.accuracy_extrapolated[rows]
+        chosen = choose(judged.costs[rows], near, self.reach)
+        return numbers, rows[chosen.rows], chosen.cost
 
     def drawn(self) -> list[tuple[float, ...]]:
         """Return the objectives of some random networks that keep to the limits, to draw."""

@@ -11,6 +11,7 @@ from nas.engine.reach import Cost
 from nas.engine.sharing import Sharing
 from nas.front import Candidate, step_of, thinned
 from nas.objectives.objective import Objective
+from predictors.worth import Array
 from supernet.arch import Arch
 from supernet.space import Space
 
@@ -27,21 +28,29 @@ class Found:
     sharing: Sharing | None = None  # None: one device
 
 
-def thin(front: Sequence[Candidate], objectives: Sequence[Objective]) -> list[int]:
+def thin(costs: Array, std: Array) -> list[int]:
     """Return which networks of a front, the least first cost first, differ by more than nothing.
 
     With two objectives they are `nas.front.thinned`. With more, no other is cheaper by a cell of
     `STEPS` in all costs (`nas.engine.cells`) and as accurate to a step.
+
+    Args:
+        costs: (networks, objectives), the last one the negative accuracy.
+        std: of accuracies, (networks,).
     """
-    accuracy = [candidate.accuracy for candidate in front]
+    num_objectives, accuracy = costs.shape[1], -costs[:, -1]
+    if num_objectives == 2 or not len(costs):
+        return thinned(accuracy.tolist(), std.tolist())
+    levels = -np.floor(accuracy / step_of(float(np.median(std))))
+    stepped = np.concatenate([costs[:, :-1], levels[:, None]], axis=1)
+    return sorted(survivors(stepped, STEPS[num_objectives]).tolist())
+
+
+def thinned_front(front: Sequence[Candidate], objectives: Sequence[Objective]) -> list[int]:
+    """Return `thin` of candidates."""
+    costs = [[objective.cost(candidate) for objective in objectives] for candidate in front]
     std = [candidate.accuracy_std for candidate in front]
-    if len(objectives) == 2 or not front:
-        return thinned(accuracy, std)
-    step = step_of(float(np.median(std)))
-    costs = [[cost.cost(candidate) for candidate in front] for cost in objectives[:-1]]
-    levels = -np.floor(np.array(accuracy) / step)
-    kept = survivors(np.stack([*np.array(costs), levels], axis=1), STEPS[len(objectives)])
-    return sorted(kept.tolist())
+    return thin(np.array(costs).reshape(len(front), len(objectives)), np.array(std))
 
 
 def with_neighbours(space: Space, archs: Sequence[Arch], seed: int) -> list[Arch]:

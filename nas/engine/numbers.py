@@ -62,6 +62,11 @@ class Numbers:
         """Return the numbers as they are written for one network."""
         return Numbers(self.batch, self.latencies, self.source, is_written=True)
 
+    def at(self, rows: Indices) -> "Numbers":
+        """Return the numbers of some of the networks."""
+        batch = self.batch
+        return replace(self, batch=Batch(batch.space, batch.genes[rows], batch.components))
+
     def candidates(self, rows: Indices, *, with_energy: bool) -> list[Candidate]:
         """Return some of the networks with all their numbers, those of energy if asked for."""
         decode, genes = self.batch.components.decode, self.batch.genes

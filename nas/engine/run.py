@@ -10,7 +10,7 @@ import numpy as np
 from lut.runtimes.versions import remark_here
 from nas.engine.archive_search import ArchiveSearch, Reached
 from nas.engine.cells import front_of
-from nas.engine.found import Found, thin, with_neighbours
+from nas.engine.found import Found, thinned_front, with_neighbours
 from nas.engine.notes import notes_on
 from nas.engine.older import recorded_options
 from nas.engine.proving import Proven, prove_archives
@@ -175,7 +175,7 @@ class _Searching:
         prepared = self.prepared
         possible = [c for c in search.candidates.values() if self._is_possible(c)]
         official = {name: prepared.evaluate(arch) for name, arch in prepared.official.items()}
-        ids = thin(whole, prepared.objectives)
+        ids = thinned_front(whole, prepared.objectives)
         tried = [tuple(o.value(c) for o in prepared.objectives) for c in possible]
         return Front(
             candidates=tuple(self._alone(search, whole[number]) for number in ids),
