@@ -30,7 +30,7 @@ from predictors.worth import Array
 
 # Networks that are judged of one band and context in each round, but for the last: what is found
 # in it helps to pass over more in the next.
-MOST_OF_BAND = (1 << 17, 1 << 20, 1 << 22, 1 << 24)
+MOST_OF_BAND = (1 << 19, 1 << 21, 1 << 24)
 
 
 @dataclass(frozen=True)

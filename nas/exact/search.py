@@ -19,10 +19,10 @@ from predictors.components import Indices
 from predictors.part_rows import Marks
 from predictors.worth import Array
 
-SWEEPS = 3  # along all weights
-MORE_SWEEPS = 10  # where there are many networks in a band
-MUCH = 0.06  # of log size, above what is needed
-MANY = 1 << 17
+SWEEPS = 4  # along all weights
+MORE_SWEEPS = 6  # where there are many networks in a band
+MUCH = 0.1  # of log size, above what is needed
+MANY = 1 << 19
 SUMS_OF_NETWORK = 100  # weighted sums that take as long as a network
 CHUNK = 1 << 18  # networks that are judged at once
 NEAR_BEST = (0.01, 0.002, 0.0)  # of log size below a bound: which networks are looked at first
@@ -175,7 +175,10 @@ class PartSearch:
         )
         begin_ms = self.bands.begin_ms[dual.bands, 0] * (1 - SAME_MS)
         end_ms = self.bands.end_ms[dual.bands, -1] * (1 + SAME_MS)
+        room_ms = end_ms[front.band] - pairs.front["ms"]
         for a, b in halves.join.chunks(np.flatnonzero(done[front.band]), CHUNK):
+            fast = np.flatnonzero(pairs.back["ms"][b] < room_ms[a])
+            a, b = a[fast], b[fast]
             ms = pairs.latency(a, b)
             band = front.band[a]
             kept = np.flatnonzero((ms >= begin_ms[band]) & (ms < end_ms[band]))
