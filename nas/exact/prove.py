@@ -40,7 +40,7 @@ class Proof:
     kind: Literal["exact", "bound", "none"]
     gap_percent: float  # of hypervolume that the given front lacks, at most; see `gap_percent`
     reference: tuple[float, float]  # ms and accuracy, up to and down to which that is taken
-    states: int  # networks that were judged
+    states: int  # networks that were judged, and as much work on bounds
     genes: Genes  # of the best networks known, fastest first: of the exact front, if that is known
     ms: Array
     accuracy: Array
