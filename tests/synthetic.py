@@ -2,6 +2,7 @@
 
 import random
 import zlib
+from functools import cache
 
 from lut.measuring.probes import key_of
 from results.errors import TargetError
@@ -10,6 +11,7 @@ from supernet.cost import cost_of
 START_US = 3.0  # of a run, whatever the model
 
 
+@cache
 def true_us(block):
     """Of one block: its work, and a quirk that no model of it knows; a pool is cheap."""
     block = key_of(block)

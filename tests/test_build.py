@@ -26,6 +26,7 @@ from results.errors import DeviceError, RunError, TableError, TargetError
 from supernet.blocks import blocks_of
 from supernet.spaces import get_space
 from tests.conftest import ROOT
+from tests.small_build import references
 from tests.synthetic import START_US, Machine, true_us
 
 
@@ -34,6 +35,7 @@ def sidecar_of(table):
 
 
 QUICK = ("--space", "tiny", "--passes", "6", "--networks", "4")
+SMALL_BUILD = [sys.executable, "-m", "tests.small_build"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     environment = {**os.environ, "EFFICIENTVIT_NAS_DATA": str(folder / "data")}
     environment["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, "-m", "lut.build", "--device", "mine", "--title", "My machine"]
+    command = [*SMALL_BUILD, "--device", "mine", "--title", "My machine"]
     done = subprocess.run(
         [*command, *QUICK, "--run-folder", str(folder / "run")],
         cwd=folder, env=environment, capture_output=True, text=True, check=False,
@@ -78,7 +80,7 @@ def test_its_sidecar_says_how_and_how_wrong(built):
     assert found["target"]["kind"] == "local"
     assert found["target"]["machine"]
     assert found["protocol"]["passes"] == 6
-    assert len(found["networks"]) == 6 + 32
+    assert len(found["networks"]) == 2 + 32
     assert sidecar["error"]["judged_on"].startswith("4 random networks")
 
 
@@ -131,7 +133,7 @@ def killed_build(folder, delays, *flags):
     for delay in [*delays, None]:
         arguments = ["--resume", str(run)] if (run / "run.json").exists() else first
         process = subprocess.Popen(
-            [sys.executable, "-m", "lut.build", *arguments, "--quiet"],
+            [*SMALL_BUILD, *arguments, "--quiet"],
             cwd=folder, env=environment, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
@@ -180,6 +182,8 @@ def measured_on(monkeypatch):
                 yield line
 
         monkeypatch.setattr("lut.measuring.campaign.run_session", session)
+        monkeypatch.setattr("lut.measuring.run.references_of", references)
+        monkeypatch.setattr("lut.measuring.plan.SAMPLED", 500)
         monkeypatch.setattr("lut.measuring.campaign.time.sleep", lambda seconds: None)
         monkeypatch.setattr("lut.measuring.campaign.time.monotonic", lambda: clock[0])
 
@@ -206,14 +210,15 @@ def whole_ms(arch):
 
 def test_a_build_without_a_budget_measures_all(synthetic, tmp_path):
     machine = Machine(noise=0.01)
-    flags = ("--space", "b", "--freeze", "resolution=128", "--run-folder", str(tmp_path / "run"))
+    freezes = ["resolution=128", *(f"stage{n}.kernel_size=3" for n in (1, 2, 3, 4))]
+    flags = ("--space", "b", "--freeze", *freezes, "--run-folder", str(tmp_path / "run"))
     table = synthetic(machine, *flags, "--passes", "8")
     assert {entry.provenance for entry in table.entries.values()} == {"measured"}
     target = sidecar_of(table)["measurement"]["target"]
     assert table.title == (target.get("model") or target.get("cpu") or "made-up")
     assert sidecar_of(table)["validation"]["num_networks"] == 24
     assert sidecar_of(table)["validation"]["scaled"]["mape_percent"] < 1
-    space = get_space("b", freeze=["resolution=128"])
+    space = get_space("b", freeze=freezes)
     for seed in range(10):
         arch = space.sample(random.Random(seed))
         assert table.network_ms(blocks_of(arch)) == pytest.approx(whole_ms(arch), rel=0.03)
@@ -443,16 +448,14 @@ def test_a_finished_build_can_be_resumed(built, run, monkeypatch):
     folder, _ = built
     monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(folder / "data"))
     before = (folder / "run" / JOURNAL).read_bytes()
-    run("lut.build", "--resume", folder / "run", "--quiet")
+    run("tests.small_build", "--resume", folder / "run", "--quiet")
     assert (folder / "run" / JOURNAL).read_bytes() == before
 
 
 def test_the_timer_dies_with_the_build(tmp_path):
     """A killed build leaves no process that would disturb the next."""
     flags = ["--device", "orphan", *QUICK, "--passes", "400", "--run-folder", str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lut.build", *flags, "--quiet", "--out", str(tmp_path)], cwd=ROOT
-    )
+    process = subprocess.Popen([*SMALL_BUILD, *flags, "--quiet", "--out", str(tmp_path)], cwd=ROOT)
     journal = tmp_path / "run" / JOURNAL
     while not (journal.exists() and '"pass"' in journal.read_text()):
         assert process.poll() is None
