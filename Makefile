@@ -1,6 +1,6 @@
 .PHONY: check test bench bench-models bench-loading bench-mixers bench-tables bench-sandwich \
     bench-weight-sharing bench-pretraining bench-compiling bench-exact bench-kills bench-few-samples \
-    bench-two-levels bench-active-choice bench-coverage \
+    bench-two-levels bench-active-choice bench-coverage bench-sharing \
     bench-evaluated-subnets
 
 check:
@@ -13,6 +13,9 @@ test:
 
 bench:
 	python -m tests.benchmarks.search --base 7553ded
+
+bench-sharing: # ten minutes
+	python -m tests.benchmarks.sharing
 
 bench-models: # rivals: timm, where it is installed, and `--rival NAME=MODULE:FUNCTION`
 	python -m tests.benchmarks.models

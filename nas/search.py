@@ -13,7 +13,6 @@ from nas.options import PREDICTED, SearchOptions
 from results.console import EXIT_INTERRUPTED, note, options_of
 from results.console import main as console_main
 from results.errors import PictureError, SearchError, one_line
-from results.heap import keep_freed_memory
 from results.progress import remark
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ class SearchCommand(SearchOptions):
 
     def run(self) -> None:
         """Search, print the front and draw it; exit with 130 where Ctrl-C ended it early."""
-        keep_freed_memory()
         from nas.engine.run import search  # `--help` has to be there at once
 
         result = search(self.options(), silent=self.quiet or self.json)

@@ -22,6 +22,7 @@ from nas.objectives.budgets import feasible
 from nas.options import ALWAYS, AUTO, MOST_STATES, QUICK_STATES, SearchOptions
 from nas.result import Outcome, SearchResult
 from results.errors import SearchError
+from results.heap import keep_freed_memory
 from results.progress import progress
 from results.runs import SEARCH, Run, open_run
 from supernet.arch import Arch
@@ -39,6 +40,7 @@ def search(options: SearchOptions, *, silent: bool = True) -> SearchResult:
     Raises UserError for whatever the options name wrongly, before anything is written, and
     SearchError where no trial keeps to all budgets.
     """
+    keep_freed_memory()
     resume = options.resume
     if resume is not None:
         options = recorded_options(options, resume)
