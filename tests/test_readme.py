@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 
@@ -143,14 +144,36 @@ def test_the_accuracy_error_it_quotes_is_the_priors_own():
 
 def test_the_timings_it_quotes_are_those_of_the_record():
     record = json.loads((ROOT / "results" / "benchmarks" / "search.json").read_text())
-    medians = {name: times["median"] for name, times in record["wall_seconds"].items()}
-    help_ = medians.pop("--help")
-    low, high = min(medians.values()), max(medians.values())
-    assert f"took {low:.0f} to {high:.0f} s" in TEXT
-    assert f"`--help` {help_:.2f} s" in TEXT
-    gains = record["hypervolume_nsga2_over_random"].values()
-    assert f"{100 * (min(gains) - 1):.1f} to {100 * (max(gains) - 1):.1f} % more" in TEXT
-    assert record["date"][:10] in TEXT
+    text = " ".join(TEXT.split())
+    commands = dict(record["whole_commands"])
+    help_s = median(commands.pop("--help")["wall_s"]["now"])
+    wall_s = [median(command["wall_s"]["now"]) for command in commands.values()]
+    ratios = [command["wall_s"]["ratio"] for command in commands.values()]
+    peak_mb = max(command["peak_mb"] for command in commands.values())
+    took = (
+        f"took {min(wall_s):.1f} to {max(wall_s):.1f} s as a whole process and at most {peak_mb} MB"
+    )
+    assert f"{took}, `--help` {help_s:.2f} s" in text
+    assert f"{min(ratios):.2f} to {max(ratios):.2f} of what 3,000 trials of NSGA-II took" in text
+    assert f"{record['machine']}; {record['date'][:10]}" in text
+    fronts = [command["front"] for command in commands.values()]
+    assert all(front["proof"]["kind"] == "exact" for front in fronts)
+    unmarked = [front["unmarked_percent"] for front in fronts]
+    assert f"{min(unmarked):.0f} to {max(unmarked):.0f} % of their rows" in text
+    per_s = record["evaluations_per_s"].values()
+    assert f"{min(per_s) / 1e6:.1f} to {max(per_s) / 1e6:.1f} million networks a second" in text
+
+
+def test_what_sharing_costs_is_quoted_from_the_record():
+    record = json.loads((ROOT / "results" / "benchmarks" / "sharing.json").read_text())
+    text = " ".join(TEXT.split())
+    found = record["pairs"]["snapdragon8gen1 and orin"]["near"]
+    taken_over = found["taken_over"]
+    assert f"{found['regret_percent']['mean']:.0f} % of latency on the one that loses more" in text
+    assert f"lose {100 * taken_over['snapdragon8gen1']['orin']:.0f} % on Orin" in text
+    assert f"{100 * taken_over['orin']['snapdragon8gen1']:.0f} % on the phone" in text
+    assert f"at most {found['gap_percent']['mean']:.1f} % of that on average" in text
+    assert f"takes {record['whole_commands']['ratio']:.1f} times the time of one" in text
 
 
 def test_the_errors_of_measured_tables_it_quotes_are_those_of_the_records():
