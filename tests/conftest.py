@@ -1,5 +1,8 @@
 """Fixtures: a clean data folder for every test, and commands run as a user runs them."""
 
+import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
@@ -25,20 +28,47 @@ def data_folder(tmp_path_factory, monkeypatch):
     return folder
 
 
+def run_here(module, *arguments, cwd):
+    """Run `python -m MODULE ...` in this process, which has all imports, and return what it said.
+
+    Raises whatever a process would end with a traceback for.
+    """
+    words, out, err = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
+    command = importlib.import_module(module)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", [command.__file__, *words])
+        try:
+            command.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+    return subprocess.CompletedProcess([module, *words], code, out.getvalue(), err.getvalue())
+
+
+def run_process(module, *arguments, cwd, hash_seed="random"):
+    """Run `python -m MODULE ...` as a user would, where it is the process that is tested."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 @pytest.fixture
 def run(tmp_path):
-    """Run `python -m MODULE ...` in an empty folder, in another process."""
+    """Run `python -m MODULE ...` in an empty folder."""
 
-    def run(module, *arguments, cwd=tmp_path, hash_seed="random", code=0):
-        done = subprocess.run(
-            [sys.executable, "-m", module, *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+    def run(module, *arguments, cwd=tmp_path, code=0):
+        done = run_here(module, *arguments, cwd=cwd)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 

@@ -22,8 +22,13 @@ def references(space, count=6):
 
 
 def patched(patch):
-    """Set small references, and one attempt at a chunk: a busy machine would make three of each."""
+    """Set small references, fewer networks beside them, and one attempt at a chunk.
+
+    A busy machine would make three of each.
+    """
     patch.setattr("lut.measuring.run.references_of", references)
+    patch.setattr("lut.measuring.plan.SAMPLED", 500)
+    patch.setattr("lut.measuring.schedule.FITTED_NETWORKS", 12)
     patch.setattr("lut.measuring.campaign.MOST_ATTEMPTS", 1)
 
 

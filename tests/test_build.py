@@ -80,7 +80,7 @@ def test_its_sidecar_says_how_and_how_wrong(built):
     assert found["target"]["kind"] == "local"
     assert found["target"]["machine"]
     assert found["protocol"]["passes"] == 6
-    assert len(found["networks"]) == 2 + 32
+    assert len(found["networks"]) == 2 + 12
     assert sidecar["error"]["judged_on"].startswith("4 random networks")
 
 

@@ -9,6 +9,7 @@ from lut.measuring.journal import JOURNAL
 from lut.table import load_table
 from supernet.blocks import blocks_of
 from supernet.spaces import get_space
+from tests.small_build import patched
 from tests.test_adb import Phone, server
 
 __all__ = ["server"]  # a fixture
@@ -16,7 +17,7 @@ __all__ = ["server"]  # a fixture
 pytestmark = pytest.mark.skipif(
     shutil.which("adb") is None, reason="needs the program adb: apt-get install adb"
 )
-# Few blocks, most of them of the references, too: each costs some ten invocations.
+# Few blocks, all of them of B0: each costs some ten invocations.
 FREEZE = (
     "resolution=64",
     "stage2.width=32",
@@ -59,7 +60,8 @@ def phone(server, tmp_path):
     phone.unplug()
 
 
-def test_a_phone_is_measured_by_invocations(phone, run, tmp_path):
+def test_a_phone_is_measured_by_invocations(phone, run, tmp_path, monkeypatch):
+    patched(monkeypatch)
     binary = phone.program("benchmark_model", BENCHMARK_MODEL)
     freezes = [flag for choice in FREEZE for flag in ("--freeze", choice)]
     done = run(

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_here
 from tests.test_importers import OFA
 
 TEXT = (ROOT / "docs" / "devices.md").read_text()
@@ -32,25 +32,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-def ran(folder, *arguments):
-    """Return what a process of Python printed that must end well."""
-    places = {"PYTHONPATH": str(ROOT), "EFFICIENTVIT_NAS_DATA": str(folder / "data")}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder, env=os.environ | places, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(autouse=True)
+def data(folder, monkeypatch):
+    """Have the tables of earlier commands found by later ones."""
+    monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(folder / "data"))
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_every_command_runs(line, folder):
     """One after the other in one folder: later ones use the tables of earlier ones."""
     program, *arguments = shlex.split(line, comments=True)
-    assert program == "python"
+    assert (program, arguments[0]) == ("python", "-m")
     if "--from" in arguments:  # the points above are of a slow CPU, which is not like orin
         (folder / "points.csv").write_text(LIKE_ORIN)
-    assert ran(folder, *arguments, *FEWER.get(arguments[1], []))
+    done = run_here(*arguments[1:], *FEWER.get(arguments[1], []), cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
     if "--out-points" in arguments:
         assert len((folder / "next.csv").read_text().splitlines()) == 21
 
@@ -64,5 +61,10 @@ def test_its_commands_are_those_of_devices():
 
 def test_its_python_runs_and_prints(folder):
     (code,) = [block for block in BLOCKS if block.strip().startswith("from ")]
-    printed = ran(folder, "-c", re.sub(r"^    ", "", code, flags=re.MULTILINE))
-    assert re.fullmatch(r"[\d.]+ \[.*mydevice-onnxruntime-fp32\.csv'\)\]\n", printed)
+    done = subprocess.run(
+        [sys.executable, "-c", re.sub(r"^    ", "", code, flags=re.MULTILINE)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(r"[\d.]+ \[.*mydevice-onnxruntime-fp32\.csv'\)\]\n", done.stdout)

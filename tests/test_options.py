@@ -88,7 +88,7 @@ def test_all_options_are_such(options):
 def test_a_search_by_texts_is_the_search(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts: dict[str, Any] = {"device": "orin", "freeze": "resolution=224", "out": "run"}
-    found = search(SearchOptions(trials=20, **texts))
+    found = search(SearchOptions(trials=20, evaluations=9000, **texts))
     assert (tmp_path / "run" / "front.csv").exists()
     assert {c.arch.resolution for c in found.front.candidates} == {(224, 224)}
 

@@ -26,7 +26,7 @@ from results.errors import DeviceError, RunError, SearchError
 from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import network_cost
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_here, run_process
 
 FILES = {
     *(".lock", "archive.json", "front.csv", "front.html", "front.json", "front.png", "run.json"),
@@ -43,21 +43,16 @@ def dominates(a, b):
 def finished(tmp_path_factory):
     """One finished run on the shipped table, in the process that a user would start."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    done = search(folder, "--trials", 400)
+    done = search(folder, "--trials", 400, runner=run_process)
     return folder, done.stdout
 
 
-def search(folder, *arguments, device="snapdragon8gen1", hash_seed="random"):
+def search(folder, *arguments, device="snapdragon8gen1", runner=run_here, **more):
     few = () if {"--sampler", "--resume"} & set(arguments) else ("--evaluations", 20_000)
-    return subprocess.run(
-        [sys.executable, "-m", "nas.search", "--device", device, "--out", str(folder)]
-        + [str(argument) for argument in (*few, *arguments)],
-        cwd=folder.parent,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    words = ("--device", device, "--out", folder, *few, *arguments)
+    done = runner("nas.search", *words, cwd=folder.parent, **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def test_a_run_folder_holds_the_promised_files(finished):
@@ -132,7 +127,8 @@ def test_the_terminal_shows_sources_and_the_next_command(finished):
 
 def test_same_seed_same_front_in_a_process_with_another_hash_seed(tmp_path):
     for seed in ("1", "2"):
-        search(tmp_path / seed, "--trials", 250, "--quiet", hash_seed=seed)
+        out = tmp_path / seed
+        search(out, "--trials", 250, "--quiet", runner=run_process, hash_seed=seed)
     fronts = [(tmp_path / seed / "front.csv").read_bytes() for seed in ("1", "2")]
     assert fronts[0] == fronts[1] != b""
 
@@ -267,7 +263,7 @@ def test_ctrl_c_writes_the_front_so_far(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "nas.search", "--device", "orin", "--trials", "100000",
-         "--out", str(folder)],
+         "--evaluations", "20000", "--out", str(folder)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -520,11 +516,8 @@ def test_the_next_command_of_another_table_gives_its_number(tmp_path):
         (tmp_path / f"t{ending}").write_bytes((SHIPPED / "tables" / f"{name}{ending}").read_bytes())
     done = search(tmp_path / "run", "--trials", 60, "--table", tmp_path / "t.csv", device="a100")
     command = shlex.split(done.stdout.strip().splitlines()[-1].removeprefix("next: python "))
-    shown = subprocess.run(
-        [sys.executable, *command, "--json"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    assert command[0] == "-m"
+    shown = run_here(*command[1:], "--json", cwd=tmp_path).stdout
     number = int(command[command.index("--arch") + 1].rpartition("#")[2])
     candidate = read_front(tmp_path / "run").by_id[number]
     assert json.loads(shown)["latency_ms"] == candidate.latency_ms
@@ -566,7 +559,8 @@ def test_a_front_survives_a_round_trip(tmp_path, finished):
 def test_a_measured_table_is_searched_where_it_was_measured(run, tmp_path):
     def resolutions(*flags):
         out = tmp_path / str(len(list(tmp_path.iterdir())))
-        run("nas.search", "--device", "example-cpu:litert", "--trials", 60, "--out", out, *flags)
+        flags = ("--trials", 60, "--evaluations", 20_000, "--out", out, *flags)
+        run("nas.search", "--device", "example-cpu:litert", *flags)
         archs = [row["arch"] for row in json.loads((out / "front.json").read_text())["candidates"]]
         assert {arch["family"] for arch in archs} == {"b"}
         return {arch["resolution"][0] for arch in archs}

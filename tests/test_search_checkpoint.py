@@ -30,7 +30,7 @@ from supernet.tasks.choose import training_task
 from supernet.tasks.options import TaskOptions
 from supernet.tasks.task import EvaluationSettings
 from supernet.weights.files import save_weights
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_here
 
 FREEZE = "resolution=64"
 FEW = ("--limit", "24", "--recalibration-images", "16")  # pictures: what is found is noise
@@ -46,18 +46,15 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-def command_line(checkpoint, *flags):
+def flags_of(checkpoint, *flags):
     return [
-        sys.executable, "-m", "nas.search", "--device", "orin", "--evaluate", "supernet",
-        "--accuracy", str(checkpoint), *FEW, *map(str, flags),
-    ]  # fmt: skip
+        *("--device", "orin", "--evaluate", "supernet", "--accuracy", str(checkpoint)),
+        *(*FEW, *map(str, flags)),
+    ]
 
 
 def search(checkpoint, *flags):
-    """In a process of its own, as a user would."""
-    done = subprocess.run(
-        command_line(checkpoint, *flags), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_here("nas.search", *flags_of(checkpoint, *flags), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -115,8 +112,8 @@ def test_its_evaluations_feed_the_predictor(searched, tmp_path):
     found = read_evaluations(folder / EVALUATIONS)
     assert len(found.archs) == len(evaluations(folder))
     SearchCommand(
-        device=("orin",), accuracy=str(folder / EVALUATIONS), trials=40, out=tmp_path / "run",
-        quiet=True,
+        device=("orin",), accuracy=str(folder / EVALUATIONS), trials=40, evaluations=9000,
+        out=tmp_path / "run", quiet=True,
     ).run()  # fmt: skip
     assert "ridge regression" in read_front(tmp_path / "run").accuracy_source
 
@@ -130,7 +127,8 @@ def test_the_next_command_extracts_the_network(searched, tmp_path):
     assert arguments[-2:] == ["--recalibration-images", "16"]
     out = tmp_path / "winner.safetensors"
     arguments[arguments.index("--out") + 1] = str(out)
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
+    assert arguments[0] == "-m"
+    assert run_here(*arguments[1:], cwd=ROOT).returncode == 0
     number = int(arguments[arguments.index("--arch") + 1].rpartition("#")[2])
     assert read_header(out).arch == read_front(folder).by_id[number].arch
 
@@ -194,8 +192,9 @@ def test_killed_and_resumed_it_repeats_no_evaluation_and_ends_the_same(
 ):
     whole, _ = searched
     folder = tmp_path / "killed"
+    flags = flags_of(checkpoint, "--trials", 24, "--out", folder, "--quiet")
     process = subprocess.Popen(
-        command_line(checkpoint, "--trials", 24, "--out", folder, "--quiet"),
+        [sys.executable, "-m", "nas.search", *flags],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

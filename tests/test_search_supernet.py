@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -18,7 +16,7 @@ from results.console import main
 from supernet.arch import Arch, format_resolution
 from supernet.blocks import blocks_of
 from supernet.spaces import get_space
-from tests.conftest import ROOT
+from tests.conftest import run_here
 from tests.pareto import pareto_front
 from tests.test_architecture import module_names
 from tests.test_subnets import TINY, additive, row, subnets, write
@@ -33,14 +31,12 @@ def rows(tmp_path):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A run on evaluated subnets, in the process that a user would start, and what it said."""
+    """A run on evaluated subnets, and what it said."""
     folder = tmp_path_factory.mktemp("searched")
     rows = write(folder / "rows.jsonl", [row(arch, additive(arch)) for arch in subnets(60)])
-    flags = ["--accuracy", str(rows), "--trials", "600", "--out", str(folder / "run")]
-    done = subprocess.run(
-        [sys.executable, "-m", "nas.search", *ORIN, *flags],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    flags = ("--trials", 600, "--evaluations", 9000, "--out", folder / "run")
+    done = run_here("nas.search", *ORIN, "--accuracy", rows, *flags, cwd=folder)
+    assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout
 
 

@@ -15,9 +15,15 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", ["b0", "b1", "b2", "b3", "l1", "l2", "l3"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("b3", "l2", "l3")]
+
+
+@pytest.mark.parametrize("name", ["b0", "b1", "b2", "l1", *LARGE])
 def test_outputs_are_equal(name, tmp_path):
-    """At 96 px, where we take the quadratic path and timm, as always, the linear one."""
+    """At 96 px, where we take the quadratic path and timm, as always, the linear one.
+
+    The large ones are slow: they are the smaller ones of their family, wider and deeper.
+    """
     theirs = timm_reference.create(name).eval()
     for module in theirs.modules():
         if type(module).__name__ == "LiteMLA":

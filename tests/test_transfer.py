@@ -488,6 +488,9 @@ def test_a_source_that_is_too_unlike_says_what_is_better(fails, tmp_path):
     assert "by a physical fit; leave --from out" in said
 
 
+FEW = ("--trials", "10", "--evaluations", "9000")
+
+
 def next_of(out):
     (line,) = [line for line in out.splitlines() if line.startswith("next: ")]
     module, *arguments = shlex.split(line.removeprefix("next: python -m "))
@@ -504,7 +507,7 @@ def test_what_a_measured_source_covers_is_searched_next(tmp_path, capsys):
         module, arguments = next_of(capsys.readouterr().out)
         assert module == "nas.search"
         run = tmp_path / f"run{len(out)}"
-        main(SearchCommand, module, [*arguments, "--trials", "10", "--out", str(run), "--quiet"])
+        main(SearchCommand, module, [*arguments, *FEW, "--out", str(run), "--quiet"])
         candidates = json.loads((run / "front.json").read_text())["candidates"]
         assert {candidate["arch"]["family"] for candidate in candidates} == {"b"}
     name = "desk-onnxruntime-fp32.json"
@@ -558,6 +561,6 @@ def test_points_of_any_task_have_a_next_command_that_works(tmp_path, capsys, col
         assert json.loads(capsys.readouterr().out)["device"] == "desk"
         return
     run = tmp_path / "run"
-    main(SearchCommand, module, [*arguments, "--trials", "10", "--out", str(run), "--quiet"])
+    main(SearchCommand, module, [*arguments, *FEW, "--out", str(run), "--quiet"])
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert (settings["task"] or "classification") == read_points(path)[0].arch.task
