@@ -46,7 +46,7 @@ def run_here(module, *arguments, cwd):
             command.main()
             code = 0
         except SystemExit as end:
-            code = end.code or 0
+            code = int(end.code or 0)
     return subprocess.CompletedProcess([module, *words], code, out.getvalue(), err.getvalue())
 
 
