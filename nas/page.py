@@ -12,7 +12,8 @@ from nas.panels import TICKS, Panel, columns_of, cycle, panels_of, title_of, wor
 from nas.pareto import best_shared
 from supernet.arch import format_resolution
 
-GAP = 0.06  # of the width, between panels
+GAP = 0.06  # of the width, between panels; thrice of the height
+MOST_COLUMNS = 3
 SHARED = 30  # networks to share that are marked
 SIZES = {"circle-open": 9, "diamond": 7, "x": 6}  # others: 5
 MOST_CHARACTERS = 170  # of a line of the title
@@ -62,18 +63,26 @@ def figure_of(fronts: Sequence[Front]) -> dict[str, Any]:
         "legend": {"orientation": "h", "y": -0.15} if len(panels) > 1 else {},
     }
     traces: list[dict[str, Any]] = []
+    columns = min(MOST_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
     for number, panel in enumerate(panels):
         suffix = "" if not number else str(number + 1)  # as plotly numbers axes
         axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "showlegend": not number}
         for colour, front in zip(cycle(len(fronts)), fronts, strict=True):
             own = _traces(front, panel, colour, alone=len(fronts) == 1)
             traces += [trace | axes for trace in own]
-        width = (1 + GAP) / len(panels)
-        domain = [number * width, (number + 1) * width - GAP]
+        row, column = divmod(number, columns)
         x, y = (_axis(fronts[0], objective) for objective in (panel.x, panel.y))
-        layout[f"xaxis{suffix}"] = x | {"domain": domain, "anchor": f"y{suffix}"}
-        layout[f"yaxis{suffix}"] = y | {"anchor": f"x{suffix}"}
+        across, down = _share(column, columns, GAP), _share(rows - 1 - row, rows, 3 * GAP)
+        layout[f"xaxis{suffix}"] = x | {"domain": across, "anchor": f"y{suffix}"}
+        layout[f"yaxis{suffix}"] = y | {"domain": down, "anchor": f"x{suffix}"}
     return {"data": traces, "layout": layout, "config": {"responsive": True}}
+
+
+def _share(number: int, count: int, gap: float) -> list[float]:
+    """Return where one of `count` panels begins and ends, as shares of the page."""
+    width = (1 + gap) / count
+    return [number * width, (number + 1) * width - gap]
 
 
 def _axis(front: Front, number: int) -> dict[str, Any]:

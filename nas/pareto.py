@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from nas.front import Candidate, Front
-from nas.objectives.objective import Objective
+from nas.objectives.objective import LATENCY, Objective
 
 LEAST = 1e-9  # of a cost, whose logarithm is taken
 
@@ -19,7 +19,9 @@ def best_within(
 
 def place_of(front: Front, candidate: Candidate) -> float:
     """Return where a candidate lies on the axis that rows are spread over."""
-    costs = front.costs if front.devices else front.costs[:1]
+    costs = front.costs[:1]
+    if front.devices:
+        costs = tuple(cost for cost in front.costs if cost.quantity is LATENCY)
     logs = [math.log(max(cost.value(candidate), LEAST)) for cost in costs]
     return sum(logs) / len(logs)
 

@@ -133,7 +133,7 @@ def _cells_of(front: Front, *, wide: bool) -> dict[str, Callable[[Candidate], st
     for place, device in enumerate(front.devices or ("",)):
         cells[f"{device} ms" if device else "latency ms"] = partial(_latency_cell, place)
         if device:
-            cells[f"{device} loses" if wide else "loses"] = partial(_loss_cell, place)
+            cells[f"{device} loses"] = partial(_loss_cell, place)
     for objective in front.costs:
         if objective.quantile != MEDIAN:
             heading = f"{objective.device} {100 * objective.quantile:g} % ms".strip()

@@ -444,11 +444,11 @@ def test_a_runtime_that_runs_no_block_is_told(synthetic, tmp_path):
         synthetic(machine, *QUICK, "--run-folder", str(tmp_path / "run"))
 
 
-def test_a_finished_build_can_be_resumed(built, run, monkeypatch):
+def test_a_finished_build_can_be_resumed(built, monkeypatch):
     folder, _ = built
     monkeypatch.setenv("EFFICIENTVIT_NAS_DATA", str(folder / "data"))
     before = (folder / "run" / JOURNAL).read_bytes()
-    run("tests.small_build", "--resume", folder / "run", "--quiet")
+    subprocess.run([*SMALL_BUILD, "--resume", folder / "run", "--quiet"], cwd=ROOT, check=True)
     assert (folder / "run" / JOURNAL).read_bytes() == before
 
 

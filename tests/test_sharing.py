@@ -127,6 +127,27 @@ def test_files_have_each_latency(shared):
     }  # fmt: skip
 
 
+def test_another_cost_beside_two_latencies(tmp_path, capsys):
+    options = SearchOptions(
+        **PAIR, minimize=("macs", "latency"), reach="far", evaluations=100_000, out=tmp_path / "run"
+    )
+    result = search(options)
+    run = SearchRun.of(options)
+    numbers = numbers_of_all(run)
+    latencies = (numbers.latency_ms, numbers.others[0].latency_ms)
+    every = np.stack([numbers.macs_g, *latencies, -numbers.accuracy], axis=1)
+    columns = ["macs_g", f"latency_{PHONE}_ms", f"latency_{ORIN}_ms", "accuracy"]
+    assert [own.column for own in result.front.objectives] == columns
+    for c in read_front(result.folder).candidates[::20]:
+        own = (c.macs_g, c.latency_ms, c.others[0].latency_ms, -c.accuracy)
+        assert not any(beats(other, own) for other in every[np.all(every <= own, axis=1)].tolist())
+        for ms, latency, loss in zip(latencies, c.latencies, c.losses, strict=True):
+            least = own_ms(ms, numbers.accuracy, c.accuracy)
+            assert loss == pytest.approx(latency.latency_ms / least - 1, abs=2e-3)
+    print_front(result)
+    assert f"{ORIN} loses" in capsys.readouterr().out
+
+
 def test_budgets_hold_on_their_devices(tmp_path):
     options = SearchOptions(
         **PAIR, reach="far", evaluations=100_000, out=tmp_path / "run",
@@ -216,7 +237,8 @@ def test_devices_that_cannot_be_searched_together(fails, tmp_path, devices, told
     [
         (["--sampler", "nsga2"], "several --device take --sampler archive"),
         (["--evaluate", "supernet"], "--evaluate supernet takes one --device"),
-        (["--minimize", "energy"], "energy is that of one device"),
+        (["--minimize", "latency", "--minimize", "energy"], "energy is that of one device"),
+        (["--minimize", "macs"], "compared by their latencies; add --minimize latency"),
         (["--max-latency-ms", "orin=0.01"], "try --max-latency-ms orin=0.4"),
         (["--max-latency-ms", "orn=1"], "did you mean 'orin'"),
         (["--min-latency-ms", "orin=9", "--max-latency-ms", "orin=8"], "of orin exclude each"),

@@ -75,10 +75,14 @@ class ArchiveSearch:
         )
 
     @property
+    def latencies(self) -> tuple[Objective, ...]:
+        """Return the latencies that are minimised, by device."""
+        return tuple(own for own in self.objectives if own.quantity is LATENCY)
+
+    @property
     def is_shared(self) -> bool:
-        """Tell whether several devices are to share networks, and nothing else is minimised."""
-        costs = self.objectives[:-1]
-        return len(costs) > 1 and all(cost.quantity is LATENCY for cost in costs)
+        """Tell whether several devices are to share networks."""
+        return len(self.latencies) > 1
 
     @cached_property
     def near_only(self) -> bool:
@@ -153,8 +157,10 @@ class ArchiveSearch:
 
     def own_fronts(self, progress: Progress) -> OwnFronts:
         """Return what each device could have alone."""
-        fronts = [self.evaluator.numbers(own.genes).written() for own in progress.archives[1:]]
-        return OwnFronts(self.objectives, fronts)
+        of_cost = dict(zip(self.objectives[:-1], progress.archives[1:], strict=True))
+        genes = (of_cost[latency].genes for latency in self.latencies)
+        fronts = [self.evaluator.numbers(own).written() for own in genes]
+        return OwnFronts((*self.latencies, self.objectives[-1]), fronts)
 
     def best(self, reached: Reached, most: int) -> list[Arch]:
         """Return the thinned front of a search, evenly less of it where it has more than `most`."""

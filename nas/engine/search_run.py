@@ -18,7 +18,7 @@ from nas.exact.pairs import Limits
 from nas.front import Candidate
 from nas.objectives.accuracy import choose_accuracy
 from nas.objectives.budgets import Budget, budgets
-from nas.objectives.objective import ACCURACY, DEFAULT, Objective, objectives_of
+from nas.objectives.objective import ACCURACY, DEFAULT, LATENCY, Objective, objectives_of
 from nas.objectives.predicted import Predicted
 from nas.objectives.sources import AccuracySource, NoAccuracy
 from nas.options import (
@@ -82,6 +82,11 @@ class SearchRun:
 
     def check(self) -> None:
         """Raise SearchError where the devices' tables cannot give what is asked for."""
+        if len(self.targets) > 1 and LATENCY.name not in self.options.minimized:
+            raise SearchError(
+                "several --device are compared by their latencies; add --minimize latency, or take "
+                "one --device"
+            )
         if self.options.uses_energy:
             if len(self.targets) > 1:
                 raise SearchError(
