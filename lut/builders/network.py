@@ -5,7 +5,7 @@ part is written in ONNX or TFLite is the graph's matter. Tensors are (B, C, H, W
 layout a graph keeps them in.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from lut.builders.weights import Array, Parameters, RandomWeights, Weights
@@ -15,6 +15,7 @@ from supernet.blocks import IMAGE, Activation, Block, UpsampleMode, blocks_of
 from supernet.convolutions import convolutions_of
 
 Format = Literal["onnx", "tflite"]
+Triple = tuple[float, float, float]
 INPUT, OUTPUT = "image", "output"  # names in the files
 
 Tensor = Any  # a graph's own handle
@@ -25,6 +26,10 @@ class Graph(Protocol):
 
     def input(self, name: str, channels: int, height: int, width: int) -> Tensor:
         """Declare the picture that the network reads."""
+        ...
+
+    def pixels(self, name: str, height: int, width: int, mean: Triple, std: Triple) -> Tensor:
+        """Declare an RGB picture of uint8, and normalise it by mean and std of RGB in 0..1."""
         ...
 
     def conv(
@@ -72,6 +77,18 @@ class Graph(Protocol):
         """Append a token mixer without its residual."""
         ...
 
+    def softmax(self, x: Tensor) -> Tensor:
+        """Make probabilities of logits over C, of (B, C) or (B, C, H, W); in float32."""
+        ...
+
+    def argmax(self, x: Tensor) -> Tensor:
+        """Give the index of the largest of C, (B,) or (B, H, W), as integers."""
+        ...
+
+    def describe(self, text: str, metadata: Mapping[str, str]) -> None:
+        """Keep a line on what the file is, and texts by name, in the file."""
+        ...
+
     def finish(self, output: Tensor, name: str) -> bytes:
         """Return the file's bytes."""
         ...
@@ -111,22 +128,33 @@ def build_network(
             size = last.out_size
             blocks = (*blocks, Block("pool", last.out_channels, last.out_channels, *size))
     assert not isinstance(blocks, Arch)
-    graph = _graph(format, precision, batch)
-    source = weights or RandomWeights()
+    graph = graph_of(format, precision, batch)
     first = blocks[0]
-    values = {IMAGE: graph.input(INPUT, first.in_channels, first.height, first.width)}
+    picture = graph.input(INPUT, first.in_channels, first.height, first.width)
+    return graph.finish(append(graph, picture, blocks, weights or RandomWeights(), eps), OUTPUT)
+
+
+def append(
+    graph: Graph, picture: Tensor, blocks: Sequence[Block], weights: Weights, eps: float
+) -> Tensor:
+    """Append blocks, of which the first reads `picture`, and give what the last one gives.
+
+    Raises WeightsError for weights of another network.
+    """
+    values = {IMAGE: picture}
     for index, block in enumerate(blocks):
         inputs = [values[i] for i in block.inputs or (index - 1,)]
-        values[index] = _emit(graph, inputs, block, source, eps)
-    return graph.finish(values[len(blocks) - 1], OUTPUT)
+        values[index] = _emit(graph, inputs, block, weights, eps)
+    return values[len(blocks) - 1]
 
 
 def check_builder(format: Format) -> None:
     """Raise DeviceError where what builds files of `format` is not installed."""
-    _graph(format, "fp32", 1)
+    graph_of(format, "fp32", 1)
 
 
-def _graph(format: Format, precision: str, batch: int) -> Graph:
+def graph_of(format: Format, precision: str, batch: int) -> Graph:
+    """Begin a file. Raises DeviceError where what builds it is not installed."""
     try:
         if format == "onnx":
             from lut.builders.onnx_graph import OnnxGraph

@@ -1,6 +1,6 @@
 """Networks as ONNX files, written node by node."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -8,7 +8,7 @@ from onnx import helper
 
 from lut.builders.bicubic import bicubic_matrix
 from lut.builders.onnx_mixers import MIXERS
-from lut.builders.onnx_ops import FLOAT32, TYPES, OnnxOps, Value
+from lut.builders.onnx_ops import FLOAT32, INT64, TYPES, UINT8, OnnxOps, Value
 from lut.builders.weights import Array, Parameters
 from results.errors import DeviceError
 from supernet.blocks import Block, UpsampleMode, entry_of
@@ -22,6 +22,23 @@ class OnnxGraph(OnnxOps):
         value = Value(name, (self.batch, channels, height, width), FLOAT32)
         self.graph.input.append(_described(name, value))
         return self.kept(self.cast(value, self.dtype))
+
+    def pixels(
+        self,
+        name: str,
+        height: int,
+        width: int,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> Value:
+        """Declare an RGB picture of uint8, and normalise it, in float32."""
+        value = Value(name, (self.batch, 3, height, width), UINT8)
+        self.graph.input.append(_described(name, value))
+        colours = (np.array(numbers).reshape(1, 3, 1, 1) for numbers in (mean, std))
+        centre, spread = colours
+        x = self.binary("Mul", self.cast(value, FLOAT32), 1 / (255 * spread))
+        x = self.binary("Add", x, -centre / spread)
+        return self.kept(self.cast(x, self.dtype))
 
     def add(self, inputs: Sequence[Value]) -> Value:
         """Add inputs of one shape."""
@@ -88,9 +105,23 @@ class OnnxGraph(OnnxOps):
         emit = entry_of(MIXERS, block, "lut/builders/onnx_mixers.py", DeviceError)
         return emit(self, x, block, parameters)
 
+    def softmax(self, x: Value) -> Value:
+        """Make probabilities of logits over C, in float32."""
+        return self.unary("Softmax", self.cast(x, FLOAT32), axis=1)
+
+    def argmax(self, x: Value) -> Value:
+        """Give the index of the largest of C, (B,) or (B, H, W), int64."""
+        shape = (x.shape[0], *x.shape[2:])
+        return self.node("ArgMax", [x], shape, INT64, axis=1, keepdims=0)
+
+    def describe(self, text: str, metadata: Mapping[str, str]) -> None:
+        """Keep a line on what the file is, and texts by name."""
+        self.model.doc_string = text
+        helper.set_model_props(self.model, dict(metadata))
+
     def finish(self, output: Value, name: str) -> bytes:
-        """Declare the output, fp32, and return the file's bytes."""
-        output = self.cast(output, FLOAT32)
+        """Declare the output, fp32 unless it is integers, and return the file's bytes."""
+        output = output if output.dtype == INT64 else self.cast(output, FLOAT32)
         self._append("Identity", [output], [name], {})
         self.graph.output.append(_described(name, output))
         file: bytes = self.model.SerializeToString()

@@ -28,14 +28,14 @@ PRECISIONS = ("fp32", "fp16", "int8")
 MOST_BYTES = 2_100_000_000  # protobuf ends at 2^31
 SCALE, ZERO_POINT = np.float32(1 / 16), np.uint8(128)  # of all int8 activations: -8 to 8
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
-INT8, UINT8 = np.dtype(np.int8), np.dtype(np.uint8)
+INT8, UINT8, INT64 = np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int64)
 TYPES = {
     FLOAT32: onnx.TensorProto.FLOAT,
     FLOAT16: onnx.TensorProto.FLOAT16,
     INT8: onnx.TensorProto.INT8,
     UINT8: onnx.TensorProto.UINT8,
     np.dtype(np.int32): onnx.TensorProto.INT32,
-    np.dtype(np.int64): onnx.TensorProto.INT64,
+    INT64: onnx.TensorProto.INT64,
 }
 
 

@@ -21,6 +21,7 @@ TYPES = {
     np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int32): schema.TensorType.INT32,
     np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(np.uint8): schema.TensorType.UINT8,
 }
 
 Shape = tuple[int, ...]
@@ -117,15 +118,20 @@ class TfliteFile:
         return output
 
     def pack(
-        self, inputs: Sequence[int], outputs: Sequence[int], metadata: Mapping[str, bytes]
+        self,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        metadata: Mapping[str, bytes],
+        description: str = "",
     ) -> bytes:
-        """Return the file's bytes."""
+        """Return the file's bytes; `description` is a line on what the file is."""
         graph = schema.SubGraphT()
         graph.tensors, graph.operators = self._tensors, self._operators
         graph.inputs, graph.outputs, graph.name = list(inputs), list(outputs), b"main"
         model = schema.ModelT()
         model.version, model.subgraphs, model.buffers = SCHEMA_VERSION, [graph], self._buffers
         model.operatorCodes = [_operator_code(name) for name in self._codes]
+        model.description = description.encode() or None
         model.metadata = []
         for key, value in metadata.items():
             entry = schema.MetadataT()

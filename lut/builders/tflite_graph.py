@@ -4,9 +4,10 @@ Every operator is one that XNNPACK takes, so that a network is one partition. Te
 as (B, H, W, C), which `network.Graph` calls (B, C, H, W).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from lut.builders.bicubic import bicubic_matrix
 from lut.builders.tflite_mixers import MIXERS
@@ -31,6 +32,7 @@ class TfliteGraph:
         self._ops = TfliteOps(precision)
         self._batch = batch
         self._inputs: list[int] = []
+        self._text, self._metadata = "", dict[str, bytes]()
 
     def input(self, name: str, channels: int, height: int, width: int) -> int:
         """Declare the picture that the network reads, fp32."""
@@ -38,6 +40,23 @@ class TfliteGraph:
         self._ops.rename(x, name)
         self._inputs.append(x)
         return x
+
+    def pixels(
+        self,
+        name: str,
+        height: int,
+        width: int,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> int:
+        """Declare an RGB picture of uint8, whose scale makes it 0..1, and normalise it."""
+        ops = self._ops
+        x = ops.tensor((self._batch, height, width, 3), np.uint8, scales=(1 / 255,))
+        ops.rename(x, name)
+        self._inputs.append(x)
+        y = ops.operator("DEQUANTIZE", [x], ops.tensor(ops.shape(x)), "Dequantize")
+        y = ops.binary("SUB", y, ops.constant(np.array(mean, np.float32)))
+        return ops.binary("MUL", y, ops.constant(1 / np.array(std, np.float32)))
 
     def conv(
         self,
@@ -129,12 +148,29 @@ class TfliteGraph:
         emit = entry_of(MIXERS, block, "lut/builders/tflite_mixers.py", DeviceError)
         return emit(self._ops, x, block, parameters)
 
+    def softmax(self, x: int) -> int:
+        """Make probabilities of logits over C, in float."""
+        return self._ops.unary("SOFTMAX", x, "Softmax", beta=1.0)
+
+    def argmax(self, x: int) -> int:
+        """Give the index of the largest of C, (B,) or (B, H, W), int32; not by XNNPACK."""
+        ops = self._ops
+        x = ops.to_float(x)
+        *shape, _ = ops.shape(x)
+        out, inputs = ops.tensor(shape, np.int32), [x, ops.integers(len(shape))]
+        return ops.operator("ARG_MAX", inputs, out, "ArgMax", outputType=schema.TensorType.INT32)
+
+    def describe(self, text: str, metadata: Mapping[str, str]) -> None:
+        """Keep a line on what the file is, and texts by name."""
+        self._text = text
+        self._metadata = {name: value.encode() for name, value in metadata.items() if value}
+
     def finish(self, output: int, name: str) -> bytes:
-        """Declare the output, fp32, and return the file's bytes."""
+        """Declare the output, fp32 unless it is integers, and return the file's bytes."""
         output = self._ops.to_float(output)
         self._ops.rename(output, name)
-        metadata = HALF_ALLOWED if self._ops.half else {}
-        return self._ops.pack(self._inputs, [output], metadata)
+        metadata = self._metadata | (HALF_ALLOWED if self._ops.half else {})
+        return self._ops.pack(self._inputs, [output], metadata, self._text)
 
 
 def _bicubic_conv(ops: TfliteOps, x: int, factor: int) -> int:

@@ -10,6 +10,7 @@ from supernet.arch import Arch
 from supernet.evaluation.options import ExtractionOptions
 from supernet.evaluation.recalibrated import Recalibration, Subnets, naming_memory
 from supernet.resolve import at_resolution, read_archs
+from supernet.space import Space
 from supernet.weights.files import read_weights, save_weights
 from supernet.weights.header import WeightsHeader
 from supernet.weights.preprocessing import preprocessing_of
@@ -36,20 +37,11 @@ def extract(
         accelerator=options.accelerator,
         workers=options.workers,
     )
-    archs = read_archs(name, subnets.space, tell=tell)
-    if len(archs) != 1:
-        raise ArchError(f"{name} names {len(archs)} archs; extract one of them, as RUN#ID")
-    arch = at_resolution(archs[0], options.resolution)
+    arch = subnet_arch(name, subnets.space, options.resolution, tell)
     with naming_memory():
         model = subnets.network(arch)
     header = header_of_subnet(subnets.header, arch)
-    origin: dict[str, Any] = {
-        "supernet_sha256": weights.sha256,
-        "recalibration_images": options.recalibration_images,
-        "recalibration_batch": options.batch_size,
-        "seed": header.seed,
-        "recalibration_seed": options.seed,
-    }
+    origin = origin_of(weights.sha256, header, subnets.recalibration)
     save_weights(model, out, **(header.to_metadata() | origin))
     answer: dict[str, Any] = {
         "weights": str(out),
@@ -59,6 +51,30 @@ def extract(
         "dataset": subnets.task.dataset,
     }
     return answer | origin
+
+
+def subnet_arch(
+    name: str, space: Space, resolution: str | None, tell: Callable[[str], None] | None = None
+) -> Arch:
+    """Return the one Arch of a space that `name` names, at a resolution or its own.
+
+    Raises UserError as `supernet.resolve.read_archs` does, and where there are several.
+    """
+    archs = read_archs(name, space, tell=tell)
+    if len(archs) != 1:
+        raise ArchError(f"{name} names {len(archs)} archs; extract one of them, as RUN#ID")
+    return at_resolution(archs[0], resolution)
+
+
+def origin_of(sha256: str, header: WeightsHeader, settings: Recalibration) -> dict[str, Any]:
+    """Return what the file of a subnet tells of its supernet and of its statistics."""
+    return {
+        "supernet_sha256": sha256,
+        "recalibration_images": settings.num_images,
+        "recalibration_batch": settings.batch_size,
+        "seed": header.seed,
+        "recalibration_seed": settings.seed,
+    }
 
 
 def header_of_subnet(header: WeightsHeader, arch: Arch) -> WeightsHeader:

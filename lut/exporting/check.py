@@ -1,0 +1,134 @@
+"""A file held against the PyTorch network, on pictures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lut.exporting.formats import TOLERANCE
+from lut.exporting.job import Job, Pictures, Runner
+from lut.exporting.networks import Network
+from lut.exporting.options import ExportOptions
+from supernet.weights.preprocessing import Preprocessing
+
+COARSE, SHARE = 32, 0.7  # pixels of a patch of one colour, and how much of a picture it is
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a file is from PyTorch; None where an output is infinite or no number.
+
+    `relative`: the largest absolute difference over the largest absolute value; of indices of
+    classes, how far the logit of the class that was chosen is below the largest, over the same.
+    """
+
+    relative: float | None
+    agreement: float | None  # share of pictures, or of pixels, of the same class; None: no classes
+    pictures: int
+
+    def holds(self, precision: str) -> bool:
+        """Tell whether a file counts: finite, and of fp32 equal to PyTorch within rounding."""
+        return self.relative is not None and (precision != "fp32" or self.relative <= TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Pictures and the logits that PyTorch gives for them."""
+
+    pictures: Pictures
+    logits: npt.NDArray[np.float32]
+
+
+def examples_of(job: Job, options: ExportOptions) -> list[Example]:
+    """Return what files of the job's network are held against, in whole batches.
+
+    Raises DataError for pictures that cannot be read.
+    """
+    import torch
+
+    pipeline, examples = job.pipeline(), []
+    with torch.no_grad():
+        for pictures in _pictures(job.network, options):
+            logits = pipeline.logits(torch.from_numpy(pictures)).numpy()
+            examples.append(Example(pictures, logits))
+    return examples
+
+
+def difference(run: Runner, job: Job, examples: list[Example]) -> Difference:
+    """Run a file on pictures and compare what it gives with PyTorch."""
+    import torch
+
+    pipeline = job.pipeline()
+    far = largest = 0.0
+    same = places = 0
+    for example in examples:
+        logits = pipeline.enlarged(torch.from_numpy(example.logits)).numpy()
+        expected = pipeline.finish(torch.from_numpy(example.logits)).numpy()
+        found = run(example.pictures)
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            return Difference(None, None, len(examples) * job.batch)
+        if job.head == "argmax":
+            chosen = np.take_along_axis(logits, found[:, None].astype(np.int64), 1)
+            far = max(far, float((logits.max(1, keepdims=True) - chosen).max()))
+            largest = max(largest, float(np.abs(logits).max()))
+            agree = found == expected
+        else:
+            far = max(far, float(np.abs(found - expected).max()))
+            largest = max(largest, float(np.abs(expected).max()))
+            agree = found.argmax(1) == expected.argmax(1)
+        same, places = same + int(agree.sum()), places + agree.size
+    relative = far / largest if largest else far
+    share = same / places if job.has_classes else None
+    return Difference(relative, share, len(examples) * job.batch)
+
+
+def _pictures(network: Network, options: ExportOptions) -> Iterator[Pictures]:
+    """Yield batches as the files take them: pictures of --data, else seeded ones."""
+    seen = network.model.preprocessing
+    batches = -(-options.images // options.batch)
+    is_uint8 = options.input_type == "uint8"
+    if network.task is None:
+        rng = np.random.default_rng(options.seed)
+        for _ in range(batches):
+            pixels = _noise(rng, options.batch, *network.arch.resolution)
+            yield pixels if is_uint8 else normalised(pixels, seen)
+        return
+    for tensors in network.task.recalibration_batches(
+        network.arch, batches * options.batch, options.batch, options.seed, options.workers
+    ):
+        pictures: Pictures = tensors.float().numpy()
+        yield _pixels(pictures, seen) if is_uint8 else pictures
+
+
+def _noise(rng: np.random.Generator, batch: int, height: int, width: int) -> Pictures:
+    """Draw pictures of patches and noise, so that networks do not give the same for all."""
+    patches = rng.random((batch, 3, -(-height // COARSE), -(-width // COARSE)))
+    coarse = np.kron(patches, np.ones((COARSE, COARSE)))[..., :height, :width]
+    fine = rng.random((batch, 3, height, width))
+    pixels: Pictures = np.rint(255 * (SHARE * coarse + (1 - SHARE) * fine)).astype(np.uint8)
+    return pixels
+
+
+def normalised(pixels: Pictures, seen: Preprocessing) -> Pictures:
+    """Return uint8 pictures as a network sees them, float32."""
+    mean, std = (np.array(triple).reshape(1, 3, 1, 1) for triple in (seen.mean, seen.std))
+    result: Pictures = ((pixels / 255 - mean) / std).astype(np.float32)
+    return result
+
+
+def _pixels(pictures: Pictures, seen: Preprocessing) -> Pictures:
+    """Return normalised pictures as uint8."""
+    mean, std = (np.array(triple).reshape(1, 3, 1, 1) for triple in (seen.mean, seen.std))
+    pixels: Pictures = np.rint(255 * (pictures * std + mean)).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def told(found: Difference) -> dict[str, Any]:
+    """Return a difference for the manifest."""
+    return {
+        "relative_difference": found.relative,
+        "top1_agreement": found.agreement,
+        "pictures": found.pictures,
+    }

@@ -1,0 +1,117 @@
+"""One file of one network: what it is called, what it says of itself, what it computes."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lut.builders.pipeline import Ends, OutputHead
+from lut.exporting.formats import FileForm
+from lut.exporting.networks import Network
+from supernet.arch import ClassificationHead, SegmentationHead, format_resolution
+
+if TYPE_CHECKING:
+    from supernet.layers.pipeline import Pipeline
+
+Pictures = npt.NDArray[Any]  # (B, 3, H, W), float32 or uint8
+Runner = Callable[[Pictures], npt.NDArray[Any]]  # gives (B, ...), channels second
+PACKAGE = "efficientvit-nas"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to write."""
+
+    network: Network
+    form: FileForm
+    batch: int
+    input_type: str
+    head: OutputHead
+
+    @property
+    def file_name(self) -> str:
+        """Return ARCH-RESOLUTION-PRECISION[-untrained].FORMAT."""
+        size = format_resolution(self.network.arch.resolution)
+        mark = "" if self.network.is_trained else "-untrained"
+        return f"{self.network.name}-{size}-{self.form.precision}{mark}.{self.form.format}"
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Return the size that a map of logits is enlarged to: of classes that of the pictures."""
+        is_map = isinstance(self.network.arch.head, SegmentationHead)
+        return self.network.arch.resolution if is_map and self.head != "logits" else None
+
+    @property
+    def has_classes(self) -> bool:
+        """Tell whether the network's outputs are classes."""
+        return isinstance(self.network.arch.head, ClassificationHead | SegmentationHead)
+
+    @property
+    def ends(self) -> Ends:
+        """Return what a builder puts around the network."""
+        seen = self.network.model.preprocessing
+        pixels = (seen.mean, seen.std) if self.input_type == "uint8" else None
+        return Ends(pixels, self.head, self.size, self.description, self.metadata)
+
+    def pipeline(self, *, half: bool = False) -> "Pipeline":
+        """Return the same as one PyTorch module, its network in float16 if `half`."""
+        from supernet.layers.pipeline import Pipeline
+
+        model = self.network.model
+        return Pipeline(
+            copy.deepcopy(model).half() if half else model,
+            pixels=model.preprocessing if self.input_type == "uint8" else None,
+            head=self.head,
+            size=self.size,
+        ).eval()
+
+    @property
+    def description(self) -> str:
+        """Return a line on what the file is."""
+        arch = self.network.arch
+        text = f"EfficientViT {self.network.name}, {arch.task}, "
+        text += f"{format_resolution(arch.resolution)} px, {self.form.precision}"
+        return text + ("" if self.network.is_trained else ", untrained: random weights")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Return what the file says of itself, as texts."""
+        network = self.network
+        seen = network.model.preprocessing
+        told: dict[str, Any] = {
+            "producer": f"{PACKAGE} {_own_version()}".strip(),
+            "name": network.name,
+            "arch": network.arch.to_json(),
+            "norm_eps": repr(network.norm_eps),
+            "task": network.arch.task,
+            "precision": self.form.precision,
+            "input_type": self.input_type,
+            "head": self.head,
+            "preprocessing": json.dumps(asdict(seen)),
+            "untrained": json.dumps(not network.is_trained),
+        }
+        if network.is_trained:
+            told["weights_sha256"] = network.weights["sha256"]
+        else:
+            told["random_seed"] = str(network.weights["seed"])
+        if network.header.classes:
+            told["classes"] = json.dumps(network.header.classes)
+        return told
+
+    @property
+    def example(self) -> Pictures:
+        """Return pictures of zeros, as the file takes them."""
+        kind: npt.DTypeLike = np.uint8 if self.input_type == "uint8" else np.float32
+        return np.zeros((self.batch, 3, *self.network.arch.resolution), kind)
+
+
+def _own_version() -> str:
+    try:
+        return version(PACKAGE)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,39 @@
+"""Programs of torch.export, run by PyTorch."""
+
+import io
+import json
+import warnings
+from pathlib import Path
+
+from lut.exporting.job import Job, Runner
+from results.files import write_bytes
+
+METADATA = "metadata.json"  # beside the program, in the file
+
+
+def write(job: Job, path: Path) -> None:
+    """Write the file; of fp16 the network computes in float16, what is around it in float32."""
+    import torch
+
+    pipeline = job.pipeline(half=job.form.precision == "fp16")
+    file = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch's own innards
+        program = torch.export.export(pipeline, (torch.from_numpy(job.example),))
+        torch.export.save(program, file, extra_files={METADATA: json.dumps(job.metadata)})
+    write_bytes(path, file.getbuffer())
+
+
+def load(path: Path, job: Job) -> tuple[Runner, str]:
+    """Return what runs a file, and the runtime with its version."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torch.export.load(path).module()
+
+    def run(pictures):  # type: ignore[no-untyped-def]
+        with torch.no_grad():
+            return module(torch.from_numpy(pictures)).numpy()
+
+    return run, f"torch {torch.__version__}"

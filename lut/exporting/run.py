@@ -1,0 +1,154 @@
+"""An export: networks, their files, each checked before it has its name, and the manifest."""
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lut.exporting.check import Example, difference, examples_of, told
+from lut.exporting.formats import FORMATS, TOLERANCE, FileForm, require_all
+from lut.exporting.job import Job
+from lut.exporting.networks import Network, Plan, plan_networks
+from lut.exporting.options import ExportOptions, Prediction, Wanted, check_names
+from results.errors import RunError, UserError, reason_of
+from results.files import write_json
+from results.record import command_line, commit, now, versions
+from results.runs import LOCK, open_run
+from supernet.arch import format_resolution
+
+COMMAND = "nas.export"
+MANIFEST = "manifest.json"
+UNCHECKED = ".unchecked-"  # begins the name of a file until it has been held against PyTorch
+REJECTED = ".rejected"  # ends that of one that is not what PyTorch is
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def rejected(self) -> list[dict[str, Any]]:
+        """Return the entries of files that are not what PyTorch is."""
+        return [
+            file
+            for network in self.manifest["networks"]
+            for file in network["files"]
+            if file["status"] != "checked"
+        ]
+
+
+def export(
+    options: ExportOptions,
+    wanted: Sequence[Wanted],
+    *,
+    tell: Callable[[str], object] = lambda text: None,
+) -> Exported:
+    """Write the files of networks into a new folder, and last of all the manifest.
+
+    Every file is run by its own runtime and held against PyTorch before it gets its name; one
+    that differs ends in `.rejected`, and the manifest says so. `tell` is given what was assumed,
+    in one line.
+
+    Raises UserError for options, networks, weights and pictures that do not go together, before
+    anything is written where it can be told then.
+    """
+    options.check()
+    check_names(tuple(wanted))
+    require_all(options.forms)
+    plans = plan_networks(options, wanted, tell)
+    again = "nothing is kept that was not checked; export again into a new folder"
+    with open_run(COMMAND, options.out, "export", interrupted=again) as run:
+        if run.path(MANIFEST).exists():
+            raise RunError(f"{run.folder} was taken by another export; choose another --out")
+        networks = [_export(plan, options, run.folder) for plan in plans]
+        manifest = {
+            "command_line": command_line(COMMAND),
+            "date": now().isoformat(timespec="seconds"),
+            "commit": commit(),
+            "versions": versions(),
+            "tolerance_fp32": TOLERANCE,
+            "networks": networks,
+        }
+        write_json(run.path(MANIFEST), manifest)
+        run.path(LOCK).unlink(missing_ok=True)
+    return Exported(run.folder, manifest)
+
+
+def _export(plan: Plan, options: ExportOptions, folder: Path) -> dict[str, Any]:
+    """Write the files of one network, and return what the manifest says of it."""
+    network = plan.make()
+    jobs = [_job(network, form, options) for form in options.forms]
+    examples = examples_of(jobs[0], options)
+    holds = plan.wanted.arch == network.arch  # no flag made another network of it
+    predictions = plan.wanted.predictions if holds else ()
+    files = [_write(job, examples, folder, predictions) for job in jobs]
+    head = network.arch.head
+    return {
+        "name": network.name,
+        "asked": plan.wanted.text,
+        "task": network.arch.task,
+        "resolution": format_resolution(network.arch.resolution),
+        "num_classes": getattr(head, "num_classes", None),
+        "classes": list(network.header.classes) or None,
+        "weights": network.weights,
+        "preprocessing": asdict(network.model.preprocessing),
+        "input_type": options.input_type,
+        "head": options.head,
+        "batch": options.batch,
+        "checked_on": str(options.data) if options.data else f"seeded noise, seed {options.seed}",
+        "predicted_latency": [asdict(prediction) for prediction in predictions],
+        "arch": network.arch.to_dict(),
+        "files": files,
+    }
+
+
+def _job(network: Network, form: FileForm, options: ExportOptions) -> Job:
+    return Job(network, form, options.batch, options.input_type, options.head)  # type: ignore[arg-type]
+
+
+def _write(
+    job: Job, examples: list[Example], folder: Path, predictions: Sequence[Prediction]
+) -> dict[str, Any]:
+    """Write one file, check it, and return its entry."""
+    from supernet.weights.tensors import sha256_of
+
+    module = importlib.import_module(f"lut.exporting.{job.form.format}_file")
+    unchecked = folder / f"{UNCHECKED}{job.file_name}"
+    module.write(job, unchecked)
+    try:
+        run, runtime = module.load(unchecked, job)
+        found = difference(run, job, examples)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a runtime raises
+        raise RunError(f"{job.file_name} is not taken by its runtime: {reason_of(error)}") from error
+    is_good = found.holds(job.form.precision)
+    name = job.file_name if is_good else job.file_name + REJECTED
+    entry = {
+        "name": name,
+        "format": job.form.format,
+        "precision": job.form.precision,
+        "status": "checked" if is_good else "rejected",
+        "bytes": unchecked.stat().st_size,
+        "sha256": sha256_of(unchecked),
+        **told(found),
+        "checked_with": runtime,
+        "predicted_latency": _prediction(job, predictions),
+    }
+    os.replace(unchecked, folder / name)
+    return entry
+
+
+def _prediction(job: Job, predictions: Sequence[Prediction]) -> dict[str, Any] | None:
+    """Return what a run predicts for such a file: of its runtime, its precision and its batch."""
+    runtimes = FORMATS[job.form.format].runtimes
+    for own in predictions:
+        same = (own.precision, own.batch) == (job.form.precision, job.batch)
+        if same and own.runtime in runtimes and job.head == "logits":
+            return asdict(own)
+    return None

@@ -1,0 +1,45 @@
+"""TFLite files, run by LiteRT with its XNNPACK delegate."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from lut.builders.pipeline import build_pipeline
+from lut.builders.weights import StateWeights
+from lut.exporting.job import Job, Runner
+from results.files import write_bytes
+
+
+def write(job: Job, path: Path) -> None:
+    """Write the file."""
+    network = job.network
+    state = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
+    data = build_pipeline(
+        "tflite",
+        network.arch,
+        StateWeights(state),
+        job.ends,
+        precision=job.form.precision,
+        batch=job.batch,
+        eps=network.norm_eps,
+    )
+    write_bytes(path, data)
+
+
+def load(path: Path, job: Job) -> tuple[Runner, str]:
+    """Return what runs a file, and the runtime with its version."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    is_map = len(output["shape"]) == 4
+
+    def run(pictures):  # type: ignore[no-untyped-def]
+        interpreter.set_tensor(entry["index"], np.ascontiguousarray(np.moveaxis(pictures, 1, -1)))
+        interpreter.invoke()
+        found = interpreter.get_tensor(output["index"])
+        return np.moveaxis(found, -1, 1) if is_map else found
+
+    return run, f"ai-edge-litert {version('ai-edge-litert')}"
