@@ -11,9 +11,8 @@ from results.errors import ArchError, RunError
 from results.fronts import FRONT_ALL, CandidateRecord, FrontRecord, read_front_record
 from results.runs import read_record
 from results.sheets import read_sheet
-from supernet.arch import Arch
 from supernet.official import known_name
-from supernet.resolve import is_weights, resolve_arch
+from supernet.resolve import is_file, is_folder, is_weights, resolve_arch
 
 
 def wanted_networks(texts: tuple[str, ...], picked: str | None) -> tuple[Wanted, ...]:
@@ -29,7 +28,7 @@ def wanted_networks(texts: tuple[str, ...], picked: str | None) -> tuple[Wanted,
 def _wanted(text: str, picked: str | None) -> Wanted:
     named = known_name(text)
     if picked is not None:
-        if named or "#" in text or not Path(text).is_dir():
+        if named or "#" in text or not is_folder(text):
             raise ArchError(f"--pick chooses a network of a run, and {text} is no run folder")
         run = Path(text)
         front = read_front_record(run, FrontRecord)
@@ -42,13 +41,13 @@ def _wanted(text: str, picked: str | None) -> Wanted:
         return Wanted(text, named[0])
     if text.lstrip().startswith("{"):
         return Wanted(text, "arch")
-    if is_weights(text) or Path(text).is_file():
+    if is_weights(text) or is_file(text):
         return Wanted(text, _plain(Path(text).stem))
     run_name, hash_, number = text.rpartition("#")
-    if hash_ and Path(run_name).is_dir():
+    if hash_ and is_folder(run_name):
         name = _plain(f"{Path(run_name).resolve().name}-{number}")
         return Wanted(text, name, resolve_arch(text), _predictions(Path(run_name), number))
-    if Path(text).is_dir():
+    if is_folder(text):
         raise ArchError(
             f"{text} is a run; name a network of it as {text}#ID, or by --pick knee, fastest, best "
             'or "<=20ms"'

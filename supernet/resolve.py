@@ -60,7 +60,7 @@ def resolve_arch(
         arch = Arch.from_json(text)
     elif is_weights(text):
         arch = _from_weights(Path(text))
-    elif _is_file(text):
+    elif is_file(text):
         written = read_text(Path(text), error=ArchError)
         try:
             arch = Arch.from_json(written)
@@ -68,7 +68,7 @@ def resolve_arch(
             raise ArchError(f"{text}: {error}") from None
     elif hash_:
         arch = _from_run(Path(run), number)
-    elif _is_folder(text):
+    elif is_folder(text):
         ids = _candidates_of(Path(text))
         raise ArchError(
             f"{text} is a run; name a candidate of it as {text}#ID, ID from 0 to {max(ids)}"
@@ -88,7 +88,7 @@ def resolve_arch(
 
 def is_weights(text: str) -> bool:
     """Tell whether `--arch` names a file of weights, by the file's name."""
-    return text.lower().endswith(WEIGHTS) and _is_file(text)
+    return text.lower().endswith(WEIGHTS) and is_file(text)
 
 
 def header_of_weights(path: Path) -> "WeightsHeader":
@@ -141,7 +141,7 @@ def read_archs(
         listed = _from_sheet(Path(text), space, tell)
     elif text.endswith(".jsonl"):
         listed = _from_lines(Path(text))
-    elif _is_folder(text):
+    elif is_folder(text):
         return [find(space, arch) for arch in _candidates_of(Path(text)).values()]
     elif known_name(text):
         return [find(space, _at_nearest_resolution(resolve_arch(text), space))]
@@ -254,14 +254,16 @@ def _from_lines(path: Path) -> Iterator[tuple[int, Arch]]:
         raise ArchError(f"{path} names no arch")
 
 
-def _is_file(text: str) -> bool:
+def is_file(text: str) -> bool:
+    """Tell whether a text is the path of a file."""
     try:
         return Path(text).is_file()
     except OSError:  # too long for a file name, say
         return False
 
 
-def _is_folder(text: str) -> bool:
+def is_folder(text: str) -> bool:
+    """Tell whether a text is the path of a folder."""
     try:
         return Path(text).is_dir()
     except OSError:

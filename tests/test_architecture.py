@@ -24,6 +24,7 @@ COMMANDS = [
     "nas.sample",
     "nas.plot",
     "nas.devices",
+    "nas.export",
     "lut.build",
     "lut.calibrate",
     "lut.validate",

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from lut.exporting.options import ExportOptions, Wanted
 from results.errors import ArchError, WeightsError
-from supernet.arch import Arch, PromptableHead, SuperResolutionHead, Task, parse_resolution
+from supernet.arch import (
+    Arch,
+    ClassificationHead,
+    PromptableHead,
+    SegmentationHead,
+    Task,
+    parse_resolution,
+)
 from supernet.official import check_task, known_name
 from supernet.resolve import is_weights, resolve_arch
 from supernet.weights.header import WeightsHeader
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     from supernet.tasks.task import Task as PictureTask
     from supernet.weights.fitting import StoredWeights
 
-Tell = Callable[[str], object]
+Tell = Callable[[str], None]
 SETTLED_ON, SETTLED_SIDE = 8, 128  # pictures, and their longer side at most
 
 
@@ -61,9 +68,7 @@ class Plan:
     make: Callable[[], Network]
 
 
-def plan_networks(
-    options: ExportOptions, wanted: Sequence[Wanted], tell: Tell
-) -> tuple[Plan, ...]:
+def plan_networks(options: ExportOptions, wanted: Sequence[Wanted], tell: Tell) -> tuple[Plan, ...]:
     """Return the networks that are asked for, each with how it is made.
 
     `tell` is given what was assumed, in one line.
@@ -86,7 +91,7 @@ def plan_networks(
         _check_arch(plan.arch, options, network)
         plans.append(plan)
     if not all(is_weights(network.text) for network in wanted) and options.weights is None:
-        tell("random weights, as no --weights are given: files compute nothing of use, their speed is right")
+        tell("random weights, as no --weights are given: of use is the speed of the files alone")
     return tuple(plans)
 
 
@@ -97,10 +102,9 @@ def _check_arch(arch: Arch, options: ExportOptions, wanted: Wanted) -> None:
             f"{wanted.text} is promptable, an image encoder and a mask decoder; such networks are "
             "not exported: choose one for classification, segmentation or super-resolution"
         )
-    if isinstance(arch.head, SuperResolutionHead) and options.head != "logits":
-        raise ArchError(
-            f"{wanted.text} gives pictures and no classes; leave --head {options.head} out"
-        )
+    has_classes = isinstance(arch.head, ClassificationHead | SegmentationHead)
+    if options.head != "logits" and not has_classes:
+        raise ArchError(f"{wanted.text} gives no classes; leave --head {options.head} out")
 
 
 def _random(options: ExportOptions, wanted: Wanted) -> Plan:
@@ -121,7 +125,9 @@ def _random(options: ExportOptions, wanted: Wanted) -> Plan:
         header = WeightsHeader(arch=arch, preprocessing=preprocessing_of(arch))
         weights = {"file": None, "sha256": None, "untrained": True, "seed": options.seed}
         origin = {"untrained": "true", "random_seed": options.seed}
-        return Network(wanted.name, arch, model, header, weights, origin, _task(arch, header, options))
+        return Network(
+            wanted.name, arch, model, header, weights, origin, _task(arch, header, options)
+        )
 
     return Plan(wanted, arch, make)
 
@@ -140,9 +146,7 @@ def _open(path: Path, options: ExportOptions) -> "StoredWeights | Subnets":
                 f"--{flag.replace('_', '-')} out"
             )
     settings = Recalibration(options.recalibration_images, options.batch_size, options.seed)
-    return Subnets(
-        weights, data=options.data, recalibration=settings, workers=options.workers
-    )
+    return Subnets(weights, data=options.data, recalibration=settings, workers=options.workers)
 
 
 def _with_weights(
@@ -185,9 +189,7 @@ def _subnet(
     return Plan(wanted, arch, make)
 
 
-def _stored(
-    options: ExportOptions, wanted: Wanted, weights: "StoredWeights", tell: Tell
-) -> Plan:
+def _stored(options: ExportOptions, wanted: Wanted, weights: "StoredWeights", tell: Tell) -> Plan:
     import torch
 
     from supernet.model import EfficientViT, build_task_model

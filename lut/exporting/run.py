@@ -1,6 +1,7 @@
 """An export: networks, their files, each checked before it has its name, and the manifest."""
 
 import importlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -46,7 +47,7 @@ def export(
     options: ExportOptions,
     wanted: Sequence[Wanted],
     *,
-    tell: Callable[[str], object] = lambda text: None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Exported:
     """Write the files of networks into a new folder, and last of all the manifest.
 
@@ -74,6 +75,7 @@ def export(
             "tolerance_fp32": TOLERANCE,
             "networks": networks,
         }
+        manifest = json.loads(json.dumps(manifest, allow_nan=False))  # as whoever reads it has it
         write_json(run.path(MANIFEST), manifest)
         run.path(LOCK).unlink(missing_ok=True)
     return Exported(run.folder, manifest)
@@ -126,7 +128,9 @@ def _write(
     except UserError:
         raise
     except Exception as error:  # whatever a runtime raises
-        raise RunError(f"{job.file_name} is not taken by its runtime: {reason_of(error)}") from error
+        raise RunError(
+            f"{job.file_name} is not taken by its runtime: {reason_of(error)}"
+        ) from error
     is_good = found.holds(job.form.precision)
     name = job.file_name if is_good else job.file_name + REJECTED
     entry = {

@@ -1,5 +1,8 @@
 """TFLite files, run by LiteRT with its XNNPACK delegate."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,8 +34,9 @@ def load(path: Path, job: Job) -> tuple[Runner, str]:
     """Return what runs a file, and the runtime with its version."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
-    interpreter.allocate_tensors()
+    with _silent():
+        interpreter = Interpreter(model_path=str(path), num_threads=1)
+        interpreter.allocate_tensors()
     (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     is_map = len(output["shape"]) == 4
 
@@ -43,3 +47,16 @@ def load(path: Path, job: Job) -> tuple[Runner, str]:
         return np.moveaxis(found, -1, 1) if is_map else found
 
     return run, f"ai-edge-litert {version('ai-edge-litert')}"
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Let the library tell nobody, on file descriptor 2, that it made a delegate."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
