@@ -83,6 +83,10 @@ def _predicted(prediction: dict[str, object]) -> str:
 
 
 def _described(file: dict[str, object]) -> str:
+    if file["reason"]:
+        return (
+            f"{file['name']}  {file['bytes']:,} bytes, not taken by its runtime: {file['reason']}"
+        )
     relative, agreement = file["relative_difference"], file["top1_agreement"]
     text = f"{file['name']}  {file['bytes']:,} bytes, to PyTorch "
     text += "not finite" if relative is None else f"{relative:.1e}"

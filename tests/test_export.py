@@ -7,17 +7,21 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from lut.builders.pipeline import build_pipeline
 from lut.exporting.options import ExportOptions, Prediction, Wanted
 from lut.exporting.run import MANIFEST, export
 from nas.candidates import wanted_networks
 from nas.export import Export
 from nas.picks import knee, pick
+from results.console import main
 from results.errors import SearchError, UserError, WeightsError
 from supernet.arch import (
     HEADED,
@@ -124,7 +128,9 @@ def run_pt2(path, pictures):
 
 
 def run_safetensors(path, pictures):
-    model = load_network(read_header(path).arch, path).eval()
+    arch = read_header(path).arch
+    assert arch is not None
+    model = load_network(arch, path).eval()
     with torch.no_grad():
         return model(torch.from_numpy(pictures)).numpy()
 
@@ -296,7 +302,7 @@ def test_files_say_what_they_are(trained, tmp_path):
 
 def test_without_weights_they_are_random_and_say_so(tmp_path):
     (tmp_path / "my net.json").write_text(tiny().to_json())
-    notes = []
+    notes: list[str] = []
     folders = [tmp_path / str(i) for i in range(3)]
     for folder, seed in zip(folders, (4, 4, 5), strict=True):
         options = ExportOptions(out=folder, format=("onnx", "safetensors"), images=1, seed=seed)
@@ -348,7 +354,7 @@ def test_a_subnet_is_that_of_supernet_extract(supernet, tmp_path):
     arch = next(iter(space.enumerate()))
     file = tmp_path / "net.json"
     file.write_text(arch.to_json())
-    few = {"recalibration_images": 24, "batch_size": 12, "workers": 0}
+    few: Any = {"recalibration_images": 24, "batch_size": 12, "workers": 0}
     extract(ExtractionOptions(path, str(file), tmp_path / "own.safetensors", **few))
     done, network = exported(
         file, tmp_path / "out", weights=path, format=("onnx", "safetensors"), **few
@@ -479,13 +485,10 @@ def test_a_thinned_out_network_has_its_prediction(searched):
 
 
 def test_a_file_that_differs_does_not_get_its_name(tmp_path, monkeypatch, capsys):
-    from lut.exporting import onnx_file
-    from results.console import main
+    def another(*given, eps, **more):
+        return build_pipeline(*given, eps=eps * 100, **more)
 
-    write = onnx_file.build_pipeline
-    monkeypatch.setattr(
-        onnx_file, "build_pipeline", lambda *args, eps, **more: write(*args, eps=eps * 100, **more)
-    )
+    monkeypatch.setattr("lut.exporting.job.build_pipeline", another)
     (tmp_path / "net.json").write_text(tiny().to_json())
     words = [str(tmp_path / "net.json"), "--format", "onnx", "--format", "safetensors"]
     with pytest.raises(SystemExit) as ended:
@@ -502,6 +505,24 @@ def test_a_file_that_differs_does_not_get_its_name(tmp_path, monkeypatch, capsys
         "net-64-fp32-untrained.safetensors": "checked",
     }
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*status, MANIFEST}
+
+
+def test_a_file_that_its_runtime_does_not_take_is_rejected(tmp_path, monkeypatch):
+    monkeypatch.setattr("lut.exporting.job.build_pipeline", lambda *given, **more: b"no model")
+    (tmp_path / "net.json").write_text(tiny().to_json())
+    done, network = exported(tmp_path / "net.json", tmp_path / "out", format=("onnx", "tflite"))
+    assert done.rejected == network["files"]
+    assert all(entry["reason"] for entry in network["files"])
+    assert not list((tmp_path / "out").glob("*.onnx"))
+
+
+def test_data_without_pictures_is_refused_before_anything_is_written(trained, tmp_path):
+    file, weights, _ = trained(tiny())
+    (tmp_path / "data").mkdir()
+    for more in ({}, {"weights": weights}):
+        with pytest.raises(UserError, match="data"):
+            exported(file, tmp_path / "out", format=("onnx",), data=tmp_path / "data", **more)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_not_finite_is_no_number_in_the_manifest(trained, tmp_path):
@@ -613,11 +634,8 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
 def test_a_runtime_that_is_missing_is_named_with_its_extra(
     format, module, extra, tmp_path, monkeypatch
 ):
-    import results.extras
-
-    find = results.extras.find_spec
     monkeypatch.setattr(
-        results.extras, "find_spec", lambda name: None if name == module else find(name)
+        "results.extras.find_spec", lambda name: None if name == module else find_spec(name)
     )
     with pytest.raises(UserError, match=rf"{module} is missing.*\[{extra}\]"):
         exported("b0", tmp_path / "out", format=(format,))

@@ -5,12 +5,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from lut.builders.pipeline import Ends, OutputHead
+from lut.builders.pipeline import Ends, OutputHead, build_pipeline
+from lut.builders.weights import StateWeights
 from lut.exporting.formats import FileForm
 from lut.exporting.networks import Network
 from supernet.arch import ClassificationHead, SegmentationHead, format_resolution
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from supernet.layers.pipeline import Pipeline
 
 Pictures = npt.NDArray[Any]  # (B, 3, H, W), float32 or uint8
-Runner = Callable[[Pictures], npt.NDArray[Any]]  # gives (B, ...), channels second
+Outputs = npt.NDArray[Any]  # (B, ...), channels second
+Runner = Callable[[Pictures], Outputs]
 PACKAGE = "efficientvit-nas"
 
 
@@ -41,6 +43,11 @@ class Job:
         return f"{self.network.name}-{size}-{self.form.precision}{mark}.{self.form.format}"
 
     @property
+    def is_plain(self) -> bool:
+        """Tell whether the file holds the network alone."""
+        return (self.input_type, self.head) == ("float", "logits")
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """Return the size that a map of logits is enlarged to: of classes that of the pictures."""
         is_map = isinstance(self.network.arch.head, SegmentationHead)
@@ -57,6 +64,21 @@ class Job:
         seen = self.network.model.preprocessing
         pixels = (seen.mean, seen.std) if self.input_type == "uint8" else None
         return Ends(pixels, self.head, self.size, self.description, self.metadata)
+
+    def built(self, format: Literal["onnx", "tflite"]) -> bytes:
+        """Return the file as our builder makes it. Raises ArchError where it is too large."""
+        network = self.network
+        state = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
+        with np.errstate(over="ignore"):  # what leaves float16 is found when the file is checked
+            return build_pipeline(
+                format,
+                network.arch,
+                StateWeights(state),
+                self.ends,
+                precision=self.form.precision,
+                batch=self.batch,
+                eps=network.norm_eps,
+            )
 
     def pipeline(self, *, half: bool = False) -> "Pipeline":
         """Return the same as one PyTorch module, its network in float16 if `half`."""

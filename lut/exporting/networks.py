@@ -109,6 +109,8 @@ def _check_arch(arch: Arch, options: ExportOptions, wanted: Wanted) -> None:
 
 def _random(options: ExportOptions, wanted: Wanted) -> Plan:
     arch = _resolved(options, wanted)
+    header = WeightsHeader(arch=arch, preprocessing=preprocessing_of(arch))
+    task = _task(arch, header, options)
 
     def make() -> Network:
         import torch
@@ -122,12 +124,9 @@ def _random(options: ExportOptions, wanted: Wanted) -> Plan:
             # statistics of some noise, or the activations of a deep network would vanish
             sides = (min(side, SETTLED_SIDE) for side in arch.resolution)
             recalibrate(model, [torch.randn(SETTLED_ON, 3, *sides)])
-        header = WeightsHeader(arch=arch, preprocessing=preprocessing_of(arch))
         weights = {"file": None, "sha256": None, "untrained": True, "seed": options.seed}
         origin = {"untrained": "true", "random_seed": options.seed}
-        return Network(
-            wanted.name, arch, model, header, weights, origin, _task(arch, header, options)
-        )
+        return Network(wanted.name, arch, model, header, weights, origin, task)
 
     return Plan(wanted, arch, make)
 
@@ -211,13 +210,14 @@ def _stored(options: ExportOptions, wanted: Wanted, weights: "StoredWeights", te
             f"{named}, or name its own network"
         ) from error
 
+    task = _task(arch, weights.header, options)
+
     def make() -> Network:
         model = network_with(weights, arch, tell=tell).eval()
         assert isinstance(model, EfficientViT)
         header = _header_for(weights.header, arch, model)
         origin = _extraction(weights.header)
         told = {"file": str(weights.path), "sha256": weights.sha256, "untrained": False}
-        task = _task(arch, header, options)
         return Network(wanted.name, arch, model, header, told | {"seed": None}, origin, task)
 
     return Plan(wanted, arch, make)

@@ -5,7 +5,7 @@ import json
 import warnings
 from pathlib import Path
 
-from lut.exporting.job import Job, Runner
+from lut.exporting.job import Job, Outputs, Pictures, Runner
 from results.files import write_bytes
 
 METADATA = "metadata.json"  # beside the program, in the file
@@ -32,8 +32,9 @@ def load(path: Path, job: Job) -> tuple[Runner, str]:
         warnings.simplefilter("ignore")
         module = torch.export.load(path).module()
 
-    def run(pictures):  # type: ignore[no-untyped-def]
+    def run(pictures: Pictures) -> Outputs:
         with torch.no_grad():
-            return module(torch.from_numpy(pictures)).numpy()
+            outputs: Outputs = module(torch.from_numpy(pictures)).numpy()
+            return outputs
 
     return run, f"torch {torch.__version__}"

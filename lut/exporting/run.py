@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lut.exporting.check import Example, difference, examples_of, told
+from lut.exporting.check import Difference, Example, difference, examples_of, told
 from lut.exporting.formats import FORMATS, TOLERANCE, FileForm, require_all
 from lut.exporting.job import Job
 from lut.exporting.networks import Network, Plan, plan_networks
@@ -122,15 +122,14 @@ def _write(
     module = importlib.import_module(f"lut.exporting.{job.form.format}_file")
     unchecked = folder / f"{UNCHECKED}{job.file_name}"
     module.write(job, unchecked)
+    runtime, reason, found = None, None, Difference(None, None, 0)
     try:
         run, runtime = module.load(unchecked, job)
         found = difference(run, job, examples)
     except UserError:
         raise
-    except Exception as error:  # whatever a runtime raises
-        raise RunError(
-            f"{job.file_name} is not taken by its runtime: {reason_of(error)}"
-        ) from error
+    except Exception as error:  # whatever a runtime raises where it does not take a file
+        reason = reason_of(error)
     is_good = found.holds(job.form.precision)
     name = job.file_name if is_good else job.file_name + REJECTED
     entry = {
@@ -142,6 +141,7 @@ def _write(
         "sha256": sha256_of(unchecked),
         **told(found),
         "checked_with": runtime,
+        "reason": reason,
         "predicted_latency": _prediction(job, predictions),
     }
     os.replace(unchecked, folder / name)
@@ -153,6 +153,6 @@ def _prediction(job: Job, predictions: Sequence[Prediction]) -> dict[str, Any] |
     runtimes = FORMATS[job.form.format].runtimes
     for own in predictions:
         same = (own.precision, own.batch) == (job.form.precision, job.batch)
-        if same and own.runtime in runtimes and job.head == "logits":
+        if same and own.runtime in runtimes and job.is_plain:
             return asdict(own)
     return None

@@ -8,7 +8,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from lut.exporting.job import Job, Runner
+from lut.exporting.job import Job, Outputs, Pictures, Runner
 
 
 def write(job: Job, path: Path) -> None:
@@ -35,8 +35,9 @@ def load(path: Path, job: Job) -> tuple[Runner, str]:
 
     model = load_network(job.network.arch, path).eval()
 
-    def run(pictures):  # type: ignore[no-untyped-def]
+    def run(pictures: Pictures) -> Outputs:
         with torch.no_grad():
-            return model(torch.from_numpy(pictures)).numpy()
+            outputs: Outputs = model(torch.from_numpy(pictures)).numpy()
+            return outputs
 
     return run, f"torch {torch.__version__}"

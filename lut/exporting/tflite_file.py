@@ -8,26 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lut.builders.pipeline import build_pipeline
-from lut.builders.weights import StateWeights
-from lut.exporting.job import Job, Runner
+from lut.exporting.job import Job, Outputs, Pictures, Runner
 from results.files import write_bytes
 
 
 def write(job: Job, path: Path) -> None:
     """Write the file."""
-    network = job.network
-    state = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
-    data = build_pipeline(
-        "tflite",
-        network.arch,
-        StateWeights(state),
-        job.ends,
-        precision=job.form.precision,
-        batch=job.batch,
-        eps=network.norm_eps,
-    )
-    write_bytes(path, data)
+    write_bytes(path, job.built("tflite"))
 
 
 def load(path: Path, job: Job) -> tuple[Runner, str]:
@@ -40,10 +27,10 @@ def load(path: Path, job: Job) -> tuple[Runner, str]:
     (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     is_map = len(output["shape"]) == 4
 
-    def run(pictures):  # type: ignore[no-untyped-def]
+    def run(pictures: Pictures) -> Outputs:
         interpreter.set_tensor(entry["index"], np.ascontiguousarray(np.moveaxis(pictures, 1, -1)))
         interpreter.invoke()
-        found = interpreter.get_tensor(output["index"])
+        found: Outputs = interpreter.get_tensor(output["index"])
         return np.moveaxis(found, -1, 1) if is_map else found
 
     return run, f"ai-edge-litert {version('ai-edge-litert')}"
