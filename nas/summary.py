@@ -56,6 +56,7 @@ def print_front(result: SearchResult) -> None:
     if limits := result.latency_limits:
         number = max(front.by_id, key=lambda own: front.by_id[own].accuracy)
         _print_best(console, number, front, limits)
+    console.print(f"as files: {export_command(result, number)}", soft_wrap=True)
     console.print(f"next: {next_command(result, number)}", soft_wrap=True)
 
 
@@ -280,6 +281,17 @@ def next_command(result: SearchResult, number: int) -> str:
         command += f" --table {shlex.quote(str(table))}"
     if options.accuracy != PUBLISHED:
         command += f" --accuracy {shlex.quote(options.accuracy)}"
+    return command
+
+
+def export_command(result: SearchResult, number: int) -> str:
+    """Return what writes network `number` of the front as files that other programs run."""
+    options = result.options
+    command = f"python -m nas.export {shlex.quote(f'{result.folder}#{number}')} --format onnx"
+    if options.accuracy.endswith(CHECKPOINT):
+        command += f" --weights {shlex.quote(options.accuracy)}"
+        if options.data is not None:
+            command += f" --data {shlex.quote(str(options.data))}"
     return command
 
 

@@ -115,6 +115,7 @@ def test_the_terminal_shows_sources_and_the_next_command(finished):
     assert "latency:  calibrated, error" in shown
     assert "accuracy: published" in shown
     assert "at equal latency" in shown
+    assert f"as files: python -m nas.export '{folder}#" in shown.replace('"', "'")
     next_command = shown.strip().splitlines()[-1].removeprefix("next: ")
     assert next_command.startswith("python -m nas.predict --device snapdragon8gen1 --arch ")
     assert str(folder) in next_command
