@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nas.objectives.objective import DEFAULT, QUANTITIES, Objective
+from nas.objectives.objective import DEFAULT, LATENCY, MEDIAN, QUANTITIES, Objective
 from results.errors import ArchError, RunError
 from results.files import write_json, write_text
 from results.fronts import (
@@ -139,7 +139,14 @@ class Front:
         return "made of choices that were evaluated"
 
     def check(self) -> None:
-        """Raise ValueError where a candidate lacks a number that the front is of."""
+        """Raise ValueError where the objectives are none, or a candidate lacks a number of them."""
+        *costs, accuracy = self.objectives
+        if not costs or any(cost.is_maximized for cost in costs) or not accuracy.is_maximized:
+            raise ValueError("a front is of costs, and of accuracy last")
+        if any(own.quantile != MEDIAN and own.quantity is not LATENCY for own in self.objectives):
+            raise ValueError("a quantile of what has no distribution")
+        if len(set(self.devices)) != len(self.devices):
+            raise ValueError("a device twice")
         for candidate in (*self.candidates, *self.baselines.values()):
             if len(candidate.others) != max(0, len(self.devices) - 1):
                 raise ValueError("a network without the latency on each device")

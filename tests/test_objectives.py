@@ -230,6 +230,7 @@ def test_energies_of_many_networks_are_those_of_each(tmp_path):
         (["--max-latency-ms", "3", "--max-latency-ms", "2"], "given twice, 3 and 2; leave one out"),
         (["--max-latency-ms", "fast"], "takes milliseconds, or DEVICE=MS"),
         (["--max-latency-ms", "orin=2"], "names a device, and there is one; --max-latency-ms 2"),
+        (["--max-latency-ms", "=2"], "names a device, and there is one; --max-latency-ms 2"),
         (["--max-memory-mb", "-1"], "--max-memory-mb must be a positive number"),
         (["--min-accuracy", "nan"], "--min-accuracy must be a positive number"),
         (["--min-accuracy", "99"], "the largest has"),
@@ -338,6 +339,11 @@ def test_a_front_of_any_objectives_is_drawn_written_and_read(tmp_path, objective
         lambda data: data["objectives"].append({"name": "energy"}),
         lambda data: data["objectives"].append({"name": "weight"}),
         lambda data: data["devices"].pop(),
+        lambda data: data["devices"].__setitem__(1, "phone"),
+        lambda data: data["objectives"].pop(),
+        lambda data: data["objectives"].reverse(),
+        lambda data: data.update(objectives=data["objectives"][-1:]),
+        lambda data: data["objectives"][-1].update(quantile=0.9),
     ],
 )
 def test_a_damaged_front_of_two_devices_is_told(tmp_path, damage):

@@ -102,7 +102,7 @@ def _by_device(
                 raise SearchError(f"{flag} is given twice, {bare:g} and {limit:g}; leave one out")
             bare = limit
             continue
-        if name not in named:
+        if not name or name not in named:
             if len(measures) == 1:
                 raise SearchError(
                     f"{flag} {text} names a device, and there is one; {flag} {number}"
