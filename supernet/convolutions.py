@@ -48,7 +48,7 @@ def convolutions_of(block: Block) -> tuple[Convolution, ...]:
 
 def _followed(conv: Convolution, bias: bool, norm: bool, activation: Activation) -> Convolution:
     """Return a convolution with what follows it."""
-    return Convolution(*conv[:6], bias, norm, activation)
+    return conv._replace(bias=bias, norm=norm, activation=activation)
 
 
 def _chain_of(block: Block) -> tuple[Convolution, ...]:
