@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DECADES = TICKS[::3]
 SHARED = 30  # networks to share that are marked
-MOST_TICKS = 10  # whose labels do not touch
+MOST_TICKS = 14, 10  # whose labels do not touch: in a picture of its own, in one of several
 LEAST = 1e-9  # on a logarithmic axis; a trial's latency has six decimals and may be 0
 
 
@@ -88,7 +88,7 @@ def _finish(axes: "Axes", fronts: Sequence[Front], panel: Panel) -> None:
         scaled.append((axes.yaxis, axes.get_ylim()))
     for axis, (low, high) in scaled:
         ticks = [t for t in TICKS if low <= t <= high]
-        if len(ticks) > MOST_TICKS:
+        if len(ticks) > MOST_TICKS[len(front.objectives) > 2]:
             ticks = [t for t in ticks if t in DECADES]
         axis.set_major_locator(FixedLocator(ticks))
         axis.set_minor_locator(NullLocator())
