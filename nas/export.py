@@ -6,7 +6,7 @@ python -m nas.export RUN --pick knee --format onnx --weights supernet.safetensor
 import json
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -70,6 +70,8 @@ def _print(exported: "Exported") -> None:
             out.print(f"  {_predicted(prediction)}")
         for file in network["files"]:
             out.print(f"  {_described(file)}")
+            if file.get("trtexec") and not file["engine"]:
+                out.print(f"    its engine, by TensorRT 10: {file['trtexec']['10']}")
     out.print(f"wrote {exported.folder / 'manifest.json'}")
 
 
@@ -82,16 +84,16 @@ def _predicted(prediction: dict[str, object]) -> str:
     )
 
 
-def _described(file: dict[str, object]) -> str:
+def _described(file: dict[str, Any]) -> str:
+    size = sum(own["bytes"] for own in (file, *file["companions"]))
+    begin = f"{file['name']}  {size:,} bytes, "
     if file["reason"]:
-        return (
-            f"{file['name']}  {file['bytes']:,} bytes, not taken by its runtime: {file['reason']}"
-        )
+        return f"{begin}not taken by its runtime: {file['reason']}"
     relative, agreement = file["relative_difference"], file["top1_agreement"]
-    text = f"{file['name']}  {file['bytes']:,} bytes, to PyTorch "
+    text = f"{begin}to PyTorch "
     text += "not finite" if relative is None else f"{relative:.1e}"
     if agreement is not None:
-        text += f", top-1 the same in {100 * float(str(agreement)):.1f} %"
+        text += f", top-1 the same in {100 * agreement:.1f} %"
     return f"{text} ({file['pictures']} pictures, {file['checked_with']})"
 
 

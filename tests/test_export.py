@@ -585,7 +585,7 @@ def bad(words, said):
     [
         bad(["b0"], "--format: onnx, tflite, pt2, safetensors"),
         bad(["b0", "--format", "onx"], "did you mean 'onnx'"),
-        bad(["b0", "--format", "openvino"], "choose from onnx, tflite, pt2, safetensors"),
+        bad(["b0", "--format", "coreml"], "choose from onnx, tflite, pt2, safetensors"),
         bad(["b0", "--format", "onnx", "--precision", "int8"], "choose from fp32, fp16"),
         bad(["--format", "onnx"], "name the network to export"),
         bad(["b9", "--format", "onnx"], "did you mean"),

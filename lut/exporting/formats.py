@@ -14,7 +14,7 @@ TOLERANCE = 1e-5  # relative difference to PyTorch that a file of fp32 may have
 class FileFormat:
     """A kind of file."""
 
-    name: str  # which is the end of the file's name, too
+    name: str
     precisions: tuple[str, ...]
     is_pipeline: bool  # holds computations, and not weights alone
     runtimes: tuple[str, ...]  # as latency tables name them: those that run such files
@@ -22,20 +22,16 @@ class FileFormat:
     modules: tuple[str, ...]  # what is needed to write and to check it
 
 
+ONNX = ("onnx", "onnxruntime")
 FORMATS = {
     form.name: form
     for form in (
-        FileFormat(
-            "onnx",
-            PRECISIONS,
-            True,
-            ("onnxruntime", "tensorrt"),
-            "device",
-            ("onnx", "onnxruntime"),
-        ),
+        FileFormat("onnx", PRECISIONS, True, ("onnxruntime", "tensorrt"), "device", ONNX),
         FileFormat("tflite", PRECISIONS, True, ("litert",), "device", ("ai_edge_litert",)),
         FileFormat("pt2", PRECISIONS, True, ("pytorch",), "torch", ("torch",)),
         FileFormat("safetensors", PRECISIONS, False, (), "torch", ("safetensors",)),
+        FileFormat("openvino", PRECISIONS, True, (), "openvino", ("onnx", "openvino")),
+        FileFormat("tensorrt", PRECISIONS, True, ("tensorrt",), "device", ONNX),
     )
 }
 

@@ -3,8 +3,9 @@
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,8 +27,17 @@ PACKAGE = "efficientvit-nas"
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """A file in its own runtime."""
+
+    run: Runner
+    runtime: str  # with its version
+    told: dict[str, Any] = field(default_factory=dict)  # for the manifest
+
+
+@dataclass(frozen=True)
 class Job:
-    """A file to write."""
+    """A network to write in one format and precision."""
 
     network: Network
     form: FileForm
@@ -36,11 +46,11 @@ class Job:
     head: OutputHead
 
     @property
-    def file_name(self) -> str:
-        """Return ARCH-RESOLUTION-PRECISION[-untrained].FORMAT."""
+    def stem(self) -> str:
+        """Return ARCH-RESOLUTION-PRECISION[-untrained], which names of files begin with."""
         size = format_resolution(self.network.arch.resolution)
         mark = "" if self.network.is_trained else "-untrained"
-        return f"{self.network.name}-{size}-{self.form.precision}{mark}.{self.form.format}"
+        return f"{self.network.name}-{size}-{self.form.precision}{mark}"
 
     @property
     def is_plain(self) -> bool:
@@ -130,6 +140,11 @@ class Job:
         """Return pictures of zeros, as the file takes them."""
         kind: npt.DTypeLike = np.uint8 if self.input_type == "uint8" else np.float32
         return np.zeros((self.batch, 3, *self.network.arch.resolution), kind)
+
+
+def named(stem: Path, suffix: str) -> Path:
+    """Return the file whose name is that of `stem`, which may hold dots, and a suffix."""
+    return stem.with_name(stem.name + suffix)
 
 
 def _own_version() -> str:

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
-from lut.exporting.job import Job, Outputs, Pictures, Runner
+from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
 from results.files import write_bytes
 
 
-def write(job: Job, path: Path) -> None:
+def write(job: Job, stem: Path) -> list[Path]:
     """Write the file. Raises ArchError where it is too large for the format."""
+    path = named(stem, ".onnx")
     write_bytes(path, job.built("onnx"))
+    return [path]
 
 
-def load(path: Path, job: Job) -> tuple[Runner, str]:
-    """Return what runs a file on the CPU, and the runtime with its version."""
+def load(path: Path, job: Job) -> Loaded:
+    """Return what runs a file on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -25,4 +27,4 @@ def load(path: Path, job: Job) -> tuple[Runner, str]:
         outputs: list[Outputs] = session.run(None, {entry.name: pictures})
         return outputs[0]
 
-    return run, f"onnxruntime {onnxruntime.__version__}"
+    return Loaded(run, f"onnxruntime {onnxruntime.__version__}")

@@ -25,7 +25,8 @@ class ExportOptions(Options):
     """Which files are written of which networks."""
 
     format: tuple[str, ...] = ()
-    """onnx, tflite, pt2 (torch.export) or safetensors (our own weights); repeatable."""
+    """onnx, tflite, pt2 (torch.export), openvino, tensorrt (an engine where there is a trtexec,
+    else its ONNX file) or safetensors (our own weights); repeatable."""
     precision: tuple[str, ...] = ()
     """fp32, the default, or fp16; repeatable. Pictures and results are fp32 in both."""
     out: Path | None = None

@@ -5,13 +5,13 @@ import json
 import warnings
 from pathlib import Path
 
-from lut.exporting.job import Job, Outputs, Pictures, Runner
+from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
 from results.files import write_bytes
 
 METADATA = "metadata.json"  # beside the program, in the file
 
 
-def write(job: Job, path: Path) -> None:
+def write(job: Job, stem: Path) -> list[Path]:
     """Write the file; of fp16 the network computes in float16, what is around it in float32."""
     import torch
 
@@ -21,11 +21,13 @@ def write(job: Job, path: Path) -> None:
         warnings.simplefilter("ignore")  # of PyTorch's own innards
         program = torch.export.export(pipeline, (torch.from_numpy(job.example),))
         torch.export.save(program, file, extra_files={METADATA: json.dumps(job.metadata)})
+    path = named(stem, ".pt2")
     write_bytes(path, file.getbuffer())
+    return [path]
 
 
-def load(path: Path, job: Job) -> tuple[Runner, str]:
-    """Return what runs a file, and the runtime with its version."""
+def load(path: Path, job: Job) -> Loaded:
+    """Return what runs a file."""
     import torch
 
     with warnings.catch_warnings():
@@ -37,4 +39,4 @@ def load(path: Path, job: Job) -> tuple[Runner, str]:
             outputs: Outputs = module(torch.from_numpy(pictures)).numpy()
             return outputs
 
-    return run, f"torch {torch.__version__}"
+    return Loaded(run, f"torch {torch.__version__}")

@@ -116,35 +116,43 @@ def _job(network: Network, form: FileForm, options: ExportOptions) -> Job:
 def _write(
     job: Job, examples: list[Example], folder: Path, predictions: Sequence[Prediction]
 ) -> dict[str, Any]:
-    """Write one file, check it, and return its entry."""
+    """Write one network in one format, check it, and return its entry."""
     from supernet.weights.tensors import sha256_of
 
     module = importlib.import_module(f"lut.exporting.{job.form.format}_file")
-    unchecked = folder / f"{UNCHECKED}{job.file_name}"
-    module.write(job, unchecked)
-    runtime, reason, found = None, None, Difference(None, None, 0)
+    unchecked = module.write(job, folder / f"{UNCHECKED}{job.stem}")
+    runtime, reason, extra, found = None, None, {}, Difference(None, None, 0)
     try:
-        run, runtime = module.load(unchecked, job)
-        found = difference(run, job, examples)
+        loaded = module.load(unchecked[0], job)
+        runtime, extra = loaded.runtime, loaded.told
+        found = difference(loaded.run, job, examples)
     except UserError:
         raise
     except Exception as error:  # whatever a runtime raises where it does not take a file
         reason = reason_of(error)
     is_good = found.holds(job.form.precision)
-    name = job.file_name if is_good else job.file_name + REJECTED
+    files = [
+        {
+            "name": path.name.removeprefix(UNCHECKED) + ("" if is_good else REJECTED),
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+        for path in unchecked
+    ]
     entry = {
-        "name": name,
+        **files[0],
+        "companions": files[1:],
         "format": job.form.format,
         "precision": job.form.precision,
         "status": "checked" if is_good else "rejected",
-        "bytes": unchecked.stat().st_size,
-        "sha256": sha256_of(unchecked),
         **told(found),
         "checked_with": runtime,
+        **extra,
         "reason": reason,
         "predicted_latency": _prediction(job, predictions),
     }
-    os.replace(unchecked, folder / name)
+    for path, file in zip(reversed(unchecked), reversed(files), strict=True):
+        os.replace(path, folder / file["name"])
     return entry
 
 

@@ -8,10 +8,10 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from lut.exporting.job import Job, Outputs, Pictures, Runner
+from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
 
 
-def write(job: Job, path: Path) -> None:
+def write(job: Job, stem: Path) -> list[Path]:
     """Write the file."""
     from supernet.weights.files import save_weights
 
@@ -24,11 +24,13 @@ def write(job: Job, path: Path) -> None:
     own = {"precision": job.form.precision, **network.origin}
     if network.is_trained:
         own["exported_from_sha256"] = network.weights["sha256"]
+    path = named(stem, ".safetensors")
     save_weights(model, path, **(header.to_metadata() | own))
+    return [path]
 
 
-def load(path: Path, job: Job) -> tuple[Runner, str]:
-    """Return what runs the weights in a file, and the runtime with its version."""
+def load(path: Path, job: Job) -> Loaded:
+    """Return what runs the weights in a file."""
     import torch
 
     from supernet.weights.networks import load_network
@@ -40,4 +42,4 @@ def load(path: Path, job: Job) -> tuple[Runner, str]:
             outputs: Outputs = model(torch.from_numpy(pictures)).numpy()
             return outputs
 
-    return run, f"torch {torch.__version__}"
+    return Loaded(run, f"torch {torch.__version__}")

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from lut.exporting.job import Job, Outputs, Pictures, Runner
+from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
 from results.files import write_bytes
 
 
-def write(job: Job, path: Path) -> None:
+def write(job: Job, stem: Path) -> list[Path]:
     """Write the file."""
+    path = named(stem, ".tflite")
     write_bytes(path, job.built("tflite"))
+    return [path]
 
 
-def load(path: Path, job: Job) -> tuple[Runner, str]:
-    """Return what runs a file, and the runtime with its version."""
+def load(path: Path, job: Job) -> Loaded:
+    """Return what runs a file."""
     from ai_edge_litert.interpreter import Interpreter
 
     with _silent():
@@ -33,7 +35,7 @@ def load(path: Path, job: Job) -> tuple[Runner, str]:
         found: Outputs = interpreter.get_tensor(output["index"])
         return np.moveaxis(found, -1, 1) if is_map else found
 
-    return run, f"ai-edge-litert {version('ai-edge-litert')}"
+    return Loaded(run, f"ai-edge-litert {version('ai-edge-litert')}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ Before 8.6, as in JetPack 5, there is no level of optimisation, and --buildOnly 
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -28,7 +28,7 @@ from results.reading import NotNegative, Record, parse_json
 
 PRECISIONS = ("fp32", "fp16", "int8")
 Version = tuple[int, int]
-LEVELS_FROM, TYPED_FROM, ALWAYS_TYPED_FROM = (8, 6), (10, 12), (11, 0)
+LEVELS_FROM, STRONG_FROM, TYPED_FROM, ALWAYS_TYPED_FROM = (8, 6), (10, 0), (10, 12), (11, 0)
 LEVEL = "--builderOptimizationLevel=3"  # the tool's own default
 WARMUP_MS = 500
 AVERAGE_RUNS = 500
@@ -100,6 +100,21 @@ class Program:
         if version is not None and version >= TYPED_FROM:
             return ["--stronglyTyped"]
         return [] if precision == "fp32" else [f"--{precision}"]
+
+    def typed_flags(self) -> list[str]:
+        """Return flags with which an engine has the types of its ONNX file.
+
+        Where no version is told, the listed flags decide. Raises TargetError before TensorRT 10.
+        """
+        version = self.version()
+        if version is None:
+            return ["--stronglyTyped"] if "--stronglyTyped" in self.flags() else []
+        if version < STRONG_FROM:
+            raise TargetError(
+                f"{self.host.name}: TensorRT {version[0]}.{version[1]} does not keep to the types "
+                f"of a file; install TensorRT {STRONG_FROM[0]} or newer, or take --format onnx"
+            )
+        return ["--stronglyTyped"] if version < ALWAYS_TYPED_FROM else []
 
     def building_flags(self) -> list[str]:
         """Return flags of a build, of those that versions differ in.
@@ -199,6 +214,32 @@ def time_engine(program: Program, engine: str, *, runs: int, timeout_s: float) -
         return parse(log, exported)
     except TargetError as error:
         raise TargetError(f"{host.name}: trtexec, {what}: {error}") from None
+
+
+def run_engine(
+    program: Program, engine: str, inputs: Mapping[str, str], folder: str, timeout_s: float
+) -> str:
+    """Run an engine once and return the JSON text of its outputs.
+
+    Args:
+        inputs: files of raw numbers by the input's name; all paths are on the host.
+        folder: for the file of outputs.
+
+    Raises TargetError where the host or the tool fails.
+    """
+    outputs = f"{folder}/outputs.json"
+    command = [
+        program.path,
+        f"--loadEngine={engine}",
+        "--loadInputs=" + ",".join(f"{name}:{path}" for name, path in inputs.items()),
+        "--warmUp=0",
+        "--iterations=1",
+        "--duration=0",
+        "--avgRuns=1",
+        f"--exportOutput={outputs}",
+    ]
+    _call(program.host, command, f"running {PurePosixPath(engine).stem}", timeout_s)
+    return program.host.run(["cat", outputs], timeout_s=60)
 
 
 def parse(log: str, exported: str = "") -> Timing:
