@@ -14,7 +14,7 @@ test:
 bench:
 	python -m tests.benchmarks.search --base 7553ded
 
-bench-sharing: # ten minutes
+bench-sharing: # three minutes on one core
 	python -m tests.benchmarks.sharing
 
 bench-models: # rivals: timm, where it is installed, and `--rival NAME=MODULE:FUNCTION`

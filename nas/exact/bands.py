@@ -1,7 +1,7 @@
 """What networks must be to improve a front, by ranges of latency."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,10 +23,12 @@ class Needs:
     least: Array  # (bands, steps) of log size - slope * loss; -inf: any, inf: none is enough
     slope: Array  # (bands,)
     rate: Array  # (bands,) by which `least` rises with latency, about
+    other_ms: Array  # (bands,) the most on a second device
 
     def take(self, rows: Indices) -> "Needs":
         """Return what is needed in some of the bands."""
-        return Needs(self.end_ms[rows], self.least[rows], self.slope[rows], self.rate[rows])
+        own = (self.end_ms, self.least, self.slope, self.rate, self.other_ms)
+        return Needs(*(values[rows] for values in own))
 
     @property
     def is_targeted(self) -> Marks:
@@ -37,7 +39,7 @@ class Needs:
     def aimed(self) -> "Needs":
         """Return the same with a size needed where none is."""
         least = np.where(np.isneginf(self.least), 0.0, self.least)
-        return Needs(self.end_ms, least, self.slope, self.rate)
+        return replace(self, least=least)
 
     @property
     def sizes(self) -> Array:
@@ -66,6 +68,7 @@ class Bands:
     begin_ms: Array  # (bands, steps)
     end_ms: Array  # (bands, steps)
     accuracy: Array  # (bands, steps) known in it; -inf before the fastest network
+    other_ms: Array  # (bands,) the most on a second device
 
     @classmethod
     def of(cls, known: Incumbent, most_ms: float) -> "Bands":
@@ -79,7 +82,7 @@ class Bands:
         first = np.unique(np.append([0, last], np.arange(min(1, last), last, STEPS)))
         after = np.append(first[1:], len(kept))
         steps = np.minimum(first[:, None] + np.arange(STEPS), (after - 1)[:, None])
-        return cls(begins[steps], ends[steps], accuracy[steps])
+        return cls(begins[steps], ends[steps], accuracy[steps], np.full(len(steps), math.inf))
 
     def __len__(self) -> int:
         return len(self.begin_ms)
@@ -111,7 +114,7 @@ class Bands:
         rise = first[np.arange(len(first)), last] - first[:, 0]
         slope = rise / np.where(last > 0, losses[last] - losses[0], 1.0)
         least = (sizes - slope[:, None, None] * losses).min(axis=2)
-        return Needs(self.end_ms, least, slope, self._rate(least[:, 0]))
+        return Needs(self.end_ms, least, slope, self._rate(least[:, 0]), self.other_ms)
 
     def _rate(self, least: Array) -> Array:
         """Return how sizes rise with latency, from bands nearby; else in proportion."""

@@ -19,19 +19,25 @@ class Chain:
     """The links of one context, laid out to weigh all their sums at once."""
 
     links: Sequence[Link]
-    sums: Array  # (numbers, rows of all links): SUMS, then with peaks those of each link alone
+    sums: Array  # (numbers, rows of all links): SUMS, `other_ms`, with peaks those of each link
 
     @classmethod
-    def of(cls, links: Sequence[Link], *, peaks: bool) -> "Chain":
-        """Join links; `peaks` tells whether activations that are live are weighed too."""
-        sums = np.concatenate([link.sums for link in links], axis=1)
-        if not peaks:
-            return cls(links, sums)
-        ends = np.cumsum([link.sums.shape[1] for link in links])
-        live = np.zeros((len(links), sums.shape[1]))
-        for own, link, end in zip(live, links, ends, strict=True):
-            own[end - len(link.peak) : end] = link.peak
-        return cls(links, np.concatenate([sums, live]))
+    def of(cls, links: Sequence[Link], *, other: bool, peaks: bool) -> "Chain":
+        """Join links.
+
+        `other` and `peaks` tell whether the latency on a second device and activations that are
+        live are weighed too.
+        """
+        sums = [np.concatenate([link.sums for link in links], axis=1)]
+        if other:
+            sums.append(np.concatenate([link.other_ms for link in links])[None])
+        if peaks:
+            ends = np.cumsum([link.sums.shape[1] for link in links])
+            live = np.zeros((len(links), ends[-1]))
+            for own, link, end in zip(live, links, ends, strict=True):
+                own[end - len(link.peak) : end] = link.peak
+            sums.append(live)
+        return cls(links, np.concatenate(sums) if len(sums) > 1 else sums[0])
 
     def least(self, name: str) -> float:
         """Return the least total of one of the sums over whole networks."""

@@ -10,12 +10,13 @@ up to, no network improves the front. Weights are found by going along one after
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from nas.exact.bands import Needs
 from nas.exact.chains import Chain, WeightedChain
-from nas.exact.links import SUMS
+from nas.exact.links import OTHER_MS, SUMS
 from nas.exact.pairs import SLACK, Terms
 from predictors.components import Indices
 from predictors.part_rows import Marks
@@ -24,10 +25,11 @@ from predictors.worth import Array
 ROUNDING = 1e-9  # relative: what it may do to a total
 # What a point is made of: logarithms of the weight of latency, and of MACs and blocks where the
 # tangents touch; then weights of limits, as shares of what is allowed.
-LATENCY, MACS, BLOCKS, HEAD, DISTANCE, PARAMS, ALL_MACS, MEMORY = range(8)
-STEPS = (0.1, 0.2, 0.1, 0.1, 0.02, 0.1, 0.1, 0.1)  # first ones along each
+LATENCY, MACS, BLOCKS, HEAD, DISTANCE, PARAMS, ALL_MACS, MEMORY, OTHER = range(9)
+STEPS = (0.1, 0.2, 0.1, 0.1, 0.02, 0.1, 0.1, 0.1, 0.1)  # first ones along each
 FASTER, SLOWER = 1.5, -0.5  # times the step, after one that helped and one that did not
 SHARES = (0.1, 0.5, 2.0)  # of one over the latency: first weights to try
+OF_OTHER = (0.1, 0.3, 0.5, 0.7, 0.9)  # of these, for the second device
 GIGA = math.log(1e9)
 
 
@@ -107,14 +109,22 @@ class Dual:
             return
         with np.errstate(divide="ignore"):
             own = np.log(self.needs.rate)
-            rates = [own, *(np.log(share / self.needs.end_ms[:, -1]) for share in SHARES)]
+            relative = -np.log(self.needs.end_ms[:, -1])
+        weights = [(own, 0.0), *((relative + math.log(share), 0.0) for share in SHARES)]
+        if self.terms.has_other:
+            both = product(SHARES, OF_OTHER)
+            weights += [(relative + math.log(s * (1 - part)), s * part) for s, part in both]
         excess = np.full(len(own), math.inf)
-        best = own
-        for rate in rates:
-            self.point[:, LATENCY] = rate
+        best, best_other = own, np.zeros(len(own))
+        for rate, other in weights:
+            self.point[:, LATENCY], self.point[:, OTHER] = rate, other
             tried = self.weighted().excess
-            best, excess = np.where(tried < excess, rate, best), np.minimum(tried, excess)
-        self.point[:, LATENCY] = best
+            is_better = tried < excess
+            best, best_other = (
+                np.where(is_better, *pair) for pair in ((rate, best), (other, best_other))
+            )
+            excess = np.minimum(tried, excess)
+        self.point[:, LATENCY], self.point[:, OTHER] = best, best_other
         if self.terms.has_peak:
             link = self.peak_link.copy()
             for number in range(1, len(self.chain.links)):
@@ -153,7 +163,7 @@ class Dual:
         terms, point = self.terms, self.point
         latency = np.exp(point[:, LATENCY])
         targeted = self.needs.is_targeted.astype(float)
-        weights = dict.fromkeys(SUMS, np.zeros(len(point)))
+        weights = dict.fromkeys((*SUMS, OTHER_MS), np.zeros(len(point)))
         weights["ms"] = -latency
         weights["macs"] = targeted * terms.score.of_total * np.exp(-point[:, MACS])
         weights["blocks"] = targeted * 0.5 * np.exp(-point[:, BLOCKS])
@@ -168,7 +178,7 @@ class Dual:
         least -= head * bound
         peak = -latency * terms.ms_per_peak
         for column, names, limit in self._limits:
-            own = np.maximum(point[:, column], 0.0) / max(limit, SLACK)
+            own = np.maximum(point[:, column], 0.0) / np.maximum(limit, SLACK)
             for name, share in names.items():
                 if name == "peak":
                     peak = peak - share * own
@@ -177,6 +187,8 @@ class Dual:
             least -= own * limit
         least -= ROUNDING * (1 + np.minimum(np.abs(least), 1e100))
         columns = [weights[name] for name in SUMS]
+        if terms.has_other:
+            columns.append(weights[OTHER_MS])
         if terms.has_peak:
             links = range(len(self.chain.links))
             columns += [np.where(self.peak_link == number, peak, 0.0) for number in links]
@@ -184,8 +196,11 @@ class Dual:
         return Weighted(chain, least, needed)
 
     @property
-    def _limits(self) -> list[tuple[int, dict[str, float], float]]:
-        """Return what must be kept to: its column, what it is made of, and the most of it."""
+    def _limits(self) -> list[tuple[int, dict[str, float], float | Array]]:
+        """Return what must be kept to: its column, what it is made of, and the most of it.
+
+        That of the second device's latency is (bands,).
+        """
         terms, limits = self.terms, self.terms.limits
         memory = {"peak": terms.mb_per_peak, "params": terms.mb_per_param}
         known = [
@@ -194,8 +209,15 @@ class Dual:
             (ALL_MACS, {"all_macs": 1e-9}, limits.macs_g),
             (MEMORY, memory, limits.memory_mb),
         ]
-        finite = [limit for limit in known if limit[2] < math.inf]
-        return [(column, names, limit * (1 + SLACK)) for column, names, limit in finite]
+        finite: list[tuple[int, dict[str, float], float | Array]] = [
+            (column, names, limit * (1 + SLACK))
+            for column, names, limit in known
+            if limit < math.inf
+        ]
+        if terms.other_ms_per_peak is not None:
+            other = {OTHER_MS: 1.0, "peak": terms.other_ms_per_peak}
+            finite.append((OTHER, other, self.needs.other_ms * (1 + SLACK)))
+        return finite
 
     def _head(self) -> tuple[Array, Array]:
         """Return the weight of parameters above the least or, negative, below the most."""

@@ -1,6 +1,7 @@
 """The best networks known so far, and how accurate they are at any latency."""
 
 import math
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,19 @@ def undominated(ms: Array, accuracy: Array) -> Indices:
     return order[accuracy[order] > before]
 
 
+class Known(Protocol):
+    """Networks that are known, and what others must be to be looked at."""
+
+    def better(self, bands: Indices, ms: Array, accuracy: Array) -> Indices:
+        """Return which networks of some bands are better than those known."""
+
+    def first(self, ms: Array, accuracy: Array) -> Indices:
+        """Return which of better networks to take in first, some or all."""
+
+    def add(self, ms: Array, accuracy: Array, genes: NDArray[np.integer]) -> None:
+        """Take in networks."""
+
+
 class Incumbent:
     """A front that grows."""
 
@@ -36,6 +50,15 @@ class Incumbent:
         self.genes = np.concatenate([self.genes, genes])[kept]
         self.ms, self.accuracy = all_ms[kept], all_accuracy[kept]
         self._lay_out()
+
+    def better(self, bands: Indices, ms: Array, accuracy: Array) -> Indices:
+        """Return the networks that are more accurate than what is known at their latencies."""
+        better = np.flatnonzero(accuracy > self.roughly(ms))
+        return better[accuracy[better] > self.exactly(ms[better])]
+
+    def first(self, ms: Array, accuracy: Array) -> Indices:
+        """Return the best networks: once these are known, few others are better."""
+        return undominated(ms, accuracy)
 
     def distinct(self) -> "Incumbent":
         """Return the front without networks that only rounding tells from better ones."""

@@ -7,6 +7,7 @@ sums is found going from link to link, keeping the best for each width and depth
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +22,7 @@ from predictors.shape import LAST_STAGES, SPREAD
 from predictors.worth import STRIDES, Array
 
 SUMS = ("ms", "macs", "blocks", "spread", "loss", "compared", "params", "all_macs", "apart")
+OTHER_MS = "other_ms"  # on a second device, where there is one
 LOSS_DIGITS = 12  # to which sums of losses are told apart
 
 
@@ -34,6 +36,7 @@ class Link:
     shape: tuple[int, int, int]  # numbers of first depths, widths before, own widths
     digits: Digits  # each (rows,)
     sums: Array  # (len(SUMS), rows)
+    other_ms: Array  # (rows,) on the second device, none without one
     apart: Array  # (depths before, depths) of squared distance, that depths side by side add
     section: Section
 
@@ -72,18 +75,23 @@ class Link:
 class Links:
     """Makes the links of one part's networks."""
 
-    def __init__(self, part: PartComponents, latency: LatencyPredictor, prior: Prior) -> None:
-        """Take the part, and what tells latencies and accuracies. Raises as `LatencyColumns.of`."""
+    def __init__(
+        self, part: PartComponents, latencies: Sequence[LatencyPredictor], prior: Prior
+    ) -> None:
+        """Take the part, and what tells latencies, of one device or two, and accuracies.
+
+        Raises as `LatencyColumns.of`.
+        """
         self.part, self.prior = part, prior
         self._known: dict[tuple[int, Context], Link] = {}
         last = len(part.places)
         first_of_last = len(STRIDES) - 1
         bounds = [*range(first_of_last), last]
         ranges = [range(n, n + 1) for n in bounds[:-1]] + [range(first_of_last, last + 1)]
-        self.front = Section(part, latency, prior, range(CUT + 1))
-        self.back = Section(part, latency, prior, range(CUT + 1, last + 1))
+        self.front = Section(part, latencies, prior, range(CUT + 1))
+        self.back = Section(part, latencies, prior, range(CUT + 1, last + 1))
         self.score = self.front.score
-        self.sections = [Section(part, latency, prior, stages) for stages in ranges]
+        self.sections = [Section(part, latencies, prior, stages) for stages in ranges]
 
     def of(self, context: Context) -> list[Link]:
         """Return the links of a context, the stem first. They are made once."""
@@ -146,6 +154,7 @@ class Links:
             (depths, before, sizes[-1]),
             digits | fixed,
             np.stack([items[name] for name in SUMS]),
+            items.get(OTHER_MS, np.zeros(0)),
             self._apart(stages[0]),
             section,
         )

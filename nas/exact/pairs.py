@@ -1,12 +1,13 @@
 """Pairs of half networks: what the networks are that they make.
 
-latency  = ms_a + ms_b + ms_per_peak max(peak_a, peak_b)
+latency  = ms_a + ms_b + ms_per_peak max(peak_a, peak_b), on one device or two
 accuracy = score(macs_a + macs_b, blocks_a + blocks_b, spread_a + spread_b, loss_a + loss_b)
 distance = root(apart_a + apart_b + excess of MACs, of depths against the last width, and of
            the depths on both sides of the cut, each squared)
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,7 @@ class Terms:
     reach: float  # the most distance from the published shapes that the limits allow
     compared: tuple[float, float]  # parameters, between which the context's head is the nearest
     ms_per_peak: float  # of one element
+    other_ms_per_peak: float | None  # on the second device; None: there is none
     mb_per_peak: float  # of one element
     mb_per_param: float
 
@@ -66,10 +68,11 @@ class Terms:
         num_stages: int,
         limits: Limits,
         compared: tuple[float, float],
-        table: Table,
+        tables: Sequence[Table],
     ) -> "Terms":
-        """Take what a latency table and a family's figures tell."""
-        prior = score.prior
+        """Take what latency tables, of one device or two, and a family's figures tell."""
+        prior, table = score.prior, tables[0]
+        per_peak = [own.terms.ms_per_peak_mb * HOST_BYTES / 1e6 for own in tables]
         return cls(
             score,
             prior.boxes[score.family],
@@ -77,7 +80,8 @@ class Terms:
             limits,
             limits.reach(prior),
             compared,
-            ms_per_peak=table.terms.ms_per_peak_mb * HOST_BYTES / 1e6,
+            ms_per_peak=per_peak[0],
+            other_ms_per_peak=per_peak[1] if len(per_peak) > 1 else None,
             mb_per_peak=table.batch * BYTES[table.precision] / 1e6,
             mb_per_param=BYTES[table.precision] / 1e6,
         )
@@ -85,7 +89,13 @@ class Terms:
     @property
     def has_peak(self) -> bool:
         """Tell whether activations that are live matter."""
-        return self.ms_per_peak > 0 or self.limits.memory_mb < math.inf
+        per_peak = self.ms_per_peak + (self.other_ms_per_peak or 0.0)
+        return per_peak > 0 or self.limits.memory_mb < math.inf
+
+    @property
+    def has_other(self) -> bool:
+        """Tell whether there is a second device."""
+        return self.other_ms_per_peak is not None
 
     @property
     def has_costs(self) -> bool:
@@ -104,9 +114,16 @@ class Pairs:
 
     def latency(self, a: Indices, b: Indices) -> Array:
         """Return latencies, in ms."""
-        ms = self._sum("ms", a, b)
-        if self.terms.ms_per_peak:
-            ms += self.terms.ms_per_peak * self._peak(a, b)
+        return self._latency("ms", self.terms.ms_per_peak, a, b)
+
+    def other_latency(self, a: Indices, b: Indices) -> Array:
+        """Return latencies on the second device, in ms."""
+        return self._latency("other_ms", self.terms.other_ms_per_peak or 0.0, a, b)
+
+    def _latency(self, name: str, ms_per_peak: float, a: Indices, b: Indices) -> Array:
+        ms = self._sum(name, a, b)
+        if ms_per_peak:
+            ms += ms_per_peak * self._peak(a, b)
         return ms
 
     def accuracy(self, a: Indices, b: Indices) -> Array:

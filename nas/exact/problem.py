@@ -37,6 +37,7 @@ class ExactProblem:
     latency: LatencyPredictor
     prior: Prior
     limits: Limits = NO_LIMITS
+    other: LatencyPredictor | None = None  # of a second device, which limits of its own hold for
     _links: dict[int, Links] = field(default_factory=dict, compare=False, repr=False)
 
     def evaluate(self, genes: Genes) -> tuple[Array, Array, Marks]:
@@ -79,14 +80,19 @@ class ExactProblem:
         """Return the links of a part's networks, made once."""
         if number not in self._links:
             part = self.components.parts[number]
-            self._links[number] = Links(part, self.latency, self.prior)
+            self._links[number] = Links(part, self._latencies, self.prior)
         return self._links[number]
 
     def terms(self, number: int, context: Context) -> Terms:
         """Return what the networks of a context are judged by."""
         part = self.components.parts[number]
         score, compared = self.links(number).score, context.compared(part)
-        return Terms.of(score, len(part.places), self.limits, compared, self.latency.table)
+        tables = [latency.table for latency in self._latencies]
+        return Terms.of(score, len(part.places), self.limits, compared, tables)
+
+    @property
+    def _latencies(self) -> tuple[LatencyPredictor, ...]:
+        return (self.latency, self.other) if self.other else (self.latency,)
 
 
 def written_within(values: Array, limit: float) -> Marks:

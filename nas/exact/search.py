@@ -10,7 +10,7 @@ from nas.exact.bands import Bands
 from nas.exact.chains import Chain
 from nas.exact.duals import LATENCY, Dual, Starts
 from nas.exact.halves import Half, Halves, TooManyError
-from nas.exact.incumbent import LEAST_MS, SAME_MS, SAME_POINTS, Incumbent, undominated
+from nas.exact.incumbent import LEAST_MS, SAME_MS, SAME_POINTS, Known
 from nas.exact.links import Link
 from nas.exact.pairs import Pairs, Terms
 from nas.exact.problem import ExactProblem
@@ -65,6 +65,7 @@ class Budget:
 class Undone:
     """Where networks of a context may be better than those known."""
 
+    bands: Indices
     begin_ms: Array  # of ranges of latency
     end_ms: Array
     corners: Corners
@@ -74,7 +75,7 @@ class PartSearch:
     """Goes through what may improve a front, in the contexts of one part of a space."""
 
     def __init__(
-        self, problem: ExactProblem, number: int, bands: Bands, known: Incumbent, budget: Budget
+        self, problem: ExactProblem, number: int, bands: Bands, known: Known, budget: Budget
     ) -> None:
         """Take the number of the part; the networks found are added to those known."""
         self.problem, self.number, self.bands = problem, number, bands
@@ -92,7 +93,8 @@ class PartSearch:
             chosen: bands.
         """
         terms = self.problem.terms(self.number, context)
-        chain = Chain.of(self.links.of(context), peaks=terms.has_peak)
+        links = self.links.of(context)
+        chain = Chain.of(links, other=terms.has_other, peaks=terms.has_peak)
         dual = Dual(terms, chain, self.needs.take(chosen), chosen)
         starts = self._starts_of(context)
         dual.begin(starts)
@@ -109,7 +111,7 @@ class PartSearch:
         ms, accuracy = (np.concatenate(own) for own in zip(*corners, strict=True))
         left = np.concatenate([chosen[:0], *(dual.bands for dual in undone)])
         ends = self.bands.begin_ms[left, 0], self.bands.end_ms[left, -1]
-        return Undone(*ends, (ms, accuracy))
+        return Undone(left, *ends, (ms, accuracy))
 
     def _settle(self, terms: Terms, dual: Dual, most: int, *, is_final: bool) -> list[Dual]:
         """Judge the networks of bands, where they are not too many, and return the other bands.
@@ -175,26 +177,29 @@ class PartSearch:
         )
         begin_ms = self.bands.begin_ms[dual.bands, 0] * (1 - SAME_MS)
         end_ms = self.bands.end_ms[dual.bands, -1] * (1 + SAME_MS)
+        other_ms = self.bands.other_ms[dual.bands] * (1 + SAME_MS)
         room_ms = end_ms[front.band] - pairs.front["ms"]
         for a, b in halves.join.chunks(np.flatnonzero(done[front.band]), CHUNK):
             fast = np.flatnonzero(pairs.back["ms"][b] < room_ms[a])
             a, b = a[fast], b[fast]
+            if terms.has_other:
+                fast = np.flatnonzero(pairs.other_latency(a, b) <= other_ms[front.band[a]])
+                a, b = a[fast], b[fast]
             ms = pairs.latency(a, b)
             band = front.band[a]
             kept = np.flatnonzero((ms >= begin_ms[band]) & (ms < end_ms[band]))
             a, b, ms = a[kept], b[kept], ms[kept]
             accuracy = pairs.accuracy(a, b) - SAME_POINTS
-            kept = np.flatnonzero(accuracy > self.known.roughly(ms))
-            kept = kept[accuracy[kept] > self.known.exactly(ms[kept])]
+            kept = self.known.better(dual.bands[front.band[a]], ms, accuracy)
             kept = kept[pairs.may_keep(a[kept], b[kept])]
             a, b, ms, accuracy = a[kept], b[kept], ms[kept], accuracy[kept]
-            while len(a):  # the best first: few others are left
-                best = undominated(ms, accuracy)
+            while len(a):
+                best = self.known.first(ms, accuracy)
                 rows = [row[a[best]] for row in front.rows] + [row[b[best]] for row in back.rows]
                 self._add(dual.chain.links, rows)
-                others = np.ones(len(a), dtype=np.bool_)
-                others[best] = False
-                others &= accuracy > self.known.exactly(ms)
+                others = np.delete(np.arange(len(a)), best)
+                band = dual.bands[front.band[a[others]]]
+                others = others[self.known.better(band, ms[others], accuracy[others])]
                 a, b, ms, accuracy = a[others], b[others], ms[others], accuracy[others]
 
     def _items(self, terms: Terms, section: Section, links: Sequence[Link], half: Half) -> Items:

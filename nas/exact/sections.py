@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lut.table import Table
 from nas.exact.score import Score
 from predictors.accuracy import Prior
 from predictors.components import (
@@ -23,7 +24,7 @@ from predictors.components import (
     width_column,
 )
 from predictors.latency import LatencyPredictor
-from predictors.latency_columns import TRANSFERRED
+from predictors.latency_columns import TRANSFERRED, LatencyColumns
 from predictors.part_rows import PartRows
 from predictors.part_shape import StageShapes, shapes_of
 from predictors.shape import LAST_STAGES, SPREAD, network_features
@@ -72,14 +73,20 @@ class Section:
     """Makes all choices of some consecutive stages of one part's networks, as sums."""
 
     def __init__(
-        self, part: PartComponents, latency: LatencyPredictor, prior: Prior, stages: range
+        self,
+        part: PartComponents,
+        latencies: Sequence[LatencyPredictor],
+        prior: Prior,
+        stages: range,
     ) -> None:
         """Take the part, what tells latencies and accuracies, and the numbers of the stages.
+
+        Latencies are those of one device, or of two.
 
         Raises as `LatencyColumns.of`.
         """
         self.part, self.prior, self.stages = part, prior, stages
-        self.table, self.columns = latency.table, latency.columns_of(part)
+        self.latencies = [(own.table, own.columns_of(part)) for own in latencies]
         self.score = Score.of(prior, part)
         self.is_last = stages[-1] == len(part.places)
         self.slots = [n for n, slot in enumerate(part.slots) if self._stage_of(slot) in stages]
@@ -100,7 +107,7 @@ class Section:
 
         `costs`, `peak` and `shape` tell whether to have those that not all problems need.
         """
-        part, terms = self.part, self.table.terms
+        part = self.part
         count = len(digits["resolution"])
         rows = PartRows(part, np.arange(count), digits, self.slots)
         macs = rows.macs
@@ -108,12 +115,9 @@ class Section:
         for stride in {part.slots[slot].stride for slot in self.slots}:
             spread += self.score.of_strides[stride] * np.log(np.maximum(macs[:, stride], 1.0))
         params = rows.total(part.params)
-        # A block without a latency takes none here: where that makes a network promising, the
-        # predictor is asked for it and refuses.
-        ms = np.nan_to_num(rows.total(self.columns.ms), nan=0.0)
-        ms += terms.ms_per_m_params * params / 1e6 / self.table.batch
+        ms = [self._ms(table, columns, rows, params) for table, columns in self.latencies]
         items = {
-            "ms": ms + self._offset_ms(rows.digits) if self.is_last else ms,
+            **dict(zip(("ms", "other_ms"), ms, strict=False)),
             "macs": macs.sum(axis=1),
             "blocks": rows.num_blocks,
             "spread": spread,
@@ -126,17 +130,23 @@ class Section:
             items["peak"] = rows.peak
         return items | (self._shape(rows.digits) if shape else {})
 
-    def _offset_ms(self, digits: Digits) -> Array:
-        """Return the part of latencies that no blocks cause."""
+    def _ms(self, table: Table, columns: LatencyColumns, rows: PartRows, params: Array) -> Array:
+        """Return the part of latencies on one device that these stages cause."""
+        # A block without a latency takes none here: where that makes a network promising, the
+        # predictor is asked for it and refuses.
+        ms = np.nan_to_num(rows.total(columns.ms), nan=0.0)
+        ms += table.terms.ms_per_m_params * params / 1e6 / table.batch
+        if not self.is_last:
+            return ms
         sizes = [len(self.part.columns[name]) for name in TRANSFERRED]
-        offset: Array = self.table.terms.offset_of(
-            self.table.batch,
+        offset: Array = table.terms.offset_of(
+            table.batch,
             params_m=0.0,
-            transferred_mb=self.columns.transferred_mb[index_of(TRANSFERRED, sizes, digits)],
+            transferred_mb=columns.transferred_mb[index_of(TRANSFERRED, sizes, rows.digits)],
             peak_mb=0.0,
-            promptable=self.columns.is_promptable,
+            promptable=columns.is_promptable,
         )
-        return offset
+        return ms + offset
 
     def _loss(self, digits: Digits) -> Array:
         """Return what kernels and scales add to the logarithm of the error."""
