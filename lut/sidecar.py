@@ -67,6 +67,8 @@ class Target(Record, frozen=True):
 
     kind: Text | None = None
     machine: Text | None = None
+    model: Text | None = None
+    soc: Text | None = None
     cpu: Text | None = None
 
 
@@ -74,6 +76,7 @@ class Network(Record, frozen=True):
     """A whole network that was measured with the blocks."""
 
     arch: dict[str, Any]
+    measured_ms: NotNegative | None = None
 
 
 class Measurement(Record, frozen=True):

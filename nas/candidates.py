@@ -65,7 +65,7 @@ def _predictions(run: Path, number: str) -> tuple[Prediction, ...]:
     """Return what a run predicts a network of it to take, on each of its devices."""
     front = read_front_record(run, FrontRecord)
     own = dict(zip(front.ids, front.candidates, strict=True)).get(int(number))
-    sources = _sources(run)
+    sources = sources_of(run)
     devices = list(front.devices) or list(sources)[:1] or [front.title]
     latencies = _of_candidate(own) if own else _of_row(run, number, front.devices)
     return tuple(
@@ -106,8 +106,11 @@ def _of_row(run: Path, number: str, devices: tuple[str, ...]) -> list[tuple[floa
     return []
 
 
-def _sources(run: Path) -> dict[str, dict[str, Any]]:
-    """Return what a run says of its devices' tables, by device; empty where it does not."""
+def sources_of(run: Path) -> dict[str, dict[str, Any]]:
+    """Return what a run says of its devices' tables, by device; empty where it does not.
+
+    Raises RunError where `run` is none.
+    """
     latency = read_record(run).get("sources")
     latency = latency.get("latency") if isinstance(latency, dict) else None
     if not isinstance(latency, dict):

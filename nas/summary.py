@@ -96,6 +96,8 @@ def spread_evenly(places: Mapping[int, float], most: int) -> list[int]:
     keys = list(places)
     if len(keys) <= most:
         return keys
+    if most == 1:
+        return [keys[len(keys) // 2]]
     first, last = places[keys[0]], places[keys[-1]]
     wanted = [first + i * (last - first) / (most - 1) for i in range(most)]
     nearest = (min(keys, key=lambda key: abs(places[key] - place)) for place in wanted)

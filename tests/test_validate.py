@@ -8,8 +8,8 @@ import pytest
 
 from lut.device import SHIPPED, find_table, get_device
 from lut.measuring.chunks import references_of, wide_references_of
+from lut.measuring.networks import references_alike
 from lut.measuring.plan import stratified
-from lut.measuring.validation import references_alike
 from lut.table import load_table
 from lut.validate import Validate
 from results.errors import TableError

@@ -1,5 +1,6 @@
 """Hold a table against random networks that are measured for it, in a session of their own.
 
+from lut.measuring.networks import fitted_networks, official_of, references_alike, setting_of
 from lut.measuring.options import ValidationOptions
 from lut.measuring.validation import validate_table
 
@@ -7,7 +8,6 @@ validated = validate_table(ValidationOptions(device=("mydevice",), networks=60))
 validated.validation.raw.mape_percent
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 from lut.device import SHIPPED, find_table, get_device, split_spec
 from lut.measuring.assemble import Validation, validate
 from lut.measuring.campaign import Campaign
-from lut.measuring.chunks import NETWORKS, references_of, wide_references_of
+from lut.measuring.chunks import NETWORKS
 from lut.measuring.journal import JOURNAL, Journal
+from lut.measuring.networks import fitted_networks, official_of, references_alike, setting_of
 from lut.measuring.options import ValidationOptions
 from lut.measuring.plan import stratified
 from lut.runtimes.session import Setting, check_host
@@ -25,7 +26,7 @@ from lut.sidecar import Environment, SpaceFlags
 from lut.table import Table, load_table
 from lut.targets.choose import get_host
 from lut.targets.host import Host
-from results.errors import ArchError, DeviceError, SpaceError, TableError, TargetError
+from results.errors import DeviceError, SpaceError, TableError, TargetError
 from results.files import write_json
 from results.progress import progress
 from results.reading import as_kind
@@ -39,7 +40,6 @@ from supernet.spaces import DEFAULT_SPACE, get_space
 
 COMMAND = "lut.validate"
 UNRECORDED = ("out",)  # options that are no part of what is measured
-FEWEST_ALIKE = 4  # references for a session's scale
 
 
 @dataclass(frozen=True)
@@ -112,25 +112,16 @@ def look_up(options: ValidationOptions) -> ValidationRun:
     table = load_table(path)
     _check_table(options, table, path)
     space = space_of_table(options, table)
-    measured_by = table.sidecar.measurement.environment
-    setting = Setting(
-        table.runtime,
-        table.precision,
-        table.threads or 1,
-        table.batch,
-        options.cpus or ",".join(map(str, measured_by.cpus or ())),
-        measured_by.provider or "",
-        options.benchmark_model,
-    )
+    setting = setting_of(table, cpus=options.cpus, benchmark_model=options.benchmark_model)
     host = get_host(options.target, python=None if options.target == "local" else options.python)
     check_host(host, setting)
-    official = list(dict.fromkeys((*references_of(space), *wide_references_of(space))))
+    official = official_of(space)
     networks = stratified(
         space,
         lambda arch: table.network_ms(blocks_of(arch)),
         options.networks,
         options.seed,
-        exclude=[*official, *_fitted_networks(table)],
+        exclude=[*official, *fitted_networks(table)],
     )
     if len(networks) < 2:
         raise SpaceError(
@@ -178,36 +169,6 @@ def _check_table(options: ValidationOptions, table: Table, path: Path) -> None:
             raise TableError(f"{path} is of {table.device}:{table.runtime}:{table.precision}")
     if options.save and path.resolve().is_relative_to(SHIPPED.resolve()):
         raise TableError(f"{path} is shipped and never written to; copy it and give it by --table")
-
-
-def _fitted_networks(table: Table) -> list[Arch]:
-    """Return the networks that a table was fitted to. Raises TableError for a damaged sidecar."""
-    try:
-        return [Arch.from_dict(row.arch) for row in table.sidecar.measurement.networks]
-    except ArchError as error:
-        raise TableError(
-            f"the .json beside {table.path} is damaged where it tells what was measured: {error}"
-        ) from None
-
-
-def references_alike(
-    table: Table, official: Sequence[Arch], networks: Sequence[Arch]
-) -> tuple[Arch, ...]:
-    """Return official networks that are no smaller and no larger than what they shall scale.
-
-    A machine can be slower for networks that wait for memory and faster for all others; the
-    cheapest official networks do the former, random ones hardly. All that the table can tell,
-    where fewer than four are alike.
-    """
-    known_ms = {
-        arch: table.network_ms(blocks_of(arch))
-        for arch in official
-        if table.roofline or all(block in table.entries for block in blocks_of(arch))
-    }
-    networks_ms = [table.network_ms(blocks_of(arch)) for arch in networks]
-    low, high = min(networks_ms), max(networks_ms)
-    alike = [arch for arch, ms in known_ms.items() if low <= ms <= high]
-    return tuple(alike if len(alike) >= FEWEST_ALIKE else known_ms or official)
 
 
 def _measure(validated: ValidationRun, run: Run, silent: bool) -> Campaign:
