@@ -4,6 +4,7 @@ python -m nas.predict --device orin --arch b2 --resolution 288
 """
 
 import json
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,20 @@ class Predict:
             print(json.dumps(answer, allow_nan=False))
         elif not self.quiet:
             _print(self.arch, answer)
+            self._print_next(latency)
+
+    def _print_next(self, latency: "LatencyPredictor") -> None:
+        """Name the command that measures the network, where the device can be reached."""
+        from lut.runtimes.versions import target_flag
+
+        flag = target_flag(latency.table.sidecar)
+        others = (self.resolution, self.task, self.dataset, self.num_classes)
+        if flag is None or self.arch is None or others != (None,) * len(others):
+            return
+        words = ["python", "-m", "nas.verify", "--arch", self.arch, "--device", self.device[0]]
+        words += ["--table", str(self.table)] if self.table else []
+        command = f"{shlex.join(words)} {flag}".rstrip()
+        terminal(soft_wrap=True).print(f"  as measured: {command}")
 
     def _latency(self, dataset: str) -> "tuple[Device, LatencyPredictor]":
         from lut.device import device_names

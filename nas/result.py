@@ -39,6 +39,7 @@ class SearchResult:
     front: Front  # without candidates where it was interrupted before any kept to all budgets
     outcome: Outcome
     notes: tuple[str, ...]  # what a reader of the front must know, a line each
+    reached_by: tuple[str | None, ...] = ()  # flag of nas.verify by device; None: not measured
 
     @property
     def latency_limits(self) -> tuple[Budget, ...]:

@@ -57,6 +57,8 @@ def print_front(result: SearchResult) -> None:
         number = max(front.by_id, key=lambda own: front.by_id[own].accuracy)
         _print_best(console, number, front, limits)
     console.print(f"as files: {export_command(result, number)}", soft_wrap=True)
+    if command := verify_command(result):
+        console.print(f"as measured: {command}", soft_wrap=True)
     console.print(f"next: {next_command(result, number)}", soft_wrap=True)
 
 
@@ -295,6 +297,17 @@ def export_command(result: SearchResult, number: int) -> str:
         if options.data is not None:
             command += f" --data {shlex.quote(str(options.data))}"
     return command
+
+
+def verify_command(result: SearchResult) -> str:
+    """Return what measures the front on a device that can be reached; "" where none can."""
+    for place, flag in enumerate(result.reached_by):
+        if flag is not None:
+            words = ["python -m nas.verify", shlex.quote(str(result.folder)), "--networks 30"]
+            if result.front.devices:
+                words.append(f"--device {result.front.devices[place]}")
+            return " ".join(filter(None, [*words, flag]))
+    return ""
 
 
 def gains_over(front: Front) -> list[str]:

@@ -19,6 +19,7 @@ from results.progress import remark
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lut.calibration.run import CalibrationResult
     from nas.verifying.rows import Row
     from nas.verifying.run import Verified
     from nas.verifying.verdict import Promise
@@ -59,6 +60,7 @@ class Verify(VerifyOptions):
 
 
 def _answer(verified: "Verified") -> dict[str, object]:
+    result = verified.recalibrated
     return {
         "csv": str(verified.path(".csv")),
         "holds": verified.holds,
@@ -66,6 +68,8 @@ def _answer(verified: "Verified") -> dict[str, object]:
         "non_dominated": verified.num_non_dominated,
         "failed": [row.chosen.id for row in verified.failed],
         "machine": list(verified.state.troubles),
+        "recalibrated": result and list(map(str, result.tables)),
+        "left_out_mape_percent": result and result.calibration.summary.mape_percent,
         "remark": verified.remark,
     }
 
@@ -97,11 +101,13 @@ def _print(verified: "Verified") -> None:
     if verified.remark:
         out.print(verified.remark, soft_wrap=True)
     out.print(f"wrote {verified.path('.csv')}", soft_wrap=True)
+    if verified.recalibrated is not None:
+        _print_recalibrated(out, verified.recalibrated)
     if verified.holds:
         out.print("the promise held")
         return
     out.print("the promise did NOT hold")
-    if not promise.error_holds:
+    if not promise.error_holds and verified.recalibrated is None:
         out.print(_cure(verified), soft_wrap=True)
 
 
@@ -147,6 +153,19 @@ def _cells(row: "Row", *, has_front: bool) -> list[str]:
     return cells
 
 
+def _print_recalibrated(out: "Console", result: "CalibrationResult") -> None:
+    """Print how wrong the new table is on networks that it was not fitted to, and where it is."""
+    summary = result.calibration.summary
+    for path in result.tables:
+        out.print(
+            f"wrote {path}: {summary.mape_percent:.1f} % off on average, "
+            f"{summary.worst_percent:.1f} % at worst, on networks left out of the fit",
+            soft_wrap=True,
+        )
+    spec = f"{result.device.name}:{result.device.runtime}:{result.device.precision}"
+    out.print(f"next: python -m nas.search --device {spec}", soft_wrap=True)
+
+
 def _error(promise: "Promise") -> str:
     text = f"{promise.mean_percent:.1f} % on average, {promise.worst_percent:.1f} % at worst"
     if promise.claimed_percent is None or promise.allowed_percent is None:
@@ -161,10 +180,9 @@ def _error(promise: "Promise") -> str:
 
 def _cure(verified: "Verified") -> str:
     """Return what to do where errors are larger than claimed."""
-    if verified.state.troubles:
-        return "measure again on a quiet machine by --again, before you think ill of the table"
     words = " ".join(map(shlex.quote, sys.argv[1:]))
-    return f"next: python -m nas.verify {words} --recalibrate NAME"
+    quieter = ", or first measure --again on a quieter machine" if verified.state.troubles else ""
+    return f"next: python -m nas.verify {words} --recalibrate NAME{quieter}"
 
 
 def main() -> None:

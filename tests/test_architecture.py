@@ -25,6 +25,7 @@ COMMANDS = [
     "nas.plot",
     "nas.devices",
     "nas.export",
+    "nas.verify",
     "lut.build",
     "lut.calibrate",
     "lut.validate",

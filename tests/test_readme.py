@@ -11,6 +11,7 @@ from statistics import median
 import numpy as np
 import pytest
 
+from nas.verify import EXIT_BROKEN
 from tests import small_build
 from tests.conftest import ROOT, run_here
 from tests.test_architecture import COMMANDS
@@ -76,7 +77,8 @@ def test_every_command_runs(line, folder, monkeypatch):
     arguments = shortened(arguments)
     small_build.patched(monkeypatch)
     done = run_here(*arguments[1:], cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    codes = (0, EXIT_BROKEN) if arguments[1] == "nas.verify" else (0,)  # the machine's verdict
+    assert done.returncode in codes, done.stdout + done.stderr
     assert done.stdout
     if "--out" in arguments and "nas.search" in arguments:
         assert (folder / arguments[arguments.index("--out") + 1] / "front.png").exists()

@@ -240,6 +240,25 @@ def test_scale_and_terms_of_the_source_count():
     assert second.terms.scale == 1
 
 
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_what_a_measured_source_adds_beyond_blocks_moves_along(factor):
+    """Times by parameters and by peak activations, which other terms cannot stand for."""
+    known, unseen = archs(8, seed=31), archs(20, seed=32)
+    plain = rows_only(networks=known + unseen)
+    terms = replace(plain.terms, fixed_ms=0.02, ms_per_m_params=0.01, ms_per_peak_mb=0.02)
+    source = replace(plain, terms=terms)
+
+    def truth(blocks):
+        return factor * source.network_ms(blocks)
+
+    rest_ms = [source.network_ms(blocks_of(a)) - plain.network_ms(blocks_of(a)) for a in unseen]
+    assert min(rest_ms) > 0.1 * min(plain.network_ms(blocks_of(a)) for a in unseen)
+    found = transfer(timed(known, truth, noise=0.0), source, "tensor_core_gpu")
+    assert found.spread == 0
+    assert mape(as_table(found), unseen, truth) < 0.1
+    assert found.calibration.summary.mape_percent < 0.1
+
+
 def test_the_decoder_is_timed_kept_or_gone():
     sam = [named_arch("sam_l0"), named_arch("sam_l1"), named_arch("sam_l2")]
     others = [named_arch("l1"), named_arch("b1"), named_arch("b3")]

@@ -225,6 +225,8 @@ class _Networks:
         self.groups = np.array(groups)
         self.given_ms = np.array([point.latency_ms for point in points])
         self.transferred_mb = np.array([transferred_mb(blocks) for blocks in networks])
+        rest = replace(source.terms, fixed_ms=0.0, ms_per_mb=0.0, decoder_ms=0.0)
+        self.rest_ms = np.array([rest.offset_ms(blocks, batch) for blocks in networks])
         self.decoders = np.array([point.includes == "mask_decoder" for point in points])
         rounding = np.array([point.rounding for point in points])
         self.weights = 1 / np.sqrt(MODEL_ERROR**2 + rounding**2 / 3)
@@ -266,6 +268,8 @@ class _Networks:
             fixed_ms=scale * fixed_ms,
             ms_per_mb=scale * ms_per_mb,
             decoder_ms=scale * self.decoder_ms * values["decoder"],
+            ms_per_m_params=scale * self.source.terms.ms_per_m_params,
+            ms_per_peak_mb=scale * self.source.terms.ms_per_peak_mb,
         )
 
     def latency_ms(self, values: Mapping[str, float]) -> Array:
@@ -278,7 +282,7 @@ class _Networks:
         total: Array = np.add.reduceat(ops_ms[self.index], self.starts)
         terms = self.terms(values)
         total = total + terms.fixed_ms / batch + terms.ms_per_mb * self.transferred_mb
-        return total + terms.decoder_ms * self.decoders
+        return total + values["scale"] * self.rest_ms + terms.decoder_ms * self.decoders
 
 
 def _slowed(roofline: Roofline, factors: Mapping[str, float]) -> Roofline:

@@ -29,6 +29,8 @@ from supernet.space import Space
 
 FEWEST_ALIKE = 4  # references for a session's scale
 COPIES = 2  # of each network, as of references: where one lies in memory moves its time
+# Of a quiet machine: load beside our own, a tenth of runs above the median, references' change.
+MOST_OTHER_LOAD, MOST_SPREAD_PERCENT, MOST_SLOWER_PERCENT = 0.5, 15.0, 3.0
 FACTS = ("machine", "model", "soc", "cpu")  # of a target, that never change
 
 
@@ -171,7 +173,7 @@ def copies_of(driver: Driver) -> int:
 def _chunks(
     networks: Sequence[Arch], campaign: Campaign, most: int, most_bytes: float
 ) -> list[list[Arch]]:
-    """Deal networks out at random, so that a disturbance meets no particular kind of them."""
+    """Return networks dealt out at random, so that a disturbance meets no particular kind."""
     setting = campaign.setting
     order = list(networks)
     random.Random(campaign.seed).shuffle(order)
@@ -243,6 +245,7 @@ class MachineState:
     spread_percent: float  # the 90 % quantile above the median, the median over models
     scale: float | None  # references' times over what the table predicts; None: no references
     slower_percent: float | None  # references, beside those of the table; None: it tells none
+    threads: int  # that the runtime uses
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -252,6 +255,8 @@ class MachineState:
             found.append("reference networks never kept their proportions")
         elif self.rejected_chunks:
             found.append(f"{self.rejected_chunks} chunks were measured again")
+        if self.load is not None and self.load[0] > self.threads + MOST_OTHER_LOAD:
+            found.append(f"its load was {self.load[0]:.1f}, {self.threads} of it ours")
         if self.spread_percent > MOST_SPREAD_PERCENT:
             found.append(f"a tenth of all runs took {self.spread_percent:.0f} % longer or more")
         if self.slower_percent is not None and abs(self.slower_percent) > MOST_SLOWER_PERCENT:
@@ -260,10 +265,6 @@ class MachineState:
                 f"it is {abs(self.slower_percent):.1f} % {how} than when the table was measured"
             )
         return tuple(found)
-
-
-MOST_SPREAD_PERCENT = 15.0
-MOST_SLOWER_PERCENT = 3.0
 
 
 def state_of(campaign: Campaign, table: Table) -> MachineState:
@@ -289,6 +290,7 @@ def state_of(campaign: Campaign, table: Table) -> MachineState:
         spread_percent=100 * float(np.median([q[high] / q[middle] - 1 for q in quantiles])),
         scale=scale,
         slower_percent=slower,
+        threads=campaign.setting.threads,
     )
 
 

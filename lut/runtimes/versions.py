@@ -48,6 +48,17 @@ def remark_here(sidecar: Sidecar) -> str:
     return version_remark(before, Environment(version=installed)) if installed else ""
 
 
+def target_flag(sidecar: Sidecar) -> str | None:
+    """Return the flag by which `nas.verify` reaches what a table was measured on; "" for none.
+
+    None where the table was measured on another machine like this one, or not at all.
+    """
+    target = sidecar.measurement.target
+    if target.kind == "local":
+        return "" if _is_here(target) else None
+    return {"ssh": "--target ssh://HOST", "adb": "--target adb"}.get(target.kind or "")
+
+
 def _installed(before: Environment) -> str:
     """Return the version of the package that ran the models, as it is installed here; else ""."""
     names = PACKAGES.get(before.runtime or "", ())

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from lut.runtimes.versions import remark_here
+from lut.runtimes.versions import remark_here, target_flag
 from nas.engine.archive_search import ArchiveSearch, Reached
 from nas.engine.cells import front_of
 from nas.engine.found import Found, thinned_front, with_neighbours
@@ -129,7 +129,9 @@ class _Searching:
         if front.candidates:
             front.write(run.folder, found.whole)
             self._record(asked, outcome)
-        return SearchResult(prepared.options, run.folder, front, outcome, self._notes(search))
+        reached_by = tuple(target_flag(own.latency.table.sidecar) for own in prepared.targets)
+        notes = self._notes(search)
+        return SearchResult(prepared.options, run.folder, front, outcome, notes, reached_by)
 
     def _search_archive(self, evaluations: int, show: Callable[[float], None]) -> _Archived:
         prepared = self.prepared

@@ -32,6 +32,11 @@ def picture_of(rows: Sequence[Row], choice: Choice, promise: Promise) -> bytes:
     values = [ms for row in ran if row.time for ms in (row.predicted_ms, row.time.ms)]
     ends = [min(values) * 0.9, max(values) * 1.1]
     upper.plot(ends, ends, "k-", lw=0.8, zorder=0, label="as predicted")
+    upper.set_ylim(*ends)  # bars of a noisy machine would leave no room for the points
+    off = [abs(row.time.ms / row.predicted_ms - 1) for row in ran if row.time]
+    claimed = [CERTAIN * row.std_ms / row.predicted_ms for row in ran]
+    most = 130 * max(*off, *claimed, 0.01)
+    lower.set_ylim(-most, most)
     _draw_band(lower, ran)
     lower.axhline(0, color="k", lw=0.8, zorder=0)
     _name(upper, lower, choice, promise)
@@ -79,7 +84,7 @@ def _name(upper: "Axes", lower: "Axes", choice: Choice, promise: Promise) -> Non
         axis.set_minor_formatter(NullFormatter())
     upper.set_ylabel("measured [ms per image]")
     lower.set_xlabel("predicted [ms per image], bars: 90 % intervals")
-    lower.set_ylabel("measured beside\npredicted [%]")
+    lower.set_ylabel("measured less predicted\n[% of predicted]")
     upper.grid(alpha=0.25)
     lower.grid(alpha=0.25)
     table = choice.latency.table

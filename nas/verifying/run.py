@@ -10,10 +10,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lut.calibration.run import CalibrationResult
 from lut.measuring.campaign import Campaign
 from lut.measuring.journal import JOURNAL, Journal
 from lut.measuring.networks import (
@@ -40,6 +41,7 @@ from lut.targets.host import Host
 from nas.verifying.choose import Choice, choose
 from nas.verifying.options import PASSES, VerifyOptions
 from nas.verifying.picture import picture_of
+from nas.verifying.recalibrate import recalibrate
 from nas.verifying.rows import Row, rows_of, write_sheet
 from nas.verifying.verdict import Promise, judge
 from results.drawing import drawing
@@ -54,7 +56,7 @@ from supernet.arch import Arch
 
 COMMAND = "nas.verify"
 UNRECORDED = ("folder", "out", "again", "recalibrate")  # options that are no part of what is done
-SETTINGS = "settings.json"
+SETTINGS, POINTS = "settings.json", "points.csv"
 MEASURED = "verify"  # the folder of what was measured, in that of the run
 
 
@@ -75,6 +77,11 @@ class Prepared:
     def name(self) -> str:
         """Return what files are called: verified, of one of several devices verified-DEVICE."""
         return f"verified-{self.choice.label}" if self.choice.label else "verified"
+
+    def workspace(self, folder: Path) -> Path:
+        """Return the folder of what was measured. Raises RunError for a link out of the run."""
+        label = self.choice.label
+        return own_path(folder, f"{MEASURED}-{label}" if label else MEASURED)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -102,6 +109,7 @@ class Verified:
     promise: Promise
     state: MachineState
     remark: str  # on the runtime's version; "" where it is that of the table
+    recalibrated: CalibrationResult | None = None  # None: not asked for
 
     def path(self, ending: str) -> Path:
         """Return the path of one of the files. Raises RunError for a link out of the folder."""
@@ -146,7 +154,14 @@ def verify(options: VerifyOptions, *, silent: bool = True) -> Verified:
     prepared = look_up(options)
     with _folder(prepared) as folder:
         campaign = _measure(prepared, folder, silent)
-        return _conclude(prepared, campaign, folder)
+        verified = _conclude(prepared, campaign, folder)
+        if options.recalibrate is not None:
+            points = prepared.workspace(folder) / POINTS
+            table = prepared.choice.latency.table
+            result = recalibrate(options.recalibrate, table, verified.rows, points)
+            verified = replace(verified, recalibrated=result)
+            write_json(verified.path(".json"), _summary(prepared, campaign, verified))
+        return verified
 
 
 def look_up(options: VerifyOptions) -> Prepared:
@@ -190,8 +205,7 @@ def _folder(prepared: Prepared) -> Iterator[Path]:
 
 def _measure(prepared: Prepared, folder: Path, silent: bool) -> Campaign:
     """Return a campaign that has measured all; what an earlier one has is not measured again."""
-    label = prepared.choice.label
-    own = own_path(folder, f"{MEASURED}-{label}" if label else MEASURED)
+    own = prepared.workspace(folder)
     if prepared.options.again and own.is_dir():
         shutil.rmtree(own)
     try:
@@ -280,6 +294,7 @@ def draw(verified: Verified) -> None:
 def _summary(prepared: Prepared, campaign: Campaign, verified: Verified) -> dict[str, Any]:
     """Return what verified.json holds."""
     choice, table, state = verified.choice, verified.choice.latency.table, verified.state
+    result = verified.recalibrated
     return {
         "holds": verified.holds,
         "error_holds": verified.promise.error_holds,
@@ -304,8 +319,20 @@ def _summary(prepared: Prepared, campaign: Campaign, verified: Verified) -> dict
             "references": [arch.describe() for arch in prepared.references],
             "seconds": round(campaign.seconds, 1),
         },
+        "recalibrated": None if result is None else _told(result),
         "command_line": command_line(COMMAND),
         "date": now().isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": versions(),
+    }
+
+
+def _told(result: CalibrationResult) -> dict[str, Any]:
+    """Return what is told of a recalibrated table; its error is of networks left out of the fit."""
+    summary = result.calibration.summary
+    return {
+        "device": result.device.name,
+        "tables": [str(path) for path in result.tables],
+        "left_out_mape_percent": summary.mape_percent,
+        "left_out_worst_percent": summary.worst_percent,
     }
