@@ -8,6 +8,7 @@ layout a graph keeps them in.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from lut.builders.integers import TIMING, Quantisation
 from lut.builders.weights import Array, Parameters, RandomWeights, Weights
 from results.errors import DeviceError, check_choice
 from supernet.arch import LOCAL_KINDS, MIXER_KINDS, Arch
@@ -30,6 +31,10 @@ class Graph(Protocol):
 
     def pixels(self, name: str, height: int, width: int, mean: Triple, std: Triple) -> Tensor:
         """Declare an RGB picture of uint8, and normalise it by mean and std of RGB in 0..1."""
+        ...
+
+    def begin(self, block: Block | None, name: str) -> None:
+        """Go on to a block by its name in the network; None: to what is around the network."""
         ...
 
     def conv(
@@ -144,7 +149,9 @@ def append(
     values = {IMAGE: picture}
     for index, block in enumerate(blocks):
         inputs = [values[i] for i in block.inputs or (index - 1,)]
+        graph.begin(block, block.name or str(index))
         values[index] = _emit(graph, inputs, block, weights, eps)
+    graph.begin(None, "ends")
     return values[len(blocks) - 1]
 
 
@@ -153,16 +160,18 @@ def check_builder(format: Format) -> None:
     graph_of(format, "fp32", 1)
 
 
-def graph_of(format: Format, precision: str, batch: int) -> Graph:
+def graph_of(
+    format: Format, precision: str, batch: int, quantisation: Quantisation = TIMING
+) -> Graph:
     """Begin a file. Raises DeviceError where what builds it is not installed."""
     try:
         if format == "onnx":
             from lut.builders.onnx_graph import OnnxGraph
 
-            return OnnxGraph(precision, batch)
+            return OnnxGraph(precision, batch, quantisation)
         from lut.builders.tflite_graph import TfliteGraph
 
-        return TfliteGraph(precision, batch)
+        return TfliteGraph(precision, batch, quantisation)
     except ModuleNotFoundError as missing:
         raise DeviceError(
             f"{missing.name} is not installed, which {format} files are built with; "

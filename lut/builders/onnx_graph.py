@@ -1,6 +1,7 @@
 """Networks as ONNX files, written node by node."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ class OnnxGraph(OnnxOps):
         """Declare the picture that the network reads, fp32."""
         value = Value(name, (self.batch, channels, height, width), FLOAT32)
         self.graph.input.append(_described(name, value))
-        return self.kept(self.cast(value, self.dtype))
+        return self.cast(value, self.dtype)
 
     def pixels(
         self,
@@ -38,26 +39,29 @@ class OnnxGraph(OnnxOps):
         centre, spread = colours
         x = self.binary("Mul", self.cast(value, FLOAT32), 1 / (255 * spread))
         x = self.binary("Add", x, -centre / spread)
-        return self.kept(self.cast(x, self.dtype))
+        return self.cast(x, self.dtype)
+
+    def begin(self, block: Block | None, name: str) -> None:
+        """Go on to a block, of which the rest of the file is until the next one."""
+        self.places.begin(block, name)
 
     def add(self, inputs: Sequence[Value]) -> Value:
         """Add inputs of one shape."""
-        total = inputs[0]
+        total = self.kept(inputs[0])
         for x in inputs[1:]:
-            total = self.kept(self.binary("Add", total, x))
+            total = self.kept(self.binary("Add", total, self.kept(x)))
         return total
 
     def pool(self, x: Value) -> Value:
         """Average over all positions, (B, C, H, W) -> (B, C)."""
         batch, channels = x.shape[:2]
-        y = self.kept(self.node("GlobalAveragePool", [x], (batch, channels, 1, 1)))
-        return self.reshape(y, batch, channels)
+        y = self.node("GlobalAveragePool", [self.kept(x)], (batch, channels, 1, 1))
+        y = self.kept(y)
+        return replace(self.reshape(y, batch, channels), steps=y.steps)
 
     def linear(self, x: Value, weight: Array, bias: Array | None) -> Value:
         """Multiply (B, I) with a weight (O, I) and add a bias."""
-        inputs = [x, self.weight(weight)]
-        if bias is not None:
-            inputs.append(self.constant(bias))
+        inputs = self.parameters(self.kept(x), weight, bias)
         return self.kept(self.node("Gemm", inputs, (x.shape[0], len(weight)), transB=1))
 
     def layer_norm(self, x: Value, weight: Array, bias: Array, eps: float) -> Value:
@@ -79,9 +83,8 @@ class OnnxGraph(OnnxOps):
         """
         if mode == "bicubic":
             across = bicubic_matrix(x.shape[3], width).T
-            return self.kept(
-                self.matmul(bicubic_matrix(x.shape[2], height), self.matmul(x, across))
-            )
+            return self.matmul(bicubic_matrix(x.shape[2], height), self.matmul(x, across))
+        x = self.kept(x)
         nothing = Value("", (), x.dtype)
         shape = (*x.shape[:2], height, width)
         sizes = self.constant(np.array(shape))
@@ -92,13 +95,14 @@ class OnnxGraph(OnnxOps):
             mode="linear",
             coordinate_transformation_mode="half_pixel",
         )
-        return self.kept(y)
+        return self.moved(y, x)
 
     def pixel_shuffle(self, x: Value, factor: int) -> Value:
         """Move channels to pixels, (B, r^2 C, H, W) -> (B, C, r H, r W)."""
         batch, channels, height, width = x.shape
         shape = (batch, channels // factor**2, height * factor, width * factor)
-        return self.kept(self.node("DepthToSpace", [x], shape, blocksize=factor, mode="CRD"))
+        y = self.node("DepthToSpace", [x], shape, blocksize=factor, mode="CRD")
+        return self.moved(y, x)
 
     def mixer(self, x: Value, block: Block, parameters: Parameters) -> Value:
         """Append a token mixer. Raises DeviceError where `onnx_mixers` has none of that kind."""
@@ -124,6 +128,10 @@ class OnnxGraph(OnnxOps):
         output = output if output.dtype == INT64 else self.cast(output, FLOAT32)
         self._append("Identity", [output], [name], {})
         self.graph.output.append(_described(name, output))
+        for number, (place, value) in enumerate(self.observed):
+            own = f"{place}/{'least' if number % 2 == 0 else 'largest'}"
+            self._append("Identity", [value], [own], {})
+            self.graph.output.append(_described(own, value))
         file: bytes = self.model.SerializeToString()
         return file
 

@@ -5,12 +5,12 @@ batch included. B batch, C channels, H height, W width.
 
 int8 is written as pairs of QuantizeLinear and DequantizeLinear around operators of float, which
 ONNX Runtime fuses to integer operators. Weights are int8 with a scale for each output channel,
-activations uint8 around 128: with int8 activations ONNX Runtime took six times as long on x86,
-or left half of the convolutions in float. TensorRT takes no uint8; give it fp16.
+activations uint8: with int8 activations ONNX Runtime took six times as long on x86, or left half
+of the convolutions in float. TensorRT takes no uint8; give it fp16.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -19,14 +19,23 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from lut.builders.integers import (
+    LARGEST_BIAS,
+    LEAST_BEFORE,
+    TIMING,
+    Places,
+    Quantisation,
+    Steps,
+)
 from lut.builders.weights import Array
 from results.errors import ArchError, check_choice
 from supernet.blocks import Activation
 
 OPSET, IR_VERSION = 20, 9
 PRECISIONS = ("fp32", "fp16", "int8")
+LARGEST_WEIGHT = 63  # more: x86 without VNNI adds pairs of products in 16 bits, which saturate
 MOST_BYTES = 2_100_000_000  # protobuf ends at 2^31
-SCALE, ZERO_POINT = np.float32(1 / 16), np.uint8(128)  # of all int8 activations: -8 to 8
+FIXED = Steps(1 / 16, 128)  # of all activations in files for timing: -8 to 8
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 INT8, UINT8, INT64 = np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int64)
 TYPES = {
@@ -46,14 +55,20 @@ class Value:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    steps: Steps | None = None  # where it was rounded to 8 bits, how
 
 
 class OnnxOps:
     """A file whose operators are methods: those whose resulting shape needs some thought."""
 
-    def __init__(self, precision: str, batch: int) -> None:
+    def __init__(self, precision: str, batch: int, quantisation: Quantisation = TIMING) -> None:
         check_choice("precision", precision, PRECISIONS)
         self.precision, self.batch = precision, batch
+        self.places = Places(precision, quantisation, FIXED)
+        self.observed: list[
+            tuple[str, Value]
+        ] = []  # of a file that observes: place, lowest, highest
+        self._rounded: dict[str, Value] = {}  # of a tensor that was rounded the result
         self.dtype = FLOAT16 if precision == "fp16" else FLOAT32
         self.model = onnx.ModelProto(ir_version=IR_VERSION)
         self.model.opset_import.append(helper.make_opsetid("", OPSET))
@@ -193,33 +208,70 @@ class OnnxOps:
         self._append("Split", inputs, [value.name for value in values], {"axis": axis})
         return values
 
-    def kept(self, x: Value) -> Value:
-        """Return `x` as it is passed between operators of the network: in int8 quantised."""
-        if self.precision != "int8":
-            return x
-        return self._dequantised(self._quantised(x, SCALE, ZERO_POINT), SCALE, ZERO_POINT)
+    def kept(self, x: Value, least: float = -np.inf) -> Value:
+        """Return `x` as it is passed between operators of the network: in int8 rounded.
 
-    def _quantised(self, x: Value, scale: float | np.float32, zero: np.uint8) -> Value:
-        inputs = [x, self.constant(scale, FLOAT32), self.constant(zero)]
+        Args:
+            least: what is below counts as that.
+        """
+        if not self.places.active or x.steps is not None:
+            return x
+        if x.name not in self._rounded:
+            place = self.places.next()
+            if self.places.observes:
+                self._observe(place, x)
+                self._rounded[x.name] = replace(x, steps=FIXED)
+            else:
+                self._rounded[x.name] = self._rounded_to(x, self.places.steps(place, least))
+        return self._rounded[x.name]
+
+    def moved(self, x: Value, before: Value) -> Value:
+        """Return `x`, whose numbers are some of those of `before`, rounded as these were."""
+        if not self.places.active or before.steps is None:
+            return x
+        if self.places.observes:
+            return replace(x, steps=before.steps)
+        return self._rounded_to(x, before.steps)
+
+    def _observe(self, place: str, x: Value) -> None:
+        for kind in ("ReduceMin", "ReduceMax"):
+            self.observed.append((place, self.node(kind, [x], (), keepdims=0)))
+
+    def _rounded_to(self, x: Value, steps: Steps) -> Value:
+        return self._dequantised(self._quantised(x, steps), steps)
+
+    def _quantised(self, x: Value, steps: Steps) -> Value:
+        inputs = [x, self.constant(steps.scale, FLOAT32), self.constant(steps.zero, UINT8)]
         return self.node("QuantizeLinear", inputs, x.shape, UINT8)
 
-    def _dequantised(self, x: Value, scale: float | np.float32, zero: np.uint8) -> Value:
-        inputs = [x, self.constant(scale, FLOAT32), self.constant(zero)]
-        return self.node("DequantizeLinear", inputs, x.shape, FLOAT32)
+    def _dequantised(self, x: Value, steps: Steps) -> Value:
+        inputs = [x, self.constant(steps.scale, FLOAT32), self.constant(steps.zero, UINT8)]
+        return replace(self.node("DequantizeLinear", inputs, x.shape, FLOAT32), steps=steps)
 
-    def weight(self, values: Array) -> Value:
-        """Store a weight whose first axis are output channels: in int8 with one scale for each."""
-        if self.precision != "int8":
-            return self.constant(values)
+    def parameters(self, x: Value, values: Array, bias: Array | None) -> list[Value]:
+        """Return x, a weight whose first axis are output channels, and a bias, as inputs.
+
+        Where x was rounded, the weight is int8 with one scale for each output channel. A bias is
+        int32 in the end, so that of a channel of tiny weights sets the scale.
+        """
+        others = [] if bias is None else [self.constant(bias)]
+        if not self.places.active or x.steps is None or self.places.observes:
+            return [x, self.constant(values), *others]
         largest = np.abs(values).reshape(len(values), -1).max(1)
-        scale = np.maximum(largest, np.finfo(np.float32).tiny * 127) / 127
+        scale = np.maximum(largest, np.finfo(np.float32).tiny * LARGEST_WEIGHT) / LARGEST_WEIGHT
+        if bias is not None:
+            scale = np.maximum(scale, np.abs(bias) / (x.steps.scale * LARGEST_BIAS))
         steps = np.rint(values / scale.reshape(-1, *[1] * (values.ndim - 1)))
         inputs = [
             self.constant(steps, INT8),
-            self.constant(scale),
+            self.constant(scale, FLOAT32),
             self.constant(np.zeros(len(values)), INT8),
         ]
-        return self.node("DequantizeLinear", inputs, values.shape, FLOAT32, axis=0)
+        return [
+            x,
+            self.node("DequantizeLinear", inputs, values.shape, FLOAT32, axis=0),
+            *others,
+        ]
 
     def conv(
         self,
@@ -234,23 +286,20 @@ class OnnxOps:
         """Convolve with zero padding k // 2 and apply an activation."""
         batch, _, height, width = x.shape
         size = kernel.shape[-1]
-        inputs = [x, self.weight(kernel)]
-        if bias is not None:
-            inputs.append(self.constant(bias))
         y = self.node(
             "Conv",
-            inputs,
+            self.parameters(self.kept(x), kernel, bias),
             (batch, len(kernel), -(-height // stride), -(-width // stride)),
             kernel_shape=[size, size],
             strides=[stride, stride],
             pads=[size // 2] * 4,
             group=groups,
         )
-        return self.activate(self.kept(y), activation)
+        return self.activate(self.kept(y, LEAST_BEFORE.get(activation, -np.inf)), activation)
 
     def activate(self, x: Value, activation: Activation) -> Value:
         """Apply an activation; `none` changes nothing."""
-        if activation == "hswish" and self.precision == "int8":
+        if activation == "hswish" and x.steps is not None and not self.places.observes:
             return self._integer_hardswish(x)
         if activation == "hswish":
             return self.kept(self.unary("HardSwish", x))
@@ -264,7 +313,7 @@ class OnnxOps:
         And reading the result at a sixth of its scale does the division. There is no integer
         HardSwish; one in float between two conversions makes B1 take 1.4 times as long.
         """
-        three, none = np.uint8(ZERO_POINT + 3 / SCALE), np.uint8(0)
-        y = self.binary("Add", x, self._dequantised(self.constant(three), SCALE, ZERO_POINT))
-        y = self._dequantised(self._quantised(y, 6 / 255, none), 1 / 255, none)
-        return self.kept(self.binary("Mul", x, y))
+        six, one = Steps(6 / 255, 0), Steps(1 / 255, 0)
+        three = self._dequantised(self.constant(255, UINT8), Steps(3 / 255, 0))
+        y = self._quantised(self.binary("Add", x, three), six)
+        return self.kept(self.binary("Mul", x, self._dequantised(y, one)))

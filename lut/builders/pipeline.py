@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lut.builders.integers import TIMING, Quantisation
 from lut.builders.network import INPUT, OUTPUT, Format, Triple, append, graph_of
 from lut.builders.weights import Weights
 from supernet.arch import Arch
@@ -32,11 +33,13 @@ def build_pipeline(
     precision: str = "fp32",
     batch: int = 1,
     eps: float | None = None,
+    quantisation: Quantisation = TIMING,
 ) -> bytes:  # the file's own settings beside those of a network
     """Return the file of a network with a head, from pictures to what `ends` ask for.
 
     Args:
         eps: of normalisations, where it is not the arch's own.
+        quantisation: of int8; without it results mean nothing.
 
     Returns:
         ONNX with input (B, 3, H, W), or TFLite with (B, H, W, 3), `image`; its output is
@@ -45,7 +48,7 @@ def build_pipeline(
     Raises DeviceError where the extra `device` is not installed, WeightsError for weights of
     another network.
     """
-    graph = graph_of(format, precision, batch)
+    graph = graph_of(format, precision, batch, quantisation)
     graph.describe(ends.description, ends.metadata)
     height, width = arch.resolution
     if ends.pixels is None:

@@ -46,19 +46,26 @@ class TfliteFile:
         """Tell whether a tensor is quantised to int8."""
         return bool(self._tensors[tensor].type == schema.TensorType.INT8)
 
+    def quantisation(self, tensor: int) -> tuple[float, int]:
+        """Return scale and zero point of a tensor that has one of each."""
+        known = self._tensors[tensor].quantization
+        return float(known.scale[0]), int(known.zeroPoint[0])
+
     def tensor(
         self,
         shape: Sequence[int],
         dtype: npt.DTypeLike = np.float32,
         *,
         scales: Sequence[float] = (),
+        zero: int = 0,
         axis: int = 0,
         buffer: int = 0,
-    ) -> int:
+    ) -> int:  # a tensor is all of this
         """Add a tensor, without values unless `buffer` is one, and return its number.
 
         Args:
-            scales: of a quantised tensor; one, or one for each index of `axis`; symmetric.
+            scales: of a quantised tensor; one, or one for each index of `axis`.
+            zero: what stands for 0 in it.
         """
         added = schema.TensorT()
         added.shape = tuple(shape)
@@ -68,7 +75,7 @@ class TfliteFile:
         if len(scales):
             quantization = added.quantization = schema.QuantizationParametersT()
             quantization.scale = np.asarray(scales, np.float32)
-            quantization.zeroPoint = np.zeros(len(scales), np.int64)
+            quantization.zeroPoint = np.full(len(scales), zero, np.int64)
             quantization.quantizedDimension = axis
         self._tensors.append(added)
         return len(self._tensors) - 1

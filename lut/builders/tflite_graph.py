@@ -10,6 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from lut.builders.bicubic import bicubic_matrix
+from lut.builders.integers import LEAST_BEFORE, TIMING, Quantisation
 from lut.builders.tflite_mixers import MIXERS
 from lut.builders.tflite_ops import ConvolutionForm, TfliteOps
 from lut.builders.weights import Array, Parameters
@@ -23,13 +24,13 @@ HALF_ALLOWED = {"reduced_precision_support": b"fp16accfp16"}
 class TfliteGraph:
     """A model under construction; the methods are those of `network.Graph`.
 
-    int8 has one scale for all activations: it tells how long a network takes, not what it
-    computes.
+    int8 without limits of activations has one scale for all: it tells how long a network takes,
+    not what it computes.
     """
 
-    def __init__(self, precision: str, batch: int) -> None:
+    def __init__(self, precision: str, batch: int, quantisation: Quantisation = TIMING) -> None:
         """Begin a file. Raises DeviceError for an unknown precision."""
-        self._ops = TfliteOps(precision)
+        self._ops = TfliteOps(precision, quantisation)
         self._batch = batch
         self._inputs: list[int] = []
         self._text, self._metadata = "", dict[str, bytes]()
@@ -58,6 +59,10 @@ class TfliteGraph:
         y = ops.binary("SUB", y, ops.constant(np.array(mean, np.float32)))
         return ops.binary("MUL", y, ops.constant(1 / np.array(std, np.float32)))
 
+    def begin(self, block: Block | None, name: str) -> None:
+        """Go on to a block, of which the rest of the file is until the next one."""
+        self._ops.places.begin(block, name)
+
     def conv(
         self,
         x: int,
@@ -69,7 +74,8 @@ class TfliteGraph:
         activation: Activation = "none",
     ) -> int:
         """Convolve with zero padding k // 2 and apply an activation."""
-        y = self._ops.conv(x, kernel, bias, ConvolutionForm(stride, groups))
+        least = LEAST_BEFORE.get(activation, -np.inf)
+        y = self._ops.conv(x, kernel, bias, ConvolutionForm(stride, groups, least=least))
         return self.activate(y, activation)
 
     def add(self, inputs: Sequence[int]) -> int:
@@ -167,10 +173,17 @@ class TfliteGraph:
 
     def finish(self, output: int, name: str) -> bytes:
         """Declare the output, fp32 unless it is integers, and return the file's bytes."""
-        output = self._ops.to_float(output)
-        self._ops.rename(output, name)
-        metadata = self._metadata | (HALF_ALLOWED if self._ops.half else {})
-        return self._ops.pack(self._inputs, [output], metadata, self._text)
+        ops = self._ops
+        output = ops.to_float(output)
+        ops.rename(output, name)
+        outputs = [output]
+        for place, x in ops.observed:
+            axes = range(len(ops.shape(x)))
+            for kind, end in (("REDUCE_MIN", "least"), ("REDUCE_MAX", "largest")):
+                outputs.append(ops.reduce(kind, x, *axes))
+                ops.rename(outputs[-1], f"{place}/{end}")
+        metadata = self._metadata | (HALF_ALLOWED if ops.half else {})
+        return ops.pack(self._inputs, outputs, metadata, self._text)
 
 
 def _bicubic_conv(ops: TfliteOps, x: int, factor: int) -> int:

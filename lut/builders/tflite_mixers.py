@@ -65,7 +65,7 @@ def relu_linear(ops: TfliteOps, x: int, block: Block, parameters: Parameters) ->
     for branch in branches:
         q, k, v = (ops.to_float(ops.split_heads(part, heads)) for part in branch)
         attend = _linear if ops.shape(q)[2] > dim else _quadratic
-        y = ops.to_int8(attend(ops, q, k, v))
+        y = ops.to_int8(attend(ops, q, k, v), "attended")  # of one scale, to be concatenated
         outputs.append(ops.merge_heads(y, block.height, block.width))
     proj = Convolution("proj", total * len(branches), block.out_channels, norm=True)
     return ops.conv(ops.concat(outputs, 3), *parameters.conv(proj))

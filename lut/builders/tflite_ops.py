@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
+from lut.builders.integers import LARGEST_BIAS, TIMING, Places, Quantisation, Steps
 from lut.builders.tflite_file import TfliteFile
 from lut.builders.weights import Array
 from results.errors import DeviceError, check_choice
 
 PRECISIONS = ("fp32", "fp16", "int8")
 LARGEST_HALF = float(np.finfo(np.float16).max)
-INT8_SCALE = 1 / 32  # of every activation in int8, so that none needs requantising
+FIXED = Steps(1 / 32, 128)  # of all activations in files for timing: none needs requantising
 LEAST = 2.0**-14  # the least normal number of float16
 OPTIONS = {
     "ADD": "Add",
@@ -44,6 +45,7 @@ class ConvolutionForm:
     relu: bool = False  # of the output
     padded: bool = False  # the input is, so that nothing is added around it
     in_float: bool = False  # whatever the precision
+    least: float = -math.inf  # in int8, what is below in the output counts as that
 
 
 PLAIN = ConvolutionForm()
@@ -52,10 +54,13 @@ PLAIN = ConvolutionForm()
 class TfliteOps(TfliteFile):
     """A file whose operators are methods; x, a and b are tensors."""
 
-    def __init__(self, precision: str) -> None:
+    def __init__(self, precision: str, quantisation: Quantisation = TIMING) -> None:
         check_choice("precision", precision, PRECISIONS, DeviceError)
         super().__init__()
         self.precision = precision
+        self.places = Places(precision, quantisation, FIXED)
+        self.observed: list[tuple[str, int]] = []  # of a file that observes: place and tensor
+        self._marked: set[int] = set()  # in such a file, what would be int8
         self._floats: dict[int, int] = {}  # of an int8 or half tensor the same in float
         self._int8s: dict[int, int] = {}
 
@@ -83,10 +88,38 @@ class TfliteOps(TfliteFile):
         return self.constant(np.array([value], np.float32))
 
     def like(self, x: int, shape: Sequence[int]) -> int:
-        """Make a tensor of x's type."""
+        """Make a tensor for numbers of x: of its type, and rounded as it is."""
         if self.is_int8(x):
-            return self.tensor(shape, np.int8, scales=(INT8_SCALE,))
-        return self.tensor(shape)
+            scale, zero = self.quantisation(x)
+            return self.tensor(shape, np.int8, scales=(scale,), zero=zero)
+        out = self.tensor(shape)
+        if x in self._marked:
+            self._marked.add(out)
+        return out
+
+    def is_rounded(self, x: int) -> bool:
+        """Tell whether x is int8, or observed for that."""
+        return self.is_int8(x) or x in self._marked
+
+    def result(
+        self, x: int, shape: Sequence[int], *, least: float = -math.inf, name: str = ""
+    ) -> int:
+        """Make a tensor for what an operator computes of x: rounded where x is.
+
+        Args:
+            least: what is below counts as that.
+            name: of the place, where several tensors have one; by default they are numbered.
+        """
+        if not (self.places.active and self.is_rounded(x)):
+            return self.tensor(shape)
+        place = self.places.next(name)
+        if self.places.observes:
+            out = self.tensor(shape)
+            self._marked.add(out)
+            self.observed.append((place, out))
+            return out
+        scale, zero = self.places.steps(place, least)
+        return self.tensor(shape, np.int8, scales=(scale,), zero=zero - 128)
 
     def to_float(self, x: int) -> int:
         """Return x in float, itself where it is."""
@@ -97,12 +130,24 @@ class TfliteOps(TfliteFile):
             self._floats[x] = self.operator("DEQUANTIZE", [x], out, "Dequantize")
         return self._floats[x]
 
-    def to_int8(self, x: int) -> int:
-        """Return x in int8, itself unless the precision is int8."""
-        if self.precision != "int8" or self.is_int8(x):
+    def to_int8(self, x: int, name: str = "") -> int:
+        """Return x in int8 where a file of that precision has it so here, else in float.
+
+        Args:
+            name: of the place, where several tensors have one; by default they are numbered.
+        """
+        if not self.places.active:
+            return self.to_float(x)
+        if self.is_rounded(x):
             return x
         if x not in self._int8s:
-            out = self.tensor(self.shape(x), np.int8, scales=(INT8_SCALE,))
+            place = self.places.next(name)
+            if self.places.observes:
+                self.observed.append((place, x))
+                self._marked.add(x)
+                return x
+            scale, zero = self.places.steps(place)
+            out = self.tensor(self.shape(x), np.int8, scales=(scale,), zero=zero - 128)
             self._int8s[x] = self.operator("QUANTIZE", [x], out, "Quantize")
         return self._int8s[x]
 
@@ -121,20 +166,25 @@ class TfliteOps(TfliteFile):
     def add(self, a: int, b: int) -> int:
         """Add tensors of one shape; in int8 where the precision is."""
         a, b = self.to_int8(a), self.to_int8(b)
-        return self.operator("ADD", [a, b], self.like(a, self.shape(a)), "Add")
+        return self.operator("ADD", [a, b], self.result(a, self.shape(a)), "Add")
 
     def reduce(self, name: str, x: int, *axes: int) -> int:
         """Append MEAN, SUM, REDUCE_MAX or REDUCE_MIN; `axes` count from the front and are kept."""
-        return self._reduce(name, self.to_float(x), axes, keep=True)
+        x = self.to_float(x)
+        return self._reduce(name, x, axes, self.tensor(self._reduced(x, axes, keep=True)))
 
     def pool(self, x: int) -> int:
         """Average over all positions, (B, H, W, C) -> (B, C); in int8 where the precision is."""
-        return self._reduce("MEAN", self.to_int8(x), (1, 2), keep=False)
+        x, axes = self.to_int8(x), (1, 2)
+        return self._reduce("MEAN", x, axes, self.result(x, self._reduced(x, axes, keep=False)))
 
-    def _reduce(self, name: str, x: int, axes: Sequence[int], keep: bool) -> int:
-        kept = [1 if i in axes else n for i, n in enumerate(self.shape(x)) if keep or i not in axes]
-        inputs = [x, self.integers(*axes)]
-        return self.operator(name, inputs, self.like(x, kept), "Reducer", keepDims=keep)
+    def _reduced(self, x: int, axes: Sequence[int], *, keep: bool) -> list[int]:
+        sizes = enumerate(self.shape(x))
+        return [1 if i in axes else n for i, n in sizes if keep or i not in axes]
+
+    def _reduce(self, name: str, x: int, axes: Sequence[int], out: int) -> int:
+        keep = len(self.shape(out)) == len(self.shape(x))
+        return self.operator(name, [x, self.integers(*axes)], out, "Reducer", keepDims=keep)
 
     def matmul(self, a: int, b: int, *, adj_a: bool = False, adj_b: bool = False) -> int:
         """Multiply along the last two axes, of either as if transposed; broadcast the others."""
@@ -223,19 +273,19 @@ class TfliteOps(TfliteFile):
         }
         if bias is None:
             bias = np.zeros(out_channels, np.float32)  # XNNPACK wants one
+        out = self.tensor(shape) if form.in_float else self.result(x, shape, least=form.least)
         if groups > 1 and groups == out_channels == in_channels:
             inputs = self._parameters(x, kernel.transpose(1, 2, 3, 0), bias, axis=3)
-            out = self.like(x, shape)
             options["depthMultiplier"] = 1
             return self.operator("DEPTHWISE_CONV_2D", inputs, out, "DepthwiseConv2D", **options)
         inputs = self._parameters(x, kernel.transpose(0, 2, 3, 1), bias, axis=0)
-        return self.operator("CONV_2D", inputs, self.like(x, shape), "Conv2D", **options)
+        return self.operator("CONV_2D", inputs, out, "Conv2D", **options)
 
     def linear(self, x: int, weight: Array, bias: Array | None = None) -> int:
         """Multiply (..., I) with a weight (O, I) and add a bias, (..., O)."""
         x = self.to_int8(x)
         bias = np.zeros(len(weight), np.float32) if bias is None else bias
-        out = self.like(x, (*self.shape(x)[:-1], len(weight)))
+        out = self.result(x, (*self.shape(x)[:-1], len(weight)))
         inputs = self._parameters(x, weight, bias, axis=0)
         keep = len(self.shape(x)) > 2
         return self.operator("FULLY_CONNECTED", inputs, out, "FullyConnected", keepNumDims=keep)
@@ -272,15 +322,17 @@ class TfliteOps(TfliteFile):
     def _parameters(self, x: int, kernel: Array, bias: Array, axis: int) -> list[int]:
         """Return x and its parameters as inputs; in int8 with a scale for each index of `axis`.
 
-        Biases are int32 then, at the scale of the products.
+        Biases are int32 then, at the scale of the products, which they may set.
         """
         if not self.is_int8(x):
             return [x, self.weights(kernel), self.weights(bias)]
         others = tuple(i for i in range(kernel.ndim) if i != axis)
         scales = np.maximum(np.abs(kernel).max(others), np.float32(1e-6)) / np.float32(127)
+        step = np.float32(self.quantisation(x)[0])
+        scales = np.maximum(scales, np.abs(bias) / (step * np.float32(LARGEST_BIAS)))
         shape = [-1 if i == axis else 1 for i in range(kernel.ndim)]
         quantized = np.rint(kernel / scales.reshape(shape)).astype(np.int8)
-        products = scales * np.float32(INT8_SCALE)
+        products = scales * step
         integers = np.rint(bias / products).astype(np.int32)
         return [
             x,
