@@ -4,7 +4,7 @@ Latency tables and exports build int8 files by this one rule, so that what was t
 Rounded values are of 8 bits, 0 to 255 here: they are scale * (value - zero).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -80,13 +80,15 @@ TIMING = Quantisation()
 class Places:
     """The places of a file where activations are rounded, by name, as a builder comes to them.
 
-    A name is that of a block, and which of its places it is. A file that observes has the same.
+    A name is that of a block, and which of its places it is; a file that observes has the same,
+    and those at the end of every block.
     """
 
     def __init__(self, precision: str, quantisation: Quantisation, fixed: Steps) -> None:
         """`fixed`: the steps at all places where there are no limits."""
         self._is_int8, self._quantisation, self._fixed = precision == "int8", quantisation, fixed
-        self._block, self._count = "", 0
+        self._block, self._count = "image", 0
+        self._of_outputs: dict[Hashable, str] = {}  # of a block's output the place
         self.active = False  # what comes next is in integers, or observed for that
 
     @property
@@ -101,8 +103,23 @@ class Places:
         is_float = part == "nothing" or name in self._quantisation.floats
         self.active = self._is_int8 and not is_float
 
-    def next(self, name: str = "") -> str:
-        """Return the name of a new place, or of that which has such a name in the block."""
+    def passed(self, tensor: Hashable) -> str:
+        """Return the name of the place where what the block passed on is rounded later."""
+        self._of_outputs[tensor] = f"{self._block}/out"
+        return self._of_outputs[tensor]
+
+    def is_passed(self, tensor: Hashable) -> bool:
+        """Tell whether a tensor is what some block passed on."""
+        return tensor in self._of_outputs
+
+    def of(self, tensor: Hashable, name: str = "") -> str:
+        """Return the name of the place where a tensor is rounded.
+
+        What a block passed on has that block's, whoever rounds it: blocks may be kept in float.
+        Others are numbered within their block, where they have no `name`.
+        """
+        if tensor in self._of_outputs:
+            return self._of_outputs[tensor]
         if not name:
             name = str(self._count)
             self._count += 1

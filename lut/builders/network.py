@@ -37,6 +37,10 @@ class Graph(Protocol):
         """Go on to a block by its name in the network; None: to what is around the network."""
         ...
 
+    def passed(self, x: Tensor) -> None:
+        """Know x as what the block, or the picture's preparation, passes on."""
+        ...
+
     def conv(
         self,
         x: Tensor,
@@ -147,10 +151,12 @@ def append(
     Raises WeightsError for weights of another network.
     """
     values = {IMAGE: picture}
+    graph.passed(picture)
     for index, block in enumerate(blocks):
         inputs = [values[i] for i in block.inputs or (index - 1,)]
         graph.begin(block, block.name or str(index))
         values[index] = _emit(graph, inputs, block, weights, eps)
+        graph.passed(values[index])
     graph.begin(None, "ends")
     return values[len(blocks) - 1]
 

@@ -45,6 +45,12 @@ class OnnxGraph(OnnxOps):
         """Go on to a block, of which the rest of the file is until the next one."""
         self.places.begin(block, name)
 
+    def passed(self, x: Value) -> None:
+        """Know x as what the block, or the picture's preparation, passes on."""
+        place = self.places.passed(x.name)
+        if self.places.observes:
+            self.observe(place, x)
+
     def add(self, inputs: Sequence[Value]) -> Value:
         """Add inputs of one shape."""
         total = self.kept(inputs[0])

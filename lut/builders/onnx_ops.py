@@ -20,7 +20,6 @@ import onnx
 from onnx import helper
 
 from lut.builders.integers import (
-    LARGEST_BIAS,
     LEAST_BEFORE,
     TIMING,
     Places,
@@ -217,9 +216,10 @@ class OnnxOps:
         if not self.places.active or x.steps is not None:
             return x
         if x.name not in self._rounded:
-            place = self.places.next()
+            place = self.places.of(x.name)
             if self.places.observes:
-                self._observe(place, x)
+                if not self.places.is_passed(x.name):
+                    self.observe(place, x)
                 self._rounded[x.name] = replace(x, steps=FIXED)
             else:
                 self._rounded[x.name] = self._rounded_to(x, self.places.steps(place, least))
@@ -233,7 +233,8 @@ class OnnxOps:
             return replace(x, steps=before.steps)
         return self._rounded_to(x, before.steps)
 
-    def _observe(self, place: str, x: Value) -> None:
+    def observe(self, place: str, x: Value) -> None:
+        """Give the least and the largest number of x beside the results."""
         for kind in ("ReduceMin", "ReduceMax"):
             self.observed.append((place, self.node(kind, [x], (), keepdims=0)))
 
@@ -251,16 +252,13 @@ class OnnxOps:
     def parameters(self, x: Value, values: Array, bias: Array | None) -> list[Value]:
         """Return x, a weight whose first axis are output channels, and a bias, as inputs.
 
-        Where x was rounded, the weight is int8 with one scale for each output channel. A bias is
-        int32 in the end, so that of a channel of tiny weights sets the scale.
+        Where x was rounded, the weight is int8 with one scale for each output channel.
         """
         others = [] if bias is None else [self.constant(bias)]
         if not self.places.active or x.steps is None or self.places.observes:
             return [x, self.constant(values), *others]
         largest = np.abs(values).reshape(len(values), -1).max(1)
         scale = np.maximum(largest, np.finfo(np.float32).tiny * LARGEST_WEIGHT) / LARGEST_WEIGHT
-        if bias is not None:
-            scale = np.maximum(scale, np.abs(bias) / (x.steps.scale * LARGEST_BIAS))
         steps = np.rint(values / scale.reshape(-1, *[1] * (values.ndim - 1)))
         inputs = [
             self.constant(steps, INT8),

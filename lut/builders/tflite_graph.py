@@ -63,6 +63,12 @@ class TfliteGraph:
         """Go on to a block, of which the rest of the file is until the next one."""
         self._ops.places.begin(block, name)
 
+    def passed(self, x: int) -> None:
+        """Know x as what the block, or the picture's preparation, passes on."""
+        place = self._ops.places.passed(x)
+        if self._ops.places.observes:
+            self._ops.observed.append((place, x))
+
     def conv(
         self,
         x: int,

@@ -112,7 +112,7 @@ class TfliteOps(TfliteFile):
         """
         if not (self.places.active and self.is_rounded(x)):
             return self.tensor(shape)
-        place = self.places.next(name)
+        place = self.places.of(None, name)
         if self.places.observes:
             out = self.tensor(shape)
             self._marked.add(out)
@@ -141,9 +141,10 @@ class TfliteOps(TfliteFile):
         if self.is_rounded(x):
             return x
         if x not in self._int8s:
-            place = self.places.next(name)
+            place = self.places.of(x, name)
             if self.places.observes:
-                self.observed.append((place, x))
+                if not self.places.is_passed(x):
+                    self.observed.append((place, x))
                 self._marked.add(x)
                 return x
             scale, zero = self.places.steps(place)
