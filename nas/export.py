@@ -51,8 +51,8 @@ class Export(ExportOptions):
             _print(exported)
         if rejected := exported.rejected:
             sys.stdout.flush()
-            names = ", ".join(file["name"] for file in rejected)
-            remark(f"error: not what PyTorch gives, and kept under another name: {names}")
+            reasons = "; ".join(f"{file['name']} {_fault(file)}" for file in rejected)
+            remark(f"error: kept under another name: {reasons}")
             sys.exit(EXIT_REJECTED)
 
 
@@ -70,6 +70,8 @@ def _print(exported: "Exported") -> None:
             out.print(f"  {_predicted(prediction)}")
         for file in network["files"]:
             out.print(f"  {_described(file)}")
+            if file.get("int8"):
+                out.print(f"    {_int8(file['int8'])}")
             if file.get("trtexec") and not file["engine"]:
                 out.print(f"    its engine, by TensorRT 10: {file['trtexec']['10']}")
     out.print(f"wrote {exported.folder / 'manifest.json'}")
@@ -95,6 +97,38 @@ def _described(file: dict[str, Any]) -> str:
     if agreement is not None:
         text += f", top-1 the same in {100 * agreement:.1f} %"
     return f"{text} ({file['pictures']} pictures, {file['checked_with']})"
+
+
+def _fault(file: dict[str, Any]) -> str:
+    """Tell why a file was rejected."""
+    own = file.get("int8") or {}
+    blocks = ", ".join(cost["block"] for cost in own.get("costly_blocks", ()))
+    if (accuracy := own.get("accuracy")) and accuracy["drop"] > accuracy["max_drop"]:
+        unit = _unit(accuracy["metric"])
+        return (
+            f"loses {accuracy['drop']:.2f} {unit} of {accuracy['metric']}, more than --max-drop "
+            f"{accuracy['max_drop']:g}, most in {blocks}"
+        )
+    return "is not what PyTorch gives" + (f", most in {blocks}" if blocks else "")
+
+
+def _unit(metric: str) -> str:
+    return "dB" if metric.endswith("_db") else "points"
+
+
+def _int8(own: dict[str, Any]) -> str:
+    """Tell of an int8 file what it loses, and how much of it is int8."""
+    share = f"{100 * own['integer_macs']:.0f} % of its MACs are int8"
+    if own["integer_macs"] < 0.5:
+        share += ", most work is in float"
+    if (accuracy := own["accuracy"]) is None:
+        return f"random weights, so no accuracy is told; {share}"
+    error = "" if (e := accuracy["drop_stderr"]) is None else f" ± {e:.2f}"
+    return (
+        f"{accuracy['metric']} {accuracy['fp32']:.2f} in fp32, {accuracy['int8']:.2f} in int8: "
+        f"loses {accuracy['drop']:.2f}{error} {_unit(accuracy['metric'])} on the same "
+        f"{accuracy['pictures']} held-out pictures; {share}"
+    )
 
 
 def main() -> None:

@@ -50,10 +50,11 @@ def all_outputs(format, data, picture):
 
 def limits_of(format, model, pictures):
     data = built(format, model, Quantisation(observes=True))
-    limits = {}
+    limits: dict[str, tuple[float, float]] = {}
     for picture in pictures:
         for name, value in all_outputs(format, data, picture[None]).items():
             place, _, end = name.rpartition("/")
+            place = place.partition(":")[0]  # several tensors may share one
             if place:
                 low, high = limits.get(place, (np.inf, -np.inf))
                 number = float(np.squeeze(value))

@@ -38,7 +38,7 @@ class Graph(Protocol):
         ...
 
     def passed(self, x: Tensor) -> None:
-        """Know x as what the block, or the picture's preparation, passes on."""
+        """Call x what the block, or the picture's preparation, passes on."""
         ...
 
     def conv(

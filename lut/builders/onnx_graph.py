@@ -46,7 +46,7 @@ class OnnxGraph(OnnxOps):
         self.places.begin(block, name)
 
     def passed(self, x: Value) -> None:
-        """Know x as what the block, or the picture's preparation, passes on."""
+        """Call x what the block, or the picture's preparation, passes on."""
         place = self.places.passed(x.name)
         if self.places.observes:
             self.observe(place, x)

@@ -64,7 +64,7 @@ class TfliteGraph:
         self._ops.places.begin(block, name)
 
     def passed(self, x: int) -> None:
-        """Know x as what the block, or the picture's preparation, passes on."""
+        """Call x what the block, or the picture's preparation, passes on."""
         place = self._ops.places.passed(x)
         if self._ops.places.observes:
             self._ops.observed.append((place, x))
@@ -183,11 +183,11 @@ class TfliteGraph:
         output = ops.to_float(output)
         ops.rename(output, name)
         outputs = [output]
-        for place, x in ops.observed:
+        for number, (place, x) in enumerate(ops.observed):
             axes = range(len(ops.shape(x)))
             for kind, end in (("REDUCE_MIN", "least"), ("REDUCE_MAX", "largest")):
                 outputs.append(ops.reduce(kind, x, *axes))
-                ops.rename(outputs[-1], f"{place}/{end}")
+                ops.rename(outputs[-1], f"{place}:{number}/{end}")
         metadata = self._metadata | (HALF_ALLOWED if ops.half else {})
         return ops.pack(self._inputs, outputs, metadata, self._text)
 

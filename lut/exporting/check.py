@@ -50,7 +50,7 @@ def examples_of(job: Job, options: ExportOptions) -> list[Example]:
 
     pipeline, examples = job.pipeline(), []
     with torch.no_grad():
-        for pictures in _pictures(job.network, options):
+        for pictures in pictures_of(job.network, options, options.images):
             logits = pipeline.logits(torch.from_numpy(pictures)).numpy()
             examples.append(Example(pictures, logits))
     return examples
@@ -84,10 +84,13 @@ def difference(run: Runner, job: Job, examples: list[Example]) -> Difference:
     return Difference(relative, share, len(examples) * job.batch)
 
 
-def _pictures(network: Network, options: ExportOptions) -> Iterator[Pictures]:
-    """Yield batches as the files take them: pictures of --data, else seeded ones."""
+def pictures_of(network: Network, options: ExportOptions, number: int) -> Iterator[Pictures]:
+    """Yield batches as the files take them: of the network's task to train on, else seeded ones.
+
+    There are `number` pictures, or a few more in whole batches.
+    """
     seen = network.model.preprocessing
-    batches = -(-options.images // options.batch)
+    batches = -(-number // options.batch)
     is_uint8 = options.input_type == "uint8"
     if network.task is None:
         rng = np.random.default_rng(options.seed)
@@ -99,7 +102,7 @@ def _pictures(network: Network, options: ExportOptions) -> Iterator[Pictures]:
         network.arch, batches * options.batch, options.batch, options.seed, options.workers
     ):
         pictures: Pictures = tensors.float().numpy()
-        yield _pixels(pictures, seen) if is_uint8 else pictures
+        yield pixels_of(pictures, seen) if is_uint8 else pictures
 
 
 def _noise(rng: np.random.Generator, batch: int, height: int, width: int) -> Pictures:
@@ -118,7 +121,7 @@ def normalised(pixels: Pictures, seen: Preprocessing) -> Pictures:
     return result
 
 
-def _pixels(pictures: Pictures, seen: Preprocessing) -> Pictures:
+def pixels_of(pictures: Pictures, seen: Preprocessing) -> Pictures:
     """Return normalised pictures as uint8."""
     mean, std = (np.array(triple).reshape(1, 3, 1, 1) for triple in (seen.mean, seen.std))
     pixels: Pictures = np.rint(255 * (pictures * std + mean)).clip(0, 255).astype(np.uint8)

@@ -7,6 +7,7 @@ from results.errors import DeviceError, check_choice
 from results.extras import require
 
 PRECISIONS = ("fp32", "fp16")
+WITH_INT8 = (*PRECISIONS, "int8")
 TOLERANCE = 1e-5  # relative difference to PyTorch that a file of fp32 may have
 
 
@@ -26,8 +27,8 @@ ONNX = ("onnx", "onnxruntime")
 FORMATS = {
     form.name: form
     for form in (
-        FileFormat("onnx", PRECISIONS, True, ("onnxruntime", "tensorrt"), "device", ONNX),
-        FileFormat("tflite", PRECISIONS, True, ("litert",), "device", ("ai_edge_litert",)),
+        FileFormat("onnx", WITH_INT8, True, ("onnxruntime", "tensorrt"), "device", ONNX),
+        FileFormat("tflite", WITH_INT8, True, ("litert",), "device", ("ai_edge_litert",)),
         FileFormat("pt2", PRECISIONS, True, ("pytorch",), "torch", ("torch",)),
         FileFormat("safetensors", PRECISIONS, False, (), "torch", ("safetensors",)),
         FileFormat("openvino", PRECISIONS, True, (), "openvino", ("onnx", "openvino")),
@@ -54,7 +55,7 @@ def forms_of(formats: Sequence[str], precisions: Sequence[str]) -> tuple[FileFor
     for name in formats:
         check_choice("format", name, FORMATS, DeviceError)
     for precision in precisions:
-        check_choice("precision", precision, PRECISIONS, DeviceError)
+        check_choice("precision", precision, WITH_INT8, DeviceError)
         for name in formats:
             own = FORMATS[name].precisions
             check_choice(f"precision of {name}", precision, own, DeviceError)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lut.builders.integers import TIMING, Quantisation, integer_share
 from lut.builders.pipeline import Ends, OutputHead, build_pipeline
 from lut.builders.weights import StateWeights
 from lut.exporting.formats import FileForm
 from lut.exporting.networks import Network
 from supernet.arch import ClassificationHead, SegmentationHead, format_resolution
+from supernet.blocks import blocks_of
 
 if TYPE_CHECKING:
     from supernet.layers.pipeline import Pipeline
@@ -24,6 +26,7 @@ Pictures = npt.NDArray[Any]  # (B, 3, H, W), float32 or uint8
 Outputs = npt.NDArray[Any]  # (B, ...), channels second
 Runner = Callable[[Pictures], Outputs]
 PACKAGE = "efficientvit-nas"
+MOSTLY = 0.5  # of MACs, below which an int8 file says that most of its work is in float
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class Job:
     batch: int
     input_type: str
     head: OutputHead
+    quantisation: Quantisation = TIMING  # of int8
+
+    @property
+    def integer_share(self) -> float:
+        """Return the share of MACs that an int8 file computes in integers."""
+        return integer_share(blocks_of(self.network.arch), self.quantisation.floats)
 
     @property
     def stem(self) -> str:
@@ -88,6 +97,7 @@ class Job:
                 precision=self.form.precision,
                 batch=self.batch,
                 eps=network.norm_eps,
+                quantisation=self.quantisation,
             )
 
     def pipeline(self, *, half: bool = False) -> "Pipeline":
@@ -108,6 +118,8 @@ class Job:
         arch = self.network.arch
         text = f"EfficientViT {self.network.name}, {arch.task}, "
         text += f"{format_resolution(arch.resolution)} px, {self.form.precision}"
+        if self.form.precision == "int8" and self.integer_share < MOSTLY:
+            text += f" of {100 * self.integer_share:.0f} % of its MACs, the others float"
         return text + ("" if self.network.is_trained else ", untrained: random weights")
 
     @property
@@ -131,6 +143,8 @@ class Job:
             told["weights_sha256"] = network.weights["sha256"]
         else:
             told["random_seed"] = str(network.weights["seed"])
+        if self.form.precision == "int8":
+            told["integer_macs"] = f"{self.integer_share:.3f}"
         if network.header.classes:
             told["classes"] = json.dumps(network.header.classes)
         return told

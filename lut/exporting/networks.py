@@ -5,12 +5,13 @@ PyTorch is imported where it is used, so that a command says what is wrong befor
 
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lut.exporting.options import ExportOptions, Wanted
-from results.errors import ArchError, WeightsError
+from results.errors import ArchError, DataError, UserError, WeightsError
 from supernet.arch import (
     Arch,
     ClassificationHead,
@@ -182,7 +183,7 @@ def _subnet(
         sha256 = sha256_of(path)
         origin = origin_of(sha256, header, subnets.recalibration)
         weights = {"file": str(path), "sha256": sha256, "untrained": False, "seed": None}
-        task = subnets.task if options.data else None
+        task = subnets.task if options.data or options.needs_pictures else None
         return Network(wanted.name, arch, model, header, weights | {"subnet": origin}, origin, task)
 
     return Plan(wanted, arch, make)
@@ -210,7 +211,7 @@ def _stored(options: ExportOptions, wanted: Wanted, weights: "StoredWeights", te
             f"{named}, or name its own network"
         ) from error
 
-    task = _task(arch, weights.header, options)
+    task = _task(arch, weights.header, options) or _embedded(arch, weights, options)
 
     def make() -> Network:
         model = network_with(weights, arch, tell=tell).eval()
@@ -276,3 +277,24 @@ def _task(arch: Arch, header: WeightsHeader, options: ExportOptions) -> "Picture
     from supernet.evaluation.recalibrated import task_of
 
     return task_of(arch, header, options.data)
+
+
+def _embedded(arch: Arch, weights: "StoredWeights", options: ExportOptions) -> "PictureTask | None":
+    """Return the task on embedded pictures, where int8 needs some and weights learned from them.
+
+    Raises DataError where they learned from others.
+    """
+    if not options.needs_pictures:
+        return None
+    from supernet.evaluation.recalibrated import task_of
+
+    header = weights.header
+    with suppress(UserError):
+        task = task_of(arch, header, None)
+        learned = header.accuracy.dataset if header.accuracy else None
+        if header.is_ours and (task.dataset == learned or (header.classes == task.classes != ())):
+            return task
+    raise DataError(
+        f"int8 needs pictures like those that {weights.path} learned from, for the limits of its "
+        "activations and to tell what it loses: give --data FOLDER"
+    )

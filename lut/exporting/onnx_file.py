@@ -1,7 +1,10 @@
 """ONNX files, run by ONNX Runtime."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from lut.builders.network import INPUT
 from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
 from results.files import write_bytes
 
@@ -17,10 +20,7 @@ def load(path: Path, job: Job) -> Loaded:
     """Return what runs a file on the CPU."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = _session(path)
     (entry,) = session.get_inputs()
 
     def run(pictures: Pictures) -> Outputs:
@@ -28,3 +28,23 @@ def load(path: Path, job: Job) -> Loaded:
         return outputs[0]
 
     return Loaded(run, f"onnxruntime {onnxruntime.__version__}")
+
+
+def observer(job: Job) -> Callable[[Pictures], dict[str, Outputs]]:
+    """Return what gives the limits of activations by place, of a job that observes."""
+    session = _session(job.built("onnx"))
+    names = [output.name for output in session.get_outputs()][1:]
+
+    def run(pictures: Pictures) -> dict[str, Outputs]:
+        return dict(zip(names, session.run(names, {INPUT: pictures}), strict=True))
+
+    return run
+
+
+def _session(model: Path | bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -28,7 +28,8 @@ class ExportOptions(Options):
     """onnx, tflite, pt2 (torch.export), openvino, tensorrt (an engine where there is a trtexec,
     else its ONNX file) or safetensors (our own weights); repeatable."""
     precision: tuple[str, ...] = ()
-    """fp32, the default, or fp16; repeatable. Pictures and results are fp32 in both."""
+    """fp32, the default, fp16, or int8 (of onnx and tflite, limits by pictures); repeatable.
+    Pictures and results are fp32 in all."""
     out: Path | None = None
     """The new folder; by default results/runs/export-TIME."""
 
@@ -61,6 +62,13 @@ class ExportOptions(Options):
     """Of a supernet: pictures at a time for statistics."""
     seed: int = 0
     """Of random weights, and of the pictures."""
+    calibration_images: int = 128
+    """Of int8: training pictures that limits of activations are found on."""
+    limit: int = 1000
+    """Of int8: held-out pictures that accuracy before and after is told on, evenly spread."""
+    max_drop: float | None = None
+    """Of int8: what a file may lose, in points of top-1 or mean IoU, by default 1, or in dB of
+    PSNR, by default 0.5; one that loses more is rejected."""
     workers: int | None = None
     """Processes that read pictures; by default one a core, up to 8."""
 
@@ -68,6 +76,11 @@ class ExportOptions(Options):
     def forms(self) -> tuple[FileForm, ...]:
         """Return the files that are asked for of each network. Raises DeviceError."""
         return forms_of(self.format, self.precision or ("fp32",))
+
+    @property
+    def needs_pictures(self) -> bool:
+        """Tell whether a file is asked for that is made and judged by pictures with labels."""
+        return "int8" in self.precision
 
     @property
     def is_plain(self) -> bool:
@@ -86,6 +99,7 @@ class ExportOptions(Options):
         check_choice("input type", self.input_type, INPUT_TYPES, DeviceError)
         check_choice("head", self.head, HEADS, DeviceError)
         least = {"batch": 1, "images": 1, "recalibration_images": 1, "batch_size": 1, "seed": 0}
+        least |= {"calibration_images": 1, "limit": 1, "max_drop": 0}
         check_all_least(self, least | {"workers": 0})
         if self.task is not None:
             check_task(self.task)

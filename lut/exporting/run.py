@@ -10,6 +10,7 @@ from typing import Any
 
 from lut.exporting.check import Difference, Example, difference, examples_of, told
 from lut.exporting.formats import FORMATS, TOLERANCE, FileForm, require_all
+from lut.exporting.int8 import allowed, calibrated, costly_blocks, loss_of, told_int8
 from lut.exporting.job import Job
 from lut.exporting.networks import Network, Plan, plan_networks
 from lut.exporting.options import ExportOptions, Prediction, Wanted, check_names
@@ -88,7 +89,7 @@ def _export(plan: Plan, options: ExportOptions, folder: Path) -> dict[str, Any]:
     examples = examples_of(jobs[0], options)
     holds = plan.wanted.arch == network.arch  # no flag made another network of it
     predictions = plan.wanted.predictions if holds else ()
-    files = [_write(job, examples, folder, predictions) for job in jobs]
+    files = [_write(job, examples, folder, predictions, options) for job in jobs]
     head = network.arch.head
     return {
         "name": network.name,
@@ -102,7 +103,7 @@ def _export(plan: Plan, options: ExportOptions, folder: Path) -> dict[str, Any]:
         "input_type": options.input_type,
         "head": options.head,
         "batch": options.batch,
-        "checked_on": str(options.data) if options.data else f"seeded noise, seed {options.seed}",
+        "checked_on": _pictures(network, options),
         "predicted_latency": [asdict(prediction) for prediction in predictions],
         "arch": network.arch.to_dict(),
         "files": files,
@@ -113,24 +114,48 @@ def _job(network: Network, form: FileForm, options: ExportOptions) -> Job:
     return Job(network, form, options.batch, options.input_type, options.head)  # type: ignore[arg-type]
 
 
+def _pictures(network: Network, options: ExportOptions) -> str:
+    """Tell which pictures files are held against PyTorch on."""
+    if options.data:
+        return str(options.data)
+    if network.task:
+        return f"{network.task.dataset} (embedded)"
+    return f"seeded noise, seed {options.seed}"
+
+
 def _write(
-    job: Job, examples: list[Example], folder: Path, predictions: Sequence[Prediction]
+    job: Job,
+    examples: list[Example],
+    folder: Path,
+    predictions: Sequence[Prediction],
+    options: ExportOptions,
 ) -> dict[str, Any]:
     """Write one network in one format, check it, and return its entry."""
     from supernet.weights.tensors import sha256_of
 
     module = importlib.import_module(f"lut.exporting.{job.form.format}_file")
+    is_int8 = job.form.precision == "int8"
+    if is_int8:
+        job = calibrated(job, module, options)
     unchecked = module.write(job, folder / f"{UNCHECKED}{job.stem}")
-    runtime, reason, extra, found = None, None, {}, Difference(None, None, 0)
+    runtime, reason, extra, found, loss = None, None, {}, Difference(None, None, 0), None
     try:
         loaded = module.load(unchecked[0], job)
         runtime, extra = loaded.runtime, loaded.told
         found = difference(loaded.run, job, examples)
+        if is_int8 and found.relative is not None:
+            loss = loss_of(loaded, job, options)
     except UserError:
         raise
     except Exception as error:  # whatever a runtime raises where it does not take a file
         reason = reason_of(error)
     is_good = found.holds(job.form.precision)
+    if is_int8:
+        is_good &= loss is None or loss.drop <= allowed(options, loss)
+        tried = folder / f"{UNCHECKED}alone-{job.stem}"
+        lost = not is_good and reason is None
+        costly = costly_blocks(job, module, examples, tried) if lost else ()
+        extra = {**extra, "int8": told_int8(job, options, loss, costly)}
     files = [
         {
             "name": path.name.removeprefix(UNCHECKED) + ("" if is_good else REJECTED),

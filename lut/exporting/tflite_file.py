@@ -1,10 +1,11 @@
 """TFLite files, run by LiteRT with its XNNPACK delegate."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +22,7 @@ def write(job: Job, stem: Path) -> list[Path]:
 
 def load(path: Path, job: Job) -> Loaded:
     """Return what runs a file."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    with _silent():
-        interpreter = Interpreter(model_path=str(path), num_threads=1)
-        interpreter.allocate_tensors()
+    interpreter = _interpreter(model_path=str(path))
     (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     is_map = len(output["shape"]) == 4
 
@@ -36,6 +33,29 @@ def load(path: Path, job: Job) -> Loaded:
         return np.moveaxis(found, -1, 1) if is_map else found
 
     return Loaded(run, f"ai-edge-litert {version('ai-edge-litert')}")
+
+
+def observer(job: Job) -> Callable[[Pictures], dict[str, Outputs]]:
+    """Return what gives the limits of activations by place, of a job that observes."""
+    interpreter = _interpreter(model_content=job.built("tflite"))
+    (entry,) = interpreter.get_input_details()
+    outputs = interpreter.get_output_details()[1:]
+
+    def run(pictures: Pictures) -> dict[str, Outputs]:
+        interpreter.set_tensor(entry["index"], np.ascontiguousarray(np.moveaxis(pictures, 1, -1)))
+        interpreter.invoke()
+        return {own["name"]: interpreter.get_tensor(own["index"]).reshape(()) for own in outputs}
+
+    return run
+
+
+def _interpreter(**model: Any) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _silent():
+        interpreter = Interpreter(**model, num_threads=1)
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 @contextmanager

@@ -228,6 +228,12 @@ class MeanIoU:
         self.confusion += confusion
         self._pictures.append(_intersections_and_unions(confusion))
 
+    def without_each(self) -> Tensor:
+        """Return the mean IoU without each picture in turn, 0..1, (pictures,)."""
+        intersections, unions = _intersections_and_unions(self.confusion)
+        left_out = [torch.stack(counts) for counts in zip(*self._pictures, strict=True)]
+        return _mean_iou(intersections - left_out[0], unions - left_out[1])
+
     def compute(self) -> dict[str, float]:
         """Return miou, its `_stderr`, pixel_accuracy and iou_CLASS of those seen; percent.
 
@@ -239,8 +245,7 @@ class MeanIoU:
         intersections, unions = _intersections_and_unions(self.confusion)
         figures = {"miou": 100 * float(_mean_iou(intersections, unions))}
         if len(self._pictures) > 1:
-            left_out = [torch.stack(counts) for counts in zip(*self._pictures, strict=True)]
-            without = _mean_iou(intersections - left_out[0], unions - left_out[1])
+            without = self.without_each()
             spread = (len(without) - 1) * float(without.var(correction=0))
             figures["miou_stderr"] = 100 * math.sqrt(spread)
         figures["pixel_accuracy"] = 100 * float(self.confusion.trace()) / pixels
