@@ -182,14 +182,13 @@ def test_limits_leave_out_the_farthest_of_many_pictures():
     assert beyond == [5, 5]
 
 
-def job_for(arch, **ends):
+def job_for(arch, batch=1):
     model = seeded(arch)
     header = WeightsHeader(arch=arch, preprocessing=model.preprocessing)
     task = task_of(arch, header, None)
     weights = {"untrained": False, "sha256": "0"}
     network = Network("net", arch, model, header, weights, {}, task)
-    given = {"batch": 1, "input_type": "float", "head": "logits"} | ends
-    return Job(network, FileForm("onnx", "int8"), **given)
+    return Job(network, FileForm("onnx", "int8"), batch, "float", "logits")
 
 
 CELLS = replace(SEGMENTER, resolution=(64, 64), head=replace(SEGMENTER.head, num_classes=8))
