@@ -56,11 +56,18 @@ def whole_ms(arch):
 
 
 def write_table(
-    data, *, factor=1.0, device="made-up", runtime="onnxruntime", target=None, networks=()
+    data,
+    *,
+    factor=1.0,
+    device="made-up",
+    runtime="onnxruntime",
+    target=None,
+    networks=(),
+    space=SPACE,
 ):
     """The truth of the synthetic machine, times a factor, as `lut.build` would have measured it."""
     blocks = distinct(
-        [*distinct_blocks(SPACE), *(block for arch in OFFICIAL for block in blocks_of(arch))]
+        [*distinct_blocks(space), *(block for arch in OFFICIAL for block in blocks_of(arch))]
     )
     entries = {b: Entry(factor * true_us(b) / 1e3, 1e-4 * true_us(b), 12) for b in blocks}
     error = {
@@ -298,6 +305,51 @@ def test_what_the_runtime_refuses_is_told(machine, run, data_folder, tmp_path):
     assert (tmp_path / "named" / "verified.csv").read_bytes() == before
 
 
+def test_networks_of_weights_are_evaluated(machine, run, data_folder, tmp_path, fails):
+    """Figures are what `supernet.evaluate` says of the same weights; others have none."""
+    pytest.importorskip("torch")
+    from supernet.evaluation.extraction import extract
+    from supernet.evaluation.options import ExtractionOptions
+    from supernet.sharing.checkpoint import save_checkpoint
+    from supernet.sharing.supernet import Supernet
+
+    space = get_space("tiny", num_classes=12)
+    freeze = [f"resolution={SIZES[0][0]}", "stage1.kernel_size=3"]
+    small = get_space("tiny", num_classes=12, freeze=freeze)
+    write_table(data_folder, space=space)
+    machine(Machine())
+    save_checkpoint(tmp_path / "s.safetensors", Supernet(small), metadata={"seed": "5"})
+    inside = small.sample(random.Random(0))
+    outside = next(arch for arch in space.enumerate() if arch.stages[0].kernel_size == 5)
+    for name, arch in (("a", inside), ("b", outside)):
+        (tmp_path / f"{name}.json").write_text(arch.to_json())
+    few = ("--limit", 24, "--workers", 0)
+    weights = ("--weights", "s.safetensors", "--recalibration-images", 24, *few)
+    named = ("--arch", "a.json", "--arch", "b.json", "--device", "made-up", *PASSES)
+    run("nas.verify", *named, "--out", "subnets", *weights, "--quiet")
+    told = run("supernet.evaluate", "--arch", "a.json", *weights, "--json")
+    (figure, *_) = json.loads(told.stdout)["rows"]
+    first, second = sheet(tmp_path / "subnets")
+    assert first["metric"] == figure["metric"] == "top1"
+    assert float(first["metric_value"]) == pytest.approx(figure["value"], rel=1e-5)
+    assert first["metric_images"] == "24"
+    assert second["metric"] == second["metric_value"] == second["metric_images"] == ""
+
+    network = tmp_path / "n.safetensors"
+    extract(
+        ExtractionOptions(
+            weights=tmp_path / "s.safetensors", arch=str(tmp_path / "a.json"), out=network,
+            recalibration_images=24, workers=0,
+        )
+    )  # fmt: skip
+    run("nas.verify", *named, "--out", "network", "--weights", "n.safetensors", *few, "--quiet")
+    assert sheet(tmp_path / "network")[0]["metric_value"] == first["metric_value"]
+    other = ("--arch", tmp_path / "b.json", "--device", "made-up", "--out", tmp_path / "none")
+    said = fails(Verify, "nas.verify", *other, "--weights", network)
+    assert "none of the networks to verify; leave it out" in said
+    assert not (tmp_path / "none").exists()
+
+
 def test_one_of_several_devices_has_files_of_its_own(machine, run, data_folder, tmp_path, fails):
     write_table(data_folder)
     write_table(data_folder, factor=2.0, device="other")
@@ -436,6 +488,9 @@ def test_a_run_whose_folder_is_held_is_refused(machine, run, data_folder, tmp_pa
         (("--arch", "b0", "--device", "orin", "--recalibrate", "a100"), "is a device already"),
         (("--arch", "b0", "--device", "orin", "--recalibrate", "x y"), "'x-y'"),
         (("--arch", "b0", "--device", "orin", "--target", "locl"), "did you mean local?"),
+        (("--arch", "sam_l0", "--device", "orin"), "include its mask decoder, which is not"),
+        (("--arch", "b0", "--device", "orin", "--data", "x"), "add these, or leave them out"),
+        (("--arch", "b0", "--device", "orin", "--weights", "x"), "no file x"),
     ],
 )
 def test_mistakes_are_one_line(fails, flags, words, tmp_path, monkeypatch):
@@ -540,6 +595,49 @@ def test_non_dominated_is_what_nothing_beats():
         costs = [tuple(rng.randrange(6) for _ in range(count)) for _ in range(40)]
         expected = [not any(beats(other, own) for other in costs) for own in costs]
         assert non_dominated(costs) == expected
+
+
+def test_what_is_damaged_or_gone_is_one_line(machine, run, data_folder, tmp_path, fails):
+    path = write_table(data_folder)
+    machine(Machine())
+    search(tmp_path / "front")
+    flags = (tmp_path / "front", "--networks", 3, *PASSES)
+    run("nas.verify", *flags, "--quiet")
+    own = tmp_path / "front" / "verify"
+    before = (own / "settings.json").read_text()
+    (own / "settings.json").write_text(before[:40])
+    assert "settings.json" in fails(Verify, "nas.verify", *flags)
+    (own / "settings.json").unlink()
+    assert "add --again to measure anew" in fails(Verify, "nas.verify", *flags)
+    (own / "settings.json").write_text(before)
+    lines = (own / "journal.jsonl").read_text().splitlines()
+    (own / "journal.jsonl").write_text("\n".join([lines[0], "{}", *lines[1:]]) + "\n")
+    assert "line 2 is damaged" in fails(Verify, "nas.verify", *flags)
+    (own / "journal.jsonl").write_text("\n".join(lines) + "\n")
+    run("nas.verify", *flags, "--quiet")
+    shutil.rmtree(own)
+    own.symlink_to(tmp_path)
+    assert "is a link out of the run folder" in fails(Verify, "nas.verify", *flags)
+    own.unlink()
+    path.unlink()
+    said = fails(Verify, "nas.verify", *flags)
+    assert "no device 'made-up'" in said
+
+
+def test_commands_name_it_next(run, data_folder, tmp_path):
+    flags = ("--space", "tiny", "--evaluations", 3000, "--trials", 20, "--out", "front")
+    path = write_table(data_folder)
+    said = run("nas.search", "--device", "made-up", *flags).stdout
+    assert "as measured: python -m nas.verify front --networks 30\n" in said
+    (tmp_path / "a.json").write_text(SPACE.sample(random.Random(0)).to_json())
+    asked = ("--device", "made-up", "--table", path, "--arch", "a.json")
+    said = run("nas.predict", *asked).stdout
+    command = f"python -m nas.verify --arch a.json --device made-up --table {path}"
+    assert said.endswith(f"as measured: {command}\n")
+    for target, flag in (({"kind": "ssh"}, "--target ssh://HOST"), ({}, None)):
+        write_table(data_folder, target=target)
+        said = run("nas.predict", *asked).stdout
+        assert said.endswith(f"{command} {flag}\n") if flag else "nas.verify" not in said
 
 
 def test_folders_of_others_are_not_written_to(fails, data_folder, tmp_path):

@@ -112,6 +112,16 @@ def fitted_networks(table: Table) -> dict[Arch, float | None]:
         ) from None
 
 
+def check_whole(table: Table, networks: Sequence[Arch]) -> None:
+    """Raise TableError for networks of which a table tells more than is measured here."""
+    if table.terms.decoder_ms and any(arch.task == "promptable" for arch in networks):
+        raise TableError(
+            f"latencies of SAM by the table of {table.device} include its mask decoder, which is "
+            "not measured here; measure a table of encoders alone by `python -m lut.build --task "
+            "promptable`"
+        )
+
+
 def official_of(space: Space) -> list[Arch]:
     """Return the official networks that can give a session its scale, each once."""
     return list(dict.fromkeys((*references_of(space), *wide_references_of(space))))

@@ -1,6 +1,5 @@
 """Hold a table against random networks that are measured for it, in a session of their own.
 
-from lut.measuring.networks import fitted_networks, official_of, references_alike, setting_of
 from lut.measuring.options import ValidationOptions
 from lut.measuring.validation import validate_table
 
@@ -17,7 +16,13 @@ from lut.measuring.assemble import Validation, validate
 from lut.measuring.campaign import Campaign
 from lut.measuring.chunks import NETWORKS
 from lut.measuring.journal import JOURNAL, Journal
-from lut.measuring.networks import fitted_networks, official_of, references_alike, setting_of
+from lut.measuring.networks import (
+    check_whole,
+    fitted_networks,
+    official_of,
+    references_alike,
+    setting_of,
+)
 from lut.measuring.options import ValidationOptions
 from lut.measuring.plan import stratified
 from lut.runtimes.session import Setting, check_host
@@ -128,6 +133,7 @@ def look_up(options: ValidationOptions) -> ValidationRun:
             f"space {space.name} has {len(networks)} networks that the table has not seen, and 2 "
             "are needed; freeze less, or name another --space"
         )
+    check_whole(table, networks)
     references = references_alike(table, official, networks)
     return ValidationRun(options, table, path, host, setting, tuple(networks), references)
 

@@ -81,12 +81,12 @@ def _from_run(options: VerifyOptions, folder: Path) -> Choice:
     dataset = dataset_of_arch(front.candidates[0].arch)
     _, latency = choose_predictor(spec, options.table or table, dataset)
     own = front.by_id
-    _check_same_table(latency, own, place, folder)
     numbers = list(own)
     if options.networks is not None:
         logs = {number: math.log(own[number].latencies[place].latency_ms) for number in own}
         ordered = dict(sorted(logs.items(), key=lambda item: item[1]))
         numbers = spread_evenly(ordered, options.networks)
+    _check_same_table(latency, {number: own[number] for number in numbers}, place, folder)
     networks = [Chosen(str(number), "front", own[number]) for number in numbers]
     networks += [Chosen(name, "official", c) for name, c in front.baselines.items()]
     return Choice(

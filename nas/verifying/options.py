@@ -11,10 +11,12 @@ from results.errors import (
     DeviceError,
     RunError,
     UserError,
+    WeightsError,
     check_all_least,
     check_least,
 )
 from results.options import Options
+from supernet.evaluation.options import RECALIBRATION_IMAGES
 
 PASSES = 20  # over all networks, as of lut.validate
 
@@ -52,6 +54,17 @@ class VerifyOptions(Options):
     again: bool = False
     """Measure anew, instead of going on from what was measured before."""
 
+    weights: Path | None = None
+    """Also evaluate these weights, a supernet's or one network's .safetensors, on --data."""
+    data: Path | None = None
+    """Folder of labelled pictures for that; by default embedded ones, as supernet.evaluate."""
+    limit: int | None = None
+    """Evaluate on this many pictures, evenly spread over all."""
+    recalibration_images: int = RECALIBRATION_IMAGES
+    """Of a supernet: training pictures that a subnet's BatchNorm statistics are computed on."""
+    workers: int | None = None
+    """Processes that read pictures; by default one a core, up to 8."""
+
     recalibrate: str | None = None
     """NAME of a new device: write its table, the old one fitted to what was measured."""
     out: Path | None = None
@@ -73,6 +86,13 @@ class VerifyOptions(Options):
             raise ArchError("--networks chooses from the front of a RUN; leave it out")
         check_all_least(self, {"passes": 5, "seed": 0}, DeviceError)
         check_least("--networks", self.networks, 1, ArchError)
+        check_least("--limit", self.limit, 1)
+        check_least("--workers", self.workers, 0)
+        check_least("--recalibration-images", self.recalibration_images, 1)
+        if self.weights is None and (self.data is not None or self.limit is not None):
+            raise WeightsError("--data and --limit are of --weights; add these, or leave them out")
+        if self.weights is not None and not self.weights.is_file():
+            raise WeightsError(f"no file {self.weights}")
         if self.recalibrate is not None:
             self._check_new_name(self.recalibrate)
 

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lut.measuring.networks import NetworkTime
 from lut.runtimes.session import FORMATS
 from lut.table import Table
 from nas.verifying.choose import Choice, Chosen, measured
+from nas.verifying.figures import Figure
 from nas.verifying.verdict import Point, non_dominated
 from results.files import write_text
 from supernet.arch import Arch, format_resolution
@@ -61,7 +62,7 @@ class Row:
     file_mb: float | None = None  # None: the runtime takes no files
     rank: int | None = None  # among all that ran, the fastest first
     non_dominated: bool | None = None  # by what was measured
-    figures: Mapping[str, float] = field(default_factory=dict)  # metric, evaluated with weights
+    figure: Figure | None = None  # with weights; None: not evaluated
 
     @property
     def point(self) -> Point | None:
@@ -149,7 +150,7 @@ def cells_of(row: Row, choice: Choice) -> dict[str, Any]:
     table, candidate, time, point = choice.latency.table, row.chosen.candidate, row.time, row.point
     arch = candidate.arch
     known = bool(choice.metric)
-    metric, value = next(iter(row.figures.items()), (None, None))
+    figure = row.figure
     return {
         "id": row.chosen.id,
         "name": arch.describe(),
@@ -172,9 +173,9 @@ def cells_of(row: Row, choice: Choice) -> dict[str, Any]:
         "memory_mb": candidate.memory_mb,
         "accuracy": candidate.accuracy if known else None,
         "accuracy_std": candidate.accuracy_std if known else None,
-        "metric": metric,
-        "metric_value": value,
-        "metric_images": row.figures.get("n"),
+        "metric": figure and figure.metric,
+        "metric_value": figure and figure.value,
+        "metric_images": figure and figure.images,
         "reason": row.reason or None,
         "resolution": format_resolution(arch.resolution),
         "arch": arch.to_json(),

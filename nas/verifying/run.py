@@ -1,5 +1,6 @@
 """A verification: networks measured as their table was, beside what it predicts.
 
+from nas.verifying.figures import figures_of, networks_with
 from nas.verifying.options import VerifyOptions
 from nas.verifying.run import verify
 
@@ -21,6 +22,7 @@ from lut.measuring.networks import (
     FACTS,
     MachineState,
     check_machine,
+    check_whole,
     copies_of,
     fitted_networks,
     measure_networks,
@@ -39,6 +41,7 @@ from lut.sidecar import Environment
 from lut.targets.choose import get_host
 from lut.targets.host import Host
 from nas.verifying.choose import Choice, choose
+from nas.verifying.figures import figures_of, networks_with
 from nas.verifying.options import PASSES, VerifyOptions
 from nas.verifying.picture import picture_of
 from nas.verifying.recalibrate import recalibrate
@@ -154,7 +157,7 @@ def verify(options: VerifyOptions, *, silent: bool = True) -> Verified:
     prepared = look_up(options)
     with _folder(prepared) as folder:
         campaign = _measure(prepared, folder, silent)
-        verified = _conclude(prepared, campaign, folder)
+        verified = _conclude(prepared, campaign, folder, silent)
         if options.recalibrate is not None:
             points = prepared.workspace(folder) / POINTS
             table = prepared.choice.latency.table
@@ -169,8 +172,11 @@ def look_up(options: VerifyOptions) -> Prepared:
     options.check()
     choice = choose(options)
     table = choice.latency.table
+    check_whole(table, choice.archs)
     target = target_of(table, options.target)
     setting = setting_of(table, cpus=options.cpus, benchmark_model=options.benchmark_model)
+    if options.weights is not None:
+        networks_with(options.weights, choice.archs)  # refuses those of others now
     fitted_networks(table)  # refuses a damaged sidecar now, and not after an hour
     host = get_host(target, python=None if target == "local" else options.python)
     facts = host.facts()
@@ -263,7 +269,7 @@ def _check_settings(prepared: Prepared, own: Path) -> None:
             )
 
 
-def _conclude(prepared: Prepared, campaign: Campaign, folder: Path) -> Verified:
+def _conclude(prepared: Prepared, campaign: Campaign, folder: Path, silent: bool) -> Verified:
     """Write the files of a verification: the numbers first, the summary last."""
     choice, table = prepared.choice, prepared.choice.latency.table
     times, refused = times_of(campaign), refused_by(campaign)
@@ -277,6 +283,8 @@ def _conclude(prepared: Prepared, campaign: Campaign, folder: Path) -> Verified:
     state = state_of(campaign, table)
     environment = as_kind(campaign.environment, Environment, "the environment", error=TargetError)
     remark = version_remark(table.sidecar.measurement.environment, environment)
+    figures = figures_of(prepared.options, choice.archs, prepared.workspace(folder), silent=silent)
+    rows = tuple(replace(row, figure=figures.get(row.chosen.candidate.arch)) for row in rows)
     verified = Verified(folder, prepared.name, choice, rows, promise, state, remark)
     write_sheet(rows, choice, verified.path(".csv"))
     write_json(verified.path(".json"), _summary(prepared, campaign, verified))
