@@ -85,7 +85,7 @@ def _from_run(options: VerifyOptions, folder: Path) -> Choice:
     if options.networks is not None:
         logs = {number: math.log(own[number].latencies[place].latency_ms) for number in own}
         ordered = dict(sorted(logs.items(), key=lambda item: item[1]))
-        numbers = spread_evenly(ordered, options.networks)
+        numbers = spread(ordered, options.networks)
     _check_same_table(latency, {number: own[number] for number in numbers}, place, folder)
     networks = [Chosen(str(number), "front", own[number]) for number in numbers]
     networks += [Chosen(name, "official", c) for name, c in front.baselines.items()]
@@ -98,6 +98,24 @@ def _from_run(options: VerifyOptions, folder: Path) -> Choice:
         front.metric,
         len(own),
     )
+
+
+def spread(places: Mapping[int, float], most: int) -> list[int]:
+    """Return `most` keys, or all, whose places, which ascend, are spread as evenly as there are.
+
+    Where several evenly spaced places have the same nearest key, those that are farthest from all
+    others are added.
+
+    >>> spread({1: 0.0, 2: 0.1, 3: 0.2, 4: 0.25, 5: 1.0}, 4)
+    [1, 2, 4, 5]
+    """
+    chosen = spread_evenly(places, most)
+    left = [key for key in places if key not in chosen]
+    while left and len(chosen) < most:
+        farthest = max(left, key=lambda key: min(abs(places[key] - places[c]) for c in chosen))
+        left.remove(farthest)
+        chosen.append(farthest)
+    return sorted(chosen, key=lambda key: places[key])
 
 
 def _device_of(

@@ -136,8 +136,8 @@ class Verified:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the promise held, and every network ran."""
-        return self.promise.holds and not self.failed
+        """Tell whether the promise held, and every network that it is about ran."""
+        return self.promise.holds and not any(row.is_judged for row in self.failed)
 
 
 def verify(options: VerifyOptions, *, silent: bool = True) -> Verified:

@@ -1,7 +1,7 @@
 """Whether fronts keep their promise on this machine: `python -m tests.benchmarks.verify`.
 
 For ONNX Runtime and LiteRT, each command a process of its own: a table of a slice of space b within
-two minutes, a search on it, and right after that `nas.verify` of 30 networks of the front, spread
+90 seconds, a search on it, and right after that `nas.verify` of 30 networks of the front, spread
 over the logarithm of latency. Recorded are the errors beside what the table's sidecar claims,
 Kendall's tau, how many networks stay non-dominated as measured, and the machine's state. The errors
 after the one scale that reference networks give tell a table that is wrong from a machine that is
@@ -31,7 +31,7 @@ from results.record import commit
 from tests.benchmarks.record import ROOT, write_record
 
 RUNTIMES = ("onnxruntime", "litert")
-SPACE, FREEZE, BUDGET = "b", "resolution=128,160,192", "2min"
+SPACE, FREEZE, BUDGET = "b", "resolution=128,160,192", "90s"
 NETWORKS = 30
 WANTED = {"kendall_tau": 0.97, "non_dominated_share": 0.9}
 BROKEN = 3  # exit code of a promise that failed, which is a result too
