@@ -598,7 +598,7 @@ def bad(words, said):
         bad(["b0", "--format", "safetensors", "--head", "argmax"], "leave --head"),
         bad(["b0", "--format", "safetensors", "--input-type", "uint8"], "leave --input-type"),
         bad(["sr_x2", "--format", "onnx", "--head", "argmax"], "leave --head argmax out"),
-        bad(["sam_l0", "--format", "onnx"], "promptable"),
+        bad(["sam_l0", "--format", "safetensors"], "promptable"),
         bad(["b0", "--format", "onnx", "--pick", "knee"], "b0 is no run folder"),
         bad(["b0", "--format", "onnx", "--pick", "ne"], "no pick 'ne'"),
         bad(["b0", "--format", "onnx", "--weights", "none.pt"], "none.pt is not there"),

@@ -90,9 +90,10 @@ def network(tmp_path):
     return tmp_path / "net.json"
 
 
-def run_openvino(path, pictures):
+def run_openvino(path, inputs):
+    """Return the first output for pictures, or for inputs by name."""
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return compiled([pictures])[0]
+    return compiled(inputs if isinstance(inputs, dict) else [inputs])[0]
 
 
 @pytest.mark.parametrize("arch", [tiny(), ENLARGER], ids=["classes", "sr"])

@@ -132,7 +132,7 @@ class OnnxGraph(OnnxOps):
     def finish(self, output: Value, name: str) -> bytes:
         """Declare the output, fp32 unless it is integers, and return the file's bytes."""
         output = output if output.dtype == INT64 else self.cast(output, FLOAT32)
-        self._append("Identity", [output], [name], {})
+        self.append("Identity", [output], [name], {})
         self.graph.output.append(_described(name, output))
         for number, (place, value) in enumerate(self.observed):
             own = f"{place}/{'least' if number % 2 == 0 else 'largest'}"

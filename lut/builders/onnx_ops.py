@@ -115,10 +115,10 @@ class OnnxOps:
     ) -> Value:
         """Append an operator with one output, by default of the first input's dtype."""
         value = Value(f"t{self._count}", shape, dtype or inputs[0].dtype)
-        self._append(kind, inputs, [value.name], attributes)
+        self.append(kind, inputs, [value.name], attributes)
         return value
 
-    def _append(
+    def append(
         self, kind: str, inputs: Sequence[Value], outputs: list[str], attributes: dict[str, Any]
     ) -> None:
         self.graph.node.add(
@@ -204,7 +204,7 @@ class OnnxOps:
             shape[axis] = size
             values.append(Value(f"t{self._count}_{index}", tuple(shape), x.dtype))
         inputs = [x, self.constant(np.array(sizes))]
-        self._append("Split", inputs, [value.name for value in values], {"axis": axis})
+        self.append("Split", inputs, [value.name for value in values], {"axis": axis})
         return values
 
     def kept(self, x: Value, least: float = -np.inf) -> Value:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lut.builders.network import INPUT, OUTPUT
 from lut.exporting.check import normalised, pixels_of
 from lut.exporting.job import Job, Pictures, Runner
 from lut.exporting.options import ExportOptions
@@ -118,7 +119,7 @@ def _scores(run: Runner, x: Tensor, job: Job) -> Tensor:
         part = pictures[start : start + job.batch]
         short = job.batch - len(part)
         whole = np.concatenate([part, part[:1].repeat(short, 0)]) if short else part
-        found.append(run(whole)[: len(part)])
+        found.append(run({INPUT: whole})[OUTPUT][: len(part)])
     given = torch.from_numpy(np.concatenate(found))
     if job.head == "argmax":
         classes = getattr(job.network.arch.head, "num_classes", 0)

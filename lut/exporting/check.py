@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lut.builders.network import INPUT, OUTPUT
 from lut.exporting.formats import TOLERANCE
 from lut.exporting.job import Job, Pictures, Runner
 from lut.exporting.networks import Network
@@ -66,7 +67,7 @@ def difference(run: Runner, job: Job, examples: list[Example]) -> Difference:
     for example in examples:
         logits = pipeline.enlarged(torch.from_numpy(example.logits)).numpy()
         expected = pipeline.finish(torch.from_numpy(example.logits)).numpy()
-        found = run(example.pictures)
+        found = run({INPUT: example.pictures})[OUTPUT]
         if found.shape != expected.shape or not np.isfinite(found).all():
             return Difference(None, None, len(examples) * job.batch)
         if job.head == "argmax":

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lut.builders.integers import TIMING, Quantisation, integer_share
+from lut.builders.network import INPUT, OUTPUT
 from lut.builders.pipeline import Ends, OutputHead, build_pipeline
 from lut.builders.weights import StateWeights
 from lut.exporting.formats import FileForm
@@ -20,11 +21,13 @@ from supernet.arch import ClassificationHead, SegmentationHead, format_resolutio
 from supernet.blocks import blocks_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from supernet.layers.pipeline import Pipeline
 
 Pictures = npt.NDArray[Any]  # (B, 3, H, W), float32 or uint8
-Outputs = npt.NDArray[Any]  # (B, ...), channels second
-Runner = Callable[[Pictures], Outputs]
+Tensors = Mapping[str, npt.NDArray[Any]]  # by name; maps with their channels second
+Runner = Callable[[Tensors], Tensors]
 PACKAGE = "efficientvit-nas"
 MOSTLY = 0.5  # of MACs, below which an int8 file says that most of its work is in float
 
@@ -40,7 +43,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Job:
-    """A network to write in one format and precision."""
+    """A network, or the image encoder of a promptable one, in one format and precision."""
 
     network: Network
     form: FileForm
@@ -55,11 +58,17 @@ class Job:
         return integer_share(blocks_of(self.network.arch), self.quantisation.floats)
 
     @property
+    def part(self) -> str:
+        """Return which part of the network it is; empty for all of it."""
+        return "encoder" if self.network.decoder else ""
+
+    @property
     def stem(self) -> str:
-        """Return ARCH-RESOLUTION-PRECISION[-untrained], which names of files begin with."""
+        """Return ARCH-RESOLUTION[-PART]-PRECISION[-untrained], which names of files begin with."""
         size = format_resolution(self.network.arch.resolution)
         mark = "" if self.network.is_trained else "-untrained"
-        return f"{self.network.name}-{size}-{self.form.precision}{mark}"
+        part = f"-{self.part}" if self.part else ""
+        return f"{self.network.name}-{size}{part}-{self.form.precision}{mark}"
 
     @property
     def is_plain(self) -> bool:
@@ -100,8 +109,12 @@ class Job:
                 quantisation=self.quantisation,
             )
 
+    def module(self, *, half: bool = False) -> "nn.Module":
+        """Return the same as one PyTorch module, the network in float16 if `half`."""
+        return self.pipeline(half=half)
+
     def pipeline(self, *, half: bool = False) -> "Pipeline":
-        """Return the same as one PyTorch module, its network in float16 if `half`."""
+        """Return `module` as what it is."""
         from supernet.layers.pipeline import Pipeline
 
         model = self.network.model
@@ -116,7 +129,7 @@ class Job:
     def description(self) -> str:
         """Return a line on what the file is."""
         arch = self.network.arch
-        text = f"EfficientViT {self.network.name}, {arch.task}, "
+        text = f"EfficientViT {self.network.name}, {self.part or arch.task}, "
         text += f"{format_resolution(arch.resolution)} px, {self.form.precision}"
         if self.form.precision == "int8" and self.integer_share < MOSTLY:
             text += f" of {100 * self.integer_share:.0f} % of its MACs, the others float"
@@ -133,6 +146,7 @@ class Job:
             "arch": network.arch.to_json(),
             "norm_eps": repr(network.norm_eps),
             "task": network.arch.task,
+            "part": self.part,
             "precision": self.form.precision,
             "input_type": self.input_type,
             "head": self.head,
@@ -150,10 +164,15 @@ class Job:
         return told
 
     @property
-    def example(self) -> Pictures:
-        """Return pictures of zeros, as the file takes them."""
+    def example(self) -> Tensors:
+        """Return inputs of zeros, as the file takes them."""
         kind: npt.DTypeLike = np.uint8 if self.input_type == "uint8" else np.float32
-        return np.zeros((self.batch, 3, *self.network.arch.resolution), kind)
+        return {INPUT: np.zeros((self.batch, 3, *self.network.arch.resolution), kind)}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of the outputs."""
+        return (OUTPUT,)
 
 
 def named(stem: Path, suffix: str) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lut.exporting.formats import FORMATS
 from lut.exporting.options import ExportOptions, Wanted
 from results.errors import ArchError, DataError, UserError, WeightsError
 from supernet.arch import (
@@ -26,8 +27,11 @@ from supernet.weights.header import WeightsHeader
 from supernet.weights.preprocessing import preprocessing_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from supernet.evaluation.recalibrated import Subnets
     from supernet.model import EfficientViT
+    from supernet.sam.model import PromptDecoder
     from supernet.tasks.task import Task as PictureTask
     from supernet.weights.fitting import StoredWeights
 
@@ -37,7 +41,10 @@ SETTLED_ON, SETTLED_SIDE = 8, 128  # pictures, and their longer side at most
 
 @dataclass(frozen=True)
 class Network:
-    """A network with weights, in evaluation mode and float32, on the CPU."""
+    """A network with weights, in evaluation mode and float32, on the CPU.
+
+    Of a promptable one `model` is the image encoder.
+    """
 
     name: str
     arch: Arch
@@ -46,6 +53,7 @@ class Network:
     weights: dict[str, Any]  # where they come from, for the manifest
     origin: dict[str, Any] = field(default_factory=dict)  # what a weights file tells beside that
     task: "PictureTask | None" = None  # with the pictures of --data
+    decoder: "PromptDecoder | None" = None  # of a promptable network, whose encoder is the model
 
     @property
     def is_trained(self) -> bool:
@@ -99,13 +107,25 @@ def plan_networks(options: ExportOptions, wanted: Sequence[Wanted], tell: Tell) 
 def _check_arch(arch: Arch, options: ExportOptions, wanted: Wanted) -> None:
     """Raise ArchError where the network is none to export, or lacks what is asked of it."""
     if isinstance(arch.head, PromptableHead):
-        raise ArchError(
-            f"{wanted.text} is promptable, an image encoder and a mask decoder; such networks are "
-            "not exported: choose one for classification, segmentation or super-resolution"
-        )
+        _check_promptable(options, wanted)
     has_classes = isinstance(arch.head, ClassificationHead | SegmentationHead)
     if options.head != "logits" and not has_classes:
         raise ArchError(f"{wanted.text} gives no classes; leave --head {options.head} out")
+
+
+def _check_promptable(options: ExportOptions, wanted: Wanted) -> None:
+    """Raise ArchError for a format or a precision that promptable networks are not exported in."""
+    for form in options.forms:
+        if not FORMATS[form.format].is_pipeline:
+            raise ArchError(
+                f"{wanted.text} is promptable, an image encoder and a mask decoder in files of "
+                f"their own; leave --format {form.format} out: its --weights are such a file"
+            )
+        if form.precision == "int8":
+            raise ArchError(
+                f"{wanted.text} is promptable, whose masks in int8 nothing here judges; take "
+                "--precision fp16"
+            )
 
 
 def _random(options: ExportOptions, wanted: Wanted) -> Plan:
@@ -117,17 +137,16 @@ def _random(options: ExportOptions, wanted: Wanted) -> Plan:
         import torch
 
         from supernet.evaluation.batchnorm import recalibrate
-        from supernet.model import build
+        from supernet.model import build_task_model
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            model = build(arch).eval()
+            model, decoder = _parts(build_task_model(arch).eval())
             # statistics of some noise, or the activations of a deep network would vanish
-            sides = (min(side, SETTLED_SIDE) for side in arch.resolution)
-            recalibrate(model, [torch.randn(SETTLED_ON, 3, *sides)])
+            recalibrate(model, [torch.randn(SETTLED_ON, 3, *_settled_size(arch))])
         weights = {"file": None, "sha256": None, "untrained": True, "seed": options.seed}
         origin = {"untrained": "true", "random_seed": options.seed}
-        return Network(wanted.name, arch, model, header, weights, origin, task)
+        return Network(wanted.name, arch, model, header, weights, origin, task, decoder)
 
     return Plan(wanted, arch, make)
 
@@ -168,15 +187,13 @@ def _subnet(
 ) -> Plan:
     from supernet.evaluation.extraction import header_of_subnet, origin_of, subnet_arch
     from supernet.evaluation.recalibrated import naming_memory
-    from supernet.model import EfficientViT
     from supernet.weights.tensors import sha256_of
 
     arch = subnet_arch(wanted.text, subnets.space, options.resolution, tell)
 
     def make() -> Network:
         with naming_memory():
-            model = subnets.network(arch)
-        assert isinstance(model, EfficientViT)
+            model, decoder = _parts(subnets.network(arch))
         header = header_of_subnet(subnets.header, arch)
         assert header.preprocessing is not None
         model.preprocessing = header.preprocessing
@@ -184,7 +201,8 @@ def _subnet(
         origin = origin_of(sha256, header, subnets.recalibration)
         weights = {"file": str(path), "sha256": sha256, "untrained": False, "seed": None}
         task = subnets.task if options.data or options.needs_pictures else None
-        return Network(wanted.name, arch, model, header, weights | {"subnet": origin}, origin, task)
+        weights |= {"subnet": origin}
+        return Network(wanted.name, arch, model, header, weights, origin, task, decoder)
 
     return Plan(wanted, arch, make)
 
@@ -192,7 +210,7 @@ def _subnet(
 def _stored(options: ExportOptions, wanted: Wanted, weights: "StoredWeights", tell: Tell) -> Plan:
     import torch
 
-    from supernet.model import EfficientViT, build_task_model
+    from supernet.model import build_task_model
     from supernet.weights.fitting import fit
     from supernet.weights.networks import network_with
 
@@ -214,14 +232,32 @@ def _stored(options: ExportOptions, wanted: Wanted, weights: "StoredWeights", te
     task = _task(arch, weights.header, options) or _embedded(arch, weights, options)
 
     def make() -> Network:
-        model = network_with(weights, arch, tell=tell).eval()
-        assert isinstance(model, EfficientViT)
+        model, decoder = _parts(network_with(weights, arch, tell=tell).eval())
         header = _header_for(weights.header, arch, model)
         origin = _extraction(weights.header)
         told = {"file": str(weights.path), "sha256": weights.sha256, "untrained": False}
-        return Network(wanted.name, arch, model, header, told | {"seed": None}, origin, task)
+        told |= {"seed": None}
+        return Network(wanted.name, arch, model, header, told, origin, task, decoder)
 
     return Plan(wanted, arch, make)
+
+
+def _parts(model: "nn.Module") -> "tuple[EfficientViT, PromptDecoder | None]":
+    """Return a network, or the image encoder of a promptable one and its decoder."""
+    from supernet.model import EfficientViT
+    from supernet.sam.model import Sam
+
+    decoder = model if isinstance(model, Sam) else None
+    encoder = model.image_encoder if isinstance(model, Sam) else model
+    assert isinstance(encoder, EfficientViT)
+    return encoder, decoder
+
+
+def _settled_size(arch: Arch) -> tuple[int, ...]:
+    """Return a size of pictures that is enough for statistics of noise, in pixels."""
+    if isinstance(arch.head, PromptableHead):
+        return arch.resolution  # no other is taken
+    return tuple(min(side, SETTLED_SIDE) for side in arch.resolution)
 
 
 def _header_for(header: WeightsHeader, arch: Arch, model: "EfficientViT") -> WeightsHeader:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lut.builders.network import INPUT
-from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
+from lut.exporting.job import Job, Loaded, Pictures, Tensors, named
 from results.files import write_bytes
 
 
@@ -21,21 +21,20 @@ def load(path: Path, job: Job) -> Loaded:
     import onnxruntime
 
     session = _session(path)
-    (entry,) = session.get_inputs()
+    names = [output.name for output in session.get_outputs()]
 
-    def run(pictures: Pictures) -> Outputs:
-        outputs: list[Outputs] = session.run(None, {entry.name: pictures})
-        return outputs[0]
+    def run(inputs: Tensors) -> Tensors:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
     return Loaded(run, f"onnxruntime {onnxruntime.__version__}")
 
 
-def observer(job: Job) -> Callable[[Pictures], dict[str, Outputs]]:
+def observer(job: Job) -> Callable[[Pictures], Tensors]:
     """Return what gives the limits of activations by place, of a job that observes."""
     session = _session(job.built("onnx"))
     names = [output.name for output in session.get_outputs()][1:]
 
-    def run(pictures: Pictures) -> dict[str, Outputs]:
+    def run(pictures: Pictures) -> Tensors:
         return dict(zip(names, session.run(names, {INPUT: pictures}), strict=True))
 
     return run

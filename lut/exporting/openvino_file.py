@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
+from lut.exporting.job import Job, Loaded, Tensors, named
 
 SECTION = "efficientvit_nas"  # of the file's rt_info, where its metadata is
 # As PyTorch computes, on one thread; some CPUs would take bfloat16.
@@ -31,9 +31,8 @@ def load(path: Path, job: Job) -> Loaded:
     openvino = _openvino()
     compiled = openvino.Core().compile_model(path, "CPU", CONFIG)
 
-    def run(pictures: Pictures) -> Outputs:
-        outputs: Outputs = compiled([pictures])[0]
-        return outputs
+    def run(inputs: Tensors) -> Tensors:
+        return {port.any_name: own for port, own in compiled(dict(inputs)).items()}
 
     return Loaded(run, f"openvino {openvino.get_version().partition('-')[0]}")
 

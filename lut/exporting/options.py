@@ -51,6 +51,10 @@ class ExportOptions(Options):
     batch: int = 1
     """Pictures at a time, a fixed number."""
 
+    points: int = 2
+    """Points of a prompt that a promptable network's decoder takes, a fixed number: clicks, a
+    box's two corners, and padding."""
+
     images: int = 8
     """Pictures that every file is held against PyTorch on."""
     data: Path | None = None
@@ -98,8 +102,8 @@ class ExportOptions(Options):
                 )
         check_choice("input type", self.input_type, INPUT_TYPES, DeviceError)
         check_choice("head", self.head, HEADS, DeviceError)
-        least = {"batch": 1, "images": 1, "recalibration_images": 1, "batch_size": 1, "seed": 0}
-        least |= {"calibration_images": 1, "limit": 1, "max_drop": 0}
+        least = {"batch": 1, "points": 1, "images": 1, "recalibration_images": 1}
+        least |= {"batch_size": 1, "seed": 0, "calibration_images": 1, "limit": 1, "max_drop": 0}
         check_all_least(self, least | {"workers": 0})
         if self.task is not None:
             check_task(self.task)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lut.exporting.check import Difference, Example, difference, examples_of, told
+from lut.exporting.decoder import DecoderJob
 from lut.exporting.formats import FORMATS, TOLERANCE, FileForm, require_all
 from lut.exporting.int8 import allowed, calibrated, costly_blocks, loss_of, told_int8
 from lut.exporting.job import Job
@@ -86,6 +87,8 @@ def _export(plan: Plan, options: ExportOptions, folder: Path) -> dict[str, Any]:
     """Write the files of one network, and return what the manifest says of it."""
     network = plan.make()
     jobs = [_job(network, form, options) for form in options.forms]
+    if network.decoder:
+        jobs += [_decoder_job(network, form, options) for form in options.forms]
     examples = examples_of(jobs[0], options)
     holds = plan.wanted.arch == network.arch  # no flag made another network of it
     predictions = plan.wanted.predictions if holds else ()
@@ -123,6 +126,10 @@ def _pictures(network: Network, options: ExportOptions) -> str:
     return f"seeded noise, seed {options.seed}"
 
 
+def _decoder_job(network: Network, form: FileForm, options: ExportOptions) -> DecoderJob:
+    return DecoderJob(network, form, 1, "float", "logits", num_points=options.points)
+
+
 def _write(
     job: Job,
     examples: list[Example],
@@ -142,7 +149,10 @@ def _write(
     try:
         loaded = module.load(unchecked[0], job)
         runtime, extra = loaded.runtime, loaded.told
-        found = difference(loaded.run, job, examples)
+        if isinstance(job, DecoderJob):
+            found = job.difference(loaded.run, examples, options.seed)
+        else:
+            found = difference(loaded.run, job, examples)
         if is_int8 and found.relative is not None:
             loss = loss_of(loaded, job, options)
     except UserError:
@@ -169,6 +179,7 @@ def _write(
         "companions": files[1:],
         "format": job.form.format,
         "precision": job.form.precision,
+        "part": job.part or None,
         "status": "checked" if is_good else "rejected",
         **told(found),
         "checked_with": runtime,
@@ -186,6 +197,6 @@ def _prediction(job: Job, predictions: Sequence[Prediction]) -> dict[str, Any] |
     runtimes = FORMATS[job.form.format].runtimes
     for own in predictions:
         same = (own.precision, own.batch) == (job.form.precision, job.batch)
-        if same and own.runtime in runtimes and job.is_plain:
+        if same and own.runtime in runtimes and job.is_plain and not job.part:
             return asdict(own)
     return None

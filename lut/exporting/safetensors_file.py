@@ -8,7 +8,8 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
+from lut.builders.network import INPUT, OUTPUT
+from lut.exporting.job import Job, Loaded, Tensors, named
 
 
 def write(job: Job, stem: Path) -> list[Path]:
@@ -37,9 +38,8 @@ def load(path: Path, job: Job) -> Loaded:
 
     model = load_network(job.network.arch, path).eval()
 
-    def run(pictures: Pictures) -> Outputs:
+    def run(inputs: Tensors) -> Tensors:
         with torch.no_grad():
-            outputs: Outputs = model(torch.from_numpy(pictures)).numpy()
-            return outputs
+            return {OUTPUT: model(torch.from_numpy(inputs[INPUT])).numpy()}
 
     return Loaded(run, f"torch {torch.__version__}")

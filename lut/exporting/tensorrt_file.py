@@ -13,9 +13,8 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from lut.builders.network import INPUT
 from lut.exporting import onnx_file
-from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
+from lut.exporting.job import Job, Loaded, Tensors, named
 from lut.runtimes.trtexec import Program, ask, build_engine, find_trtexec, run_engine
 from lut.targets.local import Local
 from results.errors import TargetError
@@ -32,6 +31,11 @@ class Output(Record, frozen=True):
     name: str
     dimensions: Annotated[str, msgspec.Meta(pattern=r"^\d{1,9}(x\d{1,9})*$")]
     values: list[float]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the sizes of its axes."""
+        return tuple(map(int, self.dimensions.split("x")))
 
 
 def write(job: Job, stem: Path) -> list[Path]:
@@ -67,15 +71,16 @@ def load(path: Path, job: Job) -> Loaded:
     program = _program()
     assert program is not None  # it has just built the engine
 
-    def run(pictures: Pictures) -> Outputs:
+    def run(inputs: Tensors) -> Tensors:
         with tempfile.TemporaryDirectory() as folder:
-            given = Path(folder) / "pictures"
-            pictures.tofile(given)
-            text = run_engine(program, str(path), {INPUT: str(given)}, folder, RUN_TIMEOUT_S)
-        (output,) = parse_json(text, list[Output], "trtexec's output", error=TargetError)
-        shape = [int(side) for side in output.dimensions.split("x")]
+            given = {name: Path(folder) / name for name in inputs}
+            for name, values in inputs.items():
+                values.tofile(given[name])
+            paths = {name: str(file) for name, file in given.items()}
+            text = run_engine(program, str(path), paths, folder, RUN_TIMEOUT_S)
+        outputs = parse_json(text, list[Output], "trtexec's outputs", error=TargetError)
         kind = np.int64 if job.head == "argmax" else np.float32
-        return np.array(output.values, kind).reshape(shape)
+        return {own.name: np.array(own.values, kind).reshape(own.shape) for own in outputs}
 
     number = program.version()
     runtime = f"TensorRT {number[0]}.{number[1]}" if number else "TensorRT"

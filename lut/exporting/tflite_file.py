@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from lut.exporting.job import Job, Loaded, Outputs, Pictures, named
+from lut.exporting.job import Job, Loaded, Pictures, Tensors, named
 from results.files import write_bytes
+
+MAP = 4  # axes of pictures and maps, whose channels are last in the files
 
 
 def write(job: Job, stem: Path) -> list[Path]:
@@ -23,25 +25,27 @@ def write(job: Job, stem: Path) -> list[Path]:
 def load(path: Path, job: Job) -> Loaded:
     """Return what runs a file."""
     interpreter = _interpreter(model_path=str(path))
-    (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-    is_map = len(output["shape"]) == 4
+    entries = {own["name"]: own["index"] for own in interpreter.get_input_details()}
+    outputs = {own["name"]: own["index"] for own in interpreter.get_output_details()}
 
-    def run(pictures: Pictures) -> Outputs:
-        interpreter.set_tensor(entry["index"], np.ascontiguousarray(np.moveaxis(pictures, 1, -1)))
+    def run(inputs: Tensors) -> Tensors:
+        for name, values in inputs.items():
+            given = np.moveaxis(values, 1, -1) if values.ndim == MAP else values
+            interpreter.set_tensor(entries[name], np.ascontiguousarray(given))
         interpreter.invoke()
-        found: Outputs = interpreter.get_tensor(output["index"])
-        return np.moveaxis(found, -1, 1) if is_map else found
+        found = {name: interpreter.get_tensor(index) for name, index in outputs.items()}
+        return {n: np.moveaxis(own, -1, 1) if own.ndim == MAP else own for n, own in found.items()}
 
     return Loaded(run, f"ai-edge-litert {version('ai-edge-litert')}")
 
 
-def observer(job: Job) -> Callable[[Pictures], dict[str, Outputs]]:
+def observer(job: Job) -> Callable[[Pictures], Tensors]:
     """Return what gives the limits of activations by place, of a job that observes."""
     interpreter = _interpreter(model_content=job.built("tflite"))
     (entry,) = interpreter.get_input_details()
     outputs = interpreter.get_output_details()[1:]
 
-    def run(pictures: Pictures) -> dict[str, Outputs]:
+    def run(pictures: Pictures) -> Tensors:
         interpreter.set_tensor(entry["index"], np.ascontiguousarray(np.moveaxis(pictures, 1, -1)))
         interpreter.invoke()
         return {own["name"]: interpreter.get_tensor(own["index"]).reshape(()) for own in outputs}

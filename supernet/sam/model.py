@@ -139,18 +139,22 @@ class PromptEncoder(nn.Module):
             if points is not None and labels is not None:
                 corners = torch.cat([points, corners], dim=1)
                 corner_labels = torch.cat([labels.to(corner_labels), corner_labels], dim=1)
-            tokens = self._embed(corners, corner_labels)
+            tokens = self.embed(corners, corner_labels)
         if masks is None:
-            dense = self.no_mask_embed.weight[:, :, None, None].expand(-1, -1, *self.embedding_size)
+            dense = self.without_mask()
         else:
             dense = self.mask_downscaling(masks.to(self.no_mask_embed.weight.dtype))
         return tokens, dense
+
+    def without_mask(self) -> Tensor:
+        """Return the image that stands for no mask, (1, C, H, W)."""
+        return self.no_mask_embed.weight[:, :, None, None].expand(-1, -1, *self.embedding_size)
 
     @property
     def _dim(self) -> int:
         return self.no_mask_embed.embedding_dim
 
-    def _embed(self, points: Tensor, labels: Tensor) -> Tensor:
+    def embed(self, points: Tensor, labels: Tensor) -> Tensor:
         """Embed points, (B, N, 2), with labels, (B, N), as (B, N, C)."""
         height, width = self.frame
         centres = points + 0.5  # a coordinate names a pixel, its embedding the pixel's centre
@@ -215,6 +219,11 @@ class MaskDecoder(nn.Module):
         )
         self.iou_prediction_head = Perceptron([dim, iou_hidden, iou_hidden, num_masks])
 
+    @property
+    def upscaling_norm(self) -> LayerNorm2d:
+        """Return the normalisation of the image between its two enlargements."""
+        return cast(LayerNorm2d, self.output_upscaling[1])
+
     def forward(
         self,
         embedding: Tensor,
@@ -222,7 +231,7 @@ class MaskDecoder(nn.Module):
         tokens: Tensor,
         dense: Tensor,
         *,
-        multimask: bool = True,
+        multimask: bool | None = True,
     ) -> tuple[Tensor, Tensor]:
         """Decode B prompts, of one image or each of its own.
 
@@ -230,10 +239,10 @@ class MaskDecoder(nn.Module):
             embedding: of the image, (1 or B, C, H, W).
             positions: of its cells, (1, C, H, W).
             tokens, dense: what `PromptEncoder` gives, (B, N, C) and (1 or B, C, H, W).
-            multimask: the three masks of a doubtful prompt instead of the single one.
+            multimask: the three masks of a doubtful prompt instead of the single one; None: all.
 
         Returns:
-            mask logits (B, M, 4 H, 4 W) and predicted IoUs (B, M); M is 3 or 1.
+            mask logits (B, M, 4 H, 4 W) and predicted IoUs (B, M); M is 3, 1 or 4.
         """
         height, width = embedding.shape[-2:]
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
@@ -241,7 +250,7 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([output_tokens, tokens], dim=1)
         tokens, image = self.transformer(embedding + dense, positions, tokens)
 
-        chosen = slice(1, None) if multimask else slice(0, 1)
+        chosen = slice(None) if multimask is None else slice(1, None) if multimask else slice(0, 1)
         mask_tokens = tokens[:, 1 : 1 + self.mask_tokens.num_embeddings]
         filters = torch.stack(
             [
