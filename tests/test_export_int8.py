@@ -206,9 +206,9 @@ def test_accuracies_are_those_of_an_evaluation(arch, batch):
         for parameter in other.parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.manual_seed(1))
 
-    def run(pictures):
-        assert len(pictures) == batch
-        return other(torch.from_numpy(pictures)).numpy()
+    def run(inputs):
+        assert len(inputs["image"]) == batch
+        return {"output": other(torch.from_numpy(inputs["image"])).numpy()}
 
     options = ExportOptions(format=("onnx",), limit=10, workers=0)
     found = accuracy_of(run, job, options)
@@ -218,7 +218,9 @@ def test_accuracies_are_those_of_an_evaluation(arch, batch):
     assert found.pictures == 10
     assert found.before == pytest.approx(before[task.primary], rel=1e-6)
     assert found.after == pytest.approx(after[task.primary], rel=1e-6)
-    same = accuracy_of(lambda x: model(torch.from_numpy(x)).numpy(), replace(job, batch=1), options)
+    other = model
+    batch = 1
+    same = accuracy_of(run, replace(job, batch=1), options)
     assert same.drop == pytest.approx(0, abs=1e-5)
 
 

@@ -136,7 +136,7 @@ class OnnxGraph(OnnxOps):
         self.graph.output.append(_described(name, output))
         for number, (place, value) in enumerate(self.observed):
             own = f"{place}/{'least' if number % 2 == 0 else 'largest'}"
-            self._append("Identity", [value], [own], {})
+            self.append("Identity", [value], [own], {})
             self.graph.output.append(_described(own, value))
         file: bytes = self.model.SerializeToString()
         return file

@@ -320,7 +320,7 @@ def _embedded(arch: Arch, weights: "StoredWeights", options: ExportOptions) -> "
 
     Raises DataError where they learned from others.
     """
-    if not options.needs_pictures:
+    if not options.needs_pictures or isinstance(arch.head, PromptableHead):
         return None
     from supernet.evaluation.recalibrated import task_of
 
