@@ -119,9 +119,10 @@ class SearchOptions(Options):
     networks, or from choices that were evaluated."""
 
     prove: str = AUTO
-    """Whether to find the exact front of the same predictors, and add what the search missed:
-    auto (spaces of up to 10^11 networks after 100,000 evaluations, else of up to 10^8; takes a
-    second or two), always (up to a minute or so, if it takes that) or never."""
+    """Whether to find the exact front of the same predictors, and add what the search missed, or
+    with accuracies of evaluated networks bound how much that is: auto (spaces of up to 10^11
+    networks after 100,000 evaluations, else of up to 10^8; takes seconds), always (up to a minute
+    or so, if it takes that) or never."""
     trials: int | None = None
     """Trials of the Optuna study; by default 300 of the archive's best networks, 3000 with another
     sampler, 300 where each is evaluated (--evaluate supernet), or as the resumed run has them."""

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from predictors.accuracy import AccuracyPrediction
 from predictors.batch import Batch, Predictions, PredictsMany
 from predictors.evaluations import Evaluations, metric_of, unit_of_task
+from predictors.models.bounds import ModelRelaxation
 from predictors.models.choose import AUTO, fit_table
 from predictors.models.file import Metadata, Origin, read_model
 from predictors.models.model import Model
 from predictors.models.table import FEWEST, Columns, Table
 from predictors.onehot import choices_of
 from predictors.physical import columns_of_batch, features_of, genes_of
+from predictors.relaxation import Link, Relaxable, Relaxation
 from predictors.worth import Array
 from results.errors import ArchError, PredictorError, SpaceError
 from results.reading import as_kind
@@ -30,7 +32,7 @@ NAMES = {"ridge": "ridge regression", "gp": "a Gaussian process", "trees": "boos
 
 
 @dataclass(frozen=True)
-class LearnedPredictor(PredictsMany):
+class LearnedPredictor(PredictsMany, Relaxable):
     """Predicts what a subnet of the supernet would be evaluated at."""
 
     space: Space
@@ -75,6 +77,10 @@ class LearnedPredictor(PredictsMany):
             *self._wanted(*columns_of_batch(batch), len(batch))
         )
         return self._clip(means), stds
+
+    def relax(self, links: Sequence[Link]) -> Relaxation:
+        """Return an upper bound of accuracies over links; that of the Matern part and of trees."""
+        return ModelRelaxation(self.model, links, lambda t: self._clip(self.model.warp.back(t)))
 
     def _predict(
         self, columns: tuple[Columns, Columns]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from predictors.components import HEAD, PICTURE, Indices, PartComponents, index_of, width_column
 from predictors.slots import Column, Slot
 from predictors.worth import STRIDES, Array
+from supernet.arch import HEADED, UNEXPANDED
 from supernet.space import Value
 
 Marks = NDArray[np.bool_]
@@ -59,6 +60,23 @@ class PartRows:
         """Tell which networks have one of some choices of a column."""
         is_one = np.array([choice in choices for choice in self.part.columns[column]])
         return is_one[self.digits[column]]
+
+    def choices(self, name: str) -> tuple[list[Value], Indices]:
+        """Return a dimension's choices, and which each network has.
+
+        The last one is what stands where another dimension's choice leaves it without meaning.
+        """
+        choices, position = list(self.part.columns[name]), self.digits[name]
+        stage, _, field = name.partition(".")
+        if field == "expand_ratio":
+            idle = self.chose(f"{stage}.local", UNEXPANDED)
+            return [*choices, 1], np.where(idle, len(choices), position)
+        if field in ("scales", "head_dim"):
+            headed = HEADED if field == "head_dim" else ("relu_linear",)
+            meant = self.chose(f"{stage}.mixer", headed)
+            nothing: Value = 0 if field == "head_dim" else ()
+            return [*choices, nothing], np.where(meant, position, len(choices))
+        return choices, position
 
     def index(self, slot: int) -> Indices:
         """Return the row of each network in a slot."""

@@ -1,6 +1,6 @@
 """What a network costs, as numbers that tell a predictor its size and where it lies."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from predictors.components import Indices
 from predictors.models.table import Array
 from predictors.onehot import FAMILY, Choices
 from predictors.part_rows import PartRows
-from supernet.arch import HEADED, UNEXPANDED, Arch
+from supernet.arch import Arch
 from supernet.blocks import blocks_of
 from supernet.cost import cost_of
 from supernet.space import format_value
@@ -54,22 +54,26 @@ def columns_of_batch(batch: Batch) -> tuple[dict[str, NDArray[Any]], dict[str, A
     return {name: _column(parts, len(batch)) for name, parts in found.items()}, features
 
 
-def _chosen(rows: PartRows, name: str) -> tuple[list[Any], Indices]:
-    """Return a dimension's choices, and which each network has.
+def columns_of_rows(
+    rows: PartRows, names: Collection[str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Array]]:
+    """Return genes of some of a part's dimensions, and features of the blocks that rows hold.
 
-    The last one is what stands where another dimension's choice leaves it without meaning.
+    As `columns_of_batch` gives them; features in all are the rows' own share.
     """
-    told = [_gene(name, value) for value in rows.part.columns[name]]
-    stage, _, field = name.partition(".")
-    position = rows.digits[name]
-    if field == "expand_ratio":
-        idle = rows.chose(f"{stage}.local", UNEXPANDED)
-        return [*told, 1], np.where(idle, len(told), position)
-    if field in ("scales", "head_dim"):
-        meant = rows.chose(f"{stage}.mixer", HEADED if field == "head_dim" else ("relu_linear",))
-        nothing = 0 if field == "head_dim" else _gene(name, ())
-        return [*told, nothing], np.where(meant, position, len(told))
-    return told, position
+    own = rows.part.part.name
+    every = np.arange(len(rows))
+    genes = {
+        f"{own}.{name}": _column([(every, *_chosen(rows, name))], len(rows))
+        for name in sorted(names)
+    }
+    return genes, _amounts(rows)
+
+
+def _chosen(rows: PartRows, name: str) -> tuple[list[Any], Indices]:
+    """Return `PartRows.choices` as `genes_of` gives them."""
+    choices, position = rows.choices(name)
+    return [_gene(name, value) for value in choices], position
 
 
 def _column(parts: list[tuple[Indices, list[Any], Indices]], count: int) -> NDArray[Any]:
@@ -90,7 +94,8 @@ def _amounts(rows: PartRows) -> dict[str, Array]:
     amounts: dict[str, Array] = {}
     for name, column in zip(COUNTED, columns, strict=True):
         amounts[name] = rows.total(column)
-        for number, slot in enumerate(part.slots):
+        for number in rows.slots:
+            slot = part.slots[number]
             if slot.kind != "head":
                 stage = f"stage{slot.number}" if slot.number else "stem"
                 total = amounts.setdefault(f"{stage}.{name}", np.zeros(len(rows)))

@@ -17,7 +17,8 @@ from scipy.stats import kendalltau
 from predictors.accuracy import AccuracyPrediction
 from predictors.batch import Batch, Predictions, PredictsMany
 from predictors.evaluations import Evaluations, unit_of_task
-from predictors.onehot import Choices, OneHot, choices_of
+from predictors.onehot import FAMILY, Choices, OneHot, choices_of
+from predictors.relaxation import Limits, Link, Logarithms, Relaxable, Relaxation
 from predictors.ridge import Ridge, fit_ridge
 from predictors.worth import Array
 from results.errors import PredictorError, SpaceError
@@ -39,7 +40,7 @@ class CrossValidation:
 
 
 @dataclass(frozen=True)
-class SubnetPredictor(PredictsMany):
+class SubnetPredictor(PredictsMany, Relaxable):
     """Predicts what a subnet of the supernet would be evaluated at."""
 
     space: Space
@@ -85,14 +86,22 @@ class SubnetPredictor(PredictsMany):
         """Return what `predict_many` does: of a sum of effects nothing else is known."""
         return self.predict_many(batch)
 
+    def relax(self, links: Sequence[Link]) -> Relaxation:
+        """Return accuracies as sums over links, which they are but for being clipped."""
+        return _Sum(self, links)
+
     def _predict(
         self, rows: Sequence[Choices], columns: Array
     ) -> tuple[Array, Array, NDArray[np.int64]]:
         """Return means, standard deviations and the numbers of choices that no subnet has."""
-        most = math.inf if unit_of_task(self.evaluations.task) == "dB" else 100.0
         unseen = np.array([self.columns.unseen(row) for row in rows], dtype=np.int64)
-        means = np.clip(self.ridge.predict(columns), 0.0, most)
+        means = self.clip(self.ridge.predict(columns))
         return means, np.sqrt(self.error.rmse**2 + unseen * self.spread**2), unseen
+
+    def clip(self, means: Array) -> Array:
+        """Return means within what the metric can be."""
+        most = math.inf if unit_of_task(self.evaluations.task) == "dB" else 100.0
+        return np.clip(means, 0.0, most)
 
     def describe(self) -> str:
         """Return provenance and error, in one line."""
@@ -138,6 +147,56 @@ class SubnetPredictor(PredictsMany):
                 for name, choices in self.columns.seen.items()
             },
         }
+
+
+class _Sum(Relaxation):
+    """What the choices of links add up to."""
+
+    def __init__(self, predictor: SubnetPredictor, links: Sequence[Link]) -> None:
+        self._ridge, self._seen = predictor.ridge, predictor.columns.seen
+        self.accuracy, self.curves = predictor.clip, Logarithms.of()
+        self.totals = [np.zeros((0, len(link.rows))) for link in links]
+        part = links[0].rows.part.part.name
+        is_known = part in self._seen[FAMILY]
+        names = {f"{part}.{name}" for link in links for name in link.names}
+        self._own, self.unseen = [], []
+        for link in links:
+            count = len(link.rows)
+            own, unseen = np.zeros(count), np.full(count, not is_known)
+            for name in sorted(link.names) if is_known else ():
+                choices, position = link.rows.choices(name)
+                worth = [self._worth(f"{part}.{name}", choice) for choice in choices]
+                own += np.nan_to_num(np.array(worth))[position]
+                unseen |= np.isnan(worth)[position]
+            self._own.append(own)
+            self.unseen.append(unseen)
+        self._own[0] += self._ridge.mean
+        if is_known:
+            others = set(self._seen) - names - {FAMILY}
+            self._own[0] += self._worth(FAMILY, part) + sum(self._worth(n, ...) for n in others)
+
+    def _worth(self, name: str, choice: Any) -> float:
+        """Return what a choice adds to the mean; NaN for one that no subnet has, ... for none."""
+        choices = self._seen.get(name, ())
+        if choice is not ... and choice not in choices:
+            return math.nan
+        before = list(self._seen).index(name)
+        start = sum(len(own) for own in list(self._seen.values())[:before])
+        means, effects = (
+            own[start : start + len(choices)] for own in (self._ridge.means, self._ridge.effects)
+        )
+        chosen = np.array([float(own == choice) for own in choices])
+        return float((chosen - means) @ effects)
+
+    def own(self, limits: Limits) -> list[Array]:
+        """Return the sum by link, (rows,)."""
+        return self._own
+
+    def span(self, limits: Limits) -> tuple[Array, Array]:
+        """Return what values are at least and at most, (weights,)."""
+        nothing = np.zeros(len(limits[0]))
+        low, high = (sum(float(end(own)) for own in self._own) for end in (np.min, np.max))
+        return nothing + low, nothing + high
 
 
 def fit_subnets(evaluations: Evaluations, space: Space) -> SubnetPredictor:

@@ -20,6 +20,8 @@ from predictors.accuracy import AccuracyPrediction
 from predictors.batch import Batch, Predictions, PredictsMany
 from predictors.evaluations import Evaluations, read_evaluations, unit_of_task
 from predictors.learned import LearnedPredictor
+from predictors.relaxation import Link, Relaxable, Relaxation
+from predictors.relaxed_levels import relax_levels
 from predictors.second_level import SecondLevel, fit_second_level
 from predictors.subnets import SubnetPredictor
 from predictors.worth import Array
@@ -37,7 +39,7 @@ FirstLevel = LearnedPredictor | SubnetPredictor
 
 
 @dataclass(frozen=True)
-class TwoLevelPredictor(PredictsMany):
+class TwoLevelPredictor(PredictsMany, Relaxable):
     """Predicts what a network reaches when it is trained alone, as those of `trained` were."""
 
     first: FirstLevel
@@ -89,12 +91,19 @@ class TwoLevelPredictor(PredictsMany):
         far = self.second.fit.leverage(x) > FAR
         return Predictions(means, stds, inherited.extrapolated | far, inherited.transferred)
 
+    def relax(self, links: Sequence[Link]) -> Relaxation:
+        """Return an upper bound of accuracies over links; raises as `relax_levels`."""
+        return relax_levels(self.first.relax(links), self.second.fit, links, self._clip)
+
+    def _clip(self, means: Array) -> Array:
+        most = math.inf if unit_of_task(self.task) == "dB" else 100.0
+        return np.clip(means, 0.0, most)
+
     def _predict(self, x: Array, first_stds: Array) -> tuple[Array, Array]:
         means, stds = self.second.predict(x)
         slope = float(self.second.fit.effects[0])
         more = np.maximum(0.0, first_stds**2 - self.first_std**2)
-        most = math.inf if unit_of_task(self.task) == "dB" else 100.0
-        return np.clip(means, 0.0, most), np.sqrt(stds**2 + slope**2 * more)
+        return self._clip(means), np.sqrt(stds**2 + slope**2 * more)
 
     @cached_property
     def errors(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from nas.exact.chains import at
 from nas.exact.duals import Weighted
 from nas.exact.joins import ROUNDING, Join
-from nas.exact.sections import CUT
+from nas.exact.stages import CUT
 from predictors.components import Indices
 from predictors.worth import Array
 

@@ -13,13 +13,13 @@ from functools import cached_property
 
 import numpy as np
 
-from nas.exact.sections import CUT, Context, Digits, Section
+from nas.exact.sections import Section
+from nas.exact.stages import CUT, Context, Digits, links_of
 from predictors.accuracy import Prior
-from predictors.components import Indices, PartComponents, width_column
+from predictors.components import Indices, PartComponents
 from predictors.latency import LatencyPredictor
-from predictors.part_rows import PartRows
 from predictors.shape import LAST_STAGES, SPREAD
-from predictors.worth import STRIDES, Array
+from predictors.worth import Array
 
 SUMS = ("ms", "macs", "blocks", "spread", "loss", "compared", "params", "all_macs", "apart")
 OTHER_MS = "other_ms"  # on a second device, where there is one
@@ -43,13 +43,7 @@ class Link:
     @cached_property
     def peak(self) -> Array:
         """Return elements that are live at least in the blocks, the head left out, (rows,)."""
-        part, stages = self.section.part, self.section.stages
-        count = self.sums.shape[1]
-        if any(0 <= n < stages[0] - 1 for n in part.tapped):
-            return np.zeros(count)  # what is kept of those is not known here
-        slots = [n for n in self.section.slots if part.slots[n].kind != "head"]
-        peak: Array = PartRows(part, np.arange(count), self.digits, slots).peak
-        return peak
+        return self.section.least_peak(self.digits)
 
     @property
     def depth(self) -> Indices:
@@ -85,13 +79,10 @@ class Links:
         self.part, self.prior = part, prior
         self._known: dict[tuple[int, Context], Link] = {}
         last = len(part.places)
-        first_of_last = len(STRIDES) - 1
-        bounds = [*range(first_of_last), last]
-        ranges = [range(n, n + 1) for n in bounds[:-1]] + [range(first_of_last, last + 1)]
         self.front = Section(part, latencies, prior, range(CUT + 1))
         self.back = Section(part, latencies, prior, range(CUT + 1, last + 1))
         self.score = self.front.score
-        self.sections = [Section(part, latencies, prior, stages) for stages in ranges]
+        self.sections = [Section(part, latencies, prior, stages) for stages in links_of(part)]
 
     def of(self, context: Context) -> list[Link]:
         """Return the links of a context, the stem first. They are made once."""
@@ -105,16 +96,6 @@ class Links:
         if key not in self._known:
             self._known[key] = self._link(section, context)
         return self._known[key]
-
-    @property
-    def most_rows(self) -> int:
-        """Return the number of choices of the link that has most."""
-        choices, most = self.part.part.dimensions, 0
-        for section in self.sections:
-            before = width_column(section.stages[0] - 1) if section.stages[0] else None
-            names = [before, *section.names] if before in choices else section.names
-            most = max(most, math.prod(len(choices[name]) for name in names))
-        return most
 
     @cached_property
     def losses(self) -> Array:
@@ -136,26 +117,14 @@ class Links:
         return most
 
     def _link(self, section: Section, context: Context) -> Link:
-        part, stages = self.part, section.stages
-        own_width, first_depth = width_column(stages[-1]), f"stage{stages[0]}.depth"
-        if stages[0] == 0:
-            first_depth = "stem.depth"
-        widths = [width_column(stages[0] - 1), own_width] if stages[0] else [own_width]
-        last = [first_depth, *widths]
-        names = [*(name for name in section.names if name not in last), *last]
-        sizes = [len(part.columns[name]) for name in names]
-        chosen = np.indices(sizes).reshape(len(sizes), -1)
-        digits = dict(zip(names, chosen, strict=True))
-        count = chosen.shape[1]
-        fixed = {n: np.full(count, digit) for n, digit in context.digits(part).items()}
-        items = section.items(digits | fixed, costs=True, peak=False, shape=True)
-        depths, before = len(part.columns[first_depth]), sizes[-2] if stages[0] else 1
+        shape, digits = section.all_choices(context)
+        items = section.items(digits, costs=True, peak=False, shape=True)
         return Link(
-            (depths, before, sizes[-1]),
-            digits | fixed,
+            shape,
+            digits,
             np.stack([items[name] for name in SUMS]),
             items.get(OTHER_MS, np.zeros(0)),
-            self._apart(stages[0]),
+            self._apart(section.stages[0]),
             section,
         )
 

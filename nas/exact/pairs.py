@@ -15,7 +15,8 @@ import numpy as np
 from lut.table import Table
 from lut.terms import HOST_BYTES
 from nas.exact.score import Score
-from nas.exact.sections import CUT, Items
+from nas.exact.sections import Items
+from nas.exact.stages import CUT
 from predictors.accuracy import Prior
 from predictors.components import Indices
 from predictors.part_rows import Marks

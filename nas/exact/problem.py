@@ -8,18 +8,17 @@ from numpy.typing import NDArray
 
 from nas.exact.links import Links
 from nas.exact.pairs import AS_WRITTEN, Limits, Terms
-from nas.exact.sections import CUT, Context
+from nas.exact.stages import Context, why_unchained
 from nas.objectives.predicted import as_written
 from predictors.accuracy import Prior
 from predictors.batch import Batch
-from predictors.components import PICTURE, SpaceComponents
+from predictors.components import SpaceComponents
 from predictors.latency import LatencyPredictor
 from predictors.part_rows import Marks
 from predictors.worth import Array
 from supernet.cost import BYTES
 from supernet.space import Space
 
-MOST_ROWS = 1 << 17  # choices of one stage in one context, for memory and time
 NO_LIMITS = Limits()
 Genes = NDArray[np.integer]
 
@@ -67,13 +66,10 @@ class ExactProblem:
     def unprovable(self) -> str:
         """Return why nothing can be proven; empty if it can."""
         for number, part in enumerate(self.components.parts):
-            links = self.links(number)
-            if not links.score.is_monotone:
+            if not self.links(number).score.is_monotone:
                 return "the accuracy does not rise with all sums over a network"
-            if any(PICTURE < stage < CUT for stage in part.tapped):
-                return f"the head reads a stage before stage {CUT}"
-            if links.most_rows > MOST_ROWS:
-                return f"{links.most_rows:,} choices of one stage are too many; freeze some"
+            if why := why_unchained(part):
+                return why
         return ""
 
     def links(self, number: int) -> Links:

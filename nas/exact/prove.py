@@ -24,7 +24,7 @@ from nas.exact.incumbent import SAME_POINTS, Incumbent, undominated
 from nas.exact.pairs import AS_WRITTEN
 from nas.exact.problem import ExactProblem, Genes
 from nas.exact.search import Budget, Corners, PartSearch, Undone
-from nas.exact.sections import Context
+from nas.exact.stages import Context
 from predictors.components import Indices
 from predictors.worth import Array
 

@@ -14,7 +14,8 @@ from nas.exact.incumbent import LEAST_MS, SAME_MS, SAME_POINTS, Known
 from nas.exact.links import Link
 from nas.exact.pairs import Pairs, Terms
 from nas.exact.problem import ExactProblem
-from nas.exact.sections import CUT, Context, Digits, Items, Section
+from nas.exact.sections import Items, Section
+from nas.exact.stages import CUT, Context, Digits
 from predictors.components import Indices
 from predictors.part_rows import Marks
 from predictors.worth import Array

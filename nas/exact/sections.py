@@ -2,74 +2,28 @@
 
 Latency, accuracy and distance from the published shapes are functions of the sums over a network's
 stages (`nas.exact.pairs`). A network is a front half (the stem and stages up to `CUT`) and a back
-half that agree in the width between them and in a `Context`: the resolution, and the official
-network that head and head dims are taken from.
+half that agree in the width between them and in a `Context`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 
-from lut.table import Table
 from nas.exact.score import Score
+from nas.exact.stages import Digits, Stages
 from predictors.accuracy import Prior
-from predictors.components import (
-    PICTURE,
-    Indices,
-    PartComponents,
-    index_of,
-    width_column,
-)
+from predictors.components import PartComponents, index_of, width_column
 from predictors.latency import LatencyPredictor
-from predictors.latency_columns import TRANSFERRED, LatencyColumns
-from predictors.part_rows import PartRows
 from predictors.part_shape import StageShapes, shapes_of
 from predictors.shape import LAST_STAGES, SPREAD, network_features
 from predictors.size import stage_effects
-from predictors.slots import Slot
 from predictors.worth import Array
 
-CUT = 2  # the last stage of the front half
-Digits = dict[str, Indices]  # positions of choices, by column
 Items = dict[str, Array]  # sums of sections by name, each (choices,)
 
 
-@dataclass(frozen=True)
-class Context:
-    """What all stages of a network agree in, as positions of choices."""
-
-    resolution: int
-    nearest: int | None  # official network that head or head dims are of; None: both are chosen
-
-    @classmethod
-    def all_of(cls, part: PartComponents) -> Iterator["Context"]:
-        """Yield all contexts of a part's networks."""
-        nearest: Sequence[int | None] = range(len(part.official)) if part.follows else [None]
-        sizes = range(len(part.columns["resolution"]))
-        for resolution, official in product(sizes, nearest):
-            yield cls(resolution, official)
-
-    def digits(self, part: PartComponents) -> dict[str, int]:
-        """Return the positions of choices that follow, by column."""
-        found = {"resolution": self.resolution}
-        if self.nearest is not None:
-            found |= {name: int(own[self.nearest]) for name, own in part.follows.items()}
-        return found
-
-    def compared(self, part: PartComponents) -> tuple[float, float]:
-        """Return the parameters from which and up to which `nearest` is the nearest."""
-        if self.nearest is None:
-            return -np.inf, np.inf
-        params = np.array(list(part.official.values()), dtype=np.float64)
-        middles = (params + params[self.nearest]) / 2
-        below, above = params < params[self.nearest], params > params[self.nearest]
-        return middles[below].max(initial=-np.inf), middles[above].min(initial=np.inf)
-
-
-class Section:
+class Section(Stages):
     """Makes all choices of some consecutive stages of one part's networks, as sums."""
 
     def __init__(
@@ -85,39 +39,21 @@ class Section:
 
         Raises as `LatencyColumns.of`.
         """
-        self.part, self.prior, self.stages = part, prior, stages
-        self.latencies = [(own.table, own.columns_of(part)) for own in latencies]
-        self.score = Score.of(prior, part)
-        self.is_last = stages[-1] == len(part.places)
-        self.slots = [n for n, slot in enumerate(part.slots) if self._stage_of(slot) in stages]
-        within = {"stem" if n == 0 else f"stage{n}" for n in stages}
-        if self.is_last:
-            within.add("head")
-        self.names = [n for n in part.part.dimensions if n.partition(".")[0] in within]
-
-    def _stage_of(self, slot: Slot) -> int:
-        """Return the stage that a slot counts with; the head's, that which it reads."""
-        if slot.kind != "head":
-            return slot.number
-        read = [n for n in self.part.tapped if n != PICTURE and width_column(n) in slot.columns]
-        return max([CUT + 1, *read]) if read else len(self.part.places)
+        super().__init__(part, latencies, stages)
+        self.prior, self.score = prior, Score.of(prior, part)
 
     def items(self, digits: Digits, *, costs: bool, peak: bool, shape: bool) -> Items:
         """Return the sums of some choices of the section, see `nas.exact.pairs`.
 
         `costs`, `peak` and `shape` tell whether to have those that not all problems need.
         """
-        part = self.part
-        count = len(digits["resolution"])
-        rows = PartRows(part, np.arange(count), digits, self.slots)
+        part, rows = self.part, self.rows(digits)
         macs = rows.macs
-        spread = np.zeros(count)
+        spread = np.zeros(len(rows))
         for stride in {part.slots[slot].stride for slot in self.slots}:
             spread += self.score.of_strides[stride] * np.log(np.maximum(macs[:, stride], 1.0))
-        params = rows.total(part.params)
-        ms = [self._ms(table, columns, rows, params) for table, columns in self.latencies]
         items = {
-            **dict(zip(("ms", "other_ms"), ms, strict=False)),
+            **dict(zip(("ms", "other_ms"), self.ms(rows), strict=False)),
             "macs": macs.sum(axis=1),
             "blocks": rows.num_blocks,
             "spread": spread,
@@ -125,28 +61,10 @@ class Section:
             "compared": rows.total(part.params_compared),
         }
         if costs:
-            items |= {"params": params, "all_macs": rows.total(part.all_macs)}
+            items |= {"params": rows.total(part.params), "all_macs": rows.total(part.all_macs)}
         if peak:
             items["peak"] = rows.peak
         return items | (self._shape(rows.digits) if shape else {})
-
-    def _ms(self, table: Table, columns: LatencyColumns, rows: PartRows, params: Array) -> Array:
-        """Return the part of latencies on one device that these stages cause."""
-        # A block without a latency takes none here: where that makes a network promising, the
-        # predictor is asked for it and refuses.
-        ms = np.nan_to_num(rows.total(columns.ms), nan=0.0)
-        ms += table.terms.ms_per_m_params * params / 1e6 / table.batch
-        if not self.is_last:
-            return ms
-        sizes = [len(self.part.columns[name]) for name in TRANSFERRED]
-        offset: Array = table.terms.offset_of(
-            table.batch,
-            params_m=0.0,
-            transferred_mb=columns.transferred_mb[index_of(TRANSFERRED, sizes, rows.digits)],
-            peak_mb=0.0,
-            promptable=columns.is_promptable,
-        )
-        return ms + offset
 
     def _loss(self, digits: Digits) -> Array:
         """Return what kernels and scales add to the logarithm of the error."""

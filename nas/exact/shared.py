@@ -19,7 +19,7 @@ from nas.exact.bands import Bands
 from nas.exact.incumbent import SAME_POINTS
 from nas.exact.problem import ExactProblem
 from nas.exact.search import Budget, PartSearch
-from nas.exact.sections import Context
+from nas.exact.stages import Context
 from predictors.batch import Batch
 from predictors.components import Indices
 from predictors.part_rows import Marks

@@ -9,6 +9,7 @@ import numpy as np
 
 from predictors.accuracy import AccuracyPrediction, OtherClasses, Prior
 from predictors.batch import Batch, Predictions, PredictsMany
+from predictors.relaxation import Relaxable
 from supernet.arch import Arch
 
 
@@ -88,6 +89,11 @@ class AccuracySource(PredictsMany):
         """Return the published prior where that is all that decides accuracies."""
         return None
 
+    @property
+    def relaxable(self) -> Relaxable | None:
+        """Return the predictor where its accuracies can be bounded for all networks at once."""
+        return None
+
 
 class PredictedAccuracy(AccuracySource):
     """Predicts, from published figures, evaluated subnets or networks trained alone."""
@@ -113,6 +119,11 @@ class PredictedAccuracy(AccuracySource):
             own.prior if isinstance(own, OtherClasses) else own if isinstance(own, Prior) else None
         )
 
+    @property
+    def relaxable(self) -> Relaxable | None:
+        """Return the predictor where its accuracies can be bounded for all networks at once."""
+        return self._predictor if isinstance(self._predictor, Relaxable) else None
+
     def predict(self, arch: Arch) -> AccuracyPrediction:
         """Return mean and standard deviation."""
         return self._predictor.predict(arch)
@@ -135,6 +146,7 @@ class NoAccuracy(PredictsMany):
     """For questions that no accuracy is asked for, where asking costs seconds."""
 
     prior: ClassVar[None] = None
+    relaxable: ClassVar[None] = None
 
     def predict(self, arch: Arch) -> AccuracyPrediction:
         """Return 0 for every network."""

@@ -50,6 +50,11 @@ class Measure(Record, frozen=True):
     summed: tuple[Name, ...] = ()  # genes; (): a feature
     least: Finite | None = None  # that the logarithm is taken of; None: no logarithm
 
+    @property
+    def has_log(self) -> bool:
+        """Tell whether there is a column of the logarithm."""
+        return self.least is not None
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -110,6 +115,15 @@ class Encoding:
         return np.flatnonzero(marked)
 
     @property
+    def origins(self) -> tuple[tuple["Gene | Measure", bool], ...]:
+        """Return what each column is of, and whether it is its logarithm."""
+        listed = [(g, False) for g in self.genes if g.is_listed for _ in g.numbers or g.texts]
+        ordinal = [(gene, False) for gene in self.genes if gene.numbers is not None]
+        measured = [(m, log) for m in self.measures for log in (False, True)[: 1 + m.has_log]]
+        every: list[tuple[Gene | Measure, bool]] = [*listed, *ordinal, *measured]
+        return tuple(own for own, scale in zip(every, self.scales, strict=True) if scale > 0)
+
+    @property
     def features(self) -> tuple[str, ...]:
         """Return the names of the features, without sums of genes."""
         return tuple(measure.name for measure in self.measures if not measure.summed)
@@ -168,7 +182,7 @@ class Encoding:
     def _raw_groups(self) -> tuple[slice, ...]:
         listed = sum(len(g.numbers or g.texts) for g in self.genes if g.is_listed)
         ordinal = sum(gene.numbers is not None for gene in self.genes)
-        measured = sum(1 + (measure.least is not None) for measure in self.measures)
+        measured = sum(1 + measure.has_log for measure in self.measures)
         ends = (0, listed, listed + ordinal, listed + ordinal + measured)
         return tuple(slice(a, b) for a, b in pairwise(ends))
 
