@@ -5,19 +5,21 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from lut.exporting.run import MANIFEST
-from results.errors import TargetError
+from results.errors import TargetError, UserError
 from supernet.arch import Arch
 from supernet.weights.files import save_weights
 from tests.conftest import ROOT
 from tests.test_export import (
     ENLARGER,
     SEEN,
+    SEGMENTER,
     exported,
     far,
     pictures_for,
@@ -126,6 +128,71 @@ def test_openvino_files_are_what_pytorch_is(arch, tmp_path):
     assert sizes["fp16"] < 0.6 * sizes["fp32"]
     names = {f["name"] for entry in told["files"] for f in (entry, *entry["companions"])}
     assert {path.name for path in out.iterdir()} == names | {MANIFEST}
+
+
+DYNAMIC = {
+    "classes": (tiny(), "softmax"),
+    "softmax": (tiny(mixer="softmax"), "logits"),
+    "hyena": (tiny(mixer="hyena"), "logits"),
+    "retention": (tiny(mixer="retention"), "logits"),
+    "rwkv": (tiny(mixer="rwkv"), "logits"),
+    "seg": (SEGMENTER, "argmax"),
+    "sr": (ENLARGER, "logits"),
+}
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_a_file_takes_any_batch(name, tmp_path):
+    arch, head = DYNAMIC[name]
+    (tmp_path / "net.json").write_text(arch.to_json())
+    ends = {"head": head, "format": ("onnx",), "dynamic": "batch"}
+    done, told = exported(tmp_path / "net.json", tmp_path / "out", **ends)
+    assert not done.rejected
+    assert told["files"][0]["pictures"] == 2 + 3
+    path = tmp_path / "out" / told["files"][0]["name"]
+    pictures = pictures_for(arch, 5)
+    found = run_onnx(path, pictures)
+    each = np.concatenate([run_onnx(path, picture[None]) for picture in pictures])
+    assert found.shape == each.shape
+    np.testing.assert_allclose(found, each, rtol=1e-4, atol=1e-5 * np.abs(each).max())
+
+
+@pytest.mark.parametrize("arch", [tiny(), SEGMENTER, ENLARGER], ids=["classes", "seg", "sr"])
+def test_a_file_takes_any_size(arch, tmp_path):
+    """Small ones, whose attention PyTorch writes by weights of positions, and large ones."""
+    model = seeded(arch)
+    save_weights(model, tmp_path / "net.safetensors")
+    done, told = exported(
+        tmp_path / "net.safetensors", tmp_path / "out", format=("onnx",), dynamic="size"
+    )
+    assert not done.rejected
+    assert told["files"][0]["pictures"] == 3
+    assert told["dynamic"] == "size"
+    for size in ((32, 64), (160, 96), (320, 256)):
+        pictures = pictures_for(replace(arch, resolution=size))
+        with torch.no_grad():
+            expected = model(torch.from_numpy(pictures))
+        found = run_onnx(tmp_path / "out" / told["files"][0]["name"], pictures)
+        assert far(found, expected) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arch", "given", "said"),
+    [
+        (tiny(), {"format": ("tflite",)}, "tflite files are of one batch and size"),
+        (tiny(), {"precision": ("fp16",)}, "leave --dynamic size or --precision fp16 out"),
+        (tiny(), {"head": "softmax"}, "leave --head out"),
+        (tiny(mixer="softmax"), {}, "softmax is exported for one size"),
+        (tiny(resolution=(72, 64)), {}, "sizes that 32 divides"),
+        (tiny(), {"dynamic": "sizes"}, "did you mean 'size'"),
+    ],
+)
+def test_sizes_that_cannot_vary_are_refused(arch, given, said, tmp_path):
+    (tmp_path / "net.json").write_text(arch.to_json())
+    options = {"format": ("onnx",), "dynamic": "size"} | given
+    with pytest.raises(UserError, match=said):
+        exported(tmp_path / "net.json", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_openvino_takes_stored_pictures(network, tmp_path):

@@ -25,6 +25,10 @@ Tensor = Any  # a graph's own handle
 class Graph(Protocol):
     """A file under construction; every method appends and gives the new tensor."""
 
+    def vary(self, what: str) -> None:
+        """Take any batch, or any size of pictures, from here on. Raises DeviceError."""
+        ...
+
     def input(self, name: str, channels: int, height: int, width: int) -> Tensor:
         """Declare the picture that the network reads."""
         ...

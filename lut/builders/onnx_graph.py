@@ -18,10 +18,19 @@ from supernet.blocks import Block, UpsampleMode, entry_of
 class OnnxGraph(OnnxOps):
     """A `lut.builders.network.Graph`; its tensors are Values."""
 
+    def vary(self, what: str) -> None:
+        """Take any batch, or any size of pictures, from here on.
+
+        Raises DeviceError for size in fp16, whose sums are scaled by the number of positions.
+        """
+        if what == "size" and self.precision == "fp16":
+            raise DeviceError("sums in fp16 are scaled for one size of pictures; take fp32")
+        self.varies = what
+
     def input(self, name: str, channels: int, height: int, width: int) -> Value:
         """Declare the picture that the network reads, fp32."""
         value = Value(name, (self.batch, channels, height, width), FLOAT32)
-        self.graph.input.append(_described(name, value))
+        self.graph.input.append(self._described(name, value))
         return self.cast(value, self.dtype)
 
     def pixels(
@@ -34,7 +43,7 @@ class OnnxGraph(OnnxOps):
     ) -> Value:
         """Declare an RGB picture of uint8, and normalise it, in float32."""
         value = Value(name, (self.batch, 3, height, width), UINT8)
-        self.graph.input.append(_described(name, value))
+        self.graph.input.append(self._described(name, value))
         colours = (np.array(numbers).reshape(1, 3, 1, 1) for numbers in (mean, std))
         centre, spread = colours
         x = self.binary("Mul", self.cast(value, FLOAT32), 1 / (255 * spread))
@@ -87,18 +96,23 @@ class OnnxGraph(OnnxOps):
         12 microseconds for 14x14 to 28x28 with 32 channels, 110 ms and 1.9 ms for 32x64 to
         128x256 with 64. Its bilinear one is as fast as the products.
         """
-        if mode == "bicubic":
+        if mode == "bicubic" and self.varies != "size":
             across = bicubic_matrix(x.shape[3], width).T
             return self.matmul(bicubic_matrix(x.shape[2], height), self.matmul(x, across))
         x = self.kept(x)
-        nothing = Value("", (), x.dtype)
-        shape = (*x.shape[:2], height, width)
-        sizes = self.constant(np.array(shape))
+        shape, nothing = (*x.shape[:2], height, width), Value("", (), x.dtype)
+        if not self.varies:
+            sizes = [nothing, self.constant(np.array(shape))]
+        else:
+            assert height % x.shape[2] == width % x.shape[3] == 0, (x.shape, shape)
+            factors = [1, 1, height // x.shape[2], width // x.shape[3]]
+            sizes = [self.constant(np.array(factors), FLOAT32)]
         y = self.node(
             "Resize",
-            [x, nothing, nothing, sizes],
+            [x, nothing, *sizes],
             shape,
-            mode="linear",
+            mode="cubic" if mode == "bicubic" else "linear",
+            cubic_coeff_a=-0.75,
             coordinate_transformation_mode="half_pixel",
         )
         return self.moved(y, x)
@@ -113,6 +127,8 @@ class OnnxGraph(OnnxOps):
     def mixer(self, x: Value, block: Block, parameters: Parameters) -> Value:
         """Append a token mixer. Raises DeviceError where `onnx_mixers` has none of that kind."""
         emit = entry_of(MIXERS, block, "lut/builders/onnx_mixers.py", DeviceError)
+        if self.varies == "size" and block.kind != "relu_linear":
+            raise DeviceError(f"{block.kind} is written for one size of pictures; leave it fixed")
         return emit(self, x, block, parameters)
 
     def softmax(self, x: Value) -> Value:
@@ -133,14 +149,18 @@ class OnnxGraph(OnnxOps):
         """Declare the output, fp32 unless it is integers, and return the file's bytes."""
         output = output if output.dtype == INT64 else self.cast(output, FLOAT32)
         self.append("Identity", [output], [name], {})
-        self.graph.output.append(_described(name, output))
+        self.graph.output.append(self._described(name, output))
         for number, (place, value) in enumerate(self.observed):
             own = f"{place}/{'least' if number % 2 == 0 else 'largest'}"
             self.append("Identity", [value], [own], {})
-            self.graph.output.append(_described(own, value))
+            self.graph.output.append(self._described(own, value))
         file: bytes = self.model.SerializeToString()
         return file
 
-
-def _described(name: str, value: Value) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TYPES[value.dtype], value.shape)
+    def _described(self, name: str, value: Value) -> onnx.ValueInfoProto:
+        sizes: list[int | str] = list(value.shape)
+        if self.varies == "batch":
+            sizes[0] = "batch"
+        elif self.varies == "size" and len(sizes) == 4:
+            sizes[2:] = f"{name}_height", f"{name}_width"
+        return helper.make_tensor_value_info(name, TYPES[value.dtype], sizes)

@@ -49,11 +49,11 @@ def relu_linear(ops: OnnxOps, x: Value, block: Block, parameters: Parameters) ->
         branches.append(ops.conv(y, pointwise, None, groups=3 * heads))
     outs = []
     for branch in branches:
-        branch = ops.reshape(branch, ops.batch, heads, 3 * dim, tokens)
+        branch = ops.flat(branch, ops.batch, heads, 3 * dim, tokens)
         q, k, v = ops.split(branch, 2, dim, dim, dim)
         attend = _scaled_relu_attention if q.dtype == FLOAT16 else _relu_attention
         out = attend(ops, q, k, v)
-        outs.append(ops.reshape(out, ops.batch, total, block.height, block.width))
+        outs.append(ops.maps(out, qkv, total))
     y = ops.kept(ops.concat(outs, 1))
     width = total * len(branches)
     proj = Convolution("proj", width, block.out_channels, norm=True)
@@ -68,7 +68,7 @@ def _relu_attention(ops: OnnxOps, q: Value, k: Value, v: Value) -> Value:
     to the D x D matrix as a row, take the same time within 3 %, which favours the former.
     """
     q, k = ops.unary("Relu", q), ops.unary("Relu", k)
-    if q.shape[-1] > q.shape[-2]:
+    if q.shape[-1] > q.shape[-2] or ops.varies == "size":
         seen = ops.matmul(v, ops.transposed(k))
         batch, heads, dim, _ = q.shape
         sums = ops.reshape(ops.reduce("ReduceSum", k, 3), batch, heads, 1, dim)

@@ -73,6 +73,7 @@ class OnnxOps:
         self.model.opset_import.append(helper.make_opsetid("", OPSET))
         self.graph = self.model.graph  # written in place: protobuf copies what is appended
         self.graph.name = "network"
+        self.varies = ""  # batch or size, if the file takes any
         self._known: dict[tuple[Any, ...], Value] = {}  # small constants, each stored once
         self._bytes = 0  # of constants
 
@@ -164,7 +165,27 @@ class OnnxOps:
     def reshape(self, x: Value, *shape: int) -> Value:
         """Give x a shape of as many elements."""
         assert prod(shape) == prod(x.shape), (x.shape, shape)
-        return self.node("Reshape", [x, self.constant(np.array(shape))], shape)
+        sizes = list(shape)
+        if self.varies == "batch":
+            assert shape[0] == x.shape[0], (x.shape, shape)
+            sizes[0] = 0  # as many as before
+        return self.node("Reshape", [x, self.constant(np.array(sizes))], shape)
+
+    def flat(self, x: Value, *shape: int) -> Value:
+        """Give (B, C, H, W) a shape whose last axis are all positions."""
+        if self.varies != "size":
+            return self.reshape(x, *shape)
+        sizes = self.constant(np.array([*shape[:-1], -1]))
+        return self.node("Reshape", [x, sizes], shape)
+
+    def maps(self, x: Value, like: Value, channels: int) -> Value:
+        """Give (B, ..., H W) the shape (B, channels, H, W), H and W being another's."""
+        shape = (like.shape[0], channels, *like.shape[2:])
+        if self.varies != "size":
+            return self.reshape(x, *shape)
+        sides = self.node("Shape", [like], (2,), INT64, start=2, end=4)
+        sizes = self.concat([self.constant(np.array([0, channels])), sides], 0)
+        return self.node("Reshape", [x, sizes], shape)
 
     def transpose(self, x: Value, *axes: int) -> Value:
         """Order the axes of x anew."""

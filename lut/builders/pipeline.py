@@ -20,6 +20,7 @@ class Ends:
     pixels: tuple[Triple, Triple] | None = None  # mean and std of uint8 pictures; None: float32
     head: OutputHead = "logits"
     size: tuple[int, int] | None = None  # that a map of logits is enlarged to, bicubic
+    varies: str = ""  # batch or size of pictures, if the file takes any
     description: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -50,6 +51,8 @@ def build_pipeline(
     """
     graph = graph_of(format, precision, batch, quantisation)
     graph.describe(ends.description, ends.metadata)
+    if ends.varies:
+        graph.vary(ends.varies)
     height, width = arch.resolution
     if ends.pixels is None:
         picture = graph.input(INPUT, 3, height, width)

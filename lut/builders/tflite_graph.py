@@ -35,6 +35,10 @@ class TfliteGraph:
         self._inputs: list[int] = []
         self._text, self._metadata = "", dict[str, bytes]()
 
+    def vary(self, what: str) -> None:
+        """Raise DeviceError: all sizes are fixed."""
+        raise DeviceError(f"a TFLite file's {what} is fixed; take onnx")
+
     def input(self, name: str, channels: int, height: int, width: int) -> int:
         """Declare the picture that the network reads, fp32."""
         x = self._ops.tensor((self._batch, height, width, channels))

@@ -51,17 +51,32 @@ def examples_of(job: Job, options: ExportOptions) -> list[Example]:
 
     pipeline, examples = job.pipeline(), []
     with torch.no_grad():
-        for pictures in pictures_of(job.network, options, options.images):
+        for pictures in _shown(job, options):
             logits = pipeline.logits(torch.from_numpy(pictures)).numpy()
             examples.append(Example(pictures, logits))
     return examples
+
+
+def _shown(job: Job, options: ExportOptions) -> Iterator[Pictures]:
+    """Yield batches, of a file that takes any one more of another batch or size."""
+    for pictures in pictures_of(job.network, options, options.images):
+        yield pictures
+    if job.dynamic == "batch":
+        yield np.concatenate([pictures, pictures[::-1], pictures[:1, :, ::-1]])
+    elif job.dynamic == "size":
+        # the picture and its mirror images, taller and wider by about a half
+        arch = job.network.arch
+        step = arch.stride
+        height, width = (side + max(side // 2 // step, 1) * step for side in arch.resolution)
+        wide = np.concatenate([pictures, pictures[..., ::-1]], 3)[..., :width]
+        yield np.ascontiguousarray(np.concatenate([wide, wide[:, :, ::-1]], 2)[:, :, :height])
 
 
 def difference(run: Runner, job: Job, examples: list[Example]) -> Difference:
     """Run a file on pictures and compare what it gives with PyTorch."""
     import torch
 
-    pipeline = job.pipeline()
+    pipeline, number = job.pipeline(), sum(len(example.pictures) for example in examples)
     far = largest = 0.0
     same = places = 0
     for example in examples:
@@ -69,7 +84,7 @@ def difference(run: Runner, job: Job, examples: list[Example]) -> Difference:
         expected = pipeline.finish(torch.from_numpy(example.logits)).numpy()
         found = run({INPUT: example.pictures})[OUTPUT]
         if found.shape != expected.shape or not np.isfinite(found).all():
-            return Difference(None, None, len(examples) * job.batch)
+            return Difference(None, None, number)
         if job.head == "argmax":
             chosen = np.take_along_axis(logits, found[:, None].astype(np.int64), 1)
             far = max(far, float((logits.max(1, keepdims=True) - chosen).max()))
@@ -82,7 +97,7 @@ def difference(run: Runner, job: Job, examples: list[Example]) -> Difference:
         same, places = same + int(agree.sum()), places + agree.size
     relative = far / largest if largest else far
     share = same / places if job.has_classes else None
-    return Difference(relative, share, len(examples) * job.batch)
+    return Difference(relative, share, number)
 
 
 def pictures_of(network: Network, options: ExportOptions, number: int) -> Iterator[Pictures]:

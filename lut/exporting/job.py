@@ -51,6 +51,7 @@ class Job:
     input_type: str
     head: OutputHead
     quantisation: Quantisation = TIMING  # of int8
+    dynamic: str = ""  # batch or size of pictures, if the file takes any
 
     @property
     def integer_share(self) -> float:
@@ -91,7 +92,7 @@ class Job:
         """Return what a builder puts around the network."""
         seen = self.network.model.preprocessing
         pixels = (seen.mean, seen.std) if self.input_type == "uint8" else None
-        return Ends(pixels, self.head, self.size, self.description, self.metadata)
+        return Ends(pixels, self.head, self.size, self.dynamic, self.description, self.metadata)
 
     def built(self, format: Literal["onnx", "tflite"]) -> bytes:
         """Return the file as our builder makes it. Raises ArchError where it is too large."""
@@ -150,6 +151,7 @@ class Job:
             "precision": self.form.precision,
             "input_type": self.input_type,
             "head": self.head,
+            "dynamic": self.dynamic,
             "preprocessing": json.dumps(asdict(seen)),
             "untrained": json.dumps(not network.is_trained),
         }

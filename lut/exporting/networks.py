@@ -19,6 +19,7 @@ from supernet.arch import (
     PromptableHead,
     SegmentationHead,
     Task,
+    format_resolution,
     parse_resolution,
 )
 from supernet.official import check_task, known_name
@@ -108,9 +109,27 @@ def _check_arch(arch: Arch, options: ExportOptions, wanted: Wanted) -> None:
     """Raise ArchError where the network is none to export, or lacks what is asked of it."""
     if isinstance(arch.head, PromptableHead):
         _check_promptable(options, wanted)
+    if options.dynamic:
+        _check_dynamic(arch, options.dynamic, wanted)
     has_classes = isinstance(arch.head, ClassificationHead | SegmentationHead)
     if options.head != "logits" and not has_classes:
         raise ArchError(f"{wanted.text} gives no classes; leave --head {options.head} out")
+
+
+def _check_dynamic(arch: Arch, what: str, wanted: Wanted) -> None:
+    """Raise ArchError for a network that is not exported for any batch, or any size of pictures."""
+    others = {stage.mixer for stage in arch.stages} - {"none", "relu_linear"}
+    if what == "size" and (isinstance(arch.head, PromptableHead) or others):
+        kind = min(others) if others else "a promptable network"
+        raise ArchError(
+            f"{wanted.text}: {kind} is exported for one size of pictures; leave --dynamic size out"
+        )
+    resizes = what == "size" or not isinstance(arch.head, ClassificationHead | None)
+    if resizes and any(side % arch.stride for side in arch.resolution):
+        raise ArchError(
+            f"--dynamic {what} takes sizes that {arch.stride} divides, and {wanted.text} is of "
+            f"{format_resolution(arch.resolution)}; give another --resolution"
+        )
 
 
 def _check_promptable(options: ExportOptions, wanted: Wanted) -> None:

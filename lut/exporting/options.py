@@ -17,6 +17,7 @@ from supernet.evaluation.options import RECALIBRATION_IMAGES, SUBNET_BATCH
 from supernet.official import check_task
 
 INPUT_TYPES = ("float", "uint8")
+VARYING = ("batch", "size")
 HEADS = ("logits", "softmax", "argmax")
 
 
@@ -50,6 +51,9 @@ class ExportOptions(Options):
     """What is given: logits, softmax or argmax; of segmentation the last two at input size."""
     batch: int = 1
     """Pictures at a time, a fixed number."""
+    dynamic: str | None = None
+    """Of ONNX, what may vary from run to run: batch, or size, heights and widths that the
+    network's largest stride divides."""
 
     points: int = 2
     """Points of a prompt that a promptable network's decoder takes, a fixed number: clicks, a
@@ -102,6 +106,8 @@ class ExportOptions(Options):
                 )
         check_choice("input type", self.input_type, INPUT_TYPES, DeviceError)
         check_choice("head", self.head, HEADS, DeviceError)
+        if self.dynamic is not None:
+            self._check_dynamic()
         least = {"batch": 1, "points": 1, "images": 1, "recalibration_images": 1}
         least |= {"batch_size": 1, "seed": 0, "calibration_images": 1, "limit": 1, "max_drop": 0}
         check_all_least(self, least | {"workers": 0})
@@ -112,6 +118,23 @@ class ExportOptions(Options):
         if self.weights is not None and not self.weights.is_file():
             what = "is a folder" if self.weights.is_dir() else "is not there"
             raise WeightsError(f"--weights {self.weights} {what}; it takes a file")
+
+    def _check_dynamic(self) -> None:
+        """Raise DeviceError where files cannot leave open what they are asked to."""
+        check_choice("dynamic", str(self.dynamic), VARYING, DeviceError)
+        for form in self.forms:
+            if form.format != "onnx":
+                raise DeviceError(
+                    f"{form.format} files are of one batch and size; leave --dynamic or --format "
+                    f"{form.format} out"
+                )
+            if self.dynamic == "size" and form.precision != "fp32":
+                raise DeviceError(
+                    f"{form.precision} is exported for one size of pictures; leave --dynamic size "
+                    f"or --precision {form.precision} out"
+                )
+        if self.dynamic == "size" and self.head != "logits":
+            raise DeviceError("--dynamic size gives logits; leave --head out")
 
 
 @dataclass(frozen=True)

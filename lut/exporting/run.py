@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from lut.builders.pipeline import OutputHead
 from lut.exporting.check import Difference, Example, difference, examples_of, told
 from lut.exporting.decoder import DecoderJob
 from lut.exporting.formats import FORMATS, TOLERANCE, FileForm, require_all
@@ -106,6 +107,7 @@ def _export(plan: Plan, options: ExportOptions, folder: Path) -> dict[str, Any]:
         "input_type": options.input_type,
         "head": options.head,
         "batch": options.batch,
+        "dynamic": options.dynamic,
         "checked_on": _pictures(network, options),
         "predicted_latency": [asdict(prediction) for prediction in predictions],
         "arch": network.arch.to_dict(),
@@ -114,7 +116,14 @@ def _export(plan: Plan, options: ExportOptions, folder: Path) -> dict[str, Any]:
 
 
 def _job(network: Network, form: FileForm, options: ExportOptions) -> Job:
-    return Job(network, form, options.batch, options.input_type, options.head)  # type: ignore[arg-type]
+    return Job(
+        network,
+        form,
+        options.batch,
+        options.input_type,
+        cast(OutputHead, options.head),
+        dynamic=options.dynamic or "",
+    )
 
 
 def _pictures(network: Network, options: ExportOptions) -> str:
