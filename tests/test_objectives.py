@@ -58,6 +58,16 @@ def test_every_network_has_one_in_the_cells_that_is_as_good_to_a_width(costs, wi
         )
 
 
+@given(COSTS, st.sets(st.integers(0, 59)))
+def test_networks_stay_on_a_front_beside_others_in_their_cells(costs, numbers):
+    also = np.array(sorted(n for n in numbers if n < len(costs)), dtype=int)
+    found = [costs[row] for row in front_of(np.array(costs), also)]
+    assert found == sorted(set(found))
+    assert not any(beats(a, b) for a in found for b in found)
+    for row in [*also, *front_of(np.array(costs))]:
+        assert any(all(x <= y for x, y in zip(own, costs[row], strict=True)) for own in found)
+
+
 @given(st.lists(st.tuples(*[st.integers(0, 4).map(float)] * 4), min_size=1, max_size=40))
 def test_fronts_of_four_objectives_are_those_that_none_beats(costs):
     assert [costs[row] for row in front_of(np.array(costs))] == best(costs)

@@ -70,7 +70,7 @@ def test_each_network_has_one_on_the_front_that_is_hardly_dearer(shared):
         assert np.any(good & (found[:, 0] <= 1.03 * phone_ms) & (found[:, 1] <= 1.03 * orin_ms))
 
 
-def test_the_regret_is_within_two_percent_of_the_least_there_is(shared):
+def test_the_regret_is_within_half_a_percent_of_the_least_there_is(shared):
     result, _, (phone_ms, orin_ms, accuracy) = shared
     with (result.folder / "front_all.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -81,7 +81,7 @@ def test_the_regret_is_within_two_percent_of_the_least_there_is(shared):
         good = accuracy >= level
         least = np.maximum(phone_ms[good] / own[0], orin_ms[good] / own[1]).min()
         good = found[2] >= level
-        assert np.maximum(found[0][good] / own[0], found[1][good] / own[1]).min() <= 1.02 * least
+        assert np.maximum(found[0][good] / own[0], found[1][good] / own[1]).min() <= 1.005 * least
 
 
 def test_losses_are_beside_each_devices_own_best(shared):

@@ -18,7 +18,7 @@ from results.reading import Count, Record, read_json
 from results.runs import Run
 
 ARCHIVE_FILE = "archive.json"
-SHARED_FILE = "archive_shared.json"  # of what several devices share
+SHARED_FILE = "archives_shared.json"  # of what several devices share; before there was one
 MOST_NETWORKS = 10**6
 Gene = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nas.engine.archive import Archive, Evolution, Judged, Progress
 from nas.engine.archive_file import ARCHIVE_FILE, SHARED_FILE, Files
-from nas.engine.cells import front_of
+from nas.engine.cells import front_of, survivors
 from nas.engine.found import Found, thin
 from nas.engine.numbers import Evaluator, Genes, Numbers
 from nas.engine.reach import Cost, choose
@@ -27,6 +27,7 @@ from supernet.arch import Arch
 
 DRAWN = 1000  # networks in the background of a picture
 SHARED = 0.5  # of the evaluations, for what devices share once each one's own front is known
+LOST = 0.005  # of latency: what a front may lack of these
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,18 @@ class Reached:
     def archives(self) -> tuple[Archive, ...]:
         """Return all archives."""
         return self.progress.archives + (self.shared.archives if self.shared else ())
+
+    @property
+    def least_shared(self) -> Indices:
+        """Return which networks of all archives lose least where several devices share them.
+
+        They stay on a front beside others in their cells, which may lose a cell more.
+        """
+        found, begin = [np.zeros(0, np.intp)], sum(map(len, self.progress.archives))
+        for archive in self.shared.archives if self.shared else ():
+            found.append(begin + survivors(archive.costs, LOST))
+            begin += len(archive)
+        return np.concatenate(found)
 
 
 @dataclass(frozen=True)
@@ -152,8 +165,9 @@ class ArchiveSearch:
 
     def _shared(self, progress: Progress) -> Evolution:
         """Return the search for what costs the worst device least, beside each one's own front."""
-        view = self.own_fronts(progress).view(self.limits, near_only=self.near_only)
-        return self._evolution((view,), progress.archives[0].genes)
+        views = self.own_fronts(progress).views(self.limits, near_only=self.near_only)
+        known = np.concatenate([archive.genes for archive in progress.archives])
+        return self._evolution(views, np.unique(known, axis=0))
 
     def own_fronts(self, progress: Progress) -> OwnFronts:
         """Return what each device could have alone."""
@@ -199,7 +213,8 @@ class ArchiveSearch:
         judged = self.views[0].judge(numbers)
         rows = np.flatnonzero(judged.admitted)
         if len(self.objectives) > 2:
-            return numbers, rows[front_of(judged.costs[rows])], None
+            also = np.flatnonzero(np.isin(rows, reached.least_shared))
+            return numbers, rows[front_of(judged.costs[rows], also)], None
         near = ~numbers.accuracy_extrapolated[rows]
         chosen = choose(judged.costs[rows], near, self.reach)
         return numbers, rows[chosen.rows], chosen.cost

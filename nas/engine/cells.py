@@ -8,6 +8,7 @@ the same set.
 """
 
 import math
+from bisect import bisect_right
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from predictors.components import Indices
 from predictors.worth import Array
 
 WIDTHS = {3: 0.03, 4: 0.1}  # of a cell as a share of the cost, by number of objectives
+NOTHING: Indices = np.zeros(0, np.intp)
 MOST_RATIO = 1e6  # between the most and the least of a cost, below which all is one cell
 
 
@@ -48,14 +50,19 @@ def survivors(costs: Array, width: float) -> Indices:
     return ordered
 
 
-def front_of(costs: Array) -> Indices:
+def front_of(costs: Array, also: Indices = NOTHING) -> Indices:
     """Return the indices of the networks that make up a front, in order of their first cost.
 
-    With three objectives they are those of `survivors`. With four, whose cells are wide, all of
-    the some thousand networks that a search has kept are compared with all.
+    With three objectives they are those of `survivors`, and what others do not beat of `also`,
+    whatever is in their cells. With four, whose cells are wide, all of the some thousand networks
+    that a search has kept are compared with all.
     """
     if costs.shape[1] < 4:
-        return survivors(costs, WIDTHS[costs.shape[1]])
+        kept = survivors(costs, WIDTHS[costs.shape[1]])
+        if not len(also):
+            return kept
+        kept = np.union1d(kept, also)
+        return kept[_unbeaten_of_three(costs[kept])]
     order = np.lexsort(costs.T[::-1])
     ordered = costs[order]
     kept = np.ones(len(order), np.bool_)
@@ -64,6 +71,25 @@ def front_of(costs: Array) -> Indices:
             kept[number + 1 :] &= np.any(ordered[number + 1 :] < ordered[number], axis=1)
     found: Indices = order[kept]
     return found
+
+
+def _unbeaten_of_three(costs: Array) -> Indices:
+    """Return the indices of networks that no other beats or equals, in order of the first cost."""
+    order = np.lexsort(costs.T[::-1])
+    kept = []
+    # Of the networks so far: second costs, rising, and the least third that is there at each.
+    seconds, thirds = [-math.inf], [math.inf]
+    for row, (_, second, third) in zip(order.tolist(), costs[order].tolist(), strict=True):
+        end = bisect_right(seconds, second)
+        if thirds[end - 1] <= third:
+            continue
+        kept.append(row)
+        begin = end
+        while end < len(thirds) and thirds[end] >= third:
+            end += 1
+        begin -= seconds[begin - 1] == second
+        seconds[begin:end], thirds[begin:end] = [second], [third]
+    return np.array(kept, dtype=np.intp)
 
 
 def _cells(costs: Array, width: float) -> Indices:

@@ -12,6 +12,8 @@ from nas.objectives.budgets import Budget
 from nas.objectives.objective import Objective
 from predictors.worth import Array
 
+BELOW = (0.0, 0.1, 0.3)  # points below a network's accuracy, where it is held against own fronts
+
 
 @dataclass(frozen=True)
 class Sharing:
@@ -47,19 +49,31 @@ class OwnFronts:
         latencies = enumerate(self.objectives[:-1])
         return np.array([own.value(numbers) / self.own_ms(d, accuracy) - 1 for d, own in latencies])
 
-    def shared_cost(self, numbers: Numbers) -> Array:
-        """Return the loss of the device that loses most, in ms of the first device, (networks,)."""
-        worst = 1 + self.losses(numbers).max(axis=0)
-        cost: Array = self.own_ms(0, self.objectives[-1].value(numbers)) * worst
+    def shared_cost(self, numbers: Numbers, below: float = 0.0) -> Array:
+        """Return the loss of the device that loses most, in ms of the first device, (networks,).
+
+        Beside what each device could have alone at accuracies that are lower by `below` points.
+        """
+        accuracy = self.objectives[-1].value(numbers) - below
+        own_ms = np.array([self.own_ms(place, accuracy) for place in range(len(self.fronts))])
+        ms = np.array([latency.value(numbers) for latency in self.objectives[:-1]])
+        cost: Array = own_ms[0] * (ms / own_ms).max(axis=0)
         return cost
 
-    def view(self, limits: Sequence[Budget], *, near_only: bool) -> View:
-        """Return the view of what sharing costs the worst device, and accuracy."""
+    def views(self, limits: Sequence[Budget], *, near_only: bool) -> tuple[View, ...]:
+        """Return the views of what sharing costs the worst device, and accuracy.
 
-        def costs_of(numbers: Numbers) -> list[Array]:
-            return [self.shared_cost(numbers), self.objectives[-1].cost(numbers)]
+        A network serves all lower accuracies too. Where a device's own front has a step, what
+        costs least above it and what does below are not the same, so each is looked for.
+        """
 
-        return View(costs_of, 2, limits, near_only)
+        def view(below: float) -> View:
+            def costs_of(numbers: Numbers) -> list[Array]:
+                return [self.shared_cost(numbers, below), self.objectives[-1].cost(numbers)]
+
+            return View(costs_of, 2, limits, near_only)
+
+        return tuple(map(view, BELOW))
 
     def sharing(self, front: Numbers) -> Sharing:
         """Return what sharing the networks of a front costs."""
