@@ -31,7 +31,7 @@ from results.record import commit
 from tests.benchmarks.record import ROOT, write_record
 
 RUNTIMES = ("onnxruntime", "litert")
-SPACE, FREEZE, BUDGET = "b", "resolution=128,160,192", "90s"
+SPACE, FREEZE, BUDGET = "b", "resolution=128,160", "90s"
 NETWORKS = 30
 WANTED = {"kendall_tau": 0.97, "non_dominated_share": 0.9}
 BROKEN = 3  # exit code of a promise that failed, which is a result too
@@ -40,12 +40,16 @@ BROKEN = 3  # exit code of a promise that failed, which is a result too
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget", default=BUDGET, help="of each table")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="with --dry, of both only this one")
     parser.add_argument("--dry", action="store_true", help="print, and record nothing")
     options = parser.parse_args()
+    if options.runtime and not options.dry:
+        parser.error("a record has both runtimes; add --dry, or leave --runtime out")
     if not options.dry and (commit() or "-dirty").endswith("-dirty"):
         parser.error("the tree has changes that are not committed; commit them, or add --dry")
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
-        found = {runtime: measured(runtime, Path(name), options.budget) for runtime in RUNTIMES}
+        runtimes = (options.runtime,) if options.runtime else RUNTIMES
+        found = {runtime: measured(runtime, Path(name), options.budget) for runtime in runtimes}
     fields = {
         "space": {"name": SPACE, "freeze": FREEZE},
         "budget": options.budget,
