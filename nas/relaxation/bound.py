@@ -31,7 +31,7 @@ from predictors.worth import Array
 BANDS, PARTS = 16, (64, 16, 4)  # of latency; steps that are looked at together, ever fewer
 STEPS = BANDS * PARTS[0]  # at which a bound is told
 ANY = 1e6  # points: more than any accuracy
-ROUNDS = 1, 8  # of making lines lower: of all bands together, of one or a part of it
+ROUNDS = 1, 4  # of making lines lower: of all bands together, of one or a part of it
 
 
 @dataclass(frozen=True)

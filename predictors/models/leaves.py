@@ -48,24 +48,27 @@ class Group:
         for tree, node in zip(*np.nonzero(own), strict=True):
             goes = x[columns[tree, node]] > thresholds[tree, node]
             codes[tree] |= goes.view(np.uint8) << np.uint8(node)
-        self._codes = codes
-        present = np.zeros((len(self.trees), CODES), dtype=np.bool_)
-        present[np.arange(len(self.trees))[:, None], codes] = True
-        bits = (np.arange(CODES)[:, None] >> np.arange(NODES) & 1).astype(np.bool_)
-        agrees = (bits[:, PATH] == GOES_RIGHT)[None] | ~own[:, PATH][:, None]
-        self._agrees = agrees.all(axis=3) & present[:, :, None]  # (trees, codes, leaves)
+        # Only few of the codes of a tree occur, each for many rows.
+        numbered = np.arange(len(self.trees))[:, None] * CODES + codes
+        present, inverse = np.unique(numbered, return_inverse=True)
+        self._pair = inverse.reshape(codes.shape).astype(np.uint16)  # (trees, rows)
+        self._tree, code = np.divmod(present, CODES)
+        self._first = np.searchsorted(self._tree, np.arange(len(self.trees)))
+        bits = (code[:, None] >> np.arange(NODES) & 1).astype(np.bool_)
+        agrees = (bits[:, PATH] == GOES_RIGHT) | ~own[self._tree][:, PATH]
+        self._agrees: Marks = agrees.all(axis=2)  # (codes that occur, leaves)
 
     def take(self, leaves: Array) -> Array:
         """Return the group's share (rows,), and take it off the trees' leaves."""
+        if not len(self.trees):
+            return np.zeros(self._pair.shape[1])
         own = leaves[self.trees]
-        best = np.where(self._agrees, own[:, None, :], -np.inf).max(axis=2)
-        taken = np.where(self._agrees & np.isfinite(best)[:, :, None], best[:, :, None], np.inf)
-        least = taken.min(axis=1)
+        best = np.where(self._agrees, own[self._tree], -np.inf).max(axis=1)
+        taken = np.where(self._agrees & np.isfinite(best)[:, None], best[:, None], np.inf)
+        least = np.minimum.reduceat(taken, self._first)
         with np.errstate(invalid="ignore"):
             leaves[self.trees] = np.where(np.isfinite(least), own - least, -np.inf)
-        share: Array = np.zeros(self._codes.shape[1])
-        for codes, values in zip(self._codes, best, strict=True):
-            share += values.take(codes)
+        share: Array = best[self._pair].sum(axis=0)
         return share
 
 
