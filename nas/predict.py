@@ -107,12 +107,18 @@ class Predict:
             self._print_next(latency)
 
     def _print_next(self, latency: "LatencyPredictor") -> None:
-        """Name the command that measures the network, where the device can be reached."""
+        """Name the commands that write the network as files and, where that can be, measure it."""
         from lut.runtimes.versions import target_flag
 
+        assert self.arch is not None
+        names = ("resolution", "task", "dataset", "num_classes")
+        others = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        words = ["python", "-m", "nas.export", self.arch, "--format", "onnx"]
+        for name, value in others.items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        terminal(soft_wrap=True).print(f"  as files: {shlex.join(words)}")
         flag = target_flag(latency.table.sidecar)
-        others = (self.resolution, self.task, self.dataset, self.num_classes)
-        if flag is None or self.arch is None or others != (None,) * len(others):
+        if flag is None or others:
             return
         words = ["python", "-m", "nas.verify", "--arch", self.arch, "--device", self.device[0]]
         words += ["--table", str(self.table)] if self.table else []

@@ -4,6 +4,7 @@ python -m supernet.extract --weights supernet.safetensors --arch RUN#3 --out win
 """
 
 import json
+import shlex
 from dataclasses import dataclass
 
 from results.console import main as console_main
@@ -35,6 +36,7 @@ class Extract(ExtractionOptions):
         elif not self.quiet:
             arch = Arch.from_dict(answer["arch"])
             print(f"{self.out}: {arch.describe()}, {answer['num_params']:,} parameters")
+            print(f"as files: python -m nas.export {shlex.quote(str(self.out))} --format onnx")
 
 
 def main() -> None:

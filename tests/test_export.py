@@ -192,6 +192,8 @@ def test_every_file_is_what_pytorch_is(name, trained, tmp_path):
         assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         agrees = entry["top1_agreement"]
         assert agrees is None if name == "sr" else agrees > 0.99
+        if entry["format"] == "tflite":
+            assert entry["xnnpack_partitions"] == 1
         if entry["precision"] == "fp16":
             assert path.stat().st_size < 0.85 * (out / path.name.replace("16", "32")).stat().st_size
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 import torch
+import tyro
 
 from lut.calibration.points import read_points
 from lut.device import SHIPPED, get_device
@@ -54,6 +55,25 @@ def test_json_has_the_promised_fields_and_exact_counts(capsys):
     assert answer["provenance"]["latency"]["provenance"] == "calibrated"
     assert answer["provenance"]["accuracy"]["provenance"] == "published"
     assert "throughput_img_s" not in answer
+
+
+def test_the_command_that_writes_the_network_is_named(capsys, tmp_path):
+    from lut.exporting.options import ExportOptions
+    from nas.candidates import wanted_networks
+    from nas.export import Export
+    from results.console import main, options_of
+
+    words = ["--arch", "b1", "--task", "segmentation", "--dataset", "ade20k"]
+    main(Predict, "nas.predict", ["--device", "orin", *words])
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if "as files:" in line]
+    program, module, name, *named = line.partition("as files: ")[2].split()
+    assert (program, module, name) == ("python", "-m", "nas.export")
+    command = tyro.cli(Export, args=named)
+    options = options_of(command, ExportOptions)
+    options.check()
+    assert (options.task, options.dataset) == ("segmentation", "ade20k")
+    assert wanted_networks(command.what, command.pick)[0].text == "b1"
 
 
 def test_stages_sum_to_the_whole(capsys):

@@ -36,7 +36,10 @@ def load(path: Path, job: Job) -> Loaded:
         found = {name: interpreter.get_tensor(index) for name, index in outputs.items()}
         return {n: np.moveaxis(own, -1, 1) if own.ndim == MAP else own for n, own in found.items()}
 
-    return Loaded(run, f"ai-edge-litert {version('ai-edge-litert')}")
+    own = interpreter._get_ops_details()
+    partitions = sum(operator["op_name"] == "DELEGATE" for operator in own)  # one: all operators
+    told = {"xnnpack_partitions": partitions}
+    return Loaded(run, f"ai-edge-litert {version('ai-edge-litert')}", told)
 
 
 def observer(job: Job) -> Callable[[Pictures], Tensors]:
