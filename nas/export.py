@@ -119,7 +119,7 @@ def _unit(metric: str) -> str:
 def _int8(own: dict[str, Any]) -> str:
     """Tell of an int8 file what it loses, and how much of it is int8."""
     share = f"{100 * own['integer_macs']:.0f} % of its MACs are int8"
-    if own["integer_macs"] < 0.5:
+    if own["mostly_float"]:
         share += ", most work is in float"
     if (accuracy := own["accuracy"]) is None:
         return f"random weights, so no accuracy is told; {share}"

@@ -20,6 +20,7 @@ import lut.exporting.int8
 from lut.builders.integers import Quantisation
 from lut.exporting.accuracy import Accuracy, _drop_stderr, accuracy_of
 from lut.exporting.formats import FileForm
+from lut.exporting.int8 import told_int8
 from lut.exporting.job import Job
 from lut.exporting.networks import Network
 from lut.exporting.options import ExportOptions
@@ -108,6 +109,7 @@ def test_files_keep_what_pytorch_gets_right(ends, told_right, tmp_path):
         assert own["calibration_images"] == 16
         assert own["costly_blocks"] == []
         assert own["integer_macs"] > 0.9
+        assert not own["mostly_float"]
         found = own["accuracy"]
         assert (found["metric"], found["fp32"], found["pictures"]) == ("top1", 100, PICTURES)
         assert found["drop"] == found["fp32"] - found["int8"] <= found["max_drop"] == 1
@@ -278,7 +280,8 @@ def test_a_file_of_which_most_is_float_says_so():
     names = frozenset(block.name for block in blocks_of(job.network.arch))
     job = replace(job, quantisation=Quantisation(floats=names))
     assert job.description.endswith("int8 of 0 % of its MACs, the others float")
-    own = {"integer_macs": 0.31, "accuracy": None}
+    own = told_int8(job, ExportOptions(format=("onnx",)), None, ())
+    own["integer_macs"] = 0.31
     assert _int8(own).endswith("31 % of its MACs are int8, most work is in float")
 
 

@@ -17,6 +17,7 @@ from lut.builders.weights import StateWeights
 from supernet.blocks import Block, blocks_of
 from supernet.cost import cost_of
 from tests.test_export import ARCHS, pictures_for, run_onnx, run_tflite, seeded, tiny
+from tests.test_tflite_builder import is_one_partition
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -116,6 +117,7 @@ def test_files_between_limits_are_near_pytorch(format, network, tmp_path):
     half = frozenset(sorted(everything)[::2])
     for floats, bound in ((frozenset(), 0.25), (half, 0.25), (everything, 1e-5)):
         data = built(format, model, Quantisation(limits, floats))
+        assert format == "onnx" or is_one_partition(data)
         path = written(tmp_path, format, data)
         found = np.concatenate([RUN[format](path, picture[None]) for picture in pictures])
         error = np.sqrt(np.square(found - expected).mean() / np.square(expected).mean())

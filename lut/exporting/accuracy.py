@@ -38,7 +38,9 @@ class Accuracy:
     metric: str
     before: float
     after: float
-    drop_stderr: float | None  # of what is lost, the pictures being the same; None: of one picture
+    drop_stderr: (
+        float | None
+    )  # of what is lost on the same pictures; None: unknown, or of one picture
     pictures: int
 
     @property
@@ -147,6 +149,7 @@ def _drop_stderr(before: Any, after: Any, gained: list[int]) -> float | None:
         without = before.without_each() - after.without_each()
         spread_ = (len(without) - 1) * float(without.var(correction=0))
         return 100 * math.sqrt(spread_) if len(without) > 1 else None
-    assert isinstance(before, Likeness)
+    if not isinstance(before, Likeness):
+        return None
     lost = np.subtract(before.psnr_db, after.psnr_db)
     return float(lost.std(ddof=1)) / math.sqrt(len(lost)) if len(lost) > 1 else None

@@ -124,6 +124,7 @@ def told_int8(
     return {
         "calibration_images": options.calibration_images,
         "integer_macs": job.integer_share,
+        "mostly_float": job.is_mostly_float,
         "accuracy": accuracy,
         "costly_blocks": [vars(cost) for cost in costly],
     }

@@ -29,7 +29,7 @@ Pictures = npt.NDArray[Any]  # (B, 3, H, W), float32 or uint8
 Tensors = Mapping[str, npt.NDArray[Any]]  # by name; maps with their channels second
 Runner = Callable[[Tensors], Tensors]
 PACKAGE = "efficientvit-nas"
-MOSTLY = 0.5  # of MACs, below which an int8 file says that most of its work is in float
+MOSTLY = 0.5  # share of MACs
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Job:
     def part(self) -> str:
         """Return which part of the network it is; empty for all of it."""
         return "encoder" if self.network.decoder else ""
+
+    @property
+    def is_mostly_float(self) -> bool:
+        """Tell whether the file is int8 by name, and computes most in float."""
+        return self.form.precision == "int8" and self.integer_share < MOSTLY
 
     @property
     def stem(self) -> str:
@@ -132,7 +137,7 @@ class Job:
         arch = self.network.arch
         text = f"EfficientViT {self.network.name}, {self.part or arch.task}, "
         text += f"{format_resolution(arch.resolution)} px, {self.form.precision}"
-        if self.form.precision == "int8" and self.integer_share < MOSTLY:
+        if self.is_mostly_float:
             text += f" of {100 * self.integer_share:.0f} % of its MACs, the others float"
         return text + ("" if self.network.is_trained else ", untrained: random weights")
 

@@ -154,7 +154,7 @@ def _write(
     if is_int8:
         job = calibrated(job, module, options)
     unchecked = module.write(job, folder / f"{UNCHECKED}{job.stem}")
-    runtime, reason, extra, found, loss = None, None, {}, Difference(None, None, 0), None
+    runtime, reason, extra, found = None, None, {}, Difference(None, None, 0)
     try:
         loaded = module.load(unchecked[0], job)
         runtime, extra = loaded.runtime, loaded.told
@@ -162,18 +162,17 @@ def _write(
             found = job.difference(loaded.run, examples, options.seed)
         else:
             found = difference(loaded.run, job, examples)
-        if is_int8 and found.relative is not None:
-            loss = loss_of(loaded, job, options)
     except UserError:
         raise
     except Exception as error:  # whatever a runtime raises where it does not take a file
         reason = reason_of(error)
     is_good = found.holds(job.form.precision)
     if is_int8:
+        loss = loss_of(loaded, job, options) if is_good else None
         is_good &= loss is None or loss.drop <= allowed(options, loss)
         tried = folder / f"{UNCHECKED}alone-{job.stem}"
-        lost = not is_good and reason is None
-        costly = costly_blocks(job, module, examples, tried) if lost else ()
+        is_lost = not is_good and reason is None
+        costly = costly_blocks(job, module, examples, tried) if is_lost else ()
         extra = {**extra, "int8": told_int8(job, options, loss, costly)}
     files = [
         {
