@@ -2,7 +2,7 @@
 
 B0 and the knee of a search learn from embedded pictures at 64 px, for a few minutes; both are
 exported in int8 to ONNX and TFLite by the command that a user types, and judged on 4,800 held-out
-pictures, the same in float32. About 8 minutes of CPU, most of it training; runs in DIR that are
+pictures, the same in float32. About 12 minutes of CPU, most of it training; runs in DIR that are
 done are taken. The record goes to results/benchmarks/int8.json.
 """
 
@@ -22,7 +22,7 @@ from supernet.tasks.embedded_shapes import CLASSES, draw_shape
 from supernet.tasks.sources import DIFFICULTY
 from tests.benchmarks.record import ROOT, write_record
 
-SIDE, STEPS = 64, 300
+SIDE, STEPS = 64, 800
 PICTURES = {"val": 4800, "train": 600}  # held out; to find limits on
 SEARCH = ("--device", "orin", "--space", "tiny", "--evaluations", "9000", "--trials", "20")
 MOST_LOST = 1.0  # points of top-1
