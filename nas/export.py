@@ -118,15 +118,16 @@ def _unit(metric: str) -> str:
 
 def _int8(own: dict[str, Any]) -> str:
     """Tell of an int8 file what it loses, and how much of it is int8."""
-    share = f"{100 * own['integer_macs']:.0f} % of its MACs are int8"
+    share = f"{100 * own['integer_macs']:.1f} % of its MACs are int8"
     if own["mostly_float"]:
         share += ", most work is in float"
     if (accuracy := own["accuracy"]) is None:
         return f"random weights, so no accuracy is told; {share}"
     error = "" if (e := accuracy["drop_stderr"]) is None else f" ± {e:.2f}"
+    change = "loses" if accuracy["drop"] >= 0 else "gains"
     return (
         f"{accuracy['metric']} {accuracy['fp32']:.2f} in fp32, {accuracy['int8']:.2f} in int8: "
-        f"loses {accuracy['drop']:.2f}{error} {_unit(accuracy['metric'])} on the same "
+        f"{change} {abs(accuracy['drop']):.2f}{error} {_unit(accuracy['metric'])} on the same "
         f"{accuracy['pictures']} held-out pictures; {share}"
     )
 

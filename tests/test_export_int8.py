@@ -282,7 +282,17 @@ def test_a_file_of_which_most_is_float_says_so():
     assert job.description.endswith("int8 of 0 % of its MACs, the others float")
     own = told_int8(job, ExportOptions(format=("onnx",)), None, ())
     own["integer_macs"] = 0.31
-    assert _int8(own).endswith("31 % of its MACs are int8, most work is in float")
+    assert _int8(own).endswith("31.0 % of its MACs are int8, most work is in float")
+
+
+def test_what_is_lost_or_gained_is_told_with_its_error():
+    job = job_for(tiny(ClassificationHead((48, 64), 12)))
+    for after, said in ((80.5, "loses 0.75 ± 0.20 points"), (82.0, "gains 0.75 ± 0.20 points")):
+        found = Accuracy("top1", 81.25, after, 0.2, 900)
+        text = _int8(told_int8(job, ExportOptions(format=("onnx",)), found, ()))
+        assert said in text
+        assert f"top1 81.25 in fp32, {after:.2f} in int8" in text
+        assert "the same 900 held-out pictures" in text
 
 
 def test_what_is_not_finite_is_said_to_differ():

@@ -72,17 +72,18 @@ def written(tmp_path, format, data):
 
 @pytest.fixture(scope="module", params=ARCHS)
 def network(request):
-    """An Arch, a module whose statistics are those of pictures, and the pictures."""
+    """A module, pictures, and the limits of its activations on these, by format."""
     arch = ARCHS[request.param]
     model = seeded(arch)
     model.arch = arch
-    return request.param, model, pictures_for(arch, PICTURES)
+    pictures = pictures_for(arch, PICTURES)
+    return model, pictures, {format: limits_of(format, model, pictures) for format in FORMATS}
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_limits_are_those_of_pytorch(format, network):
     """Of what every block passes on."""
-    _, model, pictures = network
+    model, pictures, limits = network[0], network[1], network[2][format]
     seen = {}
     hooks = [
         model.get_submodule(block.name).register_forward_hook(
@@ -95,7 +96,6 @@ def test_limits_are_those_of_pytorch(format, network):
         model(torch.from_numpy(pictures))
     for hook in hooks:
         hook.remove()
-    limits = limits_of(format, model, pictures)
     assert limits["image/out"] == pytest.approx((pictures.min(), pictures.max()), rel=1e-6)
     checked = 0
     for name, result in seen.items():
@@ -109,8 +109,7 @@ def test_limits_are_those_of_pytorch(format, network):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_files_between_limits_are_near_pytorch(format, network, tmp_path):
-    name, model, pictures = network
-    limits = limits_of(format, model, pictures)
+    model, pictures, limits = network[0], network[1], network[2][format]
     with torch.no_grad():
         expected = model(torch.from_numpy(pictures)).numpy()
     everything = frozenset(block.name for block in blocks_of(model.arch))
@@ -121,7 +120,7 @@ def test_files_between_limits_are_near_pytorch(format, network, tmp_path):
         path = written(tmp_path, format, data)
         found = np.concatenate([RUN[format](path, picture[None]) for picture in pictures])
         error = np.sqrt(np.square(found - expected).mean() / np.square(expected).mean())
-        assert error < bound, (name, floats)
+        assert error < bound, floats
         assert floats == everything or error > 1e-4
 
 
@@ -136,9 +135,8 @@ def optimised(data, tmp_path):
 
 
 def test_no_product_of_activations_is_in_integers(network, tmp_path):
-    _, model, pictures = network
-    limits = limits_of("onnx", model, pictures)
-    data = built("onnx", model, Quantisation(limits))
+    model, _, limits = network
+    data = built("onnx", model, Quantisation(limits["onnx"]))
     proto = onnx.load_from_string(data)
     kinds = [node.op_type for node in proto.graph.node]
     ran = optimised(data, tmp_path)
@@ -157,9 +155,7 @@ def test_no_product_of_activations_is_in_integers(network, tmp_path):
     core = sum(block.kind == "hyena" for block in blocks_of(model.arch))
     assert ran.count("QLinearConv") == kinds.count("Conv") - core
 
-    flat = schema.ModelT.InitFromPackedBuf(
-        built("tflite", model, Quantisation(limits_of("tflite", model, pictures)))
-    )
+    flat = schema.ModelT.InitFromPackedBuf(built("tflite", model, Quantisation(limits["tflite"])))
     (graph,) = flat.subgraphs
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     for operator in graph.operators:
