@@ -31,6 +31,7 @@ from predictors.worth import Array
 BANDS, PARTS = 16, (64, 16, 4)  # of latency; steps that are looked at together, ever fewer
 STEPS = BANDS * PARTS[0]  # at which a bound is told
 ANY = 1e6  # points: more than any accuracy
+FASTEST_MS = 1e-6  # than which no network is faster, whatever blocks a table lacks
 ROUNDS = 1, 4  # of making lines lower: of all bands together, of one or a part of it
 
 
@@ -97,6 +98,7 @@ class Ceiling:
         ranges = [own.ms_range for own in self.slices]
         self._first, self._last = np.array(ranges).reshape(-1, 2).T
         first = float(self._first.min(initial=1.0 if not ranges else math.inf))
+        first = max(first, FASTEST_MS)
         last = min(float(self._last.max(initial=0.0)), most_ms)
         top = last if last < math.inf else float(known.ms.max(initial=2 * first))
         edges = np.geomspace(first, max(top, first * (1 + SAME_MS)), STEPS + 1)
