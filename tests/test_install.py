@@ -124,7 +124,12 @@ def bounds():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     found = {}
-    for needed in (*project["dependencies"], *extras["torch"], *extras["device"]):
+    for needed in (
+        *project["dependencies"],
+        *extras["torch"],
+        *extras["device"],
+        *extras["openvino"],
+    ):
         match = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,.*)?", needed)
         assert match is not None
         found[match[1]] = match[2]

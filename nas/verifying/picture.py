@@ -1,14 +1,16 @@
 """verified.png: measured latencies against predicted ones, and the error of each prediction."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lut.sidecar import MOST_TITLE
 from nas.verifying.choose import Choice
 from nas.verifying.rows import Row
 from nas.verifying.verdict import CERTAIN, Promise
-from results.drawing import new_figure, to_png
+from results.drawing import drawing, new_figure, to_png
 from results.errors import printable, shortened
+from results.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +22,14 @@ STYLES = {
 }
 
 
-def picture_of(rows: Sequence[Row], choice: Choice, promise: Promise) -> bytes:
-    """Return a PNG file, inside `results.drawing.drawing`."""
+def write_picture(rows: Sequence[Row], choice: Choice, promise: Promise, path: Path) -> None:
+    """Write a PNG file. Raises RunError and PictureError."""
+    with drawing(str(path)):
+        picture = _png(rows, choice, promise)
+    write_bytes(path, picture)
+
+
+def _png(rows: Sequence[Row], choice: Choice, promise: Promise) -> bytes:
     figure = new_figure(7, 7.5, dpi=130)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     ran = [row for row in rows if row.time is not None]

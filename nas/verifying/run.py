@@ -43,13 +43,12 @@ from lut.targets.host import Host
 from nas.verifying.choose import Choice, choose
 from nas.verifying.figures import figures_of, networks_with
 from nas.verifying.options import PASSES, VerifyOptions
-from nas.verifying.picture import picture_of
+from nas.verifying.picture import write_picture
 from nas.verifying.recalibrate import recalibrate
 from nas.verifying.rows import Row, rows_of, write_sheet
 from nas.verifying.verdict import Promise, judge
-from results.drawing import drawing
 from results.errors import RunError, TableError, TargetError
-from results.files import write_bytes, write_json
+from results.files import write_json
 from results.progress import progress
 from results.reading import as_kind, read_json
 from results.record import command_line, commit, now, versions
@@ -293,10 +292,8 @@ def _conclude(prepared: Prepared, campaign: Campaign, folder: Path, silent: bool
 
 def draw(verified: Verified) -> None:
     """Write verified.png. Raises RunError and PictureError."""
-    path = verified.path(".png")
-    with drawing(str(path)):
-        picture = picture_of(verified.rows, verified.choice, verified.promise)
-    write_bytes(path, picture)
+    rows, choice = verified.rows, verified.choice
+    write_picture(rows, choice, verified.promise, verified.path(".png"))
 
 
 def _summary(prepared: Prepared, campaign: Campaign, verified: Verified) -> dict[str, Any]:

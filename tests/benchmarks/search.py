@@ -29,7 +29,7 @@ from tests.benchmarks.two_commits import environment
 from tests.same_numbers import checked_out
 
 DEVICES = ("snapdragon8gen1", "orin", "a100", "jetson-nano", "example-cpu")
-ROUNDS = 3  # of whole commands
+ROUNDS = 5  # of whole commands
 BATCH, BATCHES = 10_000, 30
 
 
