@@ -1,5 +1,6 @@
 """`nas.export` to OpenVINO and TensorRT: by OpenVINO, and by a stand-in that runs ONNX Runtime."""
 
+import copy
 import hashlib
 import os
 import shlex
@@ -11,10 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from lut.exporting.check import examples_of, rounding_of
+from lut.exporting.job import Job
+from lut.exporting.networks import plan_networks
+from lut.exporting.options import ExportOptions, Wanted
 from lut.exporting.run import MANIFEST
 from results.errors import TargetError, UserError
 from supernet.arch import Arch
 from supernet.weights.files import save_weights
+from supernet.weights.header import WeightsHeader
 from tests.conftest import ROOT
 from tests.test_export import (
     ENLARGER,
@@ -241,6 +247,38 @@ def test_an_engine_that_is_off_is_rejected_with_its_file(network, tensorrt, tmp_
         path.name.endswith(".rejected") or path.name == MANIFEST
         for path in (tmp_path / "out").iterdir()
     )
+
+
+def test_a_file_may_be_off_by_what_pytorch_itself_is(network, tensorrt, tmp_path, monkeypatch):
+    tensorrt(101200, error=0.01)
+    monkeypatch.setattr("lut.exporting.run.rounding_of", lambda *given: 0.005)
+    done, told = exported(network, tmp_path / "out", format=("tensorrt",))
+    assert not done.rejected
+    assert told["files"][0]["pytorch_rounding"] == 0.005
+    monkeypatch.setattr("lut.exporting.run.rounding_of", lambda *given: 0.003)
+    done, told = exported(network, tmp_path / "other", format=("tensorrt",))
+    assert done.rejected == told["files"]
+
+
+def test_rounding_is_that_of_float32_beside_float64(tmp_path):
+    model = seeded(tiny())
+    model.preprocessing = SEEN
+    header = WeightsHeader(preprocessing=SEEN)
+    save_weights(model, tmp_path / "net.safetensors", **header.to_metadata())
+    options = ExportOptions(format=("onnx",), images=3, input_type="uint8")
+    (plan,) = plan_networks(options, [Wanted(str(tmp_path / "net.safetensors"), "net")], print)
+    job = Job(plan.make(), options.forms[0], 1, "uint8", "logits")
+    examples = examples_of(job, options)
+    mean, std = (torch.tensor(v).double().view(1, 3, 1, 1) for v in (SEEN.mean, SEEN.std))
+    far, largest = [], []
+    for example in examples:
+        pictures = (torch.from_numpy(example.pictures) / 255.0 - mean) / std
+        with torch.no_grad():
+            exact = copy.deepcopy(model).double()(pictures.float().double())
+        far.append((torch.from_numpy(example.logits) - exact).abs().max())
+        largest.append(exact.abs().max())
+    assert rounding_of(job, examples) == pytest.approx(float(max(far) / max(largest)), rel=0.2)
+    assert 1e-8 < rounding_of(job, examples) < 1e-5
 
 
 def test_an_old_tensorrt_is_refused(network, tensorrt, tmp_path):

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lut.builders.network import INPUT, OUTPUT
-from lut.exporting.check import normalised, pixels_of
-from lut.exporting.job import Job, Pictures, Runner
+from lut.exporting.job import Job, Runner
+from lut.exporting.noise import Pictures, normalised, pixels_of
 from lut.exporting.options import ExportOptions
 from results.errors import DataError
 from supernet.arch import format_resolution

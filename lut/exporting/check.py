@@ -1,5 +1,6 @@
 """A file held against the PyTorch network, on pictures."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,12 @@ import numpy.typing as npt
 
 from lut.builders.network import INPUT, OUTPUT
 from lut.exporting.formats import TOLERANCE
-from lut.exporting.job import Job, Pictures, Runner
+from lut.exporting.job import Job, Runner
 from lut.exporting.networks import Network
+from lut.exporting.noise import Pictures, noise, normalised, pixels_of
 from lut.exporting.options import ExportOptions
-from supernet.weights.preprocessing import Preprocessing
 
-COARSE, SHARE = 32, 0.7  # pixels of a patch of one colour, and how much of a picture it is
+ROUNDINGS = 3.0  # of PyTorch itself, that a file may be off: both err
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,14 @@ class Difference:
     agreement: float | None  # share of pictures, or of pixels, of the same class; None: no classes
     pictures: int
 
-    def holds(self, precision: str) -> bool:
-        """Tell whether a file counts: finite, and of fp32 equal to PyTorch within rounding."""
-        return self.relative is not None and (precision != "fp32" or self.relative <= TOLERANCE)
+    def holds(self, precision: str, rounding: float) -> bool:
+        """Tell whether a file counts: finite, and of fp32 equal to PyTorch within rounding.
+
+        Args:
+            rounding: of PyTorch itself, see `rounding_of`.
+        """
+        most = max(TOLERANCE, ROUNDINGS * rounding)
+        return self.relative is not None and (precision != "fp32" or self.relative <= most)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,22 @@ def examples_of(job: Job, options: ExportOptions) -> list[Example]:
             logits = pipeline.logits(torch.from_numpy(pictures)).numpy()
             examples.append(Example(pictures, logits))
     return examples
+
+
+def rounding_of(job: Job, examples: list[Example]) -> float:
+    """Return how far logits of PyTorch in float32 are from those in float64, as differences are."""
+    import torch
+
+    model, seen = copy.deepcopy(job.network.model).double(), job.network.model.preprocessing
+    far = largest = 0.0
+    for example in examples:
+        pictures = example.pictures
+        given = normalised(pictures, seen) if job.input_type == "uint8" else pictures
+        with torch.no_grad():
+            exact = model(torch.from_numpy(given).double()).numpy()
+        far = max(far, float(np.abs(example.logits - exact).max()))
+        largest = max(largest, float(np.abs(exact).max()))
+    return far / largest if largest else far
 
 
 def _shown(job: Job, options: ExportOptions) -> Iterator[Pictures]:
@@ -111,7 +133,7 @@ def pictures_of(network: Network, options: ExportOptions, number: int) -> Iterat
     if network.task is None:
         rng = np.random.default_rng(options.seed)
         for _ in range(batches):
-            pixels = _noise(rng, options.batch, *network.arch.resolution)
+            pixels = noise(rng, options.batch, *network.arch.resolution)
             yield pixels if is_uint8 else normalised(pixels, seen)
         return
     for tensors in network.task.recalibration_batches(
@@ -119,29 +141,6 @@ def pictures_of(network: Network, options: ExportOptions, number: int) -> Iterat
     ):
         pictures: Pictures = tensors.float().numpy()
         yield pixels_of(pictures, seen) if is_uint8 else pictures
-
-
-def _noise(rng: np.random.Generator, batch: int, height: int, width: int) -> Pictures:
-    """Draw pictures of patches and noise, so that networks do not give the same for all."""
-    patches = rng.random((batch, 3, -(-height // COARSE), -(-width // COARSE)))
-    coarse = np.kron(patches, np.ones((COARSE, COARSE)))[..., :height, :width]
-    fine = rng.random((batch, 3, height, width))
-    pixels: Pictures = np.rint(255 * (SHARE * coarse + (1 - SHARE) * fine)).astype(np.uint8)
-    return pixels
-
-
-def normalised(pixels: Pictures, seen: Preprocessing) -> Pictures:
-    """Return uint8 pictures as a network sees them, float32."""
-    mean, std = (np.array(triple).reshape(1, 3, 1, 1) for triple in (seen.mean, seen.std))
-    result: Pictures = ((pixels / 255 - mean) / std).astype(np.float32)
-    return result
-
-
-def pixels_of(pictures: Pictures, seen: Preprocessing) -> Pictures:
-    """Return normalised pictures as uint8."""
-    mean, std = (np.array(triple).reshape(1, 3, 1, 1) for triple in (seen.mean, seen.std))
-    pixels: Pictures = np.rint(255 * (pictures * std + mean)).clip(0, 255).astype(np.uint8)
-    return pixels
 
 
 def told(found: Difference) -> dict[str, Any]:

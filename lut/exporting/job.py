@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from supernet.layers.pipeline import Pipeline
 
-Pictures = npt.NDArray[Any]  # (B, 3, H, W), float32 or uint8
 Tensors = Mapping[str, npt.NDArray[Any]]  # by name; maps with their channels second
 Runner = Callable[[Tensors], Tensors]
 PACKAGE = "efficientvit-nas"

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lut.exporting.formats import FORMATS
+from lut.exporting.noise import noise, normalised
 from lut.exporting.options import ExportOptions, Wanted
 from results.errors import ArchError, DataError, UserError, WeightsError
 from supernet.arch import (
@@ -161,8 +164,11 @@ def _random(options: ExportOptions, wanted: Wanted) -> Plan:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             model, decoder = _parts(build_task_model(arch).eval())
-            # statistics of some noise, or the activations of a deep network would vanish
-            recalibrate(model, [torch.randn(SETTLED_ON, 3, *_settled_size(arch))])
+            # Statistics of pictures like those that files are held against PyTorch on: by others
+            # the activations of a deep network vanish, or grow until rounding decides.
+            pixels = noise(np.random.default_rng(options.seed), SETTLED_ON, *_settled_size(arch))
+            pictures = normalised(pixels, model.preprocessing)
+            recalibrate(model, [torch.from_numpy(pictures)])
         weights = {"file": None, "sha256": None, "untrained": True, "seed": options.seed}
         origin = {"untrained": "true", "random_seed": options.seed}
         return Network(wanted.name, arch, model, header, weights, origin, task, decoder)
@@ -272,11 +278,12 @@ def _parts(model: "nn.Module") -> "tuple[EfficientViT, PromptDecoder | None]":
     return encoder, decoder
 
 
-def _settled_size(arch: Arch) -> tuple[int, ...]:
+def _settled_size(arch: Arch) -> tuple[int, int]:
     """Return a size of pictures that is enough for statistics of noise, in pixels."""
     if isinstance(arch.head, PromptableHead):
         return arch.resolution  # no other is taken
-    return tuple(min(side, SETTLED_SIDE) for side in arch.resolution)
+    height, width = (min(side, SETTLED_SIDE) for side in arch.resolution)
+    return height, width
 
 
 def _header_for(header: WeightsHeader, arch: Arch, model: "EfficientViT") -> WeightsHeader:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lut.builders.network import INPUT
-from lut.exporting.job import Job, Loaded, Pictures, Tensors, named
+from lut.exporting.job import Job, Loaded, Tensors, named
+from lut.exporting.noise import Pictures
 from results.files import write_bytes
 
 

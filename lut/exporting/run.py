@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lut.builders.pipeline import OutputHead
-from lut.exporting.check import Difference, Example, difference, examples_of, told
+from lut.exporting.check import Difference, Example, difference, examples_of, rounding_of, told
 from lut.exporting.decoder import DecoderJob
 from lut.exporting.formats import FORMATS, TOLERANCE, FileForm, require_all
 from lut.exporting.int8 import allowed, calibrated, costly_blocks, loss_of, told_int8
@@ -147,8 +147,6 @@ def _write(
     options: ExportOptions,
 ) -> dict[str, Any]:
     """Write one network in one format, check it, and return its entry."""
-    from supernet.weights.tensors import sha256_of
-
     module = importlib.import_module(f"lut.exporting.{job.form.format}_file")
     is_int8 = job.form.precision == "int8"
     if is_int8:
@@ -166,7 +164,8 @@ def _write(
         raise
     except Exception as error:  # whatever a runtime raises where it does not take a file
         reason = reason_of(error)
-    is_good = found.holds(job.form.precision)
+    rounding = _rounding(job, found, examples)
+    is_good = found.holds(job.form.precision, rounding or 0.0)
     if is_int8:
         loss = loss_of(loaded, job, options) if is_good else None
         is_good &= loss is None or loss.drop <= allowed(options, loss)
@@ -174,14 +173,7 @@ def _write(
         is_lost = not is_good and reason is None
         costly = costly_blocks(job, module, examples, tried) if is_lost else ()
         extra = {**extra, "int8": told_int8(job, options, loss, costly)}
-    files = [
-        {
-            "name": path.name.removeprefix(UNCHECKED) + ("" if is_good else REJECTED),
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
-        for path in unchecked
-    ]
+    files = [_told_file(path, "" if is_good else REJECTED) for path in unchecked]
     entry = {
         **files[0],
         "companions": files[1:],
@@ -190,6 +182,7 @@ def _write(
         "part": job.part or None,
         "status": "checked" if is_good else "rejected",
         **told(found),
+        "pytorch_rounding": rounding,
         "checked_with": runtime,
         **extra,
         "reason": reason,
@@ -198,6 +191,22 @@ def _write(
     for path, file in zip(reversed(unchecked), reversed(files), strict=True):
         os.replace(path, folder / file["name"])
     return entry
+
+
+def _rounding(job: Job, found: Difference, examples: list[Example]) -> float | None:
+    """Return PyTorch's own rounding where a file is off by more than the tolerance, else None."""
+    is_near = (found.relative or 0.0) <= TOLERANCE
+    if is_near or job.form.precision != "fp32" or isinstance(job, DecoderJob):
+        return None
+    return rounding_of(job, examples)
+
+
+def _told_file(path: Path, ending: str) -> dict[str, Any]:
+    """Return what the manifest says of a file; its name once it has been checked."""
+    from supernet.weights.tensors import sha256_of
+
+    name = path.name.removeprefix(UNCHECKED) + ending
+    return {"name": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _prediction(job: Job, predictions: Sequence[Prediction]) -> dict[str, Any] | None:

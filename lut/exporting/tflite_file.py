@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lut.exporting.job import Job, Loaded, Pictures, Tensors, named
+from lut.exporting.job import Job, Loaded, Tensors, named
+from lut.exporting.noise import Pictures
 from results.files import write_bytes
 
 MAP = 4  # axes of pictures and maps, whose channels are last in the files
