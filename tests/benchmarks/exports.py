@@ -42,14 +42,15 @@ LIMIT_S = 10.0  # that an export of B1 may take
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exporters", type=Path, help="Python with litert-torch and onnxscript")
+    parser.add_argument("--work", type=Path, help="folder, whose exports that ended are taken")
     parser.add_argument("--theirs", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.theirs:
         write_theirs(options.theirs)
         return
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        found: dict[str, Any] = {"b1_to_onnx_s": whole_process(folder)}
+        found: dict[str, Any] = {"b1_to_onnx_s": whole_process(Path(name))}
+        folder = options.work or Path(name)
         if options.exporters:
             found["speed"] = speeds(folder, options.exporters)
         found["files"] = all_files(folder)
@@ -92,7 +93,8 @@ def all_files(folder: Path) -> dict[str, Any]:
         files[text] = words + (["--resolution", size] if size else [])
     run = folder / "run"
     search = ["nas.search", "--device", "snapdragon8gen1", "--quiet", "--out", str(run)]
-    subprocess.run([sys.executable, "-m", *search], cwd=ROOT, check=True)
+    if not (run / "front.json").exists():
+        subprocess.run([sys.executable, "-m", *search], cwd=ROOT, check=True)
     files["knee of a search for snapdragon8gen1"] = [str(run), "--pick", "knee"]
     return {
         name: files_of(words, folder / f"files{n}") for n, (name, words) in enumerate(files.items())
@@ -126,7 +128,9 @@ def files_of(words: Sequence[str], out: Path) -> list[dict[str, Any]]:
 
 
 def run_export(*words: str) -> None:
-    """Run the command, on one thread. A rejected file is a result, too."""
+    """Run the command, on one thread, unless that is done. A rejected file is a result, too."""
+    if (Path(words[-1]) / "manifest.json").exists():
+        return
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "nas.export", *words, "--quiet"]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
