@@ -32,7 +32,7 @@ MIXERS = ("softmax", "hyena", "retention", "rwkv")
 NAMED = ("b0", "b1", "l1", "b0@512 segmentation", "sr_x2", "sam_l0")
 PRECISIONS = ("fp32", "fp16")
 FORMATS = ("onnx", "tflite", "openvino", "tensorrt", "pt2", "safetensors")
-# PyTorch convolves in float16 on a CPU some hundred times slower than in float32.
+# Two pictures of sam_l0 in float16 took PyTorch more than eight minutes on a CPU.
 SLOW = {("pt2", "fp16")}
 TIMED = ("b0", "b1")
 PASSES, WARM, LEAST_S = 40, 3, 0.02
