@@ -94,6 +94,8 @@ def _described(file: dict[str, Any]) -> str:
     relative, agreement = file["relative_difference"], file["top1_agreement"]
     text = f"{begin}to PyTorch "
     text += "not finite" if relative is None else f"{relative:.1e}"
+    if file["pytorch_rounding"] is not None:
+        text += f" (PyTorch itself {file['pytorch_rounding']:.1e} from float64)"
     if agreement is not None:
         text += f", top-1 the same in {100 * agreement:.1f} %"
     return f"{text} ({file['pictures']} pictures, {file['checked_with']})"

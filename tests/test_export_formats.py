@@ -17,6 +17,8 @@ from lut.exporting.job import Job
 from lut.exporting.networks import plan_networks
 from lut.exporting.options import ExportOptions, Wanted
 from lut.exporting.run import MANIFEST
+from nas.export import Export
+from results.console import main
 from results.errors import TargetError, UserError
 from supernet.arch import Arch
 from supernet.weights.files import save_weights
@@ -249,12 +251,25 @@ def test_an_engine_that_is_off_is_rejected_with_its_file(network, tensorrt, tmp_
     )
 
 
-def test_a_file_may_be_off_by_what_pytorch_itself_is(network, tensorrt, tmp_path, monkeypatch):
+def test_a_file_may_be_off_by_what_pytorch_itself_is(
+    network, tensorrt, tmp_path, monkeypatch, capsys
+):
     tensorrt(101200, error=0.01)
     monkeypatch.setattr("lut.exporting.run.rounding_of", lambda *given: 0.005)
     done, told = exported(network, tmp_path / "out", format=("tensorrt",))
     assert not done.rejected
     assert told["files"][0]["pytorch_rounding"] == 0.005
+    words = [
+        str(network),
+        "--format",
+        "tensorrt",
+        "--images",
+        "1",
+        "--out",
+        str(tmp_path / "third"),
+    ]
+    main(Export, "nas.export", words)
+    assert "(PyTorch itself 5.0e-03 from float64)" in capsys.readouterr().out
     monkeypatch.setattr("lut.exporting.run.rounding_of", lambda *given: 0.003)
     done, told = exported(network, tmp_path / "other", format=("tensorrt",))
     assert done.rejected == told["files"]
